@@ -1,0 +1,203 @@
+//! Channel names: the one place that says what a name may look like.
+
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+
+/// Names that one subscription may list.
+pub const MAX_CHANNELS: usize = 100;
+
+/// A valid channel name: 1 to 128 bytes of `A–Z a–z 0–9 _ . : = + @ ~ -`, not starting with a dot.
+/// `NAME.comet` is the channel's file. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(Arc<str>);
+
+/// Why a channel name was refused. The text fits after "invalid channel: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelNameError {
+    /// No byte at all.
+    #[error("channel name may not be empty")]
+    Empty,
+    /// Longer than [`ChannelName::MAX_LEN`].
+    #[error("channel name of {0} bytes is over the limit of {max}", max = ChannelName::MAX_LEN)]
+    TooLong(usize),
+    /// Would be a hidden file.
+    #[error("channel name may not start with a dot")]
+    LeadingDot,
+    /// A character outside the set.
+    #[error("channel name may not contain {0:?} (allowed: A-Z a-z 0-9 _ . : = + @ ~ -)")]
+    Character(char),
+    /// Bytes that are no text.
+    #[error("channel name is not UTF-8")]
+    NotUtf8,
+}
+
+impl ChannelName {
+    /// Longest name in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse(name: &str) -> Result<Self, ChannelNameError> {
+        check(name).map(|()| Self(name.into()))
+    }
+
+    /// Like [`ChannelName::parse`], for names that arrive as bytes.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse_bytes(name: &[u8]) -> Result<Self, ChannelNameError> {
+        if name.len() > Self::MAX_LEN {
+            return Err(ChannelNameError::TooLong(name.len()));
+        }
+        Self::parse(str::from_utf8(name).map_err(|_| ChannelNameError::NotUtf8)?)
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check(name: &str) -> Result<(), ChannelNameError> {
+    if name.is_empty() {
+        return Err(ChannelNameError::Empty);
+    }
+    if name.len() > ChannelName::MAX_LEN {
+        return Err(ChannelNameError::TooLong(name.len()));
+    }
+    if name.starts_with('.') {
+        return Err(ChannelNameError::LeadingDot);
+    }
+    match name
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !"_.:=+@~-".contains(*c))
+    {
+        Some(c) => Err(ChannelNameError::Character(c)),
+        None => Ok(()),
+    }
+}
+
+impl Deref for ChannelName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+// Hash and Eq are those of the text, so a map of names can be asked with a &str.
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// The channels of one subscription: 1 to [`MAX_CHANNELS`] names, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelNames(Box<[ChannelName]>);
+
+/// Why a list of channels was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelNamesError {
+    /// One of the names is invalid.
+    #[error(transparent)]
+    Name(#[from] ChannelNameError),
+    /// More than [`MAX_CHANNELS`].
+    #[error("{0} channels are over the limit of {MAX_CHANNELS}")]
+    TooMany(usize),
+    /// None at all.
+    #[error("at least one channel is needed")]
+    None,
+}
+
+impl ChannelNames {
+    /// Parses names one by one; a name that is listed twice counts once.
+    ///
+    /// # Errors
+    /// Says which rule is broken, by the first name that breaks one.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, ChannelNamesError> {
+        let mut list = Vec::new();
+        let mut names = names.into_iter();
+        for name in names.by_ref() {
+            let name = ChannelName::parse(name)?;
+            if !list.contains(&name) {
+                list.push(name);
+            }
+            if list.len() > MAX_CHANNELS {
+                return Err(ChannelNamesError::TooMany(list.len() + names.count()));
+            }
+        }
+        if list.is_empty() {
+            Err(ChannelNamesError::None)
+        } else {
+            Ok(Self(list.into()))
+        }
+    }
+}
+
+impl Deref for ChannelNames {
+    type Target = [ChannelName];
+    fn deref(&self) -> &[ChannelName] {
+        &self.0
+    }
+}
+
+impl From<ChannelName> for ChannelNames {
+    fn from(name: ChannelName) -> Self {
+        Self(Box::new([name]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_every_allowed_character_and_the_longest_name() {
+        let all = "ABCXYZabcxyz0189_.:=+@~-";
+        assert_eq!(ChannelName::parse(all).unwrap().as_str(), all);
+        assert!(ChannelName::parse(&"x".repeat(128)).is_ok());
+    }
+
+    #[test]
+    fn names_the_broken_rule() {
+        use ChannelNameError as E;
+        let cases = [
+            ("", E::Empty),
+            (".hidden", E::LeadingDot),
+            ("..", E::LeadingDot),
+            ("a/b", E::Character('/')),
+            ("a\0b", E::Character('\0')),
+            ("a b", E::Character(' ')),
+            ("é", E::Character('é')),
+            ("a,b", E::Character(',')),
+        ];
+        for (name, error) in cases {
+            assert_eq!(ChannelName::parse(name), Err(error), "{name:?}");
+        }
+        assert_eq!(ChannelName::parse(&"x".repeat(129)), Err(E::TooLong(129)));
+        assert_eq!(ChannelName::parse_bytes(b"\xff"), Err(E::NotUtf8));
+    }
+
+    #[test]
+    fn lists_count_each_name_once_and_at_most_a_hundred() {
+        assert_eq!(ChannelNames::parse(["a", "b", "a"]).unwrap().len(), 2);
+        assert_eq!(ChannelNames::parse([]), Err(ChannelNamesError::None));
+        let many: Vec<String> = (0..10_000).map(|i| format!("c{i}")).collect();
+        let refused = ChannelNames::parse(many.iter().map(String::as_str));
+        assert_eq!(refused, Err(ChannelNamesError::TooMany(10_000)));
+    }
+}

@@ -1,0 +1,63 @@
+//! Event names: the optional label of a message.
+
+/// The label of a message (`name` on the wire): at most 128 bytes of text without control characters, usually
+/// empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventName(Box<str>);
+
+/// Why an event name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventNameError {
+    /// Longer than [`EventName::MAX_LEN`].
+    #[error("event name of {0} bytes is over the limit of {max}", max = EventName::MAX_LEN)]
+    TooLong(usize),
+    /// A line end or another control character.
+    #[error("event name may not contain {0:?}")]
+    Character(char),
+}
+
+impl EventName {
+    /// Longest name in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse(name: &str) -> Result<Self, EventNameError> {
+        if name.len() > Self::MAX_LEN {
+            return Err(EventNameError::TooLong(name.len()));
+        }
+        match name.chars().find(|c| c.is_control()) {
+            Some(c) => Err(EventNameError::Character(c)),
+            None => Ok(Self(name.into())),
+        }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_text_and_refuses_line_ends() {
+        assert_eq!(
+            EventName::parse("order paid").unwrap().as_str(),
+            "order paid"
+        );
+        assert_eq!(
+            EventName::parse("a\nb"),
+            Err(EventNameError::Character('\n'))
+        );
+        assert_eq!(
+            EventName::parse(&"x".repeat(129)),
+            Err(EventNameError::TooLong(129))
+        );
+    }
+}
