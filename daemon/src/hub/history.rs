@@ -1,0 +1,111 @@
+//! What one channel keeps: a bounded list of messages and the id up to which older ones are gone.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use comet_proto::Message;
+
+use super::micros;
+
+/// How much one channel keeps. All three hold at once; the newest message is kept whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages. Those younger than a second do not count: subscribers must have a chance to read what comes in
+    /// one burst.
+    pub messages: usize,
+    /// Bytes, with what a message costs beside its data.
+    pub bytes: usize,
+    /// Age.
+    pub age: Duration,
+}
+
+/// For so long a message is kept whatever the limit of messages says.
+pub(super) const BURST: Duration = Duration::from_secs(1);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages: 100,
+            bytes: 4 << 20,
+            age: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Oldest first.
+pub(super) struct History {
+    messages: VecDeque<Arc<Message>>,
+    bytes: usize,
+    /// A cursor below this may have missed messages that are gone.
+    trimmed: u64,
+}
+
+impl History {
+    pub(super) fn new(trimmed: u64) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            bytes: 0,
+            trimmed,
+        }
+    }
+
+    pub(super) fn push(&mut self, message: Arc<Message>) {
+        self.bytes += cost(&message);
+        self.messages.push_back(message);
+    }
+
+    /// Drops what the limits do not keep at `now` (µs since the epoch).
+    pub(super) fn trim(&mut self, limits: &Limits, now: u64) {
+        let old = now.saturating_sub(micros(limits.age));
+        let settled = now.saturating_sub(micros(BURST));
+        while let Some(oldest) = self.messages.front() {
+            let too_many = self.messages.len() > limits.messages && oldest.id <= settled;
+            let too_large = self.bytes > limits.bytes && self.messages.len() > 1;
+            if oldest.id > old && !too_many && !too_large {
+                break;
+            }
+            self.drop_oldest();
+        }
+    }
+
+    pub(super) fn drop_oldest(&mut self) {
+        if let Some(message) = self.messages.pop_front() {
+            self.bytes -= cost(&message);
+            self.trimmed = message.id;
+        }
+        if self.messages.is_empty() {
+            self.messages = VecDeque::new(); // gives the buffer back
+        }
+    }
+
+    /// The messages after `cursor`, and the id that precedes the first of them here.
+    pub(super) fn since(&self, cursor: u64) -> (impl Iterator<Item = &Arc<Message>>, u64) {
+        let seen = self.messages.partition_point(|message| message.id <= cursor);
+        let after = match seen.checked_sub(1) {
+            Some(last) => self.messages[last].id,
+            None => self.trimmed,
+        };
+        (self.messages.range(seen..), after)
+    }
+
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.messages.front().map(|message| message.id)
+    }
+
+    pub(super) fn trimmed(&self) -> u64 {
+        self.trimmed
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Bytes that a message holds: its text and data, the structure, its reference counts and its place in the list.
+pub(super) fn cost(message: &Message) -> usize {
+    const FIXED: usize = size_of::<Message>() + 3 * size_of::<usize>();
+    FIXED + message.name.as_str().len() + message.data.len()
+}

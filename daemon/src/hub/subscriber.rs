@@ -1,0 +1,413 @@
+//! Subscribers of one worker thread, by channel. A subscriber is a set of channels and a cursor, never a queue:
+//! when a channel has something new, each of its subscribers is called once and reads the shared history.
+//!
+//! Everything here belongs to one thread. A loud channel is served in slices, so that others get their turn.
+
+use std::{
+    cell::{Ref, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use comet_proto::{ChannelName, Cursor};
+use slab::Slab;
+
+use super::{Backlog, Hub};
+
+/// Subscribers called before other tasks of the thread get their turn.
+const SLICE: usize = 128;
+
+/// What is called when one of its channels has something new.
+pub trait Subscriber {
+    /// Reads what is new and passes it on, without waiting.
+    fn deliver(&self, feed: &mut Feed<'_>) -> Next;
+}
+
+/// Whether a subscriber wants to be called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Stay,
+    /// The subscription is over; it leaves all its channels.
+    Leave,
+}
+
+/// Names a subscription until it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(u32);
+
+/// See the module.
+pub struct Audience {
+    hub: Arc<Hub>,
+    worker: usize,
+    inner: RefCell<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    lists: Slab<List>,
+    by_name: HashMap<ChannelName, u32>,
+    members: Slab<Member>,
+    /// Lists with subscribers to call, each once.
+    ready: VecDeque<u32>,
+}
+
+/// The subscribers of one channel.
+struct List {
+    channel: ChannelName,
+    waiting: Vec<u32>,
+    /// Those still to be called about what is new.
+    delivering: Vec<u32>,
+    /// It is in `Inner::ready`.
+    ready: bool,
+    /// Published to since `delivering` was filled.
+    again: bool,
+    /// What was read last, as long as nothing newer is there.
+    last_read: Option<Rc<Batch>>,
+}
+
+struct Member {
+    subscriber: Rc<dyn Subscriber>,
+    places: Places,
+}
+
+/// Where a member stands: list, and position there. Nearly always one, which needs no allocation.
+enum Places {
+    One([Place; 1]),
+    Many(Box<[Place]>),
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    list: u32,
+    position: u32,
+}
+
+impl Audience {
+    /// The subscribers of `worker`, none yet.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            hub,
+            worker,
+            inner: RefCell::default(),
+        })
+    }
+
+    /// Where the messages come from.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Subscribers at this moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.borrow().members.len()
+    }
+
+    /// Reads what `channels` have after `since` (`None`: from now on). When that is nothing, `subscriber` has
+    /// joined and is called from the next message on; otherwise the caller passes the backlog on and joins
+    /// again with its cursor.
+    ///
+    /// # Errors
+    /// The backlog, when there is one or a gap.
+    pub fn join(
+        &self,
+        channels: &[ChannelName],
+        since: Option<Cursor>,
+        subscriber: Rc<dyn Subscriber>,
+    ) -> Result<(Key, Cursor), Backlog> {
+        let lists = self.inner.borrow_mut().lists(channels);
+        let backlog = self.hub.subscribe(self.worker, channels, since);
+        if !backlog.messages.is_empty() || backlog.gap {
+            return Err(backlog);
+        }
+        // No await since the read: what is published from here on marks the channel and wakes this thread.
+        let key = self.inner.borrow_mut().insert(subscriber, lists);
+        Ok((key, backlog.cursor))
+    }
+
+    /// Ends a subscription.
+    pub fn leave(&self, key: Key) {
+        self.inner.borrow_mut().remove(key);
+    }
+
+    /// Forgets channels that nobody listens to any more. To be called every second or so.
+    pub fn tidy(&self) {
+        for channel in self.inner.borrow_mut().drop_empty_lists() {
+            self.hub.unsubscribe(self.worker, &channel);
+        }
+    }
+
+    /// Calls subscribers for as long as the thread lives.
+    pub async fn run(&self) {
+        loop {
+            self.hub.published(self.worker).await;
+            loop {
+                let dirty = self.hub.take_dirty(self.worker);
+                self.inner.borrow_mut().mark(dirty);
+                if !self.serve_slice() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Calls up to [`SLICE`] subscribers of one channel. False: there is nobody to call.
+    fn serve_slice(&self) -> bool {
+        let Some(list) = self.inner.borrow_mut().next_ready() else {
+            return false;
+        };
+        for _ in 0..SLICE {
+            let Some((key, subscriber, last_read)) = self.inner.borrow_mut().next_member(list) else {
+                break;
+            };
+            let mut feed = Feed {
+                hub: &self.hub,
+                last_read,
+            };
+            // Nothing is borrowed here: the subscriber may join and leave as it likes.
+            let next = subscriber.deliver(&mut feed);
+            let mut inner = self.inner.borrow_mut();
+            inner.lists[list as usize].last_read = feed.last_read;
+            if next == Next::Leave {
+                inner.remove(key);
+            }
+        }
+        self.inner.borrow_mut().requeue(list);
+        true
+    }
+}
+
+impl Inner {
+    fn lists(&mut self, channels: &[ChannelName]) -> Places {
+        let place = |list| Place { list, position: 0 };
+        match channels {
+            [channel] => Places::One([place(self.list(channel))]),
+            channels => Places::Many(channels.iter().map(|name| place(self.list(name))).collect()),
+        }
+    }
+
+    fn list(&mut self, channel: &ChannelName) -> u32 {
+        if let Some(&list) = self.by_name.get(channel) {
+            return list;
+        }
+        let list = number(self.lists.insert(List {
+            channel: channel.clone(),
+            waiting: Vec::new(),
+            delivering: Vec::new(),
+            ready: false,
+            again: false,
+            last_read: None,
+        }));
+        self.by_name.insert(channel.clone(), list);
+        list
+    }
+
+    fn insert(&mut self, subscriber: Rc<dyn Subscriber>, mut places: Places) -> Key {
+        let entry = self.members.vacant_entry();
+        let key = number(entry.key());
+        for place in places.iter_mut() {
+            let waiting = &mut self.lists[place.list as usize].waiting;
+            place.position = number(waiting.len());
+            waiting.push(key);
+        }
+        entry.insert(Member { subscriber, places });
+        Key(key)
+    }
+
+    fn remove(&mut self, key: Key) {
+        let Some(member) = self.members.try_remove(key.0 as usize) else {
+            return;
+        };
+        for place in member.places.iter() {
+            let list = &mut self.lists[place.list as usize];
+            let position = place.position as usize;
+            let keys = if list.delivering.get(position) == Some(&key.0) {
+                &mut list.delivering
+            } else {
+                &mut list.waiting
+            };
+            keys.swap_remove(position);
+            if let Some(&moved) = keys.get(position) {
+                self.set_position(moved, place.list, place.position);
+            }
+        }
+    }
+
+    fn set_position(&mut self, key: u32, list: u32, position: u32) {
+        let places = &mut self.members[key as usize].places;
+        if let Some(place) = places.iter_mut().find(|place| place.list == list) {
+            place.position = position;
+        }
+    }
+
+    fn mark(&mut self, dirty: Vec<ChannelName>) {
+        for channel in dirty {
+            if let Some(&index) = self.by_name.get(&channel) {
+                let list = &mut self.lists[index as usize];
+                list.again = true;
+                list.last_read = None;
+                if !list.ready {
+                    list.ready = true;
+                    self.ready.push_back(index);
+                }
+            }
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<u32> {
+        let index = self.ready.pop_front()?;
+        let list = &mut self.lists[index as usize];
+        if list.delivering.is_empty() && list.again {
+            std::mem::swap(&mut list.waiting, &mut list.delivering);
+            list.again = false;
+        }
+        Some(index)
+    }
+
+    /// Takes one subscriber to call, and puts it back among those that wait.
+    fn next_member(&mut self, index: u32) -> Option<(Key, Rc<dyn Subscriber>, Option<Rc<Batch>>)> {
+        let list = &mut self.lists[index as usize];
+        let key = list.delivering.pop()?;
+        let position = number(list.waiting.len());
+        list.waiting.push(key);
+        let last_read = list.last_read.clone();
+        self.set_position(key, index, position);
+        Some((Key(key), self.members[key as usize].subscriber.clone(), last_read))
+    }
+
+    fn requeue(&mut self, index: u32) {
+        let list = &mut self.lists[index as usize];
+        list.ready = list.again || !list.delivering.is_empty();
+        if list.ready {
+            self.ready.push_back(index);
+        } else {
+            list.last_read = None;
+            list.delivering = Vec::new(); // a large audience is often gone after one message
+        }
+    }
+
+    fn drop_empty_lists(&mut self) -> Vec<ChannelName> {
+        let mut empty = Vec::new();
+        self.lists.retain(|_, list| {
+            let keep = list.ready || !list.waiting.is_empty() || !list.delivering.is_empty();
+            if !keep {
+                empty.push(list.channel.clone());
+            } else if list.waiting.len() < list.waiting.capacity() / 8 {
+                list.waiting.shrink_to_fit();
+            }
+            keep
+        });
+        for channel in &empty {
+            self.by_name.remove(channel);
+        }
+        if self.members.len() < self.members.capacity() / 8 {
+            self.members.shrink_to_fit();
+            self.by_name.shrink_to_fit();
+            self.lists.shrink_to_fit();
+        }
+        empty
+    }
+}
+
+impl Places {
+    fn iter(&self) -> impl Iterator<Item = &Place> {
+        match self {
+            Self::One(one) => one.iter(),
+            Self::Many(many) => many.iter(),
+        }
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+        match self {
+            Self::One(one) => one.iter_mut(),
+            Self::Many(many) => many.iter_mut(),
+        }
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer subscribers than descriptors, which are 31 bits")
+}
+
+/// How a called subscriber reads. What many read alike is read and serialised once.
+pub struct Feed<'a> {
+    hub: &'a Hub,
+    last_read: Option<Rc<Batch>>,
+}
+
+impl Feed<'_> {
+    /// What `channels` have after `cursor`.
+    pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<Batch> {
+        if let (Some(batch), [_]) = (&self.last_read, channels)
+            && batch.answers(cursor)
+        {
+            return batch.clone();
+        }
+        let batch = Rc::new(Batch::new(self.hub.since(channels, cursor)));
+        if let Some(last) = &self.last_read
+            && last.same_messages(&batch)
+        {
+            return last.clone();
+        }
+        if channels.len() == 1 {
+            self.last_read = Some(batch.clone());
+        }
+        batch
+    }
+}
+
+/// A backlog, and what it looks like on the wire in the forms that were asked for.
+pub struct Batch {
+    backlog: Backlog,
+    forms: RefCell<Vec<(u32, Bytes)>>,
+}
+
+impl Batch {
+    /// Nothing rendered yet.
+    #[must_use]
+    pub fn new(backlog: Backlog) -> Self {
+        Self {
+            backlog,
+            forms: RefCell::default(),
+        }
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    /// The bytes in the form with this number, made by `render` when nobody asked before.
+    pub fn form(&self, form: u32, render: impl FnOnce(&Backlog) -> Bytes) -> Bytes {
+        let known = |forms: Ref<'_, Vec<(u32, Bytes)>>| {
+            forms.iter().find(|(known, _)| *known == form).map(|(_, bytes)| bytes.clone())
+        };
+        known(self.forms.borrow()).unwrap_or_else(|| {
+            let bytes = render(&self.backlog);
+            self.forms.borrow_mut().push((form, bytes.clone()));
+            bytes
+        })
+    }
+
+    /// A read of the same channel from `cursor` would give just this.
+    fn answers(&self, cursor: Cursor) -> bool {
+        let first = self.backlog.messages.first();
+        !self.backlog.gap && first.is_some_and(|first| self.backlog.after <= cursor.0 && cursor.0 < first.id)
+    }
+
+    fn same_messages(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.backlog.messages, &other.backlog.messages);
+        !self.backlog.gap
+            && !other.backlog.gap
+            && ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b))
+            // A read that was cut short ends earlier: what it left out must not be skipped.
+            && self.backlog.cursor <= other.backlog.cursor
+    }
+}

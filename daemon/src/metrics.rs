@@ -1,0 +1,48 @@
+//! Counters and gauges, for `/metrics` and `comet status`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that any thread may change.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All of them. Shared by all threads.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// HTTP connections open now.
+    pub http_connections: Counter,
+    /// HTTP connections refused because of a limit.
+    pub http_refused: Counter,
+    /// HTTP requests answered or parked.
+    pub http_requests: Counter,
+    /// Subscriptions held now, over all transports.
+    pub subscribers: Counter,
+    /// Messages written to subscribers.
+    pub delivered: Counter,
+    /// Messages published from files, the socket, and HTTP.
+    pub published_files: Counter,
+    pub published_socket: Counter,
+    pub published_http: Counter,
+    /// Entries of the directory that were refused.
+    pub files_refused: Counter,
+    /// Rescans of the directory after the first.
+    pub files_rescans: Counter,
+    /// Unix socket connections open now.
+    pub socket_connections: Counter,
+    /// Unix socket connections refused: not allowed, or too many.
+    pub socket_refused: Counter,
+}

@@ -1,0 +1,1 @@
+//! Files: a touch is a publish.

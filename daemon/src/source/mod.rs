@@ -1,0 +1,4 @@
+//! Where messages come from.
+
+pub mod files;
+pub mod socket;
