@@ -1,1 +1,3 @@
+//! Everything that a user can see, against the real daemon: one file per subject.
 
+mod daemon;

@@ -1,0 +1,332 @@
+//! The real daemon as a process of its own, in a temporary directory, and raw clients for it.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before a test fails; nothing waits for so long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `comet serve`; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    addr: SocketAddr,
+    root: Arc<tempfile::TempDir>,
+    log: Arc<Mutex<String>>,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Daemon {
+    /// Starts with this configuration file (TOML), watching an empty temporary directory.
+    pub fn start(config: &str) -> Self {
+        Self::start_in(Arc::new(directory()), config, &[])
+    }
+
+    /// Starts with further flags in an existing directory (of [`directory`]), to test what outlives a daemon.
+    pub fn start_in(root: Arc<tempfile::TempDir>, config: &str, flags: &[&str]) -> Self {
+        Self::try_start_in(root, config, flags).unwrap_or_else(|log| panic!("comet did not start:\n{log}"))
+    }
+
+    /// Like [`Daemon::start_in`]; when it ends before it is ready, its log.
+    pub fn try_start_in(root: Arc<tempfile::TempDir>, config: &str, flags: &[&str]) -> Result<Self, String> {
+        let path = root.path().join("comet.toml");
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+        command.arg("serve").arg("--config").arg(&path);
+        command.arg("--dir").arg(root.path().join("dir"));
+        command.arg("--socket").arg(root.path().join("comet.sock"));
+        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        command.env_remove("COMET_SOCKET").stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, copy) = (child.stderr.take().unwrap(), log.clone());
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                copy.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        let Some(addr) = address(&ready) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = reader.join();
+            let log = log.lock().unwrap().clone();
+            return Err(format!("{ready}{log}"));
+        };
+        Ok(Self {
+            child,
+            addr,
+            root,
+            log,
+            _stdout: stdout,
+        })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The directory that it watches.
+    pub fn dir(&self) -> PathBuf {
+        self.root.path().join("dir")
+    }
+
+    pub fn socket_path(&self) -> PathBuf {
+        self.root.path().join("comet.sock")
+    }
+
+    pub fn root(&self) -> Arc<tempfile::TempDir> {
+        self.root.clone()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn stop(mut self) -> std::process::ExitStatus {
+        self.signal("TERM");
+        self.child.wait().unwrap()
+    }
+
+    /// A command of the command line, with this daemon's socket.
+    pub fn comet(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+        command.args(arguments).env("COMET_SOCKET", self.socket_path()).stdin(Stdio::null());
+        command
+    }
+
+    /// One request on a connection of its own: status, head and body.
+    pub fn http(&self, request: &str) -> Answer {
+        let mut client = Http::connect(self.addr);
+        client.send(request);
+        client.answer()
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.http(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr))
+    }
+
+    /// Publishes over the socket and returns the id.
+    pub fn publish(&self, channel: &str, data: &str) -> u64 {
+        let line = serde_json::json!({"op": "publish", "channel": channel, "data": data}).to_string();
+        let reply = Lines::connect(&self.socket_path()).ask(&line);
+        reply["id"].as_u64().unwrap_or_else(|| panic!("refused: {reply}"))
+    }
+
+    /// All that the channel keeps, over the socket: (id, data).
+    pub fn history(&self, channel: &str) -> Vec<(u64, String)> {
+        let line = serde_json::json!({"op": "history", "channels": [channel]}).to_string();
+        let reply = Lines::connect(&self.socket_path()).ask(&line);
+        let messages = reply["messages"].as_array().unwrap_or_else(|| panic!("refused: {reply}"));
+        let pair = |m: &serde_json::Value| (m["id"].as_u64().unwrap(), m["data"].as_str().unwrap().to_owned());
+        messages.iter().map(pair).collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory for [`Daemon::start_in`]; what is watched is `dir` in it. On tmpfs where there is one.
+pub fn directory() -> tempfile::TempDir {
+    let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let root = tempfile::Builder::new().prefix("comet-test-").tempdir_in(base).unwrap();
+    std::fs::create_dir(root.path().join("dir")).unwrap();
+    root
+}
+
+/// The address in `comet: listening on http://ADDR, socket …`.
+fn address(ready: &str) -> Option<SocketAddr> {
+    ready.strip_prefix("comet: listening on http://")?.split(',').next()?.parse().ok()
+}
+
+/// Calls `condition` until it holds, and fails the test when it does not for long.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers, with their line ends.
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
+    }
+}
+
+/// A raw HTTP/1 client: bytes out, answers in.
+pub struct Http {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Http {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn get(&mut self, path: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: comet.test\r\n\r\n"));
+    }
+
+    /// Reads until the text has come; returns all up to its end. For streams.
+    pub fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = find(&self.buffer, text.as_bytes()) {
+                let taken: Vec<u8> = self.buffer.drain(..at + text.len()).collect();
+                return String::from_utf8(taken).unwrap();
+            }
+            assert!(self.fill() > 0, "closed before {text:?}: {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    /// Reads one answer: by its length, its chunks, or until the connection closes.
+    pub fn answer(&mut self) -> Answer {
+        let head = self.until("\r\n\r\n");
+        let mut answer = Answer {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head,
+            body: String::new(),
+        };
+        let bodyless = matches!(answer.status, 204 | 304);
+        let length = answer.header("content-length").map(|n| n.parse::<usize>().unwrap());
+        let bytes = match length {
+            Some(length) => self.exactly(length),
+            None if bodyless => Vec::new(),
+            None if answer.header("transfer-encoding") == Some("chunked") => self.chunks(),
+            None => self.rest(),
+        };
+        answer.body = String::from_utf8(bytes).unwrap();
+        answer
+    }
+
+    /// Reads all until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill() > 0 {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The server closed, and nothing more came.
+    pub fn is_closed(&mut self) -> bool {
+        self.fill() == 0 && self.buffer.is_empty()
+    }
+
+    fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert!(self.fill() > 0, "closed within a body");
+        }
+        self.buffer.drain(..length).collect()
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.until("\r\n");
+            let length = usize::from_str_radix(line.trim(), 16).unwrap();
+            body.extend(self.exactly(length));
+            assert_eq!(self.exactly(2), b"\r\n");
+            if length == 0 {
+                return body;
+            }
+        }
+    }
+
+    fn fill(&mut self) -> usize {
+        let mut chunk = [0; 16 << 10];
+        let n = match self.stream.read(&mut chunk) {
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(e) => panic!("{e}; so far: {:?}", String::from_utf8_lossy(&self.buffer)),
+        };
+        self.buffer.extend_from_slice(&chunk[..n]);
+        n
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// A client of the Unix socket: lines out, JSON in.
+pub struct Lines {
+    stream: BufReader<UnixStream>,
+}
+
+impl Lines {
+    pub fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn ask(&mut self, line: &str) -> serde_json::Value {
+        self.send(format!("{line}\n"));
+        self.read().expect("a reply")
+    }
+
+    /// The next line, or `None` when the daemon closed.
+    pub fn read(&mut self) -> Option<serde_json::Value> {
+        let mut line = String::new();
+        let n = self.stream.read_line(&mut line).unwrap();
+        (n > 0).then(|| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
+    }
+}
