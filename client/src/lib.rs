@@ -1,1 +1,5 @@
 //! Blocking publisher.
+
+mod path;
+
+pub use path::{MAX_PATH, SYSTEM_SOCKET, SocketPathError, socket_path};
