@@ -1,5 +1,277 @@
-//! Who may: users and groups of this machine.
+//! Who may: users and groups of this machine, as a configuration names them.
 
-/// Users and groups that are let in, as `user:NAME`, `group:NAME` or `any`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allow {}
+use std::{
+    collections::HashMap,
+    fmt,
+    str::FromStr,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use serde::{Deserialize, Deserializer, de};
+
+/// Users and groups that are let in, from a list such as `["user:www-data", "group:comet", "any"]`.
+///
+/// Names become numbers once, when the list is parsed. Which groups a user is in is asked when it matters, and
+/// remembered for a minute: a change of membership needs no restart.
+#[derive(Default)]
+pub struct Allow {
+    entries: Vec<Entry>,
+    memberships: Mutex<Memberships>,
+}
+
+/// One entry of an [`Allow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Any,
+    User(u32),
+    Group(u32),
+}
+
+/// Why an entry was refused. The text stands alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AllowError {
+    /// None of the forms.
+    #[error("{0:?} is none of \"user:NAME\", \"group:NAME\" (a name or a number) and \"any\"")]
+    Form(String),
+    /// No such user.
+    #[error("{0:?}: this machine has no such user")]
+    User(String),
+    /// No such group.
+    #[error("{0:?}: this machine has no such group")]
+    Group(String),
+    /// The system's lists of users and groups cannot be read.
+    #[error("{entry:?}: cannot look it up: {cause}")]
+    LookUp {
+        /// The entry.
+        entry: String,
+        /// What the system said.
+        cause: nix::Error,
+    },
+}
+
+impl Allow {
+    /// Parses entries and looks their names up.
+    ///
+    /// # Errors
+    /// Names the first entry that is malformed or that this machine does not know.
+    pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, AllowError> {
+        let entries: Result<Vec<Entry>, AllowError> =
+            entries.into_iter().map(Entry::from_str).collect();
+        entries.map(Self::from)
+    }
+
+    /// Nobody is named: what that means is for the caller to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a process or file of this user and group is let in: by its user, by its group, or by any other
+    /// group that the user is a member of.
+    #[must_use]
+    pub fn permits(&self, uid: u32, gid: u32) -> bool {
+        let named = |entry: &Entry| match *entry {
+            Entry::Any => true,
+            Entry::User(user) => user == uid,
+            Entry::Group(group) => group == gid,
+        };
+        self.entries.iter().any(named) || self.permits_by_membership(uid)
+    }
+
+    fn permits_by_membership(&self, uid: u32) -> bool {
+        let mut groups = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Group(group) => Some(*group),
+            _ => None,
+        });
+        let Some(first) = groups.next() else {
+            return false; // the common case asks the system nothing
+        };
+        let mut memberships = self.memberships.lock().expect("no code panics holding it");
+        let member_of = memberships.of(uid);
+        member_of.contains(&first) || groups.any(|group| member_of.contains(&group))
+    }
+}
+
+impl From<Vec<Entry>> for Allow {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self {
+            entries,
+            memberships: Mutex::default(),
+        }
+    }
+}
+
+impl Clone for Allow {
+    fn clone(&self) -> Self {
+        Self::from(self.entries.clone())
+    }
+}
+
+impl PartialEq for Allow {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl Eq for Allow {}
+
+impl fmt::Debug for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Allow").field(&self.entries).finish()
+    }
+}
+
+// Entry by entry, so that an error of a TOML file points at the one that is wrong.
+impl<'de> Deserialize<'de> for Allow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl FromStr for Entry {
+    type Err = AllowError;
+
+    fn from_str(entry: &str) -> Result<Self, AllowError> {
+        let failed = |cause| AllowError::LookUp {
+            entry: entry.into(),
+            cause,
+        };
+        match entry.split_once(':') {
+            None if entry == "any" => Ok(Self::Any),
+            Some(("user", name)) => match number(name) {
+                Some(uid) => Ok(Self::User(uid)),
+                None => User::from_name(name)
+                    .map_err(failed)?
+                    .map(|user| Self::User(user.uid.as_raw()))
+                    .ok_or_else(|| AllowError::User(entry.into())),
+            },
+            Some(("group", name)) => match number(name) {
+                Some(gid) => Ok(Self::Group(gid)),
+                None => Group::from_name(name)
+                    .map_err(failed)?
+                    .map(|group| Self::Group(group.gid.as_raw()))
+                    .ok_or_else(|| AllowError::Group(entry.into())),
+            },
+            _ => Err(AllowError::Form(entry.into())),
+        }
+    }
+}
+
+/// `u32::MAX` is no id: system calls mean "leave it as it is" by it.
+fn number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|id| *id != u32::MAX)
+}
+
+/// Groups of users, as the system said within the last minute.
+#[derive(Default)]
+struct Memberships(HashMap<u32, (Instant, Vec<u32>)>);
+
+impl Memberships {
+    /// The system's answer may come from a directory server: it is not asked for each message.
+    const FRESH: Duration = Duration::from_secs(60);
+    /// Users beyond that are not expected; the memory is bounded all the same.
+    const MOST: usize = 1024;
+
+    fn of(&mut self, uid: u32) -> &[u32] {
+        let now = Instant::now();
+        let fresh = |(asked, _): &(Instant, Vec<u32>)| now.duration_since(*asked) < Self::FRESH;
+        if !self.0.get(&uid).is_some_and(fresh) {
+            if self.0.len() >= Self::MOST {
+                self.0.clear();
+            }
+            self.0.insert(uid, (now, groups_of(uid)));
+        }
+        &self.0[&uid].1
+    }
+}
+
+/// All groups of a user; none when the system does not know it or cannot say.
+fn groups_of(uid: u32) -> Vec<u32> {
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+        return Vec::new();
+    };
+    let Ok(name) = std::ffi::CString::new(user.name) else {
+        return Vec::new();
+    };
+    let groups = getgrouplist(&name, user.gid).unwrap_or_default();
+    groups.into_iter().map(Gid::as_raw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allow(entries: &[&str]) -> Allow {
+        Allow::parse(entries.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn names_and_numbers_mean_the_same() {
+        assert_eq!(
+            allow(&["user:root", "group:root"]),
+            allow(&["user:0", "group:0"])
+        );
+    }
+
+    #[test]
+    fn permits_users_and_groups_that_are_named() {
+        let nobody = 4_000_000_000; // no such user: no membership to find
+        let cases: [(&[&str], u32, u32, bool); 8] = [
+            (&[], 0, 0, false),
+            (&["any"], nobody, nobody, true),
+            (&["user:7"], 7, nobody, true),
+            (&["user:7"], nobody, 7, false),
+            (&["group:7"], nobody, 7, true),
+            (&["group:7"], 7, nobody, false),
+            (&["user:7", "group:8"], nobody, 8, true),
+            (&["user:7", "user:8"], 9, 9, false),
+        ];
+        for (entries, uid, gid, permitted) in cases {
+            assert_eq!(
+                allow(entries).permits(uid, gid),
+                permitted,
+                "{entries:?} {uid} {gid}"
+            );
+        }
+    }
+
+    #[test]
+    fn permits_members_of_a_group_whatever_group_they_act_as() {
+        let root = User::from_name("root").unwrap().unwrap();
+        let groups = allow(&[&format!("group:{}", root.gid)]);
+        assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
+        // The answer is remembered; it must stay the same.
+        assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
+    }
+
+    #[test]
+    fn refusals_name_the_entry() {
+        let cases = [
+            ("root", "none of"),
+            ("", "none of"),
+            ("User:root", "none of"),
+            ("any:", "none of"),
+            ("user:", "no such user"),
+            ("user:no-such-user", "no such user"),
+            ("group:no such group", "no such group"),
+            ("user:-1", "no such user"),
+            ("user:4294967295", "no such user"),
+        ];
+        for (entry, text) in cases {
+            let error = Allow::parse(["any", entry]).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{entry:?}")) && error.contains(text),
+                "{entry}: {error}"
+            );
+        }
+    }
+}
