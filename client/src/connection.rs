@@ -1,0 +1,174 @@
+//! One connection to the daemon: bytes out and lines in, never later than a deadline and never a SIGPIPE.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt,
+            socket, sockopt::SendTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+/// Longest line that is taken from the daemon, in bytes.
+const MAX_LINE: usize = 4 << 20;
+
+/// When a call must be over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout)
+    }
+
+    /// What is left, or `Timeout`.
+    fn left(self) -> Result<Duration, Failure> {
+        let left = self.0.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(Failure::Timeout)
+        } else {
+            Ok(left)
+        }
+    }
+}
+
+/// Why the connection is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Timeout,
+    Closed,
+    TooLong,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    /// What came in and was not taken; lines before `taken` were.
+    input: Vec<u8>,
+    taken: usize,
+}
+
+impl Connection {
+    /// Connects; `EAGAIN` when that took too long.
+    pub(crate) fn open(path: &Path, deadline: Deadline) -> Result<Self, Errno> {
+        let address = UnixAddr::new(path)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        loop {
+            // A full backlog makes connect wait, and poll cannot: only the send timeout limits it.
+            let left = deadline.left().map_err(|_| Errno::EAGAIN)?;
+            let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1);
+            setsockopt(&socket, SendTimeout, &TimeVal::microseconds(micros))?;
+            match connect(socket.as_raw_fd(), &address) {
+                Err(Errno::EINTR) => {}
+                result => break result?,
+            }
+        }
+        Ok(Self {
+            socket,
+            input: Vec::new(),
+            taken: 0,
+        })
+    }
+
+    /// Sends all of `bytes`, or says how many went out before it failed.
+    pub(crate) fn send(
+        &mut self,
+        bytes: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), (usize, Failure)> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match send(self.socket.as_raw_fd(), &bytes[sent..], flags) {
+                Ok(n) => sent += n,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    // A daemon that cannot write its replies stops reading: take them while waiting to send.
+                    let ready = self.wait(PollFlags::POLLOUT | PollFlags::POLLIN, deadline);
+                    let ready = ready.map_err(|failure| (sent, failure))?;
+                    if ready.contains(PollFlags::POLLIN) {
+                        self.fill().map_err(|failure| (sent, failure))?;
+                    }
+                }
+                Err(_) => return Err((sent, Failure::Closed)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line without its end, if it has come already. Takes one look at the socket.
+    pub(crate) fn line_at_hand(&mut self) -> Result<Option<&[u8]>, Failure> {
+        if self.line_end().is_none() {
+            self.fill()?;
+        }
+        Ok(self.take_line())
+    }
+
+    /// The next line without its end.
+    pub(crate) fn line(&mut self, deadline: Deadline) -> Result<&[u8], Failure> {
+        while self.line_end().is_none() {
+            if self.input.len() - self.taken > MAX_LINE {
+                return Err(Failure::TooLong);
+            }
+            self.wait(PollFlags::POLLIN, deadline)?;
+            self.fill()?;
+        }
+        self.take_line().ok_or(Failure::Closed)
+    }
+
+    fn line_end(&self) -> Option<usize> {
+        let rest = &self.input[self.taken..];
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        Some(self.taken + end)
+    }
+
+    fn take_line(&mut self) -> Option<&[u8]> {
+        let end = self.line_end()?;
+        let start = std::mem::replace(&mut self.taken, end + 1);
+        Some(&self.input[start..end])
+    }
+
+    /// Takes what has come, without waiting.
+    fn fill(&mut self) -> Result<(), Failure> {
+        self.input.drain(..self.taken);
+        self.taken = 0;
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(n) => {
+                    self.input.extend_from_slice(&chunk[..n]);
+                    return Ok(());
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(_) => return Err(Failure::Closed),
+            }
+        }
+    }
+
+    fn wait(&self, events: PollFlags, deadline: Deadline) -> Result<PollFlags, Failure> {
+        loop {
+            let left = deadline.left()?;
+            // Rounded up: a poll that ends early would only be asked again.
+            let ms = left.as_micros().div_ceil(1000);
+            let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.socket.as_fd(), events)];
+            match poll(&mut fds, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(fds[0].revents().unwrap_or(events)),
+                Err(_) => return Err(Failure::Closed),
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Why a call failed.
+
+use std::{path::PathBuf, time::Duration};
+
+use comet_proto::ChannelNameError;
+use nix::errno::Errno;
+
+use crate::{FileError, OptionsError, SocketPathError};
+
+/// Why a call failed. The text fits after "cannot publish: ".
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The DSN breaks a rule.
+    #[error("{0}")]
+    Options(#[from] OptionsError),
+    /// `COMET_SOCKET` breaks a rule.
+    #[error("{0}")]
+    SocketPath(#[from] SocketPathError),
+    /// The channel name breaks a rule.
+    #[error("{0}")]
+    Channel(#[from] ChannelNameError),
+    /// A request that is more than one line.
+    #[error("request may not contain a line end")]
+    Line,
+    /// No connection; nothing was published.
+    #[error("cannot connect to {}: {}{}", path.display(), source.desc(), hint(*source))]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: Errno,
+    },
+    /// Not done in time. What was sent may be published all the same.
+    #[error("no answer within {} ms{}", after.as_millis(), doubt(*pending))]
+    Timeout {
+        /// The limit.
+        after: Duration,
+        /// Messages that were sent, at least in part, and not acknowledged.
+        pending: usize,
+    },
+    /// The connection was lost after sending: published or not, nobody can say.
+    #[error("connection lost before the acknowledgement{}", doubt(*pending))]
+    Unknown {
+        /// Messages that were sent, at least in part, and not acknowledged.
+        pending: usize,
+    },
+    /// The daemon says no; this message was not published.
+    #[error("the daemon refused: {message}")]
+    Refused {
+        /// The field or limit that was broken.
+        code: String,
+        /// What was wrong, for people.
+        message: String,
+    },
+    /// Whoever answers is no Comet daemon.
+    #[error("the answer is not Comet's: {0:?}")]
+    Protocol(String),
+    /// The file could not be touched or written.
+    #[error("{0}")]
+    File(#[from] FileError),
+}
+
+fn hint(error: Errno) -> &'static str {
+    match error {
+        Errno::EACCES => {
+            " (the socket is for its owner and group: add this user to that group, \
+             as in usermod -aG comet www-data, and restart php-fpm)"
+        }
+        Errno::ENOENT | Errno::ECONNREFUSED => " (does the daemon run?)",
+        _ => "",
+    }
+}
+
+fn doubt(pending: usize) -> String {
+    match pending {
+        0 => String::from("; nothing was published"),
+        1 => String::from("; the message may have been published"),
+        n => format!("; {n} messages may have been published"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_for_others_tells_how_to_be_let_in() {
+        let path = PathBuf::from("/run/comet/comet.sock");
+        let source = Errno::EACCES;
+        let text = Error::Connect { path, source }.to_string();
+        assert!(
+            text.starts_with("cannot connect to /run/comet/comet.sock: Permission denied"),
+            "{text}"
+        );
+        assert!(text.contains("usermod -aG comet www-data"), "{text}");
+    }
+
+    #[test]
+    fn a_timeout_says_what_may_have_happened() {
+        let text = |pending| {
+            let after = Duration::from_millis(200);
+            Error::Timeout { after, pending }.to_string()
+        };
+        assert_eq!(text(0), "no answer within 200 ms; nothing was published");
+        assert!(text(2).ends_with("; 2 messages may have been published"));
+    }
+}

@@ -1,0 +1,281 @@
+//! Publishing by files: no daemon needed, and nothing that others planted in the directory is followed.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+    time::UNIX_EPOCH,
+};
+
+use comet_proto::ChannelName;
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, open, openat, renameat},
+    sys::{
+        stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, utimensat},
+        time::TimeSpec,
+    },
+    unistd::{UnlinkatFlags, unlinkat},
+};
+
+/// Readable by the daemon, whatever the umask is.
+const MODE: Mode = Mode::from_bits_truncate(0o644);
+
+/// The directory that a daemon watches, opened once.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// Why a file could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system refused.
+    #[error("cannot {action} {}: {}", path.display(), source.desc())]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: Errno,
+    },
+    /// Something that is no plain file has the channel's name.
+    #[error("cannot touch {}: it is {kind}, not a regular file", path.display())]
+    NotRegular {
+        /// What has the name.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+impl Directory {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// When it is not there, or no directory.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = open(path, flags, Mode::empty()).map_err(|source| FileError::System {
+            action: "open directory",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+        })
+    }
+
+    /// Says that something changed: sets the time of `NAME.comet` to now, and creates it empty if need be.
+    ///
+    /// # Errors
+    /// When the name belongs to something other than a regular file, or the file to someone else.
+    pub fn touch(&self, channel: &ChannelName) -> Result<(), FileError> {
+        let name = file_name(channel);
+        // Other users may create and remove files meanwhile; each round is one such change.
+        for _ in 0..8 {
+            match self.look(&name)? {
+                Some(file) => {
+                    self.require_regular(&name, &file)?;
+                    let (now, no_follow) = (TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink);
+                    match utimensat(&self.fd, name.as_str(), &now, &now, no_follow) {
+                        Err(Errno::ENOENT) => {}
+                        result => return result.map_err(self.error("touch", &name)),
+                    }
+                }
+                None => match self.create(&name) {
+                    Err(Errno::EEXIST) => {}
+                    result => return result.map(drop).map_err(self.error("create", &name)),
+                },
+            }
+        }
+        Err(self.error("touch", &name)(Errno::EBUSY))
+    }
+
+    /// Publishes `data`: writes it beside and renames it to `NAME.comet`, so that no reader ever sees half of it.
+    ///
+    /// # Errors
+    /// When the directory does not take the file. What was there before is still there then.
+    pub fn write(&self, channel: &ChannelName, data: &[u8]) -> Result<(), FileError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = file_name(channel);
+        // The leading dot makes it no channel's file. The time keeps it apart from what a process of the same
+        // number left behind when it was killed.
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let nanos = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+        let temporary = format!(".{name}.{}-{nanos:x}-{number:x}", process::id());
+        let mut file = File::from(
+            self.create(&temporary)
+                .map_err(self.error("create", &temporary))?,
+        );
+        let written = file
+            .write_all(data)
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
+            .and_then(|()| {
+                drop(file);
+                renameat(&self.fd, temporary.as_str(), &self.fd, name.as_str())
+            });
+        written.map_err(|source| {
+            // If it cannot be removed either, the first error says more.
+            let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            self.error("write", &name)(source)
+        })
+    }
+
+    /// Creates a file that nobody else can have prepared, be it as a symlink.
+    fn create(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = openat(&self.fd, name, flags, MODE)?;
+        fchmod(&file, MODE)?;
+        Ok(file)
+    }
+
+    fn look(&self, name: &str) -> Result<Option<FileStat>, FileError> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(source) => Err(self.error("touch", name)(source)),
+        }
+    }
+
+    fn require_regular(&self, name: &str, file: &FileStat) -> Result<(), FileError> {
+        let kind = match SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => return Ok(()),
+            SFlag::S_IFLNK => "a symbolic link",
+            SFlag::S_IFDIR => "a directory",
+            SFlag::S_IFIFO => "a FIFO",
+            SFlag::S_IFSOCK => "a socket",
+            _ => "a device",
+        };
+        let path = self.path.join(name);
+        Err(FileError::NotRegular { path, kind })
+    }
+
+    fn error(&self, action: &'static str, name: &str) -> impl FnOnce(Errno) -> FileError {
+        let path = self.path.join(name);
+        move |source| FileError::System {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn file_name(channel: &ChannelName) -> String {
+    format!("{channel}.comet")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, Directory, ChannelName) {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        (temporary, directory, ChannelName::parse("news").unwrap())
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn touch_creates_an_empty_file_and_later_renews_its_time() {
+        let (temporary, directory, news) = directory();
+        let path = temporary.path().join("news.comet");
+        directory.touch(&news).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+
+        fs::write(&path, "kept").unwrap();
+        let past = SystemTime::now() - Duration::from_secs(3600);
+        File::open(&path).unwrap().set_modified(past).unwrap();
+        directory.touch(&news).unwrap();
+        assert!(
+            fs::metadata(&path).unwrap().modified().unwrap() > past + Duration::from_secs(3000)
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn write_replaces_the_file_as_a_whole() {
+        let (temporary, directory, news) = directory();
+        let path = temporary.path().join("news.comet");
+        directory.write(&news, b"long before").unwrap();
+        let before = fs::metadata(&path).unwrap().ino();
+        directory.write(&news, b"\xff\0").unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().ino(), before);
+        assert_eq!(fs::read(&path).unwrap(), b"\xff\0");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o644
+        );
+        assert_eq!(names(temporary.path()), ["news.comet"]);
+    }
+
+    #[test]
+    fn a_planted_link_is_never_followed() {
+        let (temporary, directory, news) = directory();
+        let victim = temporary.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let before = fs::metadata(&victim).unwrap();
+        symlink(&victim, temporary.path().join("news.comet")).unwrap();
+
+        let error = directory.touch(&news).unwrap_err().to_string();
+        assert!(
+            error.ends_with("news.comet: it is a symbolic link, not a regular file"),
+            "{error}"
+        );
+        directory.write(&news, b"hi").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(
+            fs::metadata(&victim).unwrap().mtime_nsec(),
+            before.mtime_nsec()
+        );
+        let replaced = fs::symlink_metadata(temporary.path().join("news.comet")).unwrap();
+        assert!(replaced.is_file());
+    }
+
+    #[test]
+    fn a_directory_of_the_name_is_an_error_and_leaves_nothing_behind() {
+        let (temporary, directory, news) = directory();
+        fs::create_dir(temporary.path().join("news.comet")).unwrap();
+        assert!(matches!(
+            directory.touch(&news),
+            Err(FileError::NotRegular {
+                kind: "a directory",
+                ..
+            })
+        ));
+        let error = directory.write(&news, b"hi").unwrap_err().to_string();
+        assert!(error.ends_with("news.comet: Is a directory"), "{error}");
+        assert_eq!(names(temporary.path()), ["news.comet"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_named() {
+        let error = Directory::open(Path::new("/no/such"))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "cannot open directory /no/such: No such file or directory"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! Idempotency keys that no other message gets.
+
+use std::{
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+    time::UNIX_EPOCH,
+};
+
+/// Makes the keys of one client: prefix, process, time of its making, and a number that the process gives once.
+/// The time keeps a later process with the same number apart; after `fork` make a new one.
+#[derive(Debug)]
+pub(crate) struct Keys(String);
+
+impl Keys {
+    pub(crate) fn new(prefix: &str) -> Self {
+        let nanos = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+        Self(format!("{prefix}-{:x}-{nanos:x}-", process::id()))
+    }
+
+    pub(crate) fn next(&self) -> String {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        format!("{}{:x}", self.0, NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use comet_proto::line::MAX_KEY;
+
+    #[test]
+    fn no_two_keys_are_equal_and_the_longest_fits() {
+        let (a, b) = (Keys::new(&"x".repeat(64)), Keys::new(&"x".repeat(64)));
+        let mut keys: Vec<String> = (0..100).flat_map(|_| [a.next(), b.next()]).collect();
+        assert!(keys.iter().all(|key| key.len() <= MAX_KEY));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 200);
+    }
+}

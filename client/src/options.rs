@@ -1,0 +1,183 @@
+//! The DSN: one string that says where to publish and how, so that options can be added without a new ABI.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{SocketPathError, socket_path};
+
+/// How to publish: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`, or nothing for the defaults.
+/// In the path and in values `%XX` is the byte of that number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The daemon's socket; `None` leaves it to [`socket_path`].
+    pub socket: Option<PathBuf>,
+    /// Longest time that one call may take, over connecting, sending and waiting for the answer: 1 ms to 60 s,
+    /// by default 500 ms.
+    pub timeout: Duration,
+    /// Where [`crate::Directory`] touches and writes files; by default `/dev/shm`.
+    pub dir: PathBuf,
+    /// Gives each message that has no idempotency key one that starts so. Then a publish whose acknowledgement
+    /// was lost is repeated, and still published once. At most 64 bytes.
+    pub key: Option<String>,
+}
+
+/// Why a DSN was refused. The text fits after "invalid DSN: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// Not text.
+    #[error("DSN is not UTF-8")]
+    NotUtf8,
+    /// Another scheme than `unix:`.
+    #[error("DSN must start with \"unix:\", as in unix:/run/comet/comet.sock?timeout_ms=200")]
+    Scheme,
+    /// An option without a value, or one that is not known.
+    #[error("unknown option {0:?} (known: timeout_ms, dir, key)")]
+    Unknown(String),
+    /// An option twice.
+    #[error("option {0} is given twice")]
+    Twice(&'static str),
+    /// A `%` without two hexadecimal digits, or one that makes no text.
+    #[error("{0:?} has a % that is not followed by two hexadecimal digits of a UTF-8 byte")]
+    Percent(String),
+    /// No number, or out of bounds.
+    #[error("timeout_ms must be a number from 1 to 60000, not {0:?}")]
+    Timeout(String),
+    /// A directory that depends on where the process happens to be.
+    #[error("dir must be an absolute path, not {0:?}")]
+    Dir(String),
+    /// A key that is empty or too long.
+    #[error("key must have 1 to 64 bytes")]
+    Key,
+    /// A socket path that no address holds.
+    #[error(transparent)]
+    Socket(#[from] SocketPathError),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            timeout: Duration::from_millis(500),
+            dir: "/dev/shm".into(),
+            key: None,
+        }
+    }
+}
+
+impl Options {
+    /// Parses a DSN.
+    ///
+    /// # Errors
+    /// Names the option and the rule that it breaks.
+    pub fn parse(dsn: &str) -> Result<Self, OptionsError> {
+        let mut options = Self::default();
+        if dsn.is_empty() {
+            return Ok(options);
+        }
+        let rest = dsn.strip_prefix("unix:").ok_or(OptionsError::Scheme)?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !path.is_empty() {
+            options.socket = Some(socket_path(Some(Path::new(&decode(path)?)))?);
+        }
+        let mut seen: Vec<&'static str> = Vec::new();
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            let name = options.set(option)?;
+            if seen.contains(&name) {
+                return Err(OptionsError::Twice(name));
+            }
+            seen.push(name);
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, option: &str) -> Result<&'static str, OptionsError> {
+        let unknown = || OptionsError::Unknown(option.to_owned());
+        let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+        let value = decode(value)?;
+        match name {
+            "timeout_ms" => {
+                let ms = value.parse().ok().filter(|ms| (1..=60_000).contains(ms));
+                self.timeout = Duration::from_millis(ms.ok_or(OptionsError::Timeout(value))?);
+                Ok("timeout_ms")
+            }
+            "dir" if value.starts_with('/') && !value.contains('\0') => {
+                self.dir = value.into();
+                Ok("dir")
+            }
+            "dir" => Err(OptionsError::Dir(value)),
+            "key" if (1..=64).contains(&value.len()) => {
+                self.key = Some(value);
+                Ok("key")
+            }
+            "key" => Err(OptionsError::Key),
+            _ => Err(OptionsError::Unknown(name.to_owned())),
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<String, OptionsError> {
+    let error = || OptionsError::Percent(text.to_owned());
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let hex = part.get(..2).ok_or_else(error)?;
+        if !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(error());
+        }
+        bytes.push(u8::from_str_radix(hex, 16).map_err(|_| error())?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_option() {
+        let dsn = "unix:/tmp/a%3Fb.sock?timeout_ms=200&dir=/srv/my%20files&key=shop";
+        let options = Options {
+            socket: Some("/tmp/a?b.sock".into()),
+            timeout: Duration::from_millis(200),
+            dir: "/srv/my files".into(),
+            key: Some("shop".into()),
+        };
+        assert_eq!(Options::parse(dsn), Ok(options));
+    }
+
+    #[test]
+    fn nothing_means_the_defaults() {
+        for dsn in ["", "unix:", "unix:?"] {
+            assert_eq!(Options::parse(dsn), Ok(Options::default()), "{dsn:?}");
+        }
+    }
+
+    #[test]
+    fn names_the_option_and_the_rule() {
+        use OptionsError as E;
+        let cases = [
+            ("/run/comet.sock", E::Scheme),
+            ("tcp:127.0.0.1", E::Scheme),
+            ("unix:a\0b", E::Socket(SocketPathError::Nul)),
+            ("unix:?timeout=5", E::Unknown("timeout".into())),
+            ("unix:?dir", E::Unknown("dir".into())),
+            ("unix:?timeout_ms=0", E::Timeout("0".into())),
+            ("unix:?timeout_ms=60001", E::Timeout("60001".into())),
+            ("unix:?timeout_ms=-1", E::Timeout("-1".into())),
+            ("unix:?dir=here", E::Dir("here".into())),
+            ("unix:?dir=/a%00", E::Dir("/a\0".into())),
+            ("unix:?key=", E::Key),
+            ("unix:?key=a&key=b", E::Twice("key")),
+            ("unix:?dir=/%", E::Percent("/%".into())),
+            ("unix:?dir=/%+1", E::Percent("/%+1".into())),
+            ("unix:?dir=/%ff", E::Percent("/%ff".into())),
+            ("unix:?dir=/%é", E::Percent("/%é".into())),
+        ];
+        for (dsn, error) in cases {
+            assert_eq!(Options::parse(dsn), Err(error), "{dsn:?}");
+        }
+    }
+}
