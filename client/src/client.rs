@@ -1,6 +1,6 @@
 //! The publisher: one connection that comes back by itself, and an honest answer about every message.
 
-use std::process;
+use std::{process, time::Duration};
 
 use comet_proto::line::{Publish, Receipt, write_publish};
 use nix::errno::Errno;
@@ -47,6 +47,8 @@ pub struct Client {
     repeatable: bool,
     /// Lines that were sent and have no reply yet.
     due: usize,
+    /// Time that the caller took off the next call's timeout.
+    spent: Duration,
     /// What went wrong with messages that nobody waited for; the first is told by `flush`.
     untold: Option<Error>,
 }
@@ -64,6 +66,7 @@ impl Client {
             queued: 0,
             repeatable: true,
             due: 0,
+            spent: Duration::ZERO,
             untold: None,
         }
     }
@@ -72,6 +75,11 @@ impl Client {
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Takes what the caller has waited already off the timeout of the next call.
+    pub fn spent(&mut self, waited: Duration) {
+        self.spent = waited;
     }
 
     /// Publishes one message, after all that were published before. With [`Acknowledge::Each`] returns its id.
@@ -95,7 +103,8 @@ impl Client {
         match acknowledge {
             Acknowledge::Buffered if self.lines.len() < BUFFER => Ok(None),
             Acknowledge::Buffered | Acknowledge::Later => {
-                self.send(self.deadline())?;
+                let deadline = self.deadline();
+                self.send(deadline)?;
                 if self.due >= DUE {
                     self.take_replies();
                 }
@@ -135,8 +144,9 @@ impl Client {
         String::from_utf8(self.ask()?).map_err(|e| protocol(e.as_bytes()))
     }
 
-    fn deadline(&self) -> Deadline {
-        Deadline::after(self.options.timeout)
+    fn deadline(&mut self) -> Deadline {
+        let spent = std::mem::take(&mut self.spent);
+        Deadline::after(self.options.timeout.saturating_sub(spent))
     }
 
     /// The child of a `fork` shares the parent's socket: what either wrote or read there would be the other's.

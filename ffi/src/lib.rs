@@ -1,1 +1,263 @@
-//! libcomet.
+//! libcomet: casts, checks and the panic boundary over `comet-client`. `include/comet.h` is made from this
+//! file and `result.rs`, so their comments speak to C programmers.
+
+mod boundary;
+mod handle;
+mod result;
+
+use std::{
+    ffi::{CStr, c_char},
+    ptr, slice,
+};
+
+use comet_client::{
+    Acknowledge, Options, OptionsError,
+    proto::{ChannelName, EventName, line::Publish},
+};
+
+use boundary::boundary;
+use handle::Handle;
+use result::{CometFlag, CometResult, Fault, Receipt};
+
+/// Version of this interface: major in the upper 16 bits, minor in the lower. Minor versions only add.
+const ABI_VERSION: u32 = 1 << 16;
+
+/// The version of the interface: major << 16 | minor. A program made for another major version must not go on.
+#[unsafe(no_mangle)]
+pub extern "C" fn comet_abi_version() -> u32 {
+    ABI_VERSION
+}
+
+/// The version of the library as text, such as "0.1.0". Static.
+#[unsafe(no_mangle)]
+pub extern "C" fn comet_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`,
+/// with %XX for special characters; NULL or "" mean the defaults. Does not connect yet. Threads may share the handle.
+///
+/// PATH: the daemon's socket; else COMET_SOCKET, else /run/comet/comet.sock, else $XDG_RUNTIME_DIR/comet.sock.
+/// timeout_ms: the longest that a call may take, 1 to 60000. dir: where comet_touch and comet_write put files.
+/// key: gives every message an idempotency key that starts so; a publish whose acknowledgement was lost is then
+/// repeated, and still published once.
+///
+/// # Safety
+/// `dsn` is NULL or ends with a NUL; `out` takes a pointer. The caller owns the handle and passes it to comet_close.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_open(dsn: *const c_char, out: *mut *mut Handle) -> CometResult {
+    boundary(ptr::null(), || {
+        not_null(out)?;
+        // SAFETY: the caller's promise.
+        let handle = Handle::new(options(unsafe { text(dsn) })?);
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(Box::into_raw(Box::new(handle))) };
+        Ok(())
+    })
+}
+
+/// Like comet_open, but one handle per process, thread and dsn, with its connection: for PHP, where it survives
+/// requests. It belongs to the library, which keeps it until the thread ends; comet_close leaves it alone.
+///
+/// # Safety
+/// As for comet_open; the handle may be used as long as the thread that asked for it lives.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_popen(dsn: *const c_char, out: *mut *mut Handle) -> CometResult {
+    boundary(ptr::null(), || {
+        not_null(out)?;
+        // SAFETY: the caller's promise.
+        let handle = handle::pooled(unsafe { text(dsn) }, options)?;
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(handle.cast_mut()) };
+        Ok(())
+    })
+}
+
+/// Publishes `len` bytes, any bytes, to the channel. Without flags returns when the daemon has the message and fills
+/// `out` with its receipt; `out` may be NULL. COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN leave open whether the
+/// message was published. `flags`: 0 or comet_flag values.
+///
+/// # Safety
+/// `c` is a live handle; `channel` and `data` point to so many bytes (`data` may be NULL if there are none);
+/// `out` is NULL or takes a receipt.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_publish(
+    c: *mut Handle,
+    channel: *const c_char,
+    channel_len: usize,
+    data: *const c_char,
+    len: usize,
+    flags: u32,
+    out: *mut Receipt,
+) -> CometResult {
+    boundary(c, || {
+        // SAFETY: the caller's promise.
+        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        let acknowledge = acknowledge(flags)?;
+        // SAFETY: the caller's promise.
+        let data = unsafe { bytes(data, len)? };
+        let publish = Publish {
+            channel,
+            name: EventName::default(),
+            data: data.into(),
+            key: None,
+        };
+        let id = handle.with_client(|client| client.publish(publish, acknowledge))?;
+        if !out.is_null() {
+            // SAFETY: not null, and the caller's promise.
+            unsafe {
+                out.write(Receipt {
+                    id: id.unwrap_or(0),
+                })
+            };
+        }
+        Ok(())
+    })
+}
+
+/// Sends what COMET_FLAG_BUFFER has gathered and waits until all that was published on this handle is acknowledged.
+/// Tells the first error that no call has told yet; whatever the result, nothing is left in the buffer.
+///
+/// # Safety
+/// `c` is a live handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_flush(c: *mut Handle) -> CometResult {
+    boundary(c, || {
+        // SAFETY: the caller's promise.
+        let handle = unsafe { handle(c)? };
+        handle.with_client(|client| client.flush())
+    })
+}
+
+/// Publishes by touching the channel's file in the handle's directory, as `touch DIR/CHANNEL.comet` does. Needs no
+/// daemon now. Touches in quick succession may become one message.
+///
+/// # Safety
+/// `c` is a live handle; `channel` points to so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_touch(
+    c: *mut Handle,
+    channel: *const c_char,
+    channel_len: usize,
+) -> CometResult {
+    boundary(c, || {
+        // SAFETY: the caller's promise.
+        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        Ok(handle.directory()?.touch(&channel)?)
+    })
+}
+
+/// Publishes by replacing the channel's file in the handle's directory: no reader ever sees half of the data. Needs no
+/// daemon now. Writes in quick succession may become one message, the last.
+///
+/// # Safety
+/// As for comet_publish.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_write(
+    c: *mut Handle,
+    channel: *const c_char,
+    channel_len: usize,
+    data: *const c_char,
+    len: usize,
+) -> CometResult {
+    boundary(c, || {
+        // SAFETY: the caller's promise.
+        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        // SAFETY: the caller's promise.
+        let data = unsafe { bytes(data, len)? };
+        Ok(handle.directory()?.write(&channel, data)?)
+    })
+}
+
+/// Why the last call that failed on this handle in this thread did, or "". NULL asks for the thread's last failed call,
+/// which is how to learn why comet_open failed. Borrowed until the thread's next call that fails.
+#[unsafe(no_mangle)]
+pub extern "C" fn comet_error(c: *const Handle) -> *const c_char {
+    boundary::last_error(c)
+}
+
+/// Sends what is buffered, without telling how that went (comet_flush does), and frees the handle. NULL is allowed.
+///
+/// # Safety
+/// `c` is NULL or a handle of comet_open or comet_popen; one of comet_open is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_close(c: *mut Handle) {
+    boundary(c, || {
+        // SAFETY: the caller's promise; a pooled handle is the pool's to free.
+        match unsafe { c.as_ref() } {
+            Some(handle) if !handle.is_pooled() => {
+                // SAFETY: comet_open made it from a Box, and nobody uses it again.
+                drop(unsafe { Box::from_raw(c) });
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+}
+
+fn options(dsn: &[u8]) -> Result<Options, Fault> {
+    let dsn = str::from_utf8(dsn).map_err(|_| OptionsError::NotUtf8)?;
+    Ok(Options::parse(dsn)?)
+}
+
+fn acknowledge(flags: u32) -> Result<Acknowledge, Fault> {
+    let (no_ack, buffer) = (CometFlag::NoAck as u32, CometFlag::Buffer as u32);
+    if flags & !(no_ack | buffer) != 0 {
+        return Err(Fault::flags(flags));
+    }
+    Ok(match flags {
+        0 => Acknowledge::Each,
+        flags if flags & buffer != 0 => Acknowledge::Buffered,
+        _ => Acknowledge::Later,
+    })
+}
+
+fn not_null<T>(pointer: *const T) -> Result<(), Fault> {
+    if pointer.is_null() {
+        Err(Fault::null())
+    } else {
+        Ok(())
+    }
+}
+
+/// # Safety
+/// NULL or a live handle.
+unsafe fn handle<'a>(c: *const Handle) -> Result<&'a Handle, Fault> {
+    // SAFETY: the caller's promise. Handles are shared between threads and lock themselves.
+    unsafe { c.as_ref() }.ok_or_else(Fault::null)
+}
+
+/// # Safety
+/// NULL or so many bytes.
+unsafe fn name(channel: *const c_char, len: usize) -> Result<ChannelName, Fault> {
+    not_null(channel)?;
+    // SAFETY: the caller's promise.
+    Ok(ChannelName::parse_bytes(unsafe { bytes(channel, len)? })?)
+}
+
+/// # Safety
+/// NULL or so many bytes.
+unsafe fn bytes<'a>(data: *const c_char, len: usize) -> Result<&'a [u8], Fault> {
+    if data.is_null() {
+        return if len == 0 {
+            Ok(&[])
+        } else {
+            Err(Fault::null())
+        };
+    }
+    if isize::try_from(len).is_err() {
+        return Err(Fault::length(len)); // a negative number, most likely
+    }
+    // SAFETY: not null, no longer than an object can be, and the caller's promise.
+    Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
+}
+
+/// # Safety
+/// NULL or a string that ends with a NUL.
+unsafe fn text<'a>(text: *const c_char) -> &'a [u8] {
+    if text.is_null() {
+        return &[];
+    }
+    // SAFETY: not null, and the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}

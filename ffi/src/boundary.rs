@@ -1,0 +1,67 @@
+//! Where a call from C ends: no panic gets out, and the reason of a failure stays readable.
+
+use std::{
+    cell::RefCell,
+    ffi::{CStr, CString, c_char},
+    panic::{self, AssertUnwindSafe},
+    sync::Once,
+};
+
+use crate::{
+    handle::Handle,
+    result::{CometResult, Fault},
+};
+
+#[cfg(all(panic = "abort", not(test)))]
+compile_error!(
+    "libcomet turns panics into COMET_RESULT_PANIC and must be built with panic = \"unwind\""
+);
+
+thread_local! {
+    /// The thread's last failure: the address of its handle, and the text. A thread of its own never sees the
+    /// text of another, so nobody's pointer dies under them.
+    static LAST: RefCell<(usize, CString)> = RefCell::default();
+    static PANIC: RefCell<String> = RefCell::default();
+}
+
+/// Runs a call, turns a panic into [`CometResult::Panic`] and remembers why it failed.
+pub(crate) fn boundary(
+    handle: *const Handle,
+    call: impl FnOnce() -> Result<(), Fault>,
+) -> CometResult {
+    quieten();
+    let fault = match panic::catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => return CometResult::Ok,
+        Ok(Err(fault)) => fault,
+        Err(_) => Fault {
+            result: CometResult::Panic,
+            text: PANIC.try_with(RefCell::take).unwrap_or_default(),
+        },
+    };
+    let text = CString::new(fault.text.replace('\0', "\\0")).unwrap_or_default();
+    // A thread that is ending has nobody left to ask.
+    let _ = LAST.try_with(|last| last.replace((handle.addr(), text)));
+    fault.result
+}
+
+/// The text of the last failure on `handle`, or of the last at all if that is NULL.
+pub(crate) fn last_error(handle: *const Handle) -> *const c_char {
+    let text = LAST.try_with(|last| {
+        let last = last.borrow();
+        let asked = handle.is_null() || handle.addr() == last.0;
+        asked.then(|| last.1.as_ptr())
+    });
+    text.ok().flatten().unwrap_or(const { CStr::as_ptr(c"") })
+}
+
+/// Keeps a panic's text for [`last_error`] in place of printing it into the page that PHP is making. Only this
+/// library's own panics come here: it has the standard library to itself.
+fn quieten() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            let text = format!("fault in libcomet, please report it: {info}");
+            let _ = PANIC.try_with(|last| last.replace(text));
+        }));
+    });
+}

@@ -1,0 +1,121 @@
+//! Result codes, flags and receipts: the types of the header, and the one table from errors to codes.
+
+use comet_client::{Error, FileError, OptionsError, proto::ChannelNameError};
+
+/// What became of a call. Numbers never change; new ones may be added.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CometResult {
+    /// Done.
+    Ok = 0,
+    /// A pointer is NULL that may not be.
+    NullParameter = -1,
+    /// The DSN, or the path in COMET_SOCKET, breaks a rule.
+    Dsn = -2,
+    /// The channel name breaks a rule.
+    Channel = -3,
+    /// Flags that this version does not know.
+    Flags = -4,
+    /// A length that no memory has.
+    Length = -5,
+    /// No connection to the daemon; nothing was published.
+    Connect = -6,
+    /// Not done in time; what was sent may be published all the same.
+    Timeout = -7,
+    /// The connection was lost before the acknowledgement; what was sent may be published or not.
+    Unknown = -8,
+    /// The daemon refused; not published.
+    Refused = -9,
+    /// Whoever answered is no Comet daemon.
+    Protocol = -10,
+    /// The file could not be touched or written.
+    File = -11,
+    /// A fault in this library. The handle is as new, the process goes on; please report it.
+    Panic = -12,
+}
+
+/// Flags of comet_publish.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CometFlag {
+    /// Return when the message is handed to the system; comet_flush tells whether all went well.
+    NoAck = 1,
+    /// Gather messages and send them 64 KiB at a time, the rest with comet_flush. Implies COMET_FLAG_NO_ACK.
+    Buffer = 2,
+}
+
+/// What is known of a message that was published.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for.
+    pub id: u64,
+}
+
+/// A code and its text.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) result: CometResult,
+    pub(crate) text: String,
+}
+
+impl Fault {
+    pub(crate) fn null() -> Self {
+        let text = String::from("a pointer is NULL that may not be");
+        Self {
+            result: CometResult::NullParameter,
+            text,
+        }
+    }
+
+    pub(crate) fn flags(flags: u32) -> Self {
+        let text = format!("unknown flags {flags:#x} (known: 1 no ack, 2 buffer)");
+        Self {
+            result: CometResult::Flags,
+            text,
+        }
+    }
+
+    pub(crate) fn length(len: usize) -> Self {
+        let text = format!("length of {len} bytes is over the limit of {}", isize::MAX);
+        Self {
+            result: CometResult::Length,
+            text,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let result = match &error {
+            Error::Options(_) | Error::SocketPath(_) => CometResult::Dsn,
+            Error::Channel(_) => CometResult::Channel,
+            Error::Connect { .. } => CometResult::Connect,
+            Error::Timeout { .. } => CometResult::Timeout,
+            Error::Unknown { .. } => CometResult::Unknown,
+            Error::Refused { .. } => CometResult::Refused,
+            Error::Protocol(_) | Error::Line => CometResult::Protocol,
+            Error::File(_) => CometResult::File,
+        };
+        let text = error.to_string();
+        Self { result, text }
+    }
+}
+
+impl From<OptionsError> for Fault {
+    fn from(error: OptionsError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<ChannelNameError> for Fault {
+    fn from(error: ChannelNameError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<FileError> for Fault {
+    fn from(error: FileError) -> Self {
+        Error::from(error).into()
+    }
+}
