@@ -1,7 +1,11 @@
 //! The comet daemon: sources publish into the [`hub`], transports carry what it keeps to those who wait.
 
 pub mod auth;
+mod compat;
 pub mod config;
+pub mod http;
 pub mod hub;
 pub mod metrics;
+pub mod run;
 pub mod source;
+mod transport;

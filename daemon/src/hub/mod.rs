@@ -68,8 +68,10 @@ pub struct Backlog {
     pub gap: bool,
     /// Where to go on: everything up to here is in `messages`, was seen before, or is told by `gap`.
     pub cursor: Cursor,
+    /// There is more after the cursor.
+    pub more: bool,
     /// Unless there is a gap, every cursor from here up to the first message gives the same answer.
-    after: u64,
+    pub(crate) after: u64,
 }
 
 /// Figures of a hub at one moment.

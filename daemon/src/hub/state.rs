@@ -266,6 +266,7 @@ fn shorten(backlog: &mut Backlog) {
     });
     if let Some(fitting) = fitting {
         backlog.messages.truncate(fitting.max(1));
+        backlog.more = true;
         if let Some(last) = backlog.messages.last() {
             backlog.cursor = Cursor(last.id);
         }

@@ -354,7 +354,7 @@ impl Feed<'_> {
         {
             return last.clone();
         }
-        if channels.len() == 1 {
+        if channels.len() == 1 && !batch.backlog.messages.is_empty() {
             self.last_read = Some(batch.clone());
         }
         batch

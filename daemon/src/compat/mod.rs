@@ -1,0 +1,4 @@
+//! Endpoints of older comet servers, so that their pages work unmodified.
+
+pub(crate) mod novcomet;
+pub(crate) mod zeitoun;

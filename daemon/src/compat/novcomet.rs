@@ -1,0 +1,175 @@
+//! NovComet's `comet.php`: a channel has one value, the time of its last publish, and a poll says which values
+//! have grown. Here that value is the last message's id, as seconds with six decimals, so that two publishes
+//! within a second are two changes. The old client ends its loop for good on anything but a 200 with JSON:
+//! nothing here ever answers otherwise.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use comet_proto::{ChannelName, Cursor};
+
+use super::super::{
+    hub::{Backlog, Hub},
+    transport::{Format, Shape, Subscription, form},
+};
+
+/// The old server's longest wait: ten looks, two seconds apart.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// `publish=ID`; an invalid id is refused with `false`.
+    Publish(Option<ChannelName>),
+    /// `subscribed[ID]=TIME`, … Ids that are no channel names never change.
+    Subscribe(BTreeMap<ChannelName, Cursor>),
+}
+
+impl Request {
+    /// Reads the query's pairs, decoded. A non-empty `publish` wins; of an id given twice the last counts.
+    pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (impl AsRef<str> + 'a, impl AsRef<str> + 'a)>) -> Self {
+        let mut subscribed = BTreeMap::new();
+        for (name, value) in pairs {
+            let (name, value) = (name.as_ref(), value.as_ref());
+            if name == "publish" && !value.is_empty() {
+                return Self::Publish(ChannelName::parse(value).ok());
+            }
+            let id = name.strip_prefix("subscribed[").and_then(|rest| rest.split(']').next());
+            if let Some(channel) = id.and_then(|id| ChannelName::parse(id).ok())
+                && (subscribed.len() < comet_proto::MAX_CHANNELS || subscribed.contains_key(&channel))
+            {
+                subscribed.insert(channel, time(value));
+            }
+        }
+        Self::Subscribe(subscribed)
+    }
+}
+
+/// A poll's answer at once, or what to wait for.
+pub(crate) fn poll(hub: &Hub, subscribed: BTreeMap<ChannelName, Cursor>) -> Result<Vec<u8>, Subscription> {
+    // Taken before the looks below: what comes while they last is found by the subscription.
+    let now = hub.last();
+    let mut changed = Vec::new();
+    for (channel, seen) in &subscribed {
+        // 0 means now, and so does a time that is still to come.
+        if seen.0 == 0 || *seen >= now {
+            continue;
+        }
+        let backlog = hub.since(std::slice::from_ref(channel), *seen);
+        match backlog.messages.last() {
+            Some(last) => changed.push((channel, last.id)),
+            None if backlog.gap => changed.push((channel, now.0)),
+            None => {}
+        }
+    }
+    if changed.is_empty() {
+        let channels: Box<[ChannelName]> = subscribed.into_keys().collect();
+        return Err(Subscription {
+            format: Box::new(NovComet {
+                channels: channels.clone(),
+            }),
+            channels,
+            since: Some(now),
+        });
+    }
+    let mut out = Vec::new();
+    write_changed(changed, &mut out);
+    Ok(out)
+}
+
+struct NovComet {
+    channels: Box<[ChannelName]>,
+}
+
+impl Format for NovComet {
+    fn shape(&self) -> Shape {
+        Shape::Poll { wait: Some(WAIT) }
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+        let mut newest: BTreeMap<&ChannelName, u64> = BTreeMap::new();
+        if backlog.gap {
+            newest.extend(self.channels.iter().map(|channel| (channel, backlog.cursor.0)));
+        }
+        for message in &backlog.messages {
+            newest.insert(&message.channel, message.id);
+        }
+        write_changed(newest, out);
+    }
+
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"s\":0}");
+    }
+
+    fn form(&self) -> Option<u8> {
+        // With a gap the answer names this client's channels; the hub shares no batch that has one.
+        Some(form::NOVCOMET)
+    }
+}
+
+fn write_changed<'a>(changed: impl IntoIterator<Item = (&'a ChannelName, u64)>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"s\":1,\"k\":{");
+    for (i, (channel, id)) in changed.into_iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        let (seconds, micros) = (id / 1_000_000, id % 1_000_000);
+        // A channel name has nothing that JSON escapes.
+        out.extend_from_slice(format!("{comma}\"{channel}\":{seconds}.{micros:06}").as_bytes());
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Seconds with up to six decimals, as this server gave them or as the browser's clock has them. Anything else
+/// reads as 0.
+fn time(text: &str) -> Cursor {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let (Ok(seconds), true) = (seconds.parse::<u64>(), digits(seconds) && digits(fraction)) else {
+        return Cursor(0);
+    };
+    let micros = fraction.bytes().chain(std::iter::repeat(b'0')).take(6);
+    let micros = micros.fold(0, |micros, digit| micros * 10 + u64::from(digit - b'0'));
+    Cursor(seconds.saturating_mul(1_000_000).saturating_add(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Request {
+        Request::parse(form_urlencoded::parse(query.as_bytes()))
+    }
+
+    fn subscribed(pairs: &[(&str, u64)]) -> Request {
+        let pair = |&(id, time): &(&str, u64)| (ChannelName::parse(id).unwrap(), Cursor(time));
+        Request::Subscribe(pairs.iter().map(pair).collect())
+    }
+
+    #[test]
+    fn reads_what_the_old_client_sends() {
+        let cases = [
+            ("&publish=customAlert", Request::Publish(ChannelName::parse("customAlert").ok())),
+            ("&publish=../evil", Request::Publish(None)),
+            ("publish=&subscribed[a]=1", subscribed(&[("a", 1_000_000)])),
+            ("&subscribed[a]=5&subscribed[b]=7.000001&99", subscribed(&[("a", 5_000_000), ("b", 7_000_001)])),
+            ("subscribed%5Ba%5D=5&subscribed[a]=6", subscribed(&[("a", 6_000_000)])),
+            ("subscribed[a/b]=5&subscribed[]=1&subscribed[c]=-1", subscribed(&[("c", 0)])),
+            ("", subscribed(&[])),
+        ];
+        for (query, request) in cases {
+            assert_eq!(parse(query), request, "{query}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_with_decimals() {
+        let cases = [("0", 0), ("12", 12_000_000), ("12.5", 12_500_000), ("1.0000019", 1_000_001), ("x", 0)];
+        for (text, micros) in cases {
+            assert_eq!(time(text), Cursor(micros), "{text}");
+        }
+        assert_eq!(time("99999999999999999999"), Cursor(0));
+        assert_eq!(time("18446744073709551615"), Cursor(u64::MAX));
+    }
+}

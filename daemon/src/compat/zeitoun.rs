@@ -1,0 +1,171 @@
+//! The two zeitoun demos' `backend.php`, at two paths: the chat by long-poll and the clock in an iframe.
+//!
+//! The chat page only echoes `timestamp`, so here it is a message's id, and a poll is given the oldest message
+//! after it instead of the newest: nothing is lost between polls.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use comet_proto::{ChannelName, Cursor, Message};
+
+use super::super::{
+    hub::{Backlog, Hub},
+    transport::{Format, Shape, Subscription, form, write_script_safe},
+};
+
+/// A timestamp below this is in seconds (of the old server, until the year 5138), above it an id.
+const SECONDS_BELOW: u64 = 100_000_000_000;
+
+/// What a request to the chat asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ChatRequest {
+    /// `msg=TEXT`.
+    Publish(String),
+    /// `timestamp=N`; nothing or nonsense is 0.
+    Poll(Cursor),
+}
+
+impl ChatRequest {
+    /// Reads the query's pairs, decoded. A non-empty `msg` wins.
+    pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+        let mut cursor = Cursor(0);
+        for (name, value) in pairs {
+            match &*name {
+                "msg" if !value.is_empty() => return Self::Publish(value.into_owned()),
+                "timestamp" => cursor = timestamp(&value),
+                _ => {}
+            }
+        }
+        Self::Poll(cursor)
+    }
+}
+
+/// A poll's answer at once, or what to wait for.
+pub(crate) fn poll(hub: &Hub, channel: &ChannelName, seen: Cursor) -> Result<Vec<u8>, Subscription> {
+    let now = hub.last();
+    // A time that is still to come counts as now.
+    let backlog = hub.since(std::slice::from_ref(channel), seen.min(now));
+    // A new page shows the last message only.
+    let message = if seen.0 == 0 { backlog.messages.last() } else { backlog.messages.first() };
+    if let Some(message) = message {
+        let mut out = Vec::new();
+        write_message(message, backlog.gap, &mut out);
+        return Ok(out);
+    }
+    Err(Subscription {
+        channels: Box::new([channel.clone()]),
+        since: Some(backlog.cursor),
+        format: Box::new(Chat { gap: backlog.gap }),
+    })
+}
+
+struct Chat {
+    /// To be told with the next message: the page takes every answer for a message.
+    gap: bool,
+}
+
+impl Format for Chat {
+    /// The page knows no "nothing happened": it shows whatever it gets.
+    fn shape(&self) -> Shape {
+        Shape::Poll { wait: None }
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+        if let Some(message) = backlog.messages.first() {
+            write_message(message, self.gap || backlog.gap, out);
+        }
+    }
+
+    fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
+
+    /// The page polls again, with its cursor, 5 s after anything that is no success.
+    fn farewell(&self, _cursor: Cursor, _out: &mut Vec<u8>) -> u16 {
+        503
+    }
+
+    fn form(&self) -> Option<u8> {
+        (!self.gap).then_some(form::CHAT)
+    }
+}
+
+fn write_message(message: &Message, gap: bool, out: &mut Vec<u8>) {
+    let text = String::from_utf8_lossy(&message.data);
+    let mut json = Vec::new();
+    json.extend_from_slice(b"{\"msg\":");
+    json.extend_from_slice(serde_json::Value::from(&*text).to_string().as_bytes());
+    json.extend_from_slice(format!(",\"timestamp\":{}", message.id).as_bytes());
+    json.extend_from_slice(if gap { b",\"gap\":true}" } else { b"}" });
+    write_script_safe(&json, out); // the page evaluates it
+}
+
+/// The leading digits; as this server gave it, or in whole seconds.
+fn timestamp(text: &str) -> Cursor {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    match text[..digits].parse::<u64>() {
+        Ok(seconds) if seconds < SECONDS_BELOW => Cursor(seconds * 1_000_000),
+        Ok(id) => Cursor(id),
+        Err(_) => Cursor(0),
+    }
+}
+
+/// The clock: one call a second, for ever.
+pub(crate) struct Clock;
+
+impl Format for Clock {
+    fn shape(&self) -> Shape {
+        Shape::Stream {
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+
+    fn content_type(&self) -> &'static str {
+        "text/html; charset=utf-8"
+    }
+
+    /// The frame's `comet` is the page's.
+    fn opening(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>clock</title></head>\n<body>\n\
+              <script type=\"text/javascript\">var comet = window.parent.comet;</script>\n",
+        );
+        out.resize(out.len() + 1024, b' ');
+        out.push(b'\n');
+        self.nothing(Cursor(0), out);
+    }
+
+    fn backlog(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
+
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let call = format!("<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n");
+        out.extend_from_slice(call.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_old_page_sends() {
+        let cases = [
+            ("msg=hi%20%26+bye", ChatRequest::Publish("hi & bye".into())),
+            ("msg=0&timestamp=5", ChatRequest::Publish("0".into())),
+            ("msg=&timestamp=5", ChatRequest::Poll(Cursor(5_000_000))),
+            ("timestamp=1763690000123456", ChatRequest::Poll(Cursor(1_763_690_000_123_456))),
+            ("timestamp=12abc", ChatRequest::Poll(Cursor(12_000_000))),
+            ("timestamp=-1", ChatRequest::Poll(Cursor(0))),
+            ("timestamp=99999999999999999999999", ChatRequest::Poll(Cursor(0))),
+            ("", ChatRequest::Poll(Cursor(0))),
+        ];
+        for (query, request) in cases {
+            assert_eq!(ChatRequest::parse(form_urlencoded::parse(query.as_bytes())), request, "{query}");
+        }
+    }
+}

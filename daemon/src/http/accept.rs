@@ -1,0 +1,58 @@
+//! Takes connections, as many as the limit allows.
+
+use std::{io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+use super::{Worker, connection::Conn};
+
+/// How long accepting pauses when the machine has no descriptor or memory left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(listener: &TcpListener, worker: &Rc<Worker>) {
+    let mut warned = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                take(stream, peer, worker);
+                warned = false;
+            }
+            // The client gave up between its SYN and our accept.
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(error) => {
+                if !warned {
+                    warn!(%error, "cannot accept connections; those that are open go on");
+                    warned = true;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn take(stream: TcpStream, _peer: SocketAddr, worker: &Rc<Worker>) {
+    let metrics = &worker.site.metrics;
+    if metrics.http_connections.get() >= worker.site.max_connections {
+        metrics.http_refused.add(1);
+        // As far as it goes without waiting; then closed.
+        let _ = stream.try_write(
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n",
+        );
+        return;
+    }
+    let _ = stream.set_nodelay(true);
+    metrics.http_connections.add(1);
+    let mut conns = worker.conns.borrow_mut();
+    let entry = conns.vacant_entry();
+    let key = entry.key();
+    let conn = Conn::new(stream, worker);
+    entry.insert(conn.clone());
+    drop(conns);
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        conn.serve().await;
+        worker.conns.borrow_mut().remove(key);
+        worker.site.metrics.http_connections.sub(1);
+    });
+}

@@ -1,0 +1,244 @@
+//! Heads of answers: for hyper to write, and as bytes for connections that have left hyper.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use comet_proto::Cursor;
+use hyper::{
+    HeaderMap, Response, StatusCode, Version,
+    header::{self, HeaderValue},
+};
+
+use crate::{hub::Backlog, transport::{Format, Shape}};
+
+/// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// The part of the request that was wrong.
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, code, message }
+    }
+
+    pub(super) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+
+    pub(super) fn into_answer(self) -> Response<Bytes> {
+        let body = serde_json::json!({"error": self.code, "message": self.message}).to_string();
+        answer(self.status, "application/json", body)
+    }
+}
+
+/// An answer that no proxy and no browser keeps.
+pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    for (name, value) in LIVE_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What keeps proxies from buffering, compressing and caching, and browsers from guessing.
+const LIVE_HEADERS: [(&str, &str); 3] = [
+    ("cache-control", "no-store, no-transform"),
+    ("x-accel-buffering", "no"),
+    ("x-content-type-options", "nosniff"),
+];
+
+/// How answers to the same question differ between connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Variant {
+    /// The connection closes after the answer.
+    pub(super) close: bool,
+    /// HTTP/1.1: a stream is sent in chunks (RFC 9112, section 7.1). Before, it ends with the connection.
+    pub(super) chunked: bool,
+    pub(super) cors: Cors,
+}
+
+/// What the answer says about cross-origin use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cors {
+    /// Same origin, no browser, or an origin that is not configured: nothing.
+    None,
+    /// Any origin.
+    Any,
+    /// The origin with this index in the configuration.
+    Origin(u16),
+}
+
+impl Variant {
+    /// Numbers what the bytes of a shared answer depend on.
+    pub(super) fn form(self, format: &dyn Format) -> Option<u32> {
+        let cors = match self.cors {
+            Cors::None => 0,
+            Cors::Any => 1,
+            Cors::Origin(index) => 2 + u32::from(index),
+        };
+        let bits = u32::from(self.close) | u32::from(self.chunked) << 1;
+        format.form().map(|form| u32::from(form) | bits << 8 | cors << 10)
+    }
+}
+
+/// The header value for `cors`; `origins` is the configuration.
+pub(super) fn allow_origin(cors: Cors, origins: &[String]) -> Option<&str> {
+    match cors {
+        Cors::None => None,
+        Cors::Any => Some("*"),
+        Cors::Origin(index) => origins.get(usize::from(index)).map(String::as_str),
+    }
+}
+
+/// Adds what `cors` says to an answer.
+pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &[String]) {
+    if let Some(origin) = allow_origin(cors, origins).and_then(|origin| HeaderValue::from_str(origin).ok()) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag"));
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+/// Writes answers for connections that have left hyper.
+pub(super) struct Writer<'a> {
+    pub(super) format: &'a dyn Format,
+    pub(super) variant: Variant,
+    pub(super) origins: &'a [String],
+    pub(super) date: &'a DateLine,
+}
+
+impl Writer<'_> {
+    /// The whole answer of a poll, or the next piece of a stream.
+    pub(super) fn backlog(&self, backlog: &Backlog) -> Bytes {
+        let mut body = Vec::new();
+        self.format.backlog(backlog, &mut body);
+        self.framed(200, backlog.cursor, body)
+    }
+
+    /// The answer of a poll that waited in vain, or a stream's sign of life.
+    pub(super) fn nothing(&self, cursor: Cursor) -> Bytes {
+        let mut body = Vec::new();
+        self.format.nothing(cursor, &mut body);
+        self.framed(200, cursor, body)
+    }
+
+    /// What a waiting client gets when the daemon stops; ends a stream.
+    pub(super) fn farewell(&self, cursor: Cursor) -> Bytes {
+        let mut body = Vec::new();
+        let status = self.format.farewell(cursor, &mut body);
+        let mut bytes = self.framed(status, cursor, body).to_vec();
+        if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
+            bytes.extend_from_slice(b"0\r\n\r\n");
+        }
+        bytes.into()
+    }
+
+    /// A stream's head and what it begins with.
+    pub(super) fn opening(&self) -> Bytes {
+        let mut out = self.head(200, None, None);
+        let mut body = Vec::new();
+        self.format.opening(&mut body);
+        self.chunk(&body, &mut out);
+        out.into()
+    }
+
+    fn framed(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
+        let mut out = match self.format.shape() {
+            Shape::Poll { .. } => {
+                let mut out = self.head(status, Some(body.len()), Some(cursor));
+                out.extend_from_slice(&body);
+                return out.into();
+            }
+            Shape::Stream { .. } => Vec::with_capacity(body.len() + 16),
+        };
+        self.chunk(&body, &mut out);
+        out.into()
+    }
+
+    fn chunk(&self, body: &[u8], out: &mut Vec<u8>) {
+        if self.variant.chunked && !body.is_empty() {
+            out.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+            out.extend_from_slice(body);
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(body); // an empty chunk would end the stream
+        }
+    }
+
+    fn head(&self, status: u16, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
+        let reason = if status == 200 { "OK" } else { "Service Unavailable" };
+        let mut out = Vec::with_capacity(512);
+        let mut line = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        };
+        line("content-type", self.format.content_type());
+        for (name, value) in LIVE_HEADERS {
+            line(name, value);
+        }
+        if let Some(length) = length {
+            line("content-length", &length.to_string());
+        } else if self.variant.chunked {
+            line("transfer-encoding", "chunked");
+        }
+        if let Some(cursor) = cursor.filter(|_| self.format.has_etag()) {
+            line("etag", &format!("\"{cursor}\""));
+        }
+        if let Some(origin) = allow_origin(self.variant.cors, self.origins) {
+            line("access-control-allow-origin", origin);
+            line("access-control-expose-headers", "ETag");
+            line("vary", "Origin");
+        }
+        if self.variant.close {
+            line("connection", "close");
+        }
+        line("date", &self.date.text());
+        let mut head = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
+        head.append(&mut out);
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+}
+
+/// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.
+pub(super) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
+    let asked = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let close = asked.flat_map(|value| value.split(',')).any(|v| v.trim().eq_ignore_ascii_case("close"));
+    version < Version::HTTP_11 || close
+}
+
+/// The `Date` of now, made once a second.
+#[derive(Default)]
+pub(super) struct DateLine {
+    second: Cell<u64>,
+    text: RefCell<String>,
+}
+
+impl DateLine {
+    pub(super) fn refresh(&self) {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.second.replace(second) != second {
+            *self.text.borrow_mut() = httpdate::fmt_http_date(now);
+        }
+    }
+
+    fn text(&self) -> String {
+        if self.second.get() == 0 {
+            self.refresh();
+        }
+        self.text.borrow().clone()
+    }
+}

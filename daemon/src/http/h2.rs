@@ -1,0 +1,301 @@
+//! HTTP/2 in cleartext (RFC 9113, section 3.3), as reverse proxies speak it. hyper keeps the connection; a
+//! subscription is one of its streams.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use comet_proto::Cursor;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Frame, Incoming},
+    header::{self, HeaderValue},
+    rt::Executor,
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::TokioTimer;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Worker,
+    answer::{Refusal, add_cors, answer},
+    connection::Conn,
+    io::ParkIo,
+    router::{self, Route},
+    service::{self, Phase},
+};
+use crate::{
+    hub::{
+        Backlog,
+        subscriber::{Feed, Key, Next, Subscriber},
+    },
+    transport::{Shape, Subscription},
+};
+
+/// Polls and streams on one connection.
+const MAX_STREAMS: u32 = 128;
+
+/// A client that is silent is asked for a sign of life.
+const PING: Duration = Duration::from_secs(30);
+
+/// Serves one connection whose first bytes are `before`.
+pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
+    let worker = conn.worker.clone();
+    let max_header = u32::try_from(worker.site.config.max_header).unwrap_or(u32::MAX);
+    let io = ParkIo {
+        conn,
+        before,
+        phase: Rc::new(Phase::default()),
+    };
+    let of_request = worker.clone();
+    let service = service_fn(move |request| respond(of_request.clone(), request));
+    let connection = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(max_header)
+        .keep_alive_interval(PING)
+        .serve_connection(io, service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        () = worker.stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// hyper's tasks stay on the connection's thread.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
+
+async fn respond(worker: Rc<Worker>, request: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+    worker.site.metrics.http_requests.add(1);
+    let (head, body) = request.into_parts();
+    let cors = router::cors(&worker.site, &head.headers);
+    let mut response = match service::route(&worker, &head, &body) {
+        Ok(Route::Answer(answer)) => answer.map(Pieces::one),
+        Ok(Route::Publish(publish)) => {
+            let published = service::publish_body(&worker.site, worker.audience.hub(), publish, body).await;
+            published.unwrap_or_else(Refusal::into_answer).map(Pieces::one)
+        }
+        Ok(Route::Hold(subscription)) => hold(worker.clone(), subscription).await,
+        Err(refusal) => refusal.into_answer().map(Pieces::one),
+    };
+    add_cors(response.headers_mut(), cors, &worker.site.config.origins);
+    Ok(response)
+}
+
+async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
+    let content_type = subscription.format.content_type();
+    let mut held = Held::new(worker, subscription);
+    match held.subscription.format.shape() {
+        Shape::Poll { wait } => {
+            let mut body = Vec::new();
+            let status = held.poll(wait, &mut body).await;
+            let mut response = answer(StatusCode::from_u16(status).unwrap_or_default(), content_type, body);
+            if held.subscription.format.has_etag()
+                && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", held.cursor))
+            {
+                response.headers_mut().insert(header::ETAG, tag);
+            }
+            response.map(Pieces::one)
+        }
+        Shape::Stream { heartbeat } => {
+            // One piece on the way: the client's window is what bounds a slow reader.
+            let (pieces, body) = mpsc::channel(1);
+            tokio::task::spawn_local(async move { held.stream(heartbeat, pieces).await });
+            answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces(body))
+        }
+    }
+}
+
+/// A subscription on one stream of the connection.
+struct Held {
+    worker: Rc<Worker>,
+    subscription: Subscription,
+    cursor: Cursor,
+    bell: Rc<Bell>,
+}
+
+/// Why a wait is over.
+enum Wake {
+    News(Backlog),
+    Time,
+    Stop,
+}
+
+impl Held {
+    fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
+        worker.site.metrics.subscribers.add(1);
+        let cursor = subscription.since.unwrap_or_else(|| worker.audience.hub().last());
+        Self {
+            worker,
+            subscription,
+            cursor,
+            bell: Rc::default(),
+        }
+    }
+
+    /// The status, and the body appended.
+    async fn poll(&mut self, wait: Option<Duration>, body: &mut Vec<u8>) -> u16 {
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        match self.wait(deadline).await {
+            Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
+            Wake::Time => self.subscription.format.nothing(self.cursor, body),
+            Wake::Stop => return self.subscription.format.farewell(self.cursor, body),
+        }
+        200
+    }
+
+    async fn stream(mut self, heartbeat: Duration, pieces: mpsc::Sender<Bytes>) {
+        let mut piece = Vec::new();
+        self.subscription.format.opening(&mut piece);
+        loop {
+            if pieces.send(std::mem::take(&mut piece).into()).await.is_err() {
+                return;
+            }
+            let woken = tokio::select! {
+                woken = self.wait(Some(Instant::now() + heartbeat)) => woken,
+                () = pieces.closed() => return,
+            };
+            match woken {
+                Wake::News(backlog) => self.subscription.format.backlog(&backlog, &mut piece),
+                Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
+                Wake::Stop => {
+                    self.subscription.format.farewell(self.cursor, &mut piece);
+                    let _ = pieces.send(piece.into()).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for a backlog or until `deadline`; moves the cursor.
+    async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
+        loop {
+            let channels = &self.subscription.channels;
+            let joined = match self.worker.audience.join(channels, Some(self.cursor), self.bell.clone()) {
+                Ok((key, cursor)) => {
+                    self.cursor = cursor;
+                    Joined { worker: &self.worker, key }
+                }
+                Err(backlog) => {
+                    self.cursor = backlog.cursor;
+                    self.worker.site.metrics.delivered.add(backlog.messages.len() as u64);
+                    return Wake::News(backlog);
+                }
+            };
+            let time = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let over = tokio::select! {
+                biased;
+                () = self.bell.rung() => None,
+                () = time => Some(Wake::Time),
+                () = self.worker.stop.cancelled() => Some(Wake::Stop),
+            };
+            drop(joined);
+            // The bell, or a message that no bell told of yet: the next join sees it.
+            if let Some(over) = over
+                && !self.has_news()
+            {
+                return over;
+            }
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        let backlog = self.worker.audience.hub().since(&self.subscription.channels, self.cursor);
+        backlog.gap || !backlog.messages.is_empty()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.worker.site.metrics.subscribers.sub(1);
+    }
+}
+
+/// Leaves the audience, also when the client goes away while it waits.
+struct Joined<'a> {
+    worker: &'a Worker,
+    key: Key,
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        self.worker.audience.leave(self.key);
+    }
+}
+
+/// Wakes the stream's task.
+#[derive(Default)]
+struct Bell {
+    state: RefCell<(bool, Option<Waker>)>,
+}
+
+impl Bell {
+    async fn rung(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.borrow_mut();
+            if std::mem::take(&mut state.0) {
+                return Poll::Ready(());
+            }
+            state.1 = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Subscriber for Bell {
+    fn deliver(&self, _feed: &mut Feed<'_>) -> Next {
+        let mut state = self.state.borrow_mut();
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+        Next::Stay
+    }
+}
+
+/// A body of pieces as they come.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Pieces {
+    fn one(piece: Bytes) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        if !piece.is_empty() {
+            sender.try_send(piece).expect("a new channel has room for one");
+        }
+        Self(receiver)
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}

@@ -1,0 +1,88 @@
+//! What is served as it is: the browser client, the demo pages, and figures.
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{self, HeaderValue},
+};
+
+use super::{Site, answer::answer};
+use crate::hub::Hub;
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// Served always.
+const CLIENT: &[u8] = include_bytes!("../../../web/comet.js");
+
+/// Served with `--demo`.
+const DEMO: &[(&str, &str, &[u8])] = &[
+    ("/", HTML, include_bytes!("../../../web/demo/index.html")),
+    ("/touch", HTML, include_bytes!("../../../web/demo/touch.html")),
+    ("/clock", HTML, include_bytes!("../../../web/demo/clock.html")),
+    ("/chat", HTML, include_bytes!("../../../web/demo/chat.html")),
+    ("/demo/demo.css", STYLE, include_bytes!("../../../web/demo/demo.css")),
+    ("/demo/demo.js", SCRIPT, include_bytes!("../../../web/demo/demo.js")),
+    ("/demo/index.js", SCRIPT, include_bytes!("../../../web/demo/index.js")),
+    ("/demo/touch.js", SCRIPT, include_bytes!("../../../web/demo/touch.js")),
+    ("/demo/clock.js", SCRIPT, include_bytes!("../../../web/demo/clock.js")),
+    ("/demo/chat.js", SCRIPT, include_bytes!("../../../web/demo/chat.js")),
+    ("/demo/icon.svg", "image/svg+xml", include_bytes!("../../../web/demo/icon.svg")),
+];
+
+/// The page at a path, if there is one.
+pub(super) fn page(site: &Site, path: &str) -> Option<Response<Bytes>> {
+    if path == "/comet.js" {
+        return Some(file(SCRIPT, CLIENT));
+    }
+    let demo = site.demo.as_ref()?;
+    if path == "/demo.json" {
+        let about = serde_json::json!({
+            "dir": demo.dir,
+            "socket": demo.socket,
+            "listen": demo.listen,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        return Some(answer(StatusCode::OK, "application/json", about.to_string()));
+    }
+    let (_, content_type, content) = DEMO.iter().find(|(at, _, _)| *at == path)?;
+    Some(file(content_type, content))
+}
+
+/// To be asked for again each time: a new daemon may bring a new one.
+fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
+    let mut answer = answer(StatusCode::OK, content_type, Bytes::from_static(content));
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'"));
+    headers.remove("x-accel-buffering");
+    answer
+}
+
+/// Prometheus' text format, version 0.0.4.
+pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
+    let (m, hub) = (&site.metrics, hub.status());
+    let figures = [
+        ("comet_http_connections", "gauge", "HTTP connections open now", m.http_connections.get()),
+        ("comet_http_refused_total", "counter", "HTTP connections over the limit", m.http_refused.get()),
+        ("comet_http_requests_total", "counter", "HTTP requests", m.http_requests.get()),
+        ("comet_subscribers", "gauge", "subscriptions held now", m.subscribers.get()),
+        ("comet_delivered_total", "counter", "messages written to subscribers", m.delivered.get()),
+        ("comet_published_total", "counter", "messages published", hub.published),
+        ("comet_published_files_total", "counter", "of these by files", m.published_files.get()),
+        ("comet_published_socket_total", "counter", "of these by the Unix socket", m.published_socket.get()),
+        ("comet_published_http_total", "counter", "of these by HTTP", m.published_http.get()),
+        ("comet_files_refused_total", "counter", "files refused", m.files_refused.get()),
+        ("comet_files_rescans_total", "counter", "scans of the directory after the first", m.files_rescans.get()),
+        ("comet_socket_connections", "gauge", "Unix socket connections open now", m.socket_connections.get()),
+        ("comet_socket_refused_total", "counter", "Unix socket connections refused", m.socket_refused.get()),
+        ("comet_channels", "gauge", "channels with history or listeners", hub.channels as u64),
+        ("comet_history_messages", "gauge", "messages kept", hub.messages as u64),
+        ("comet_history_bytes", "gauge", "bytes that the messages take", hub.bytes as u64),
+    ];
+    let lines = figures.map(|(name, kind, help, value)| {
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    });
+    lines.concat()
+}

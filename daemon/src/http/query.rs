@@ -1,0 +1,116 @@
+//! The parts of a request that `/ch/` understands, each with its rule.
+
+use std::time::Duration;
+
+use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName};
+use hyper::{HeaderMap, header, http::request::Parts};
+
+use super::answer::Refusal;
+use crate::transport::iframe::Callback;
+
+/// Longest wait of a poll, and the one that is meant when none is given.
+const MAX_WAIT: u64 = 60;
+const DEFAULT_WAIT: u64 = 25;
+
+/// The decoded pairs of a query.
+pub(super) struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    pub(super) fn of(head: &'a Parts) -> Self {
+        Self(head.uri.query().unwrap_or_default())
+    }
+
+    pub(super) fn pairs(&self) -> form_urlencoded::Parse<'a> {
+        form_urlencoded::parse(self.0.as_bytes())
+    }
+
+    /// The last value of that name.
+    fn get(&self, name: &str) -> Option<String> {
+        self.pairs().filter(|(n, _)| n == name).last().map(|(_, value)| value.into_owned())
+    }
+
+    /// `wait=` in whole seconds.
+    pub(super) fn wait(&self) -> Result<Duration, Refusal> {
+        let Some(text) = self.get("wait") else {
+            return Ok(Duration::from_secs(DEFAULT_WAIT));
+        };
+        let wait = text.parse().ok().filter(|seconds| *seconds <= MAX_WAIT);
+        let rule = || Refusal::bad("wait", format!("wait must be whole seconds from 0 to {MAX_WAIT}"));
+        wait.map(Duration::from_secs).ok_or_else(rule)
+    }
+
+    /// `since=`.
+    pub(super) fn since(&self) -> Result<Option<Cursor>, Refusal> {
+        let since = self.get("since").map(|text| Cursor::parse(&text)).transpose();
+        since.map_err(|e| Refusal::bad("since", e))
+    }
+
+    /// `as=`: the transport.
+    pub(super) fn transport(&self) -> Option<String> {
+        self.get("as")
+    }
+
+    /// `callback=`, which an iframe needs.
+    pub(super) fn callback(&self) -> Result<Callback, Refusal> {
+        let text = self.get("callback").ok_or_else(|| {
+            Refusal::bad("callback", "as=iframe needs callback=, the function to call, such as comet.show")
+        })?;
+        Callback::parse(&text).map_err(|e| Refusal::bad("callback", e))
+    }
+
+    /// `name=`: the label of a published message.
+    pub(super) fn event_name(&self) -> Result<EventName, Refusal> {
+        let name = EventName::parse(&self.get("name").unwrap_or_default());
+        name.map_err(|e| Refusal::bad("name", e))
+    }
+}
+
+/// `NAMES` of `/ch/NAMES`: percent-encoded, comma-separated.
+pub(super) fn channels(names: &str) -> Result<ChannelNames, Refusal> {
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(names).collect();
+    let text = String::from_utf8(decoded)
+        .map_err(|_| Refusal::bad("channel", comet_proto::ChannelNameError::NotUtf8))?;
+    ChannelNames::parse(text.split(',')).map_err(|e| {
+        let code = if matches!(e, ChannelNamesError::Name(_)) { "channel" } else { "channels" };
+        Refusal::bad(code, e)
+    })
+}
+
+/// The one channel of a publish.
+pub(super) fn channel(name: &str) -> Result<ChannelName, Refusal> {
+    match &*channels(name)? {
+        [channel] => Ok(channel.clone()),
+        _ => Err(Refusal::bad("channel", "a message is published to one channel")),
+    }
+}
+
+/// `Last-Event-ID` (HTML standard): an event source that comes back repeats its URL, so this is the newer one.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    Cursor::parse(text).map(Some).map_err(|e| Refusal::bad("last-event-id", e))
+}
+
+/// `If-None-Match: "CURSOR"`, weakened or not by proxies (RFC 9110, section 8.8.3).
+pub(super) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
+    let Some(value) = headers.get(header::IF_NONE_MATCH) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
+    Cursor::parse(text).map(Some).map_err(|e| Refusal::bad("if-none-match", e))
+}
+
+/// `Idempotency-Key`.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let max = comet_proto::line::MAX_KEY;
+    let Some(value) = headers.get("idempotency-key").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(text) if text.len() <= max => Ok(Some(text.to_owned())),
+        _ => Err(Refusal::bad("idempotency-key", format!("key must be visible ASCII, {max} bytes at most"))),
+    }
+}

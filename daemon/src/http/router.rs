@@ -1,0 +1,231 @@
+//! What a request asks for: one line for each path and each transport.
+
+use bytes::Bytes;
+use comet_proto::{ChannelName, EventName};
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+
+use super::{
+    Site,
+    answer::{Cors, Refusal, answer},
+    pages,
+    query::{self, Query},
+    service::publish_data,
+};
+use crate::{
+    compat::{novcomet, zeitoun},
+    hub::Hub,
+    transport::{Format, Subscription, iframe::Iframe, longpoll::LongPoll, sse::Sse},
+};
+
+/// What to do about a request.
+pub(super) enum Route {
+    Answer(Response<Bytes>),
+    Hold(Subscription),
+    Publish(Publish),
+}
+
+/// A publish whose body is still to be read.
+pub(super) struct Publish {
+    pub(super) channel: ChannelName,
+    pub(super) name: EventName,
+    pub(super) key: Option<String>,
+}
+
+pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
+    let path = head.uri.path();
+    if head.method == Method::OPTIONS {
+        return Ok(Route::Answer(options(path)));
+    }
+    if let Some(names) = path.strip_prefix("/ch/") {
+        return channel(site, hub, head, names);
+    }
+    let page = match path {
+        path if path == site.compat.novcomet => return novcomet(site, hub, head),
+        path if path == site.compat.zeitoun_chat => return zeitoun_chat(site, hub, head),
+        path if path == site.compat.zeitoun_clock => return zeitoun_clock(head),
+        "/healthz" => Some(answer(StatusCode::OK, "text/plain", "ok\n")),
+        "/metrics" => Some(answer(StatusCode::OK, "text/plain; version=0.0.4", pages::metrics(site, hub))),
+        path => pages::page(site, path),
+    };
+    let page = page.ok_or_else(|| not_found(site, path))?;
+    only(head, &[Method::GET, Method::HEAD])?;
+    Ok(Route::Answer(page))
+}
+
+/// `/ch/NAMES`
+fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
+    only(head, &[Method::GET, Method::HEAD, Method::POST])?;
+    let query = Query::of(head);
+    if head.method == Method::POST {
+        may_publish(site, head)?;
+        return Ok(Route::Publish(Publish {
+            channel: query::channel(names)?,
+            name: query.event_name()?,
+            key: query::idempotency_key(&head.headers)?,
+        }));
+    }
+    let channels = query::channels(names)?;
+    let since = query.since()?;
+    let accepts_sse = accepts(&head.headers, "text/event-stream");
+    let heartbeat = site.config.heartbeat;
+    let (since, format): (_, Box<dyn Format>) = match query.transport().as_deref() {
+        Some("sse") => (query::last_event_id(&head.headers)?.or(since), Box::new(Sse { heartbeat })),
+        None if accepts_sse => (query::last_event_id(&head.headers)?.or(since), Box::new(Sse { heartbeat })),
+        Some("iframe") => {
+            let callback = query.callback()?;
+            (since, Box::new(Iframe { callback, heartbeat }))
+        }
+        None | Some("poll") => {
+            let since = match since {
+                None => query::entity_tag(&head.headers)?,
+                since => since,
+            };
+            (since, Box::new(LongPoll { wait: query.wait()? }))
+        }
+        Some(other) => {
+            let other: String = other.chars().take(32).collect();
+            return Err(Refusal::bad("as", format!("no transport {other:?} (known: poll, sse, iframe)")));
+        }
+    };
+    let channels = channels.to_vec().into();
+    Ok(hold(hub, head, Subscription { channels, since, format }))
+}
+
+/// `HEAD` shows the head that `GET` would have, at once.
+fn hold(_hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
+    if head.method == Method::HEAD {
+        return Route::Answer(answer(StatusCode::OK, subscription.format.content_type(), ""));
+    }
+    Route::Hold(subscription)
+}
+
+/// NovComet's `comet.php`. Whatever is asked, a poll is answered by a 200: anything else ends the old page's loop.
+fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
+    only(head, &[Method::GET, Method::HEAD])?;
+    let json = |body: Vec<u8>| Ok(Route::Answer(answer(StatusCode::OK, "application/json", body)));
+    match novcomet::Request::parse(Query::of(head).pairs()) {
+        novcomet::Request::Publish(channel) => match (channel, may_publish(site, head)) {
+            (Some(channel), Ok(())) if head.method == Method::GET => {
+                publish_data(site, hub, &channel, EventName::default(), b"", None);
+                json(b"true".to_vec())
+            }
+            _ => json(b"false".to_vec()),
+        },
+        novcomet::Request::Subscribe(subscribed) => match novcomet::poll(hub, subscribed) {
+            Ok(body) => json(body),
+            Err(subscription) => Ok(hold(hub, head, subscription)),
+        },
+    }
+}
+
+/// The zeitoun chat's `backend.php`.
+fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
+    only(head, &[Method::GET, Method::HEAD])?;
+    match zeitoun::ChatRequest::parse(Query::of(head).pairs()) {
+        zeitoun::ChatRequest::Publish(text) => {
+            may_publish(site, head)?;
+            if head.method == Method::GET {
+                publish_data(site, hub, &site.chat, EventName::default(), text.as_bytes(), None);
+            }
+            Ok(Route::Answer(answer(StatusCode::OK, "text/html; charset=utf-8", "")))
+        }
+        zeitoun::ChatRequest::Poll(seen) => match zeitoun::poll(hub, &site.chat, seen) {
+            Ok(body) => Ok(Route::Answer(answer(StatusCode::OK, "application/json", body))),
+            Err(subscription) => Ok(hold(hub, head, subscription)),
+        },
+    }
+}
+
+/// The zeitoun clock's `backend.php`.
+fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
+    only(head, &[Method::GET, Method::HEAD])?;
+    let format = Box::new(zeitoun::Clock);
+    if head.method == Method::HEAD {
+        return Ok(Route::Answer(answer(StatusCode::OK, format.content_type(), "")));
+    }
+    let channels = Box::new([]);
+    Ok(Route::Hold(Subscription { channels, since: None, format }))
+}
+
+/// Publishing over HTTP is for whom the configuration lets, and for pages of this site and configured ones.
+fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
+    if !site.publish {
+        let hint = "publishing over HTTP is off; it is switched on by publish = true under [http]";
+        return refuse(hint.into());
+    }
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    match header("origin") {
+        Some(origin) if is_same_origin(origin, header("host").unwrap_or_default()) => Ok(()),
+        Some(_) if cors(site, &head.headers) != Cors::None => Ok(()),
+        Some(origin) => refuse(format!(
+            "pages of {origin} may not publish; it is allowed by origins = [{origin:?}] under [http]"
+        )),
+        // A browser that sends no Origin with a GET still says when another site made it.
+        None if header("sec-fetch-site") == Some("cross-site") => {
+            refuse("pages of other sites may not publish by GET".into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_same_origin(origin: &str, host: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+/// What an answer says to a page of another origin.
+pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
+    let Some(origin) = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) else {
+        return Cors::None;
+    };
+    let origins = &site.config.origins;
+    if origins.iter().any(|allowed| allowed == "*") {
+        return Cors::Any;
+    }
+    let index = origins.iter().position(|allowed| allowed.eq_ignore_ascii_case(origin));
+    index.and_then(|index| u16::try_from(index).ok()).map_or(Cors::None, Cors::Origin)
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|one| one.split(';').next().is_some_and(|t| t.trim() == media_type))
+}
+
+fn only(head: &Parts, methods: &[Method]) -> Result<(), Refusal> {
+    if methods.contains(&head.method) {
+        return Ok(());
+    }
+    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let message = format!("{} is not for this path (allowed: {allowed}, OPTIONS)", head.method);
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message))
+}
+
+fn options(path: &str) -> Response<Bytes> {
+    let methods = if path.starts_with("/ch/") { "GET, HEAD, POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+    let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
+    let headers = answer.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    for (name, value) in [
+        (header::ALLOW, methods),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Requested-With, X-Prototype-Version",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn not_found(site: &Site, path: &str) -> Refusal {
+    let path: String = path.chars().take(64).collect();
+    let hint = if site.demo.is_some() { "" } else { "; comet serve --demo also serves pages to try it with" };
+    let message = format!("nothing is at {path}; channels are at /ch/NAME{hint}");
+    Refusal::new(StatusCode::NOT_FOUND, "path", message)
+}

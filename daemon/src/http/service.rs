@@ -1,0 +1,266 @@
+//! hyper's part of a round: one or more ordinary requests, until the connection is between requests, asks for a
+//! subscription, or closes.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::{Ready, poll_fn, ready},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use comet_proto::ChannelName;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Incoming},
+    header,
+    http::request::Parts,
+    server::conn::http1,
+};
+use hyper_util::rt::TokioTimer;
+
+use super::{
+    Site, Worker,
+    answer::{Refusal, Variant, add_cors, answer, wants_close},
+    connection::Conn,
+    held::Ask,
+    io::ParkIo,
+    router::{self, Publish, Route},
+};
+use crate::hub::{Hub, NewMessage};
+
+/// How hyper's part of a round ended.
+pub(super) enum Served {
+    /// Closed, or to be closed.
+    Closed,
+    /// Answered; bytes of the next request may have come with it.
+    Answered(Bytes),
+    /// To be held; bytes may have come behind it.
+    Asked(Box<Ask>, Bytes),
+}
+
+/// What hyper's parts tell the round.
+#[derive(Default)]
+pub(super) struct Phase {
+    asked: RefCell<Option<Ask>>,
+    /// hyper has written all it had.
+    pub(super) clean: Cell<bool>,
+    /// Requests that were begun and not yet answered.
+    open: Cell<u32>,
+    begun: Cell<bool>,
+}
+
+impl Phase {
+    /// Nothing of hyper is needed any more. hyper writes an answer before it waits for anything else.
+    fn is_over(&self) -> bool {
+        let idle = self.begun.get() && self.open.get() == 0;
+        self.clean.get() && (idle || self.asked.borrow().is_some())
+    }
+}
+
+/// Serves what begins with `before` and goes on in the socket.
+pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
+    let config = &conn.worker.site.config;
+    let phase = Rc::new(Phase::default());
+    let io = ParkIo {
+        conn: conn.clone(),
+        before,
+        phase: phase.clone(),
+    };
+    let service = Service {
+        worker: conn.worker.clone(),
+        phase: phase.clone(),
+    };
+    let mut hyper = http1::Builder::new()
+        .half_close(true) // without it hyper holds a second buffer to notice the end
+        .writev(false) // one small buffer is faster than two pieces
+        .max_buf_size((2 * config.max_header).max(8192))
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_time)
+        .serve_connection(io, service);
+    let end = poll_fn(|cx| match hyper.poll_without_shutdown(cx) {
+        Poll::Ready(end) => Poll::Ready(Some(end)),
+        Poll::Pending if phase.is_over() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    match end {
+        Some(Err(error)) if error.is_timeout() => {
+            let refusal = timeout_answer(config.header_time);
+            let _ = conn.send(refusal).await;
+            return Served::Closed;
+        }
+        Some(_) => return Served::Closed,
+        None => {}
+    }
+    let parts = hyper.into_parts();
+    // Copied: a slice of it would keep hyper's whole buffer.
+    let mut input = BytesMut::from(&parts.read_buf[..]);
+    input.extend_from_slice(&parts.io.before);
+    match phase.asked.take() {
+        Some(ask) => Served::Asked(Box::new(ask), input.freeze()),
+        None => Served::Answered(input.freeze()),
+    }
+}
+
+fn timeout_answer(limit: Duration) -> Bytes {
+    let message = format!("the head of the request was not complete after {limit:?}");
+    let body = serde_json::json!({"error": "timeout", "message": message}).to_string();
+    let length = body.len();
+    let head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    format!("{head}content-length: {length}\r\n\r\n{body}").into()
+}
+
+struct Service {
+    worker: Rc<Worker>,
+    phase: Rc<Phase>,
+}
+
+/// The answer to one request.
+enum Answering {
+    /// Never: the connection leaves hyper first.
+    Held,
+    Now(Ready<Response<Bytes>>),
+    Publishing(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Call;
+
+    fn call(&self, request: Request<Incoming>) -> Call {
+        let worker = &self.worker;
+        worker.site.metrics.http_requests.add(1);
+        self.phase.begun.set(true);
+        self.phase.open.set(self.phase.open.get() + 1);
+        let (head, body) = request.into_parts();
+        let cors = router::cors(&worker.site, &head.headers);
+        let close = wants_close(head.version, &head.headers);
+        let answering = match route(worker, &head, &body) {
+            Ok(Route::Answer(answer)) => Answering::Now(ready(answer)),
+            Ok(Route::Publish(publish)) => {
+                let (site, hub) = (worker.site.clone(), worker.audience.hub().clone());
+                Answering::Publishing(Box::pin(async move {
+                    let published = publish_body(&site, &hub, publish, body).await;
+                    published.unwrap_or_else(Refusal::into_answer)
+                }))
+            }
+            Ok(Route::Hold(subscription)) => {
+                let variant = Variant {
+                    close,
+                    chunked: head.version == hyper::Version::HTTP_11,
+                    cors,
+                };
+                *self.phase.asked.borrow_mut() = Some(Ask { subscription, variant });
+                Answering::Held
+            }
+            Err(refusal) => Answering::Now(ready(refusal.into_answer())),
+        };
+        let (site, stopping) = (worker.site.clone(), worker.stopping.get());
+        Call {
+            answering,
+            finish: Box::new(move |answer| finish(answer, &site, cors, stopping)),
+            phase: self.phase.clone(),
+        }
+    }
+}
+
+/// What `Service` returns; it has a name because hyper must be able to move it.
+struct Call {
+    answering: Answering,
+    finish: Box<dyn Fn(Response<Bytes>) -> Response<Full<Bytes>>>,
+    phase: Rc<Phase>,
+}
+
+impl Future for Call {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut self.answering {
+            Answering::Held => return Poll::Pending,
+            Answering::Now(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
+            Answering::Publishing(answer) => std::task::ready!(answer.as_mut().poll(cx)),
+        };
+        self.phase.open.set(self.phase.open.get() - 1);
+        self.phase.clean.set(false); // until hyper has flushed it
+        Poll::Ready(Ok((self.finish)(answer)))
+    }
+}
+
+fn finish(mut answer: Response<Bytes>, site: &Site, cors: super::answer::Cors, stopping: bool) -> Response<Full<Bytes>> {
+    add_cors(answer.headers_mut(), cors, &site.config.origins);
+    if stopping {
+        answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    answer.map(Full::new)
+}
+
+/// What the request asks for, within the limits.
+pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
+    let config = &worker.site.config;
+    let url = head.uri.path_and_query().map_or(0, |url| url.as_str().len());
+    if url > config.max_url {
+        let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
+    }
+    let header = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    if header > config.max_header {
+        let message = format!("headers of {header} bytes are over the limit of {}", config.max_header);
+        return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers", message));
+    }
+    if head.method != Method::POST && !body.is_end_stream() {
+        return Err(Refusal::bad("body", format!("a {} request may not have a body", head.method)));
+    }
+    router::route(&worker.site, worker.audience.hub(), head)
+}
+
+/// Reads the body and publishes it: 201 `{"id":…}`.
+pub(super) async fn publish_body(
+    site: &Site,
+    hub: &Hub,
+    publish: Publish,
+    body: Incoming,
+) -> Result<Response<Bytes>, Refusal> {
+    let (max, time) = (site.config.max_body, site.config.body_time);
+    let too_large = || {
+        let message = format!("body is over the limit of {max} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
+    };
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    let data = match tokio::time::timeout(time, Limited::new(body, max).collect()).await {
+        Ok(Ok(data)) => data.to_bytes(),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(e)) => return Err(Refusal::bad("body", format!("body cannot be read: {e}"))),
+        Err(_) => {
+            let message = format!("the body was not complete after {time:?}");
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message));
+        }
+    };
+    let id = publish_data(site, hub, &publish.channel, publish.name, &data, publish.key.as_deref());
+    Ok(answer(StatusCode::CREATED, "application/json", format!("{{\"id\":{id}}}")))
+}
+
+/// Publishes what came by HTTP.
+pub(super) fn publish_data(
+    site: &Site,
+    hub: &Hub,
+    channel: &ChannelName,
+    name: comet_proto::EventName,
+    data: &[u8],
+    key: Option<&str>,
+) -> u64 {
+    site.metrics.published_http.add(1);
+    hub.publish(NewMessage {
+        channel,
+        name,
+        data: data.into(),
+        key,
+    })
+}

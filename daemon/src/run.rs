@@ -1,0 +1,188 @@
+//! Puts the parts together: threads, listeners, signals, and the end of it all.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::Context;
+use comet_proto::ChannelName;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    http::{self, Demo, Site},
+    hub::{Hub, MAX_WORKERS, subscriber::Audience},
+    metrics::Metrics,
+};
+
+/// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Connections that the kernel may complete before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How often old history is dropped.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What could not be opened, and why.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    // The control thread's subscribers need a bit too.
+    let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
+    let descriptors = raise_descriptor_limit()?;
+    let (listeners, addr) = bind(config.listen, workers)?;
+    let socket_path = comet_client::socket_path(config.socket_path.as_deref())?;
+    let metrics = Arc::new(Metrics::default());
+    let hub = Hub::new(config.history.clone(), workers + 1);
+    let site = Arc::new(site(&config, addr, &socket_path, descriptors, metrics.clone())?);
+    let stop = CancellationToken::new();
+
+    let runtime = local_runtime()?;
+    runtime.block_on(async {
+        let audience = Audience::new(hub.clone(), workers);
+        let threads = start_workers(listeners, &site, &hub, &stop)?;
+        println!("comet: listening on http://{addr}, socket {}, watching {}", socket_path.display(), config.dir.display());
+        let deliveries = tokio::task::spawn_local({
+            let audience = audience.clone();
+            async move { audience.run().await }
+        });
+        tokio::select! {
+            signal = stopped_by_signal() => info!("{} received, stopping", signal?),
+            () = expire(&hub, &audience) => {}
+        }
+        stop.cancel();
+        let ended = timeout(config.grace, wait_for(threads)).await;
+        if ended.is_err() {
+            warn!(grace = ?config.grace, "some clients took too long to leave: connections cut");
+        }
+        deliveries.abort();
+        Ok(())
+    })
+}
+
+/// Everything of one thread stays on it: no locks, no moving of tasks.
+fn local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+fn start_workers(
+    listeners: Vec<TcpListener>,
+    site: &Arc<Site>,
+    hub: &Arc<Hub>,
+    stop: &CancellationToken,
+) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let start = |(number, listener)| {
+        let (site, hub, stop) = (site.clone(), hub.clone(), stop.clone());
+        thread::Builder::new().name(format!("http-{number}")).spawn(move || {
+            let runtime = local_runtime()?;
+            runtime.block_on(http::serve(listener, site, Audience::new(hub, number), stop))
+        })
+    };
+    listeners.into_iter().enumerate().map(start).collect()
+}
+
+async fn wait_for(threads: Vec<JoinHandle<io::Result<()>>>) {
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn expire(hub: &Hub, audience: &Rc<Audience>) {
+    let mut seconds = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        seconds.tick().await;
+        hub.expire();
+        audience.tidy();
+    }
+}
+
+async fn stopped_by_signal() -> io::Result<&'static str> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}
+
+fn site(
+    config: &Config,
+    addr: SocketAddr,
+    socket: &std::path::Path,
+    descriptors: u64,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Site> {
+    let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    let max_connections = config.http.max_connections.map_or(room, |max| room.min(max as u64));
+    let chat = ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
+    // Whoever reaches an address that is not loopback may not publish unless somebody said so.
+    let publish = config.http.publish.unwrap_or(config.demo && addr.ip().is_loopback());
+    Ok(Site {
+        config: config.http.clone(),
+        compat: config.compat.clone(),
+        chat,
+        publish,
+        max_connections,
+        demo: config.demo.then(|| Demo {
+            dir: config.dir.clone(),
+            socket: PathBuf::from(socket),
+            listen: addr,
+        }),
+        metrics,
+    })
+}
+
+/// One listener a worker on the same port: the kernel deals connections out.
+fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+    let bind = || {
+        if addr.port() != 0 {
+            // A shared port can be shared with a second daemon by mistake; a plain bind finds that out.
+            drop(listener(addr, false)?);
+        }
+        let first = listener(addr, true)?;
+        let addr = first.local_addr()?;
+        let others = (1..workers).map(|_| listener(addr, true));
+        Ok((std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?, addr))
+    };
+    bind().map_err(|e: io::Error| match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("cannot listen on {addr}: something else listens there already (another comet?)")
+        }
+        _ => anyhow::anyhow!("cannot listen on {addr}: {e}"),
+    })
+}
+
+fn listener(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes all that the hard limit allows: one browser is one descriptor.
+fn raise_descriptor_limit() -> anyhow::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
+    }
+    Ok(hard)
+}

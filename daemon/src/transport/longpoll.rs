@@ -1,0 +1,54 @@
+//! Long-poll: one JSON answer, `{"cursor":"…","gap":false,"messages":[…]}`.
+
+use std::time::Duration;
+
+use comet_proto::Cursor;
+
+use super::{Format, Shape, form};
+use crate::hub::Backlog;
+
+pub(crate) struct LongPoll {
+    pub(crate) wait: Duration,
+}
+
+impl Format for LongPoll {
+    fn shape(&self) -> Shape {
+        Shape::Poll { wait: Some(self.wait) }
+    }
+
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+        write_answer(backlog, out);
+    }
+
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
+        let backlog = Backlog {
+            cursor,
+            ..Backlog::default()
+        };
+        write_answer(&backlog, out);
+    }
+
+    fn form(&self) -> Option<u8> {
+        Some(form::LONGPOLL)
+    }
+
+    fn has_etag(&self) -> bool {
+        true
+    }
+}
+
+fn write_answer(backlog: &Backlog, out: &mut Vec<u8>) {
+    let (cursor, gap) = (backlog.cursor, backlog.gap);
+    out.extend_from_slice(format!("{{\"cursor\":\"{cursor}\",\"gap\":{gap},\"messages\":[").as_bytes());
+    for (i, message) in backlog.messages.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        message.write_json(out);
+    }
+    out.extend_from_slice(b"]}");
+}

@@ -1,0 +1,117 @@
+//! How a subscription looks on the wire. A transport is one file here that implements [`Format`], and one line
+//! in `http/router.rs` that asks for it; connections, waiting and limits are the same for all.
+
+pub(crate) mod iframe;
+pub(crate) mod longpoll;
+pub(crate) mod sse;
+
+use std::time::Duration;
+
+use comet_proto::{ChannelName, Cursor};
+
+use crate::hub::Backlog;
+
+/// What a client asked to be told.
+pub(crate) struct Subscription {
+    /// None at all is a stream of heartbeats.
+    pub(crate) channels: Box<[ChannelName]>,
+    /// What it saw last; `None`: from now on.
+    pub(crate) since: Option<Cursor>,
+    pub(crate) format: Box<dyn Format>,
+}
+
+/// One answer, or one that never ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One answer, with the first messages or, after `wait` (`None`: never), with none.
+    Poll { wait: Option<Duration> },
+    /// A stream, with a sign of life every so often.
+    Stream { heartbeat: Duration },
+}
+
+/// Turns messages into the bytes of one protocol.
+pub(crate) trait Format {
+    fn shape(&self) -> Shape;
+
+    fn content_type(&self) -> &'static str;
+
+    /// Appends the body of the answer, or the piece of the stream, that carries a backlog with messages or a gap.
+    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>);
+
+    /// Appends the body of the answer when the wait is over, or a stream's sign of life.
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
+
+    /// Appends what a stream begins with.
+    fn opening(&self, _out: &mut Vec<u8>) {}
+
+    /// Appends what a waiting client gets when the daemon stops, and returns the status for it (a stream has
+    /// sent its status before).
+    fn farewell(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        self.nothing(cursor, out);
+        200
+    }
+
+    /// Numbers the formats whose bytes depend on the backlog alone, so that they are made once for all.
+    fn form(&self) -> Option<u8> {
+        None
+    }
+
+    /// The answer carries its cursor as an entity tag.
+    fn has_etag(&self) -> bool {
+        false
+    }
+}
+
+/// Numbers of [`Format::form`].
+pub(crate) mod form {
+    pub(crate) const LONGPOLL: u8 = 1;
+    pub(crate) const SSE: u8 = 2;
+    pub(crate) const NOVCOMET: u8 = 3;
+    pub(crate) const CHAT: u8 = 4;
+}
+
+/// Appends JSON so that it may stand in an HTML `<script>`: no `<`, and no U+2028 or U+2029, which end lines in
+/// older JavaScript. All three occur in JSON only within strings.
+pub(crate) fn write_script_safe(json: &[u8], out: &mut Vec<u8>) {
+    let mut rest = json;
+    while let Some((&byte, after)) = rest.split_first() {
+        let (escape, taken): (&[u8], usize) = match rest {
+            [b'<', ..] => (b"\\u003c", 1),
+            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+            _ => {
+                out.push(byte);
+                rest = after;
+                continue;
+            }
+        };
+        out.extend_from_slice(escape);
+        rest = &rest[taken..];
+    }
+}
+
+/// Appends `{"gap":true,"cursor":"…"}`: messages before `cursor` may be gone.
+pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"gap\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
+}
+
+/// The cursor of a client that knows of the gap but has not seen the messages that follow it.
+pub(crate) fn gap_cursor(backlog: &Backlog) -> Cursor {
+    backlog.messages.first().map_or(backlog.cursor, |first| Cursor(first.id - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_safe_json_is_the_same_json() {
+        let json = "\"</script><!-- \u{2028}\u{2029} é\"";
+        let mut out = Vec::new();
+        write_script_safe(json.as_bytes(), &mut out);
+        assert!(!out.contains(&b'<') && !out.windows(2).any(|w| w == [0xe2, 0x80]));
+        let (before, after): (String, String) =
+            (serde_json::from_str(json).unwrap(), serde_json::from_slice(&out).unwrap());
+        assert_eq!(before, after);
+    }
+}

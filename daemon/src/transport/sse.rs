@@ -1,0 +1,52 @@
+//! Server-sent events (HTML standard, "Server-sent events"): `id:` is the cursor, `data:` the message as JSON.
+
+use std::time::Duration;
+
+use comet_proto::Cursor;
+
+use super::{Format, Shape, form, gap_cursor, write_gap};
+use crate::hub::Backlog;
+
+pub(crate) struct Sse {
+    pub(crate) heartbeat: Duration,
+}
+
+impl Format for Sse {
+    fn shape(&self) -> Shape {
+        Shape::Stream {
+            heartbeat: self.heartbeat,
+        }
+    }
+
+    fn content_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+
+    /// A comment, so that the client knows at once that the stream stands.
+    fn opening(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": comet\n\n");
+    }
+
+    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+        if backlog.gap {
+            let cursor = gap_cursor(backlog);
+            out.extend_from_slice(format!("id: {cursor}\nevent: gap\ndata: ").as_bytes());
+            write_gap(cursor, out);
+            out.extend_from_slice(b"\n\n");
+        }
+        for message in &backlog.messages {
+            out.extend_from_slice(format!("id: {}\ndata: ", message.id).as_bytes());
+            message.write_json(out); // JSON has no line ends
+            out.extend_from_slice(b"\n\n");
+        }
+    }
+
+    /// An id without data moves the client's cursor and dispatches nothing.
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("id: {cursor}\n\n").as_bytes());
+    }
+
+    fn form(&self) -> Option<u8> {
+        Some(form::SSE)
+    }
+}
