@@ -1,0 +1,97 @@
+/** What the demo pages share: facts about the daemon, whether it is there, and lists of messages. */
+'use strict';
+
+const Demo = {
+  /** Fills every `data-info="dir"` (`socket`, `version`, `origin`) of the page with what the daemon says. */
+  async inform() {
+    const info = { origin: location.origin };
+    try {
+      Object.assign(info, await (await fetch('/demo.json', { cache: 'no-store' })).json());
+    } catch (_) {
+      // away: what the page says by itself is true of a default daemon, and we are called again
+    }
+    document.querySelectorAll('[data-info]').forEach((element) => {
+      const value = info[element.dataset.info];
+      if (value) {
+        const path = value.startsWith('/') && element.closest('.shell');
+        element.textContent = path ? Demo.quote(value) : value;
+      }
+    });
+  },
+
+  /** A word for a shell: in quotes where it needs them. */
+  quote(word) {
+    return /^[\w@%+=:,./-]+$/.test(word) ? word : "'" + word.replace(/'/g, "'\\''") + "'";
+  },
+
+  /** Shows a state of `Comet.subscribe`; to be passed as its `state` handler. */
+  state(state, reason) {
+    const texts = {
+      connecting: 'connecting …',
+      open: 'connected',
+      away: 'trying again …',
+      closed: reason || 'closed',
+    };
+    const element = document.getElementById('state');
+    const changed = element.dataset.state !== state;
+    element.dataset.state = state;
+    element.textContent = texts[state];
+    document.getElementById('away').hidden = state !== 'away';
+    if (state === 'open' && changed) {
+      Demo.inform(); // another daemon may answer now
+    }
+  },
+
+  /** An element with a class and a text; all that came from outside enters the page through here. */
+  element(tag, className, text) {
+    const element = document.createElement(tag);
+    element.className = className;
+    element.textContent = text;
+    return element;
+  },
+
+  /** The local time of an id, such as `12:34:56.789`. */
+  time(id) {
+    const date = new Date(id / 1000);
+    const two = (n) => String(n).padStart(2, '0');
+    const seconds = two(date.getSeconds()) + '.' + String(date.getMilliseconds()).padStart(3, '0');
+    return two(date.getHours()) + ':' + two(date.getMinutes()) + ':' + seconds;
+  },
+
+  /** How long ago an id is; only said of what is new, and where browser and daemon have the same clock. */
+  delay(id) {
+    const ms = performance.timeOrigin + performance.now() - id / 1000;
+    return ms > 0 && ms < 1000 ? ms.toFixed(1) + ' ms later' : '';
+  },
+
+  /** A list that shows messages, the newest first and 200 at most. */
+  list(element) {
+    const add = (row) => {
+      element.prepend(row);
+      while (element.childElementCount > 200) {
+        element.lastElementChild.remove();
+      }
+    };
+    return {
+      message(m) {
+        const row = document.createElement('li');
+        row.dataset.id = m.id;
+        row.append(Demo.element('time', '', Demo.time(m.id)));
+        if (m.name) {
+          row.append(Demo.element('strong', 'name', m.name));
+        }
+        const text = m.encoding === 'base64' ? m.data + ' (base64)' : m.data;
+        row.append(Demo.element('span', text ? 'data' : 'empty', text || 'touched'));
+        row.append(Demo.element('span', 'delay', Demo.delay(m.id)));
+        add(row);
+      },
+      gap() {
+        const row = document.createElement('li');
+        row.append(Demo.element('span', 'gap', 'Older messages may be missing: the daemon no longer has them.'));
+        add(row);
+      },
+    };
+  },
+};
+
+Demo.inform();
