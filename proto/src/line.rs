@@ -2,7 +2,7 @@
 //!
 //! A request borrows from its line where it can, so that reading a publish allocates only what is kept.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, io::Write};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
@@ -370,7 +370,46 @@ impl Receipt {
 
 /// Appends `{"ok":true,"id":…}` as a line.
 pub fn write_receipt(id: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"ok\":true,\"id\":{id}}}\n").as_bytes());
+    writeln!(out, r#"{{"ok":true,"id":{id}}}"#).expect("a Vec takes it");
+}
+
+/// Appends `{"ok":true}` as a line.
+pub fn write_ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"ok\":true}\n");
+}
+
+/// Appends `{"gap":true,"cursor":"…"}` as a line: messages up to the cursor may be missing, what follows is
+/// complete.
+pub fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"gap":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
+}
+
+/// Appends the reply to a history up to its messages; they follow as JSON with commas in between, and then
+/// [`write_history_end`].
+pub fn write_history_start(cursor: Cursor, gap: bool, out: &mut Vec<u8>) {
+    write!(
+        out,
+        r#"{{"ok":true,"cursor":"{cursor}","gap":{gap},"messages":["#
+    )
+    .expect("a Vec takes it");
+}
+
+/// Ends what [`write_history_start`] began.
+pub fn write_history_end(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"]}\n");
+}
+
+/// Appends the reply to a status as a line: `"ok":true` and the fields of `status`, which must be a structure.
+pub fn write_status(status: &impl Serialize, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Fields<'a, S> {
+        ok: bool,
+        #[serde(flatten)]
+        status: &'a S,
+    }
+    let fields = Fields { ok: true, status };
+    serde_json::to_writer(&mut *out, &fields).expect("a structure's fields have a JSON form");
+    out.push(b'\n');
 }
 
 /// Appends `{"ok":false,"error":"code","message":"…"}` as a line.

@@ -1,1 +1,201 @@
-//! Unix socket.
+//! Unix socket: publish, subscribe, history, status and ping as one JSON object a line (`docs/protocol.md`,
+//! "Socket").
+//!
+//! Here: the file that clients find, and who is let in. What is said on a connection is in `connection`.
+
+mod bind;
+mod connection;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use comet_proto::line;
+use interprocess::{
+    local_socket::tokio::prelude::*,
+    os::unix::uds_local_socket::{self, tokio::Listener, tokio::Stream},
+};
+use nix::unistd::{Uid, User};
+use serde::Serialize;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, warn};
+
+pub use bind::SocketError;
+use bind::SocketFile;
+use connection::Connection;
+
+use crate::{config::SocketConfig, hub::subscriber::Audience, metrics::Metrics};
+
+/// How long accepting pauses when the system cannot give another descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Users whose refusal is logged, each once; later ones are only counted.
+const MAX_LOGGED: usize = 1024;
+
+/// A bound socket. Dropping it removes its file.
+pub struct Socket {
+    listener: uds_local_socket::Listener,
+    file: SocketFile,
+    config: SocketConfig,
+}
+
+/// What all connections share.
+struct Shared {
+    audience: Rc<Audience>,
+    metrics: Arc<Metrics>,
+    config: SocketConfig,
+    /// Appends the reply to `status` as a line.
+    write_status: Box<dyn Fn(&mut Vec<u8>)>,
+    stop: CancellationToken,
+    open: Cell<usize>,
+    refused_users: RefCell<HashSet<u32>>,
+}
+
+impl Socket {
+    /// Binds `path`, for its owner and group alone (0660) whatever the umask. A socket that nobody serves any
+    /// more is taken over, one that somebody serves never. Needs no runtime.
+    ///
+    /// # Errors
+    /// Says what is in the way.
+    pub fn bind(path: &Path, config: &SocketConfig) -> Result<Self, SocketError> {
+        let (listener, file) = bind::bind(path)?;
+        Ok(Self {
+            listener,
+            file,
+            config: config.clone(),
+        })
+    }
+
+    /// Serves until `stop`; then removes the file, answers what was read, and returns when all connections are
+    /// closed. Needs a runtime with local tasks. `status` gives the fields of the reply to `status`.
+    pub async fn run<S: Serialize>(
+        self,
+        audience: Rc<Audience>,
+        metrics: Arc<Metrics>,
+        status: impl Fn() -> S + 'static,
+        stop: CancellationToken,
+    ) {
+        let listener = match Listener::try_from(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => return error!(%error, "cannot serve the socket"),
+        };
+        let shared = Rc::new(Shared {
+            audience,
+            metrics,
+            config: self.config,
+            write_status: Box::new(move |out| line::write_status(&status(), out)),
+            stop: stop.clone(),
+            open: Cell::new(0),
+            refused_users: RefCell::default(),
+        });
+        let tasks = TaskTracker::new();
+        accept_all(&listener, &shared, &tasks).await;
+
+        // From here on another daemon may take the path.
+        drop((listener, self.file));
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracker) {
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(stream) => {
+                failing = false;
+                shared.admit(stream, tasks);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "cannot accept socket connections, trying on");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn admit(self: &Rc<Self>, stream: Stream, tasks: &TaskTracker) {
+        let most = self.config.max_connections;
+        if self.open.get() >= most {
+            self.metrics.socket_refused.add(1);
+            let mut out = Vec::new();
+            line::write_error(
+                "connections",
+                &format!("limit of {most} connections"),
+                &mut out,
+            );
+            // A fresh socket takes a line at once; where it does not, its end says enough.
+            let _ = stream.inner().try_write(&out);
+            return;
+        }
+        let open = Open::new(self.clone());
+        tasks.spawn_local(async move {
+            let shared = &open.0;
+            let connection = Connection::new(stream, shared.clone());
+            let ended = match shared.refusal(connection.stream()) {
+                None => connection.converse().await,
+                Some(reason) => connection.refuse("permission", &reason).await,
+            };
+            if let Err(error) = ended {
+                debug!(%error, "socket connection ended");
+            }
+        });
+    }
+
+    /// Why the peer may not connect.
+    fn refusal(&self, stream: &Stream) -> Option<String> {
+        if self.config.allow.is_empty() {
+            return None;
+        }
+        let peer = stream.peer_creds().ok();
+        let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
+        if ids.is_some_and(|(uid, gid)| self.config.allow.permits(uid, gid)) {
+            return None;
+        }
+        self.metrics.socket_refused.add(1);
+        let Some((uid, _)) = ids else {
+            return Some("the system does not say who connects".into());
+        };
+        let name = match User::from_uid(Uid::from_raw(uid)) {
+            Ok(Some(user)) => user.name,
+            _ => uid.to_string(),
+        };
+        let reason = format!("user {name} may not connect: socket.allow lacks \"user:{name}\"");
+        let mut logged = self.refused_users.borrow_mut();
+        if logged.len() < MAX_LOGGED && logged.insert(uid) {
+            warn!("{reason}; later refusals of this user are only counted");
+        }
+        Some(reason)
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Rc<Shared>);
+
+impl Open {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.open.set(shared.open.get() + 1);
+        shared.metrics.socket_connections.add(1);
+        Self(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.metrics.socket_connections.sub(1);
+    }
+}

@@ -1,0 +1,184 @@
+//! The socket's file: made for owner and group alone, taken over when stale, removed at the end.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use interprocess::{
+    local_socket::{GenericFilePath, ListenerOptions, ToFsName},
+    os::unix::{local_socket::ListenerOptionsExt, uds_local_socket::Listener},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, Flock, FlockArg},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+        stat::{FchmodatFlags, Mode, fchmodat},
+    },
+};
+use tracing::info;
+
+/// Owner and group.
+const MODE: Mode = Mode::from_bits_truncate(0o660);
+
+/// Attempts to lock the directory, and the pause between them: another daemon that starts holds it for a moment.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why the socket cannot be bound. The text fits after "cannot serve the socket: ".
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A daemon serves it.
+    #[error("{0}: another daemon serves it")]
+    Live(PathBuf),
+    /// Something else has the name.
+    #[error("{0}: exists and is no socket")]
+    NotASocket(PathBuf),
+    /// Whether a daemon serves it cannot be found out.
+    #[error("{path}: exists, and whether a daemon serves it cannot be found out: {cause}")]
+    Unknown {
+        /// The socket.
+        path: PathBuf,
+        /// What connecting to it gave.
+        cause: Errno,
+    },
+    /// The directory is missing and cannot be made, or cannot be read.
+    #[error("directory {path}: {cause}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The directory stays locked.
+    #[error("directory {0}: locked by another process")]
+    Locked(PathBuf),
+    /// Everything else.
+    #[error("{path}: {cause}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Removes the socket's file when dropped, unless it is another's by then.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+/// Binds and listens at `path`.
+pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
+    // Of two daemons that start at once, the second must see what the first has bound.
+    let _lock = lock_directory(path)?;
+    remove_stale(path)?;
+    let failed = |cause| SocketError::Bind {
+        path: path.into(),
+        cause,
+    };
+    let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
+    // The mode is given to the socket before it has a name, so that it is never open to more; the umask then
+    // takes bits away, which are given back to the file.
+    let listener = ListenerOptions::new()
+        .name(name)
+        .mode(MODE.bits())
+        .reclaim_name(false)
+        .try_overwrite(false)
+        .create_sync_as::<Listener>()
+        .map_err(failed)?;
+    let file = SocketFile::find(path).map_err(failed)?;
+    // Not through a symbolic link that somebody put there in between.
+    fchmodat(AT_FDCWD, path, MODE, FchmodatFlags::NoFollowSymlink).map_err(|e| failed(e.into()))?;
+    Ok((listener, file))
+}
+
+fn lock_directory(path: &Path) -> Result<Flock<File>, SocketError> {
+    let directory = match path.parent() {
+        None => path,
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    let failed = |cause| SocketError::Directory {
+        path: directory.into(),
+        cause,
+    };
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file = File::open(directory).map_err(failed)?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Err((_, cause)) => return Err(failed(cause.into())),
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    Err(SocketError::Locked(directory.into()))
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let failed = |cause| SocketError::Bind {
+        path: path.into(),
+        cause,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.into()));
+        }
+        Ok(_) => {}
+    }
+    match try_connect(path) {
+        Err(Errno::ECONNREFUSED) => {}
+        Err(Errno::ENOENT) => return Ok(()), // gone by itself
+        // Its queue is full: somebody serves it, if slowly.
+        Ok(()) | Err(Errno::EAGAIN) => return Err(SocketError::Live(path.into())),
+        Err(cause) => {
+            return Err(SocketError::Unknown {
+                path: path.into(),
+                cause,
+            });
+        }
+    }
+    info!(path = %path.display(), "taking over the socket of a daemon that is gone");
+    fs::remove_file(path).map_err(failed)
+}
+
+/// Connects without waiting.
+fn try_connect(path: &Path) -> Result<(), Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
+}
+
+impl SocketFile {
+    fn find(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.into(),
+            id: (found.dev(), found.ino()),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if Self::find(&self.path).is_ok_and(|found| found.id == self.id) {
+            let _ = fs::remove_file(&self.path); // what stays is stale, and the next daemon takes it over
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! One connection of the Unix socket: lines in, lines out.
+//!
+//! Replies keep the order of the requests and leave in one write when all that was read is answered. A
+//! subscription is a set of channels and a cursor: the connection reads on when what it wrote is gone, so a
+//! slow reader holds one read of the history at most.
+
+use std::{
+    cell::Cell,
+    io::{self, BufRead, ErrorKind},
+    os::fd::{AsFd, AsRawFd},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use comet_proto::{
+    ChannelNames, Cursor, Message,
+    line::{self, Publish, Request},
+};
+use interprocess::os::unix::uds_local_socket::tokio::Stream;
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::Shared;
+use crate::hub::{
+    NewMessage,
+    subscriber::{Audience, Feed, Key, Next, Subscriber},
+};
+
+/// What is asked of the system by one read, and about what goes into one write.
+const CHUNK: usize = 64 * 1024;
+
+/// How long a refused peer may go on sending, so that it is not cut before it has read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+pub(super) struct Connection {
+    stream: Stream,
+    output: Vec<u8>,
+    subscription: Option<Subscription>,
+    shared: Rc<Shared>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, shared: Rc<Shared>) -> Self {
+        Self {
+            stream,
+            output: Vec::new(),
+            subscription: None,
+            shared,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Answers until the peer is done, silent for too long, or the daemon stops.
+    pub(super) async fn converse(mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut stopped = pin!(shared.stop.cancelled());
+        let mut input = Input::default();
+        loop {
+            if self.answer(&mut input).await?.is_err() {
+                let max = shared.config.max_line;
+                let reason = format!("line is over the limit of {max} bytes");
+                return self.refuse("line", &reason).await;
+            }
+            let caught_up = self.deliver();
+            self.flush().await?;
+            let subscribed = self.subscription.is_some();
+            let read = tokio::select! {
+                biased;
+                () = &mut stopped => return Ok(()),
+                read = input.read(&self.stream) => Some(read?),
+                () = woken(self.subscription.as_ref()), if caught_up => None,
+                () = tokio::task::yield_now(), if !caught_up => None,
+                // Without a word: a client that keeps connections would take it for the next reply.
+                () = sleep(shared.config.idle), if !subscribed => return Ok(()),
+            };
+            match read {
+                Some(0) => {
+                    let rest = input.rest();
+                    if !rest.is_empty() {
+                        self.respond(rest).await?;
+                    }
+                    return self.flush().await;
+                }
+                // There is more: the other connections first.
+                Some(n) if n >= CHUNK => tokio::task::yield_now().await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Says why, and ends the connection when the peer has had a chance to read it.
+    pub(super) async fn refuse(mut self, code: &str, reason: &str) -> io::Result<()> {
+        line::write_error(code, reason, &mut self.output);
+        self.flush().await?;
+        // Closing with something unread would be a reset, which may come before the reason.
+        shutdown(self.stream.as_fd().as_raw_fd(), Shutdown::Write)?;
+        let mut input = Input::default();
+        let drained = async {
+            while input.read(&self.stream).await? > 0 {
+                input.rest();
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            drained = timeout(LINGER, drained) => drained.unwrap_or(Ok(())),
+            () = self.shared.stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Answers every complete line that was read.
+    async fn answer(&mut self, input: &mut Input) -> io::Result<Result<(), TooLong>> {
+        loop {
+            match input.next_line(self.shared.config.max_line) {
+                Ok(None) => return Ok(Ok(())),
+                Ok(Some(line)) => self.respond(line).await?,
+                Err(error) => return Ok(Err(error)),
+            }
+            if self.output.len() >= CHUNK {
+                self.flush().await?;
+            }
+        }
+    }
+
+    async fn respond(&mut self, line: &[u8]) -> io::Result<()> {
+        match Request::parse(line) {
+            Ok(Request::Publish(publish)) => self.publish(publish),
+            Ok(Request::Subscribe { .. }) if self.subscription.is_some() => {
+                let reason = "this connection has subscribed already, use another one";
+                line::write_error("op", reason, &mut self.output);
+            }
+            Ok(Request::Subscribe { channels, since }) => {
+                line::write_ok(&mut self.output);
+                self.subscription = Some(Subscription::new(&self.shared, channels, since));
+            }
+            Ok(Request::History { channels, since }) => self.history(&channels, since).await?,
+            Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
+            Ok(Request::Ping) => line::write_ok(&mut self.output),
+            Err(error) => line::write_error(error.code(), &error.to_string(), &mut self.output),
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, publish: Publish<'_>) {
+        let id = self.shared.audience.hub().publish(NewMessage {
+            channel: &publish.channel,
+            name: publish.name,
+            data: publish.data.into(),
+            key: publish.key.as_deref(),
+        });
+        self.shared.metrics.published_socket.add(1);
+        line::write_receipt(id, &mut self.output);
+    }
+
+    /// Writes all that `channels` keep after `since`, up to what was published last when it was asked.
+    async fn history(&mut self, channels: &ChannelNames, since: Cursor) -> io::Result<()> {
+        let hub = self.shared.audience.hub().clone();
+        let end = hub.last();
+        let mut messages: Vec<Arc<Message>> = Vec::new();
+        let mut gap = false;
+        // Channel by channel: where one read ends within a channel, the next one goes on without a gap.
+        for channel in channels.iter().map(std::slice::from_ref) {
+            let mut backlog = hub.since(channel, since);
+            loop {
+                gap |= backlog.gap;
+                let kept = backlog.messages.into_iter();
+                messages.extend(kept.take_while(|message| message.id <= end.0));
+                if backlog.cursor >= end {
+                    break;
+                }
+                backlog = hub.since(channel, backlog.cursor);
+            }
+        }
+        messages.sort_unstable_by_key(|message| message.id);
+
+        line::write_history_start(end, gap, &mut self.output);
+        for (i, message) in messages.into_iter().enumerate() {
+            if i > 0 {
+                self.output.push(b',');
+            }
+            message.write_json(&mut self.output);
+            if self.output.len() >= CHUNK {
+                self.flush().await?;
+            }
+        }
+        line::write_history_end(&mut self.output);
+        Ok(())
+    }
+
+    /// Appends about one chunk of what the subscription has not seen. False: there may be more.
+    fn deliver(&mut self) -> bool {
+        match &mut self.subscription {
+            Some(subscription) => subscription.write_next(&mut self.output),
+            None => true,
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let mut stream = &self.stream;
+        let written = stream.write_all(&self.output);
+        if self.subscription.is_none() {
+            let slow = |_| io::Error::new(ErrorKind::TimedOut, "the peer does not read");
+            timeout(self.shared.config.idle, written)
+                .await
+                .map_err(slow)??;
+        } else {
+            tokio::select! {
+                biased;
+                written = written => written?,
+                // A subscriber that does not read has its cursor; a stop does not wait for it.
+                () = self.shared.stop.cancelled() => return Err(ErrorKind::Interrupted.into()),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(CHUNK);
+        Ok(())
+    }
+}
+
+/// What was read and not answered yet.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    /// Answered up to here.
+    start: usize,
+    /// No line end between `start` and here.
+    searched: usize,
+}
+
+/// A line is over the limit.
+struct TooLong;
+
+impl Input {
+    /// Reads what is there, or waits until something is. 0: the peer sends no more.
+    async fn read(&mut self, stream: &Stream) -> io::Result<usize> {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        loop {
+            self.bytes.reserve(CHUNK);
+            match stream.inner().try_read_buf(&mut self.bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
+                done => return done,
+            }
+            if self.bytes.is_empty() {
+                self.bytes = Vec::new(); // a silent connection holds no buffer
+            }
+            stream.inner().readable().await?;
+        }
+    }
+
+    /// The next complete line of at most `max` bytes, both with its line end; returned without it.
+    fn next_line(&mut self, max: usize) -> Result<Option<&[u8]>, TooLong> {
+        let mut unsearched = &self.bytes[self.searched..];
+        // The standard library's fastest search for a byte; a slice gives no errors.
+        self.searched += unsearched.skip_until(b'\n').unwrap_or_default();
+        let line = &self.bytes[self.start..self.searched];
+        match line.split_last() {
+            _ if line.len() > max => Err(TooLong),
+            Some((b'\n', line)) => {
+                self.start = self.searched;
+                Ok(Some(line))
+            }
+            // No room for its line end.
+            _ if line.len() == max => Err(TooLong),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes what is left, a last line without its line end.
+    fn rest(&mut self) -> &[u8] {
+        let rest = &self.bytes[self.start..];
+        self.start = self.bytes.len();
+        self.searched = self.start;
+        rest
+    }
+}
+
+/// A set of channels and a cursor.
+struct Subscription {
+    channels: ChannelNames,
+    /// Seen, or in `unwritten`; `None` until it has begun with what is newest.
+    cursor: Option<Cursor>,
+    /// Read from the history, at most one read.
+    unwritten: std::vec::IntoIter<Arc<Message>>,
+    wake: Rc<Wake>,
+    shared: Rc<Shared>,
+}
+
+/// What the audience calls: it only wakes the connection's task.
+#[derive(Default)]
+struct Wake {
+    notify: Notify,
+    /// The place in the audience while there is nothing to read.
+    joined: Cell<Option<Key>>,
+}
+
+impl Subscriber for Wake {
+    fn deliver(&self, _: &mut Feed<'_>) -> Next {
+        self.joined.set(None);
+        self.notify.notify_one();
+        Next::Leave
+    }
+}
+
+async fn woken(subscription: Option<&Subscription>) {
+    match subscription {
+        Some(subscription) => subscription.wake.notify.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Subscription {
+    fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Cursor>) -> Self {
+        shared.metrics.subscribers.add(1);
+        Self {
+            channels,
+            cursor: since,
+            unwritten: Vec::new().into_iter(),
+            wake: Rc::default(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// Appends about one chunk. True: all is written, and the next message wakes.
+    fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
+        loop {
+            for message in self.unwritten.by_ref() {
+                message.write_json(out);
+                out.push(b'\n');
+                self.shared.metrics.delivered.add(1);
+                if out.len() >= CHUNK {
+                    return false;
+                }
+            }
+            if !self.read(out) {
+                return true;
+            }
+        }
+    }
+
+    /// Reads what is new. False: nothing, and the audience has us.
+    fn read(&mut self, out: &mut Vec<u8>) -> bool {
+        let audience: &Audience = &self.shared.audience;
+        if self.wake.joined.get().is_some() {
+            return false;
+        }
+        match audience.join(&self.channels, self.cursor, self.wake.clone()) {
+            Ok((key, cursor)) => {
+                self.cursor = Some(cursor);
+                self.wake.joined.set(Some(key));
+                false
+            }
+            Err(backlog) => {
+                if backlog.gap {
+                    // Whoever comes back with it gets what follows here.
+                    let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
+                    line::write_gap(before.unwrap_or(backlog.cursor), out);
+                }
+                self.cursor = Some(backlog.cursor);
+                self.unwritten = backlog.messages.into_iter();
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(key) = self.wake.joined.take() {
+            self.shared.audience.leave(key);
+        }
+        self.shared.metrics.subscribers.sub(1);
+    }
+}
