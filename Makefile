@@ -1,0 +1,32 @@
+# run and test install what they need and say so; the rest is for people who work on Comet.
+
+.PHONY: run test bench fmt lint headers clean
+
+run: ## the daemon with its demo pages
+	@scripts/packages run
+	cargo build --release --quiet -p comet-daemon -p comet-ffi
+	@exec target/release/comet serve --demo $(ARGS)
+
+test: ## everything, with real PHP, nginx and Chromium
+	@scripts/packages test
+	cargo build --workspace
+	cargo test --workspace
+	php-ext-example/test
+
+bench: ## memory, CPU and latency, beside bare loops
+	@scripts/packages bench
+	cargo build --release -p comet-daemon -p comet-bench
+	target/release/comet-bench $(ARGS)
+
+fmt: ## formats the code
+	cargo fmt --all
+
+lint: ## what CI refuses
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+headers: ## include/*.h from the Rust code
+	cargo run --quiet -p comet-ffi --example headers
+
+clean: ## removes what was built
+	cargo clean
