@@ -25,7 +25,7 @@ pub struct Handle {
 enum Slot {
     /// Not made yet, or lost in a panic.
     Empty,
-    Idle(Client),
+    Idle(Box<Client>),
     /// In use by a thread of this process.
     Busy(u32),
 }
@@ -71,12 +71,14 @@ impl Handle {
             let after = timeout;
             return Err(Error::Timeout { after, pending: 0 }.into());
         }
+        let waited = start.elapsed();
         let mut client = match mem::replace(&mut *slot, Slot::Empty) {
             Slot::Idle(client) => client,
-            Slot::Empty | Slot::Busy(_) => Client::new(self.options.clone()),
+            Slot::Empty | Slot::Busy(_) => Box::new(Client::new(self.options.clone())),
         };
+        client.spent(waited);
+        // Last, when nothing can panic any more before the loan exists, which ends this.
         *slot = Slot::Busy(process);
-        client.spent(start.elapsed());
         Ok(Loan {
             handle: self,
             client: Some(client),
@@ -92,7 +94,7 @@ impl Handle {
 /// Brings the client back, unless a panic has left it in no state to be used again.
 struct Loan<'a> {
     handle: &'a Handle,
-    client: Option<Client>,
+    client: Option<Box<Client>>,
 }
 
 impl Drop for Loan<'_> {

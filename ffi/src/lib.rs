@@ -16,8 +16,10 @@ use comet_client::{
 };
 
 use boundary::boundary;
-use handle::Handle;
-use result::{CometFlag, CometResult, Fault, Receipt};
+use result::Fault;
+
+pub use handle::Handle;
+pub use result::{CometFlag, CometResult, Receipt};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower. Minor versions only add.
 const ABI_VERSION: u32 = 1 << 16;

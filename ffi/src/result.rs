@@ -5,7 +5,7 @@ use comet_client::{Error, FileError, OptionsError, proto::ChannelNameError};
 /// What became of a call. Numbers never change; new ones may be added.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CometResult {
+pub enum CometResult {
     /// Done.
     Ok = 0,
     /// A pointer is NULL that may not be.
@@ -37,7 +37,7 @@ pub(crate) enum CometResult {
 /// Flags of comet_publish.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CometFlag {
+pub enum CometFlag {
     /// Return when the message is handed to the system; comet_flush tells whether all went well.
     NoAck = 1,
     /// Gather messages and send them 64 KiB at a time, the rest with comet_flush. Implies COMET_FLAG_NO_ACK.
@@ -47,7 +47,7 @@ pub(crate) enum CometFlag {
 /// What is known of a message that was published.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Receipt {
+pub struct Receipt {
     /// Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for.
     pub id: u64,
 }

@@ -1,1 +1,8 @@
-fn main() {}
+//! libcomet as programs in C and Python see it: the library that is shipped, the headers, and the real daemon,
+//! or a peer on its worst day.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod headers;
+mod library;
+mod programs;
+mod support;

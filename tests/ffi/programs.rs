@@ -1,0 +1,204 @@
+//! C programs (tests/c) and a Python one, run against the daemon or a peer that misbehaves to order.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    process::Command,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+};
+
+use super::support::{Daemon, c_program, library, repository, run};
+
+#[test]
+fn bad_arguments_are_told_and_good_ones_arrive() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    c_program(
+        "arguments",
+        &[&daemon.dsn(""), dir.to_str().unwrap()],
+        |_| {},
+    );
+    assert_eq!(daemon.data("news"), ["hé", "later", "gathered"]);
+    assert_eq!(daemon.data("binary"), ["YQD/"]);
+}
+
+#[test]
+fn a_stopped_daemon_costs_the_timeout_and_no_late_answer_is_taken_for_another() {
+    let daemon = Daemon::start();
+    let mut last = String::new();
+    c_program(
+        "timeout",
+        &[&daemon.dsn("&timeout_ms=200")],
+        |line| match line {
+            "stop" => daemon.pause(),
+            "continue" => daemon.resume(),
+            id => id.clone_into(&mut last),
+        },
+    );
+    let after = (last.parse().unwrap(), String::from("after"));
+    assert!(daemon.history("news").contains(&after));
+}
+
+#[test]
+fn a_killed_daemon_is_told_at_once_and_found_again() {
+    let mut daemon = Daemon::start();
+    let dsn = daemon.dsn("");
+    c_program("reconnect", &[&dsn], |line| match line {
+        "kill" => daemon.kill(),
+        "start" => daemon.go(),
+        "restart" => {
+            daemon.kill();
+            daemon.go();
+        }
+        line => panic!("{line}"),
+    });
+    assert_eq!(daemon.data("news").last().unwrap(), "three");
+}
+
+#[test]
+fn a_child_never_shares_a_connection_or_a_buffer() {
+    let daemon = Daemon::start();
+    c_program("fork", &[&daemon.dsn("")], |_| {});
+    let each = [
+        "parent",
+        "child",
+        "child, gathered",
+        "unsent",
+        "parent again",
+    ];
+    assert_eq!(daemon.data("news"), each.repeat(2));
+}
+
+#[test]
+fn a_panic_is_a_result_and_the_handle_lives_on() {
+    let daemon = Daemon::start();
+    c_program("panic", &[&daemon.dsn("")], |_| {});
+    assert!(daemon.data("news").contains(&String::from("before")));
+}
+
+#[test]
+fn a_lost_acknowledgement_is_unknown_and_repeated_only_with_a_key() {
+    let peer = Peer::start(|accept| {
+        assert!(accept().line().contains("\"once\""));
+        let first = accept().line();
+        assert!(first.contains("\"key\":\"shop-"));
+        let mut second = accept();
+        assert_eq!(second.line(), first);
+        second.reply(7);
+        assert_eq!(second.line(), "");
+    });
+    let keyed = format!("{}?key=shop", peer.dsn);
+    c_program("lost", &[&peer.dsn, &keyed], |_| {});
+    peer.done();
+}
+
+#[test]
+fn threads_share_a_handle_and_a_fork_does_not_wait_for_them() {
+    let daemon = Daemon::start();
+    let (inside, wait) = mpsc::channel();
+    let peer = Peer::start(move |accept| {
+        let mut first = accept();
+        assert!(first.line().contains("never answered"));
+        inside.send(()).unwrap();
+        let mut second = accept();
+        assert!(second.line().contains("child"));
+        second.reply(7);
+        assert_eq!(first.line(), "");
+    });
+    let silent = format!("{}?timeout_ms=1000", peer.dsn);
+    c_program("threads", &[&daemon.dsn(""), &silent], |_| {
+        wait.recv().unwrap()
+    });
+    peer.done();
+}
+
+#[test]
+fn the_pool_keeps_one_connection_over_loads_and_unloads() {
+    let library = library().to_str().unwrap();
+    // Every message on one connection but the other thread's: the peer would never accept a third.
+    let peer = Peer::start(|accept| {
+        let mut first = accept();
+        for _ in 0..4 {
+            assert_ne!(first.line(), "");
+            first.reply(1);
+        }
+        let mut thread = accept();
+        assert!(thread.line().contains("\"thread\""));
+        thread.reply(2);
+        assert_eq!(
+            (thread.line(), first.line()),
+            (String::new(), String::new())
+        );
+    });
+    let other = format!("{}?timeout_ms=501", peer.dsn);
+    c_program("pool", &[&peer.dsn, &other, library], |_| {});
+    peer.done();
+
+    let peer = Peer::start(|accept| {
+        let mut only = accept();
+        for _ in 0..2 {
+            assert_ne!(only.line(), "");
+            only.reply(1);
+        }
+    });
+    c_program("unload", &[&peer.dsn, library], |_| {});
+    peer.done();
+}
+
+#[test]
+fn python_publishes_with_ctypes() {
+    let daemon = Daemon::start();
+    let mut python = Command::new("python3");
+    python
+        .arg(repository().join("tests/ffi/publish.py"))
+        .arg(library())
+        .arg(daemon.dsn(""));
+    let id = run(&mut python).trim().parse().unwrap();
+    assert_eq!(daemon.history("news"), [(id, String::from("snake 🐍"))]);
+    assert_eq!(
+        std::fs::read_to_string(daemon.dir().join("file.comet")).unwrap(),
+        "snake 🐍"
+    );
+}
+
+/// A peer that follows a script, which gets connections one after the other.
+struct Peer {
+    _directory: tempfile::TempDir,
+    dsn: String,
+    script: JoinHandle<()>,
+}
+
+impl Peer {
+    fn start(script: impl FnOnce(&dyn Fn() -> Visitor) + Send + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("comet.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let accept = move || Visitor(BufReader::new(listener.accept().unwrap().0));
+        Self {
+            _directory: directory,
+            dsn: format!("unix:{}", path.display()),
+            script: thread::spawn(move || script(&accept)),
+        }
+    }
+
+    /// Waits for the script's end; its assertions are the test's.
+    fn done(self) {
+        self.script.join().unwrap();
+    }
+}
+
+struct Visitor(BufReader<UnixStream>);
+
+impl Visitor {
+    /// The next line, or nothing when the client has left.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn reply(&mut self, id: u64) {
+        writeln!(self.0.get_mut(), "{{\"ok\":true,\"id\":{id}}}").unwrap();
+    }
+}
