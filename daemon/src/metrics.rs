@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Serialize, Serializer};
+
 /// A number that any thread may change.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -20,8 +22,14 @@ impl Counter {
     }
 }
 
+impl Serialize for Counter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.get())
+    }
+}
+
 /// All of them. Shared by all threads.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Metrics {
     /// HTTP connections open now.
     pub http_connections: Counter,

@@ -7,26 +7,28 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use comet_proto::ChannelName;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
     http::{self, Demo, Site},
-    hub::{Hub, MAX_WORKERS, subscriber::Audience},
+    hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
+    source,
 };
 
 /// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
@@ -49,37 +51,81 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
     let socket_path = comet_client::socket_path(config.socket_path.as_deref())?;
+    let socket = source::socket::Socket::bind(&socket_path, &config.socket)
+        .context("cannot serve the socket")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
-    let site = Arc::new(site(&config, addr, &socket_path, descriptors, metrics.clone())?);
+    let site = Arc::new(site(
+        &config,
+        addr,
+        &socket_path,
+        descriptors,
+        metrics.clone(),
+    )?);
     let stop = CancellationToken::new();
 
-    let runtime = local_runtime()?;
-    runtime.block_on(async {
+    local_runtime()?.block_on(async {
+        let started = Instant::now();
         let audience = Audience::new(hub.clone(), workers);
         let threads = start_workers(listeners, &site, &hub, &stop)?;
-        println!("comet: listening on http://{addr}, socket {}, watching {}", socket_path.display(), config.dir.display());
-        let deliveries = tokio::task::spawn_local({
-            let audience = audience.clone();
-            async move { audience.run().await }
-        });
+        let status = {
+            let (hub, metrics) = (hub.clone(), metrics.clone());
+            move || Status::new(started, &hub, metrics.clone())
+        };
+        let tasks = TaskTracker::new();
+        tasks.spawn_local(socket.run(audience.clone(), metrics, status, stop.clone()));
+        tasks.close();
+        tokio::task::spawn_local(deliver(audience.clone()));
+        let (socket, dir) = (socket_path.display(), config.dir.display());
+        println!("comet: listening on http://{addr}, socket {socket}, watching {dir}");
+
         tokio::select! {
             signal = stopped_by_signal() => info!("{} received, stopping", signal?),
             () = expire(&hub, &audience) => {}
         }
-        stop.cancel();
-        let ended = timeout(config.grace, wait_for(threads)).await;
-        if ended.is_err() {
+        stop.cancel(); // sources stop reading; whoever waits gets an answer and a cursor
+        let ended = async {
+            tasks.wait().await;
+            wait_for(threads).await;
+        };
+        if timeout(config.grace, ended).await.is_err() {
             warn!(grace = ?config.grace, "some clients took too long to leave: connections cut");
         }
-        deliveries.abort();
         Ok(())
     })
 }
 
+/// What `comet status` shows.
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    pid: u32,
+    uptime_seconds: u64,
+    hub: HubStatus,
+    metrics: Arc<Metrics>,
+}
+
+impl Status {
+    fn new(started: Instant, hub: &Hub, metrics: Arc<Metrics>) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: started.elapsed().as_secs(),
+            hub: hub.status(),
+            metrics,
+        }
+    }
+}
+
+async fn deliver(audience: Rc<Audience>) {
+    audience.run().await;
+}
+
 /// Everything of one thread stays on it: no locks, no moving of tasks.
 fn local_runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
 }
 
 fn start_workers(
@@ -90,10 +136,17 @@ fn start_workers(
 ) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
     let start = |(number, listener)| {
         let (site, hub, stop) = (site.clone(), hub.clone(), stop.clone());
-        thread::Builder::new().name(format!("http-{number}")).spawn(move || {
-            let runtime = local_runtime()?;
-            runtime.block_on(http::serve(listener, site, Audience::new(hub, number), stop))
-        })
+        thread::Builder::new()
+            .name(format!("http-{number}"))
+            .spawn(move || {
+                let runtime = local_runtime()?;
+                runtime.block_on(http::serve(
+                    listener,
+                    site,
+                    Audience::new(hub, number),
+                    stop,
+                ))
+            })
     };
     listeners.into_iter().enumerate().map(start).collect()
 }
@@ -114,7 +167,10 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
 }
 
 async fn stopped_by_signal() -> io::Result<&'static str> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     Ok(tokio::select! {
         _ = term.recv() => "SIGTERM",
         _ = int.recv() => "SIGINT",
@@ -129,10 +185,17 @@ fn site(
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Site> {
     let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
-    let max_connections = config.http.max_connections.map_or(room, |max| room.min(max as u64));
-    let chat = ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
+    let max_connections = config
+        .http
+        .max_connections
+        .map_or(room, |max| room.min(max as u64));
+    let chat =
+        ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
     // Whoever reaches an address that is not loopback may not publish unless somebody said so.
-    let publish = config.http.publish.unwrap_or(config.demo && addr.ip().is_loopback());
+    let publish = config
+        .http
+        .publish
+        .unwrap_or(config.demo && addr.ip().is_loopback());
     Ok(Site {
         config: config.http.clone(),
         compat: config.compat.clone(),
@@ -158,11 +221,18 @@ fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<(Vec<TcpListener>, S
         let first = listener(addr, true)?;
         let addr = first.local_addr()?;
         let others = (1..workers).map(|_| listener(addr, true));
-        Ok((std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?, addr))
+        Ok((
+            std::iter::once(Ok(first))
+                .chain(others)
+                .collect::<io::Result<Vec<_>>>()?,
+            addr,
+        ))
     };
     bind().map_err(|e: io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("cannot listen on {addr}: something else listens there already (another comet?)")
+            anyhow::anyhow!(
+                "cannot listen on {addr}: something else listens there already (another comet?)"
+            )
         }
         _ => anyhow::anyhow!("cannot listen on {addr}: {e}"),
     })
@@ -180,9 +250,11 @@ fn listener(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 
 /// Takes all that the hard limit allows: one browser is one descriptor.
 fn raise_descriptor_limit() -> anyhow::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
     if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+            .context("cannot raise the descriptor limit")?;
     }
     Ok(hard)
 }

@@ -52,12 +52,14 @@ pub(super) struct Phase {
     /// Requests that were begun and not yet answered.
     open: Cell<u32>,
     begun: Cell<bool>,
+    /// A body was left unread: only hyper knows where the next request begins, or that there is none.
+    body_left: Cell<bool>,
 }
 
 impl Phase {
     /// Nothing of hyper is needed any more. hyper writes an answer before it waits for anything else.
     fn is_over(&self) -> bool {
-        let idle = self.begun.get() && self.open.get() == 0;
+        let idle = self.begun.get() && self.open.get() == 0 && !self.body_left.get();
         self.clean.get() && (idle || self.asked.borrow().is_some())
     }
 }
@@ -111,7 +113,8 @@ fn timeout_answer(limit: Duration) -> Bytes {
     let message = format!("the head of the request was not complete after {limit:?}");
     let body = serde_json::json!({"error": "timeout", "message": message}).to_string();
     let length = body.len();
-    let head = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let head =
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n";
     format!("{head}content-length: {length}\r\n\r\n{body}").into()
 }
 
@@ -139,14 +142,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
+        self.phase.body_left.set(!body.is_end_stream());
         let cors = router::cors(&worker.site, &head.headers);
         let close = wants_close(head.version, &head.headers);
         let answering = match route(worker, &head, &body) {
             Ok(Route::Answer(answer)) => Answering::Now(ready(answer)),
             Ok(Route::Publish(publish)) => {
                 let (site, hub) = (worker.site.clone(), worker.audience.hub().clone());
+                let phase = self.phase.clone();
                 Answering::Publishing(Box::pin(async move {
                     let published = publish_body(&site, &hub, publish, body).await;
+                    phase.body_left.set(published.is_err());
                     published.unwrap_or_else(Refusal::into_answer)
                 }))
             }
@@ -156,7 +162,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     chunked: head.version == hyper::Version::HTTP_11,
                     cors,
                 };
-                *self.phase.asked.borrow_mut() = Some(Ask { subscription, variant });
+                *self.phase.asked.borrow_mut() = Some(Ask {
+                    subscription,
+                    variant,
+                });
                 Answering::Held
             }
             Err(refusal) => Answering::Now(ready(refusal.into_answer())),
@@ -192,10 +201,18 @@ impl Future for Call {
     }
 }
 
-fn finish(mut answer: Response<Bytes>, site: &Site, cors: super::answer::Cors, stopping: bool) -> Response<Full<Bytes>> {
+fn finish(
+    mut answer: Response<Bytes>,
+    site: &Site,
+    cors: super::answer::Cors,
+    stopping: bool,
+) -> Response<Full<Bytes>> {
     add_cors(answer.headers_mut(), cors, &site.config.origins);
     if stopping {
-        answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        answer.headers_mut().insert(
+            header::CONNECTION,
+            header::HeaderValue::from_static("close"),
+        );
     }
     answer.map(Full::new)
 }
@@ -203,18 +220,35 @@ fn finish(mut answer: Response<Bytes>, site: &Site, cors: super::answer::Cors, s
 /// What the request asks for, within the limits.
 pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
     let config = &worker.site.config;
-    let url = head.uri.path_and_query().map_or(0, |url| url.as_str().len());
+    let url = head
+        .uri
+        .path_and_query()
+        .map_or(0, |url| url.as_str().len());
     if url > config.max_url {
         let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
         return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
     }
-    let header = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    let header = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum::<usize>();
     if header > config.max_header {
-        let message = format!("headers of {header} bytes are over the limit of {}", config.max_header);
-        return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers", message));
+        let message = format!(
+            "headers of {header} bytes are over the limit of {}",
+            config.max_header
+        );
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers",
+            message,
+        ));
     }
     if head.method != Method::POST && !body.is_end_stream() {
-        return Err(Refusal::bad("body", format!("a {} request may not have a body", head.method)));
+        return Err(Refusal::bad(
+            "body",
+            format!("a {} request may not have a body", head.method),
+        ));
     }
     router::route(&worker.site, worker.audience.hub(), head)
 }
@@ -240,11 +274,26 @@ pub(super) async fn publish_body(
         Ok(Err(e)) => return Err(Refusal::bad("body", format!("body cannot be read: {e}"))),
         Err(_) => {
             let message = format!("the body was not complete after {time:?}");
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message));
+            return Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                message,
+            ));
         }
     };
-    let id = publish_data(site, hub, &publish.channel, publish.name, &data, publish.key.as_deref());
-    Ok(answer(StatusCode::CREATED, "application/json", format!("{{\"id\":{id}}}")))
+    let id = publish_data(
+        site,
+        hub,
+        &publish.channel,
+        publish.name,
+        &data,
+        publish.key.as_deref(),
+    );
+    Ok(answer(
+        StatusCode::CREATED,
+        "application/json",
+        format!("{{\"id\":{id}}}"),
+    ))
 }
 
 /// Publishes what came by HTTP.
