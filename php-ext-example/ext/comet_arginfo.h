@@ -1,0 +1,32 @@
+/* What comet.stub.php says, for Zend. */
+
+ZEND_BEGIN_ARG_INFO_EX(arginfo_construct, 0, 0, 0)
+    ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, dsn, IS_STRING, 0, "\'\'")
+ZEND_END_ARG_INFO()
+
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_publish, 0, 1, IS_LONG, 1)
+    ZEND_ARG_TYPE_INFO(0, channel, IS_STRING, 0)
+    ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, data, IS_STRING, 0, "\'\'")
+    ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, flags, IS_LONG, 0, "0")
+ZEND_END_ARG_INFO()
+
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_touch, 0, 1, IS_VOID, 0)
+    ZEND_ARG_TYPE_INFO(0, channel, IS_STRING, 0)
+ZEND_END_ARG_INFO()
+
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_write, 0, 2, IS_VOID, 0)
+    ZEND_ARG_TYPE_INFO(0, channel, IS_STRING, 0)
+    ZEND_ARG_TYPE_INFO(0, data, IS_STRING, 0)
+ZEND_END_ARG_INFO()
+
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_flush, 0, 0, IS_VOID, 0)
+ZEND_END_ARG_INFO()
+
+static const zend_function_entry client_methods[] = {
+    ZEND_ME(Client, __construct, arginfo_construct, ZEND_ACC_PUBLIC)
+    ZEND_ME(Client, publish, arginfo_publish, ZEND_ACC_PUBLIC)
+    ZEND_ME(Client, touch, arginfo_touch, ZEND_ACC_PUBLIC)
+    ZEND_ME(Client, write, arginfo_write, ZEND_ACC_PUBLIC)
+    ZEND_ME(Client, flush, arginfo_flush, ZEND_ACC_PUBLIC)
+    ZEND_FE_END
+};

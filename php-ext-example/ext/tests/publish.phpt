@@ -1,0 +1,23 @@
+--TEST--
+publish() returns rising ids, and null for what nobody waits for (COMET_SOCKET names a running daemon's socket)
+--EXTENSIONS--
+comet
+--FILE--
+<?php
+use Comet\Client;
+
+$comet = new Client();
+$first = $comet->publish('phpt', 'hi');
+$second = $comet->publish('phpt', "\xff\0");
+var_dump($first > 1.7e15, $second > $first);
+var_dump($comet->publish('phpt'));
+var_dump($comet->publish('phpt', 'later', Client::NO_ACK));
+var_dump($comet->publish('phpt', 'gathered', Client::BUFFER));
+$comet->flush();
+?>
+--EXPECTF--
+bool(true)
+bool(true)
+int(%d)
+NULL
+NULL

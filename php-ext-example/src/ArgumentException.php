@@ -1,0 +1,10 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Comet;
+
+/** A DSN, channel name or flag that breaks a rule. Nothing was published. */
+class ArgumentException extends Exception
+{
+}
