@@ -224,16 +224,19 @@ mod tests {
 
     #[test]
     fn permits_users_and_groups_that_are_named() {
-        let nobody = 4_000_000_000; // no such user: no membership to find
+        // No such users and groups: there is no membership to find.
+        let (a, b, c) = (4_000_000_001, 4_000_000_002, 4_000_000_003);
+        let (user_a, group_a, group_b) =
+            ("user:4000000001", "group:4000000001", "group:4000000002");
         let cases: [(&[&str], u32, u32, bool); 8] = [
             (&[], 0, 0, false),
-            (&["any"], nobody, nobody, true),
-            (&["user:7"], 7, nobody, true),
-            (&["user:7"], nobody, 7, false),
-            (&["group:7"], nobody, 7, true),
-            (&["group:7"], 7, nobody, false),
-            (&["user:7", "group:8"], nobody, 8, true),
-            (&["user:7", "user:8"], 9, 9, false),
+            (&["any"], a, b, true),
+            (&[user_a], a, b, true),
+            (&[user_a], b, a, false),
+            (&[group_a], b, a, true),
+            (&[group_a], a, b, false),
+            (&[user_a, group_b], c, b, true),
+            (&[user_a, group_b], c, c, false),
         ];
         for (entries, uid, gid, permitted) in cases {
             assert_eq!(

@@ -50,7 +50,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
-    let socket_path = comet_client::socket_path(config.socket_path.as_deref())?;
+    let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
     let socket = source::socket::Socket::bind(&socket_path, &config.socket)
         .context("cannot serve the socket")?;
     let metrics = Arc::new(Metrics::default());

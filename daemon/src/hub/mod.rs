@@ -29,7 +29,7 @@ pub const MAX_WORKERS: usize = 64;
 pub const READ_BYTES: usize = 256 * 1024;
 
 /// How much history is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryConfig {
     /// For channels that no prefix matches.
     pub default: Limits,

@@ -1,0 +1,195 @@
+//! What can be set. A flag beats `COMET_*` beats the file beats these defaults. `docs/comet.toml` shows the file.
+
+mod file;
+mod value;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+pub use file::ConfigError;
+pub use value::parse_addr;
+
+use crate::{auth::Allow, hub::HistoryConfig};
+
+/// Everything that `comet serve` needs to know.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory whose `*.comet` files are watched.
+    #[serde(deserialize_with = "value::path")]
+    pub dir: PathBuf,
+    /// Where HTTP is served.
+    #[serde(deserialize_with = "value::addr")]
+    pub listen: SocketAddr,
+    /// Threads that hold browsers; `None` is one a core.
+    #[serde(deserialize_with = "value::workers")]
+    pub workers: Option<usize>,
+    /// Demo pages, publishing from the browser, files of any owner.
+    pub demo: bool,
+    /// How long a stop may take.
+    #[serde(deserialize_with = "value::duration::<_, 0>")]
+    pub grace: Duration,
+    #[serde(deserialize_with = "file::history")]
+    pub history: HistoryConfig,
+    pub files: FilesConfig,
+    pub socket: SocketConfig,
+    pub http: HttpConfig,
+    pub compat: CompatConfig,
+}
+
+/// `[files]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table [files]")]
+pub struct FilesConfig {
+    /// Owners beside the daemon's own user and root whose files are taken.
+    pub allow: Allow,
+    /// Largest content in bytes.
+    #[serde(deserialize_with = "value::size::<_, 0>")]
+    pub max_bytes: usize,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a table [socket], with its `path`"
+)]
+pub struct SocketConfig {
+    /// Its file; `None` is the rule of `comet_client::socket_path`.
+    #[serde(deserialize_with = "value::socket_path")]
+    pub path: Option<PathBuf>,
+    /// Peers that may connect; nothing set: whoever the file permissions let.
+    pub allow: Allow,
+    /// Longest line in bytes, with its line end.
+    #[serde(deserialize_with = "value::size::<_, 1024>")]
+    pub max_line: usize,
+    /// A connection that is no subscriber and says nothing for so long is closed.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub idle: Duration,
+    #[serde(deserialize_with = "value::count::<_, 1>")]
+    pub max_connections: usize,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table [http]")]
+pub struct HttpConfig {
+    /// Publishing over HTTP; `None`: only with `--demo` on a loopback address.
+    pub publish: Option<bool>,
+    /// Origins (`https://example.org`) whose pages may read, and publish where that is on; `*` is any.
+    #[serde(deserialize_with = "value::origins")]
+    pub origins: Vec<String>,
+    /// Longest URL in bytes.
+    #[serde(deserialize_with = "value::size::<_, 256>")]
+    pub max_url: usize,
+    /// Longest head of a request in bytes.
+    #[serde(deserialize_with = "value::size::<_, 1024>")]
+    pub max_header: usize,
+    /// A head must be complete after so long.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub header_time: Duration,
+    /// Largest body of a publish in bytes.
+    #[serde(deserialize_with = "value::size::<_, 0>")]
+    pub max_body: usize,
+    /// A body must be complete after so long.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub body_time: Duration,
+    /// A connection without a request is closed after so long.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub idle: Duration,
+    /// Streams say that they live every so often.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub heartbeat: Duration,
+    /// A client that takes nothing for so long is cut.
+    #[serde(deserialize_with = "value::duration::<_, 1>")]
+    pub write_time: Duration,
+    /// `None`: what the descriptor limit leaves.
+    #[serde(deserialize_with = "value::some_count::<_, 1>")]
+    pub max_connections: Option<usize>,
+}
+
+/// `[compat]`: paths of older servers' endpoints; an empty path switches one off.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table [compat]")]
+pub struct CompatConfig {
+    /// `/comet.php` of NovComet.
+    #[serde(deserialize_with = "value::url_path")]
+    pub novcomet: String,
+    /// `/chat.php` and `/clock.php` of the zeitoun demos.
+    #[serde(deserialize_with = "value::url_path")]
+    pub zeitoun_chat: String,
+    #[serde(deserialize_with = "value::url_path")]
+    pub zeitoun_clock: String,
+    /// Channel that carries the chat.
+    #[serde(deserialize_with = "value::channel")]
+    pub zeitoun_channel: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dir: "/dev/shm".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 2061)),
+            workers: None,
+            demo: false,
+            grace: Duration::from_secs(5),
+            history: HistoryConfig::default(),
+            files: FilesConfig::default(),
+            socket: SocketConfig::default(),
+            http: HttpConfig::default(),
+            compat: CompatConfig::default(),
+        }
+    }
+}
+
+impl Default for FilesConfig {
+    fn default() -> Self {
+        Self {
+            allow: Allow::default(),
+            max_bytes: 64 << 10,
+        }
+    }
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            allow: Allow::default(),
+            max_line: 1 << 20,
+            idle: Duration::from_secs(300),
+            max_connections: 1024,
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            publish: None,
+            origins: Vec::new(),
+            max_url: 8 << 10,
+            max_header: 16 << 10,
+            header_time: Duration::from_secs(10),
+            max_body: 1 << 20,
+            body_time: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            heartbeat: Duration::from_secs(15),
+            write_time: Duration::from_secs(30),
+            max_connections: None,
+        }
+    }
+}
+
+impl Default for CompatConfig {
+    fn default() -> Self {
+        Self {
+            novcomet: "/comet.php".into(),
+            zeitoun_chat: "/chat.php".into(),
+            zeitoun_clock: "/clock.php".into(),
+            zeitoun_channel: "chat".into(),
+        }
+    }
+}

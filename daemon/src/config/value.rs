@@ -1,0 +1,211 @@
+//! Values of the configuration: each says what would be right when it is wrong.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use comet_proto::ChannelName;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::hub::MAX_WORKERS;
+
+/// Longest duration that can be set: more is a mistake.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
+
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+/// A plain number, or a text such as `"10m"`.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, or a text such as \"10m\" or \"64KiB\""
+)]
+enum Quantity {
+    Plain(u64),
+    WithUnit(String),
+}
+
+impl Quantity {
+    /// The number in the smallest unit; `plain` is the unit of a number without one. `None`: malformed.
+    fn read(&self, units: &[(&str, u64)], plain: u64) -> Option<u64> {
+        match self {
+            Self::Plain(number) => number.checked_mul(plain),
+            Self::WithUnit(text) => {
+                let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+                let (number, unit) = text.split_at(digits);
+                let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+                number.parse::<u64>().ok()?.checked_mul(*factor)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Quantity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(number) => number.fmt(f),
+            Self::WithUnit(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// A duration of at least `MIN` milliseconds.
+pub(super) fn duration<'de, D: Deserializer<'de>, const MIN: u64>(
+    d: D,
+) -> Result<Duration, D::Error> {
+    let given = Quantity::deserialize(d)?;
+    let millis = given.read(&DURATION_UNITS, 1000).ok_or_else(|| {
+        de::Error::custom(format!(
+            "{given} is no duration: a number with ms, s, m, h or d, such as \"500ms\" or \"10m\"; a plain number is seconds"
+        ))
+    })?;
+    let duration = Duration::from_millis(millis);
+    if millis < MIN {
+        return Err(de::Error::custom(format!(
+            "{given} is too short: at least {MIN} ms"
+        )));
+    }
+    if duration > MAX_DURATION {
+        return Err(de::Error::custom(format!(
+            "{given} is too long: at most 366d"
+        )));
+    }
+    Ok(duration)
+}
+
+/// A number of bytes, at least `MIN`.
+pub(super) fn size<'de, D: Deserializer<'de>, const MIN: u64>(d: D) -> Result<usize, D::Error> {
+    let given = Quantity::deserialize(d)?;
+    let bytes = given.read(&SIZE_UNITS, 1).ok_or_else(|| {
+        de::Error::custom(format!(
+            "{given} is no size: a number with B, KiB, MiB or GiB, such as \"64KiB\"; a plain number is bytes"
+        ))
+    })?;
+    if bytes < MIN {
+        return Err(de::Error::custom(format!(
+            "{given} is too small: at least {MIN} bytes"
+        )));
+    }
+    usize::try_from(bytes).map_err(|_| de::Error::custom(format!("{given} is too large")))
+}
+
+pub(super) fn some_duration<'de, D: Deserializer<'de>, const MIN: u64>(
+    d: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration::<D, MIN>(d).map(Some)
+}
+
+pub(super) fn some_size<'de, D: Deserializer<'de>, const MIN: u64>(
+    d: D,
+) -> Result<Option<usize>, D::Error> {
+    size::<D, MIN>(d).map(Some)
+}
+
+/// A number, at least `MIN`.
+pub(super) fn count<'de, D: Deserializer<'de>, const MIN: usize>(d: D) -> Result<usize, D::Error> {
+    let number = usize::deserialize(d)?;
+    if number < MIN {
+        return Err(de::Error::custom(format!(
+            "{number} is too small: at least {MIN}"
+        )));
+    }
+    Ok(number)
+}
+
+pub(super) fn some_count<'de, D: Deserializer<'de>, const MIN: usize>(
+    d: D,
+) -> Result<Option<usize>, D::Error> {
+    count::<D, MIN>(d).map(Some)
+}
+
+pub(super) fn workers<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
+    // One of the hub's places is the control thread's.
+    const MOST: usize = MAX_WORKERS - 1;
+    let number = usize::deserialize(d)?;
+    if !(1..=MOST).contains(&number) {
+        return Err(de::Error::custom(format!(
+            "{number} workers: 1 to {MOST} can be had"
+        )));
+    }
+    Ok(Some(number))
+}
+
+pub(super) fn path<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+    let path = String::deserialize(d)?;
+    if path.is_empty() || path.contains('\0') {
+        return Err(de::Error::custom(
+            "a path may not be empty or contain a NUL byte",
+        ));
+    }
+    Ok(path.into())
+}
+
+pub(super) fn socket_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = path(d)?;
+    comet_client::socket_path(Some(&path))
+        .map(Some)
+        .map_err(de::Error::custom)
+}
+
+pub(super) fn addr<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+    parse_addr(&String::deserialize(d)?).map_err(de::Error::custom)
+}
+
+/// Parses an address with its port.
+///
+/// # Errors
+/// Says what an address looks like.
+pub fn parse_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no address: IP:PORT, such as 127.0.0.1:2061, 0.0.0.0:2061 for all networks, or [::1]:2061")
+    })
+}
+
+pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let origins: Vec<String> = Vec::deserialize(d)?;
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(origins),
+        Some(wrong) => Err(de::Error::custom(format!(
+            "{wrong:?} is no origin: scheme, host and port as browsers send them, such as \"https://example.org\" \
+             (no path, no slash at the end, lower case), or \"*\" for any"
+        ))),
+    }
+}
+
+/// As browsers serialise it (RFC 6454, section 6.2): compared byte by byte later.
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]_".contains(&b);
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain))
+}
+
+/// A path of a URL; empty switches its endpoint off.
+pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let path = String::deserialize(d)?;
+    let plain = |b: u8| b.is_ascii_graphic() && !b"?#\"<>\\%".contains(&b);
+    if path.is_empty() || path.starts_with('/') && path.bytes().all(plain) {
+        return Ok(path);
+    }
+    Err(de::Error::custom(format!(
+        "{path:?} is no path: it starts with a slash and has no query, such as \"/comet.php\"; \"\" switches it off"
+    )))
+}
+
+pub(super) fn channel<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let name = String::deserialize(d)?;
+    ChannelName::parse(&name).map_err(de::Error::custom)?;
+    Ok(name)
+}
