@@ -47,11 +47,13 @@ struct Channel {
 
 impl State {
     pub(super) fn new(config: HistoryConfig, workers: usize, now: u64) -> Self {
+        // As a cursor, 0 asks for all that is kept and is never told of a gap: it must not be what a client saw.
+        let start = now.max(1);
         Self {
             config,
-            last: now,
+            last: start,
             published: 0,
-            floor: now,
+            floor: start,
             names: HashMap::new(),
             channels: Slab::new(),
             bytes: 0,
