@@ -1,1 +1,0 @@
-//! Files: a touch is a publish.

@@ -1,0 +1,270 @@
+//! What the watcher has seen and nobody has looked at yet. One entry a name: touches that come faster than they
+//! are read become one.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::Notify;
+
+/// Names that may wait; beyond it the directory is scanned instead.
+pub(super) const MAX_NAMES: usize = 65_536;
+
+/// One thing that happened to a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It came to be: opened for the first time, or linked.
+    Created,
+    /// Bytes were written or cut off.
+    Modified,
+    /// A writer closed it.
+    Closed,
+    /// Its times, mode, owner or links changed.
+    Attributes,
+    /// A file was moved to this name.
+    MovedTo,
+    /// It was deleted or moved away.
+    Gone,
+}
+
+/// All that happened to a name since it was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Events {
+    pub(super) created: bool,
+    pub(super) modified: bool,
+    pub(super) closed: bool,
+    pub(super) attributes: bool,
+    pub(super) moved_to: bool,
+    /// The name was given to another file; what is said here is about the last one.
+    pub(super) replaced: bool,
+    /// A writer has it open: created or modified, and not closed since. `None`: none of these.
+    pub(super) open: Option<bool>,
+}
+
+impl Events {
+    /// Of a file that was written and closed.
+    pub(super) const WRITTEN: Self = Self {
+        created: false,
+        modified: true,
+        closed: true,
+        attributes: false,
+        moved_to: false,
+        replaced: false,
+        open: Some(false),
+    };
+
+    pub(super) fn add(&mut self, event: Event) {
+        match event {
+            Event::Created => {
+                self.created = true;
+                self.open = Some(true);
+            }
+            Event::Modified => {
+                self.modified = true;
+                self.open = Some(true);
+            }
+            Event::Closed => {
+                self.closed = true;
+                self.open = Some(false);
+            }
+            Event::Attributes => self.attributes = true,
+            Event::MovedTo => {
+                *self = Self {
+                    moved_to: true,
+                    replaced: true,
+                    ..Self::default()
+                }
+            }
+            Event::Gone => {
+                *self = Self {
+                    replaced: true,
+                    ..Self::default()
+                }
+            }
+        }
+    }
+
+    /// These, and then those.
+    pub(super) fn then(self, later: Self) -> Self {
+        if later.replaced {
+            return later;
+        }
+        Self {
+            created: self.created || later.created,
+            modified: self.modified || later.modified,
+            closed: self.closed || later.closed,
+            attributes: self.attributes || later.attributes,
+            moved_to: self.moved_to || later.moved_to,
+            replaced: self.replaced,
+            open: later.open.or(self.open),
+        }
+    }
+}
+
+/// What was taken from an [`Inbox`].
+#[derive(Default)]
+pub(super) struct Batch {
+    /// In the order in which the names were first heard of.
+    pub(super) names: Vec<(Arc<OsStr>, Events)>,
+    /// Events were lost: only a scan of the directory tells what changed.
+    pub(super) rescan: bool,
+    /// The directory itself was moved or deleted.
+    pub(super) moved: bool,
+    /// Everything that happened before the last touch of the stamp is in this batch or was in an earlier one.
+    pub(super) fence: bool,
+    index: HashMap<Arc<OsStr>, usize>,
+}
+
+/// Filled by the watcher's thread, which never waits for anything here, emptied by the daemon.
+#[derive(Default)]
+pub(super) struct Inbox {
+    batch: Mutex<Batch>,
+    changed: Notify,
+}
+
+impl Inbox {
+    pub(super) fn push(&self, name: &OsStr, event: Event) {
+        self.change(|batch| batch.push(name, event));
+    }
+
+    pub(super) fn rescan(&self) {
+        self.change(|batch| batch.rescan = true);
+    }
+
+    pub(super) fn moved(&self) {
+        self.change(|batch| batch.moved = true);
+    }
+
+    pub(super) fn fence(&self) {
+        self.change(|batch| batch.fence = true);
+    }
+
+    pub(super) fn take(&self) -> Batch {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Waits until there is something to take.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Batch)) {
+        let mut batch = self.lock();
+        let was_empty = batch.is_empty();
+        change(&mut batch);
+        drop(batch);
+        if was_empty {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Batch> {
+        self.batch
+            .lock()
+            .expect("no code panics while it holds the inbox")
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.rescan && !self.moved && !self.fence
+    }
+
+    fn push(&mut self, name: &OsStr, event: Event) {
+        let place = match self.index.get(name) {
+            Some(place) => *place,
+            None if self.names.len() >= MAX_NAMES => {
+                self.rescan = true;
+                return;
+            }
+            None => {
+                let name: Arc<OsStr> = name.into();
+                self.names.push((name.clone(), Events::default()));
+                self.index.insert(name, self.names.len() - 1);
+                self.names.len() - 1
+            }
+        };
+        self.names[place].1.add(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(list: &[Event]) -> Events {
+        let mut events = Events::default();
+        list.iter().for_each(|event| events.add(*event));
+        events
+    }
+
+    #[test]
+    fn remembers_whether_a_writer_has_it_open() {
+        use Event::*;
+        assert_eq!(events(&[Attributes]).open, None);
+        assert_eq!(events(&[Created, Attributes]).open, Some(true));
+        assert_eq!(events(&[Created, Closed, Attributes]).open, Some(false));
+        assert_eq!(events(&[Modified, Closed, Modified]).open, Some(true));
+    }
+
+    #[test]
+    fn forgets_what_happened_to_a_file_that_lost_its_name() {
+        use Event::*;
+        assert_eq!(events(&[Created, Modified, Gone]), events(&[Gone]));
+        assert_eq!(events(&[Modified, MovedTo]), events(&[MovedTo]));
+        let install = events(&[Closed, Gone, Created, Modified]);
+        assert!(install.replaced && install.created && !install.closed);
+    }
+
+    #[test]
+    fn joins_as_if_all_had_come_at_once() {
+        use Event::*;
+        let all = [Created, Modified, Closed, Attributes, MovedTo, Gone];
+        for first in all {
+            for second in all {
+                for third in all {
+                    let at_once = events(&[first, second, third]);
+                    assert_eq!(events(&[first]).then(events(&[second, third])), at_once);
+                    assert_eq!(events(&[first, second]).then(events(&[third])), at_once);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn holds_each_name_once_in_the_order_of_arrival() {
+        let inbox = Inbox::default();
+        for name in ["b", "a", "b", "c"] {
+            inbox.push(OsStr::new(name), Event::Closed);
+        }
+        let names: Vec<_> = inbox
+            .take()
+            .names
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["b", "a", "c"].map(|name| OsStr::new(name).into()));
+        assert!(inbox.take().names.is_empty());
+    }
+
+    #[test]
+    fn asks_for_a_rescan_when_it_is_full() {
+        let inbox = Inbox::default();
+        for n in 0..=MAX_NAMES {
+            inbox.push(OsStr::new(&n.to_string()), Event::Closed);
+        }
+        let batch = inbox.take();
+        assert_eq!((batch.names.len(), batch.rescan), (MAX_NAMES, true));
+    }
+
+    #[tokio::test]
+    async fn wakes_whoever_waits_for_the_first_thing() {
+        let inbox = Arc::new(Inbox::default());
+        let other = inbox.clone();
+        std::thread::spawn(move || other.rescan()).join().unwrap();
+        inbox.changed().await;
+        assert!(inbox.take().rescan);
+    }
+}

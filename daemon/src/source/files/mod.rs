@@ -1,0 +1,487 @@
+//! Files: a touch is a publish. Watches the `*.comet` files of one directory and publishes each as it changes:
+//! exactly one message for an action of a user, and the content at that time as its data.
+//!
+//! A file is a signal. Touches that come faster than they are read may become one message, but after the last one
+//! there is a message. Where events may be missing (the kernel's queue overflowed, the directory was replaced, no
+//! daemon ran) a scan compares each file with what was told of it.
+
+mod directory;
+mod inbox;
+mod inotify;
+mod memory;
+mod pending;
+mod refusal;
+mod rules;
+mod signals;
+mod stamp;
+
+use std::{
+    any::Any,
+    collections::HashSet,
+    ffi::OsStr,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use comet_proto::ChannelName;
+use nix::{dir::OwningIter, errno::Errno};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    directory::{Directory, Terms},
+    inbox::{Batch, Inbox},
+    inotify::{Inotify, Watch},
+    signals::{Search, Signals},
+    stamp::{Seen, Stamp, StampError},
+};
+use crate::{config::FilesConfig, hub::Hub, metrics::Metrics};
+
+pub use inotify::WatchError;
+
+/// What follows the channel's name in the name of its file.
+const SUFFIX: &str = ".comet";
+
+/// How often the directory is compared with what its path leads to, and the stamp is written.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Files that are looked at before others on the thread get their turn.
+const SLICE: usize = 256;
+
+/// A change may be announced that long after the time it was given, in nanoseconds.
+const LAG: i64 = 100_000_000;
+
+/// Why the directory could not be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Nothing there.
+    #[error("cannot watch {}: no such directory; create it, or name another one (--dir)", .0.display())]
+    Missing(PathBuf),
+    /// A symbolic link, or something else.
+    #[error("cannot watch {}: not a directory itself (symbolic links are not followed); name the directory (--dir)", .0.display())]
+    NotADirectory(PathBuf),
+    /// The system refused to open it.
+    #[error("cannot watch {}: {}", dir.display(), source.desc())]
+    Open {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: Errno,
+    },
+    /// inotify refused.
+    #[error("cannot watch {}: {source}", dir.display())]
+    Watch {
+        /// The directory.
+        dir: PathBuf,
+        /// What inotify said.
+        source: WatchError,
+    },
+}
+
+/// A watched directory that publishes into a hub. Opened first, so that errors are known; then to be run.
+pub struct Files {
+    path: PathBuf,
+    watch: Box<dyn Watch>,
+    /// `None` while nothing can be watched at the path.
+    watched: Option<Watched>,
+    inbox: Arc<Inbox>,
+    signals: Signals,
+    metrics: Arc<Metrics>,
+    /// Everything that changed before was told. Nanoseconds since the epoch, by the clock of the file system.
+    told_until: i64,
+    checkpoint: Checkpoint,
+    /// A scan failed.
+    scan_again: bool,
+}
+
+/// The directory that is watched now.
+struct Watched {
+    directory: Directory,
+    /// `None` where none can be kept: then a restart does not know what changed before it.
+    stamp: Option<Stamp>,
+    _watch: Box<dyn Any + Send>,
+}
+
+/// The way to the next writing of the stamp.
+#[derive(Default)]
+struct Checkpoint {
+    /// Periods in which the stamp has to be written again: two after the last change, since the first writing may
+    /// have come too soon after it.
+    due: u8,
+    /// The stamp was touched at this time (of the file system).
+    fence: Option<i64>,
+    /// The watcher told so; everything before was heard by then.
+    passed: Option<Instant>,
+}
+
+/// A scan on its way through the directory.
+struct Scan {
+    /// `None`: all were seen, or no more can be.
+    entries: Option<OwningIter>,
+    search: Search,
+}
+
+impl Files {
+    /// Opens the directory, starts to watch it, and publishes what changed since a daemon watched it last. When
+    /// none ever did, files count from now on. `allow_any`: files of any owner are taken.
+    ///
+    /// # Errors
+    /// When there is no such directory, or the system's limits do not let it be watched.
+    pub fn open(
+        dir: &Path,
+        config: FilesConfig,
+        allow_any: bool,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, FilesError> {
+        Self::open_with(Box::new(Inotify), dir, config, allow_any, hub, metrics)
+    }
+
+    fn open_with(
+        watch: Box<dyn Watch>,
+        dir: &Path,
+        config: FilesConfig,
+        allow_any: bool,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, FilesError> {
+        let mut files = Self {
+            path: dir.to_owned(),
+            watch,
+            watched: None,
+            inbox: Arc::default(),
+            signals: Signals::new(Terms::new(config, allow_any), hub, metrics.clone()),
+            metrics,
+            told_until: 0,
+            checkpoint: Checkpoint::default(),
+            scan_again: false,
+        };
+        let (seen, now) = files.start_watching()?;
+        let unfinished = files.resume(seen, now);
+        let mut scan = files.begin_scan(unfinished, HashSet::new());
+        while files.scan_slice(&mut scan) {}
+        Ok(files)
+    }
+
+    /// Publishes what changes until `stop`; then what changed last, and remembers that for the next daemon.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let inbox = self.inbox.clone();
+            let due = self.signals.pending.next();
+            let window = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = inbox.changed() => {}
+                () = window => {}
+                _ = period.tick() => self.compare_directory().await,
+            }
+            self.work().await;
+        }
+        self.finish().await;
+    }
+
+    /// Handles what was heard, and what has waited for long enough.
+    async fn work(&mut self) {
+        let batch = self.inbox.take();
+        if !batch.names.is_empty() || batch.rescan {
+            self.checkpoint.due = 2;
+        }
+        self.hear(&batch).await;
+        if let Some(watched) = &self.watched {
+            self.signals.expire(&watched.directory, Instant::now());
+        }
+        if batch.rescan {
+            warn!(dir = %self.path.display(), "events were lost; comparing all files");
+            self.metrics.files_rescans.add(1);
+            self.scan(HashSet::new(), HashSet::new()).await;
+        }
+        if (batch.fence || batch.rescan) && self.checkpoint.fence.is_some() {
+            self.checkpoint.passed = Some(Instant::now());
+        }
+        self.write_checkpoint();
+        if batch.moved {
+            self.compare_directory().await;
+        }
+    }
+
+    async fn hear(&mut self, batch: &Batch) {
+        let Some(watched) = &self.watched else {
+            return;
+        };
+        let now = Instant::now();
+        for slice in batch.names.chunks(SLICE) {
+            for (file, events) in slice {
+                self.signals.heard(&watched.directory, file, *events, now);
+            }
+            if slice.len() == SLICE {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Watches another directory when the path leads to one: nothing tells when it is mounted over, unmounted,
+    /// replaced or back.
+    async fn compare_directory(&mut self) {
+        match &self.watched {
+            Some(watched) if watched.directory.is_at(&self.path) => {
+                if std::mem::take(&mut self.scan_again) {
+                    self.scan(HashSet::new(), HashSet::new()).await;
+                }
+                return self.begin_checkpoint();
+            }
+            Some(_) => self.finish().await,
+            None => {}
+        }
+        let was_watched = self.watched.take().is_some();
+        match self.start_watching() {
+            Ok((seen, _)) => {
+                info!(dir = %self.path.display(), "watching the directory that is there now");
+                // All in a directory that was never watched is new.
+                let unfinished = self.resume(seen, i64::MIN);
+                self.metrics.files_rescans.add(1);
+                self.scan(unfinished, HashSet::new()).await;
+            }
+            Err(error) if was_watched => warn!("{error}; looking for it every second"),
+            Err(_) => {}
+        }
+    }
+
+    /// Opens what the path leads to. Returns what the last daemon has seen there, and the time before the watch
+    /// began.
+    fn start_watching(&mut self) -> Result<(Option<Seen>, i64), FilesError> {
+        let dir = || self.path.clone();
+        let directory = Directory::open(&self.path).map_err(|errno| match errno {
+            Errno::ENOENT => FilesError::Missing(dir()),
+            Errno::ENOTDIR | Errno::ELOOP => FilesError::NotADirectory(dir()),
+            source => FilesError::Open { dir: dir(), source },
+        })?;
+        if directory.is_open_to_all() {
+            warn!(dir = %self.path.display(), "anybody may replace files here; set the sticky bit (chmod +t)");
+        }
+        let (stamp, seen) = match Stamp::open(&directory) {
+            Ok((stamp, seen)) => (Some(stamp), seen),
+            Err(error) => {
+                self.warn_of_stamp(&error);
+                (None, None)
+            }
+        };
+        // Before the watch: the stamp's own events are fences.
+        self.signals
+            .reset(stamp.as_ref().is_some_and(Stamp::clock_is_fine));
+        let now = stamp
+            .as_ref()
+            .and_then(|stamp| stamp.clock().ok())
+            .unwrap_or_else(wall_clock);
+        self.inbox = Arc::default();
+        let watch = self.watch.start(directory.as_fd(), self.inbox.clone());
+        let watch = watch.map_err(|source| FilesError::Watch { dir: dir(), source })?;
+        self.watched = Some(Watched {
+            directory,
+            stamp,
+            _watch: watch,
+        });
+        Ok((seen, now))
+    }
+
+    /// Goes on where the last daemon ended, or from `start` when none did. Files that it saw being written.
+    fn resume(&mut self, seen: Option<Seen>, start: i64) -> HashSet<ChannelName> {
+        self.checkpoint = Checkpoint {
+            due: 2,
+            ..Checkpoint::default()
+        };
+        self.told_until = seen.as_ref().map_or(start, |seen| seen.until);
+        seen.map(|seen| seen.unfinished.into_iter().collect())
+            .unwrap_or_default()
+    }
+
+    /// Begins a scan for what changed and was not told; leaves files alone that are being written.
+    fn begin_scan(
+        &mut self,
+        mut unfinished: HashSet<ChannelName>,
+        being_written: HashSet<ChannelName>,
+    ) -> Scan {
+        unfinished.extend(self.signals.begin_scan());
+        let entries = self
+            .watched
+            .as_ref()
+            .map(|watched| watched.directory.entries());
+        let entries = match entries {
+            Some(Ok(entries)) => Some(entries),
+            Some(Err(errno)) => {
+                self.scan_failed(errno);
+                None
+            }
+            None => None,
+        };
+        let search = Search {
+            since: self.told_until,
+            unfinished,
+            being_written,
+        };
+        Scan { entries, search }
+    }
+
+    /// Looks at some files. False: that was all.
+    fn scan_slice(&mut self, scan: &mut Scan) -> bool {
+        let (Some(entries), Some(watched)) = (&mut scan.entries, &self.watched) else {
+            return false;
+        };
+        let now = Instant::now();
+        for _ in 0..SLICE {
+            match entries.next() {
+                Some(Ok(entry)) => {
+                    let file = OsStr::from_bytes(entry.file_name().to_bytes());
+                    if inotify::is_signal(file) {
+                        self.signals
+                            .found(&watched.directory, file, &scan.search, now);
+                    }
+                }
+                Some(Err(errno)) => {
+                    self.scan_failed(errno);
+                    return false;
+                }
+                None => {
+                    self.signals.end_scan();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn scan_failed(&mut self, errno: Errno) {
+        // A directory that was deleted has no entries; the next comparison finds that out.
+        if errno != Errno::ENOENT {
+            warn!(
+                "cannot list {}: {}; trying again",
+                self.path.display(),
+                errno.desc()
+            );
+            self.scan_again = true;
+        }
+    }
+
+    async fn scan(
+        &mut self,
+        unfinished: HashSet<ChannelName>,
+        being_written: HashSet<ChannelName>,
+    ) {
+        let mut scan = self.begin_scan(unfinished, being_written);
+        while self.scan_slice(&mut scan) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Publishes what is left of this directory, and writes down that everything was.
+    async fn finish(&mut self) {
+        let batch = self.inbox.take();
+        self.hear(&batch).await;
+        let now = self.stamp().and_then(|stamp| stamp.clock().ok());
+        let pending = &self.signals.pending;
+        let mut unfinished: HashSet<ChannelName> = match batch.rescan {
+            true => HashSet::new(), // which of them were closed is not known
+            false => pending.being_written().cloned().collect(),
+        };
+        self.scan(HashSet::new(), unfinished.clone()).await;
+        unfinished.extend(self.signals.pending.names().cloned());
+        if let Some(now) = now {
+            self.told_until = now;
+            self.write_stamp(unfinished.into_iter().collect());
+        }
+    }
+
+    /// Touches the stamp: when the watcher tells of it, all that happened before was told of too.
+    fn begin_checkpoint(&mut self) {
+        self.replace_deleted_stamp();
+        if self.checkpoint.due > 0 && self.checkpoint.fence.is_none() {
+            self.checkpoint.passed = None;
+            self.checkpoint.fence = self.stamp().and_then(|stamp| stamp.clock().ok());
+        }
+    }
+
+    /// Writes the stamp when all that happened before its touch was decided.
+    fn write_checkpoint(&mut self) {
+        let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
+            return;
+        };
+        if self.signals.pending.waits_since(passed) {
+            return;
+        }
+        self.checkpoint.fence = None;
+        self.checkpoint.due = self.checkpoint.due.saturating_sub(1);
+        self.told_until = self.told_until.max(fence - LAG);
+        self.write_stamp(self.signals.pending.being_written().cloned().collect());
+    }
+
+    fn write_stamp(&mut self, unfinished: Vec<ChannelName>) {
+        let seen = Seen {
+            until: self.told_until,
+            unfinished,
+        };
+        let written = self.stamp().map(|stamp| stamp.write(&seen));
+        if let (Some(Err(errno)), Some(watched)) = (written, &mut self.watched) {
+            watched.stamp = None;
+            self.warn_of_stamp(&errno.into());
+        }
+    }
+
+    fn replace_deleted_stamp(&mut self) {
+        let Some(watched) = self
+            .watched
+            .as_mut()
+            .filter(|watched| watched.has_lost_its_stamp())
+        else {
+            return;
+        };
+        self.checkpoint = Checkpoint {
+            due: 2,
+            ..Checkpoint::default()
+        };
+        match Stamp::open(&watched.directory) {
+            Ok((stamp, _)) => watched.stamp = Some(stamp),
+            Err(error) => {
+                watched.stamp = None;
+                self.warn_of_stamp(&error);
+            }
+        }
+    }
+
+    fn stamp(&self) -> Option<&Stamp> {
+        self.watched.as_ref()?.stamp.as_ref()
+    }
+
+    fn warn_of_stamp(&self, error: &StampError) {
+        let stamp = self.path.join(stamp::FILE_NAME);
+        warn!(
+            "cannot use {}: {error}; what changes while no daemon runs will not be told",
+            stamp.display()
+        );
+    }
+}
+
+impl Watched {
+    fn has_lost_its_stamp(&self) -> bool {
+        self.stamp.as_ref().is_some_and(Stamp::is_gone)
+    }
+}
+
+/// Nanoseconds since the epoch, as a file system may count them that is one step behind.
+fn wall_clock() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX) - 10_000_000
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Which events are a publish: exactly one for each action of a user, whatever events the action causes.
+//!
+//! A state is only ever suppressed when it, or what it shows, was already visible in the state that was read for
+//! an earlier message: published after, never suppressed after.
+
+use std::time::Duration;
+
+use nix::sys::stat::FileStat;
+
+use super::inbox::Events;
+
+/// How long an event waits for the one that usually completes it.
+pub(super) const WINDOW: Duration = Duration::from_millis(2);
+
+/// What identifies a state of a name. Inode numbers are used again at once by some file systems, hence the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    device: u64,
+    inode: u64,
+    /// Nanoseconds since the epoch.
+    pub(super) changed: i64,
+}
+
+impl Key {
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// What `fstat` says about a file, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) key: Key,
+    modified: i64,
+    pub(super) size: u64,
+    /// With the bits of the file type.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    gid: u32,
+    pub(super) links: u64,
+}
+
+/// What is remembered about a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) state: State,
+    /// That state was published or refused. Otherwise it was only looked at.
+    pub(super) handled: bool,
+    /// Whoever changes the file from now on gives it another key. Not so within one step of the time stamps of
+    /// kernels before 6.13 (4 ms) and of some file systems (1 s).
+    pub(super) settled: bool,
+}
+
+/// What to do about a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing that anybody should be told has happened yet, but it has begun.
+    Remember,
+    /// All that happened was told before.
+    Drop,
+    /// Only mode, owner or links changed.
+    Attributes,
+    /// The event that completes these is about to come; wait for [`WINDOW`].
+    Wait,
+    Publish,
+}
+
+/// Decides about a regular file. `waited`: these events have waited for their window.
+pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited: bool) -> Verdict {
+    let complete = events.closed || events.attributes || events.moved_to;
+    if known.is_some_and(|known| was_told(known, events, now)) {
+        return Verdict::Drop;
+    }
+    if !complete {
+        return Verdict::Remember;
+    }
+    // A writer has it open: `cp -p` and `touch` set times before they close. The wait must end, since a file made
+    // by link() is created and never closed.
+    let being_written = events.open == Some(true);
+    // PHP's touch() of a new file closes it before it sets the times.
+    let perhaps_touched = events.created && !events.attributes && now.size == 0;
+    if (being_written || perhaps_touched) && !waited {
+        return Verdict::Wait;
+    }
+    let written = events.modified || events.moved_to || (events.created && events.closed);
+    if !written && known.is_some_and(|known| known.state.only_attributes_differ(now)) {
+        return Verdict::Attributes;
+    }
+    Verdict::Publish
+}
+
+/// Decides about a file that a scan found, of whose events nothing is known. Changes before `since` (nanoseconds
+/// since the epoch) were told. `unfinished`: something had begun that may be complete by now.
+pub(super) fn decide_by_state(
+    known: Option<&Known>,
+    now: &State,
+    since: i64,
+    unfinished: bool,
+) -> Verdict {
+    match known {
+        _ if unfinished => Verdict::Publish,
+        None if now.key.changed >= since => Verdict::Publish,
+        None => Verdict::Drop,
+        Some(known) if known.state.key == now.key && known.settled => Verdict::Drop,
+        Some(known) if known.state.only_attributes_differ(now) => Verdict::Attributes,
+        Some(_) => Verdict::Publish,
+    }
+}
+
+fn was_told(known: &Known, events: Events, now: &State) -> bool {
+    // A close says no more than the events before it, of which there is none that was not seen.
+    let only_closed = events.closed
+        && !(events.created || events.modified || events.attributes || events.moved_to);
+    known.handled && known.state.key == now.key && (known.settled || only_closed)
+}
+
+impl State {
+    fn only_attributes_differ(&self, now: &Self) -> bool {
+        let content = |s: &Self| (s.key.device, s.key.inode, s.modified, s.size);
+        let attributes = |s: &Self| (s.mode, s.uid, s.gid, s.links);
+        content(self) == content(now) && attributes(self) != attributes(now)
+    }
+
+    /// Whether at `clock` (nanoseconds since the epoch) the time stamps have gone on since the last change.
+    pub(super) fn settled(&self, clock: i64) -> bool {
+        // Of stamps in steps of a second none has a fraction.
+        let step = if self.key.changed % 1_000_000_000 == 0 {
+            2_000_000_000
+        } else {
+            20_000_000
+        };
+        self.key.changed.saturating_add(step) < clock
+    }
+}
+
+impl From<&FileStat> for State {
+    fn from(stat: &FileStat) -> Self {
+        Self {
+            key: Key {
+                device: stat.st_dev,
+                inode: stat.st_ino,
+                changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            },
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            links: stat.st_nlink,
+        }
+    }
+}
+
+/// Nanoseconds since the epoch; until the year 2262.
+pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests;

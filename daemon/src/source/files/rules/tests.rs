@@ -1,0 +1,286 @@
+use super::*;
+use crate::source::files::inbox::Event::{self, *};
+
+const SECOND: i64 = 1_000_000_000;
+
+fn events(list: &[Event]) -> Events {
+    let mut events = Events::default();
+    list.iter().for_each(|event| events.add(*event));
+    events
+}
+
+/// An empty file, changed for the last time at this time.
+fn file(changed: i64) -> State {
+    State {
+        key: Key {
+            device: 1,
+            inode: 2,
+            changed,
+        },
+        modified: changed,
+        size: 0,
+        mode: 0o100644,
+        uid: 0,
+        gid: 0,
+        links: 1,
+    }
+}
+
+fn told(state: State) -> Known {
+    Known {
+        state,
+        handled: true,
+        settled: true,
+    }
+}
+
+fn looked_at(state: State) -> Known {
+    Known {
+        handled: false,
+        ..told(state)
+    }
+}
+
+fn unsettled(state: State) -> Known {
+    Known {
+        settled: false,
+        ..told(state)
+    }
+}
+
+#[test]
+fn nothing_is_told_before_a_writer_closes() {
+    for list in [&[Created][..], &[Modified], &[Created, Modified], &[Gone]] {
+        assert_eq!(
+            decide(None, events(list), &file(1), false),
+            Verdict::Remember,
+            "{list:?}"
+        );
+    }
+}
+
+#[test]
+fn what_completes_a_change_is_told_at_once() {
+    let written = State { size: 5, ..file(1) };
+    for (list, now) in [
+        (&[Attributes][..], file(1)),
+        (&[Closed], file(1)),
+        (&[MovedTo], file(1)),
+        (&[Modified, Closed], file(1)),
+        (&[Created, Closed, Attributes], file(1)),
+        (&[Created, Attributes, Closed], file(1)),
+        (&[Created, Modified, Closed], written),
+    ] {
+        assert_eq!(
+            decide(None, events(list), &now, false),
+            Verdict::Publish,
+            "{list:?}"
+        );
+        let before = told(file(0));
+        assert_eq!(
+            decide(Some(&before), events(list), &now, false),
+            Verdict::Publish,
+            "{list:?}"
+        );
+    }
+}
+
+#[test]
+fn a_state_is_told_once() {
+    for list in [
+        &[Closed][..],
+        &[Attributes],
+        &[MovedTo],
+        &[Modified, Closed],
+        &[Created],
+    ] {
+        let known = told(file(1));
+        assert_eq!(
+            decide(Some(&known), events(list), &file(1), false),
+            Verdict::Drop,
+            "{list:?}"
+        );
+    }
+}
+
+#[test]
+fn a_state_that_was_only_looked_at_is_told() {
+    let known = looked_at(file(1));
+    assert_eq!(
+        decide(Some(&known), events(&[Closed]), &file(1), false),
+        Verdict::Publish
+    );
+    assert_eq!(
+        decide(Some(&known), events(&[Attributes]), &file(1), false),
+        Verdict::Publish
+    );
+}
+
+#[test]
+fn where_time_goes_in_steps_only_a_close_is_no_news() {
+    let known = unsettled(file(1));
+    assert_eq!(
+        decide(Some(&known), events(&[Closed]), &file(1), false),
+        Verdict::Drop
+    );
+    for list in [
+        &[Attributes][..],
+        &[Modified, Closed],
+        &[MovedTo],
+        &[Attributes, Closed],
+    ] {
+        assert_eq!(
+            decide(Some(&known), events(list), &file(1), false),
+            Verdict::Publish,
+            "{list:?}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_new_file_waits_for_the_times_that_php_sets() {
+    let created = events(&[Created, Closed]);
+    assert_eq!(decide(None, created, &file(1), false), Verdict::Wait);
+    assert_eq!(decide(None, created, &file(1), true), Verdict::Publish);
+    let touched = created.then(events(&[Attributes]));
+    assert_eq!(decide(None, touched, &file(1), false), Verdict::Publish);
+}
+
+#[test]
+fn times_set_while_a_writer_has_it_open_wait_for_the_close() {
+    for list in [
+        &[Modified, Attributes][..],
+        &[Created, Attributes],
+        &[Closed, Modified],
+    ] {
+        let list = events(list);
+        assert_eq!(
+            decide(None, list, &file(1), false),
+            Verdict::Wait,
+            "{list:?}"
+        );
+        assert_eq!(
+            decide(None, list, &file(1), true),
+            Verdict::Publish,
+            "{list:?}"
+        );
+    }
+}
+
+#[test]
+fn mode_owner_and_links_are_no_news() {
+    let chmod = State {
+        mode: 0o100600,
+        ..file(2)
+    };
+    let chown = State { uid: 33, ..file(2) };
+    let chgrp = State { gid: 33, ..file(2) };
+    let link = State {
+        links: 2,
+        ..file(2)
+    };
+    for now in [chmod, chown, chgrp, link] {
+        let now = State { modified: 1, ..now };
+        for known in [told(file(1)), looked_at(file(1))] {
+            for list in [&[Attributes][..], &[Closed, Attributes], &[Closed]] {
+                let verdict = decide(Some(&known), events(list), &now, false);
+                assert_eq!(verdict, Verdict::Attributes, "{list:?} {now:?}");
+            }
+        }
+        // With more than that, they are.
+        let known = told(file(1));
+        for list in [
+            &[Modified, Closed, Attributes][..],
+            &[MovedTo, Attributes],
+            &[Created, Closed, Attributes],
+        ] {
+            assert_eq!(
+                decide(Some(&known), events(list), &now, false),
+                Verdict::Publish,
+                "{list:?}"
+            );
+        }
+        let now = State { modified: 2, ..now };
+        assert_eq!(
+            decide(Some(&known), events(&[Attributes]), &now, false),
+            Verdict::Publish
+        );
+    }
+}
+
+#[test]
+fn a_touch_that_sets_the_same_time_again_is_news() {
+    let again = State {
+        modified: 1,
+        ..file(2)
+    };
+    assert_eq!(
+        decide(Some(&told(file(1))), events(&[Attributes]), &again, false),
+        Verdict::Publish
+    );
+}
+
+#[test]
+fn attributes_of_another_file_say_nothing_about_this_one() {
+    let mut other = State {
+        mode: 0o100600,
+        modified: 1,
+        ..file(2)
+    };
+    other.key.inode = 3;
+    assert_eq!(
+        decide(Some(&told(file(1))), events(&[Attributes]), &other, false),
+        Verdict::Publish
+    );
+}
+
+#[test]
+fn a_scan_tells_what_changed_since() {
+    assert_eq!(decide_by_state(None, &file(5), 5, false), Verdict::Publish);
+    assert_eq!(decide_by_state(None, &file(4), 5, false), Verdict::Drop);
+    assert_eq!(
+        decide_by_state(Some(&told(file(4))), &file(5), 9, false),
+        Verdict::Publish
+    );
+    assert_eq!(
+        decide_by_state(Some(&told(file(5))), &file(5), 0, false),
+        Verdict::Drop
+    );
+    assert_eq!(
+        decide_by_state(Some(&looked_at(file(5))), &file(5), 0, false),
+        Verdict::Drop
+    );
+    let chmod = State {
+        mode: 0o100600,
+        modified: 4,
+        ..file(5)
+    };
+    assert_eq!(
+        decide_by_state(Some(&told(file(4))), &chmod, 0, false),
+        Verdict::Attributes
+    );
+}
+
+#[test]
+fn a_scan_tells_what_had_begun_and_what_time_stamps_cannot_tell_apart() {
+    assert_eq!(decide_by_state(None, &file(4), 5, true), Verdict::Publish);
+    assert_eq!(
+        decide_by_state(Some(&looked_at(file(4))), &file(4), 5, true),
+        Verdict::Publish
+    );
+    assert_eq!(
+        decide_by_state(Some(&unsettled(file(4))), &file(4), 5, false),
+        Verdict::Publish
+    );
+}
+
+#[test]
+fn time_stamps_settle_after_their_step() {
+    let fine = file(7 * SECOND + 1);
+    assert!(!fine.settled(7 * SECOND + 10_000_000));
+    assert!(fine.settled(7 * SECOND + 30_000_000));
+    let whole_seconds = file(7 * SECOND);
+    assert!(!whole_seconds.settled(8 * SECOND));
+    assert!(whole_seconds.settled(10 * SECOND));
+    assert!(!file(i64::MAX - 1).settled(i64::MAX));
+}

@@ -1,0 +1,317 @@
+//! From events to messages: looks at the file behind a name, decides, reads and publishes.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use comet_proto::{ChannelName, EventName};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{
+    SUFFIX,
+    directory::{Directory, Terms, Unread},
+    inbox::Events,
+    memory::Memory,
+    pending::{Entry, Pending},
+    refusal::{Refusal, Refusals},
+    rules::{self, Known, State, Verdict, WINDOW},
+};
+use crate::{
+    hub::{Hub, NewMessage},
+    metrics::Metrics,
+};
+
+/// Files whose last state is remembered, about 200 bytes each. Beyond it a chmod may count as a touch.
+const MOST_FILES: usize = 1 << 18;
+
+/// One file is published at most so often; touches in between become one message.
+const SPACING: Duration = Duration::from_millis(1);
+
+/// How long a file is left to who writes it or holds its lock; then it is read as it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// See the module. Knows the files of one directory at a time.
+pub(super) struct Signals {
+    pub(super) pending: Pending,
+    files: Memory<Remembered>,
+    refusals: Refusals,
+    terms: Terms,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    /// Number of the last scan that began.
+    scan: u32,
+    /// Two changes with a look in between have different times.
+    fine_clock: bool,
+}
+
+struct Remembered {
+    known: Known,
+    published: Option<Instant>,
+    /// The last scan that began before it was seen.
+    scan: u32,
+}
+
+/// What a scan of the directory looks for.
+pub(super) struct Search {
+    /// Changes before were told; nanoseconds since the epoch.
+    pub(super) since: i64,
+    /// Files with something begun, which may be complete by now.
+    pub(super) unfinished: HashSet<ChannelName>,
+    /// Files to leave alone until their writer closes them.
+    pub(super) being_written: HashSet<ChannelName>,
+}
+
+impl Signals {
+    pub(super) fn new(terms: Terms, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            pending: Pending::default(),
+            files: Memory::new(MOST_FILES),
+            refusals: Refusals::new(metrics.clone()),
+            terms,
+            hub,
+            metrics,
+            scan: 0,
+            fine_clock: false,
+        }
+    }
+
+    /// Forgets all: another directory is watched from now on.
+    pub(super) fn reset(&mut self, fine_clock: bool) {
+        self.pending = Pending::default();
+        self.files = Memory::new(MOST_FILES);
+        self.fine_clock = fine_clock;
+    }
+
+    /// Something happened to a file.
+    pub(super) fn heard(
+        &mut self,
+        directory: &Directory,
+        file: &OsStr,
+        events: Events,
+        now: Instant,
+    ) {
+        let judged = channel(file).and_then(|name| self.judge(directory, name, events, now));
+        self.count_refusal(file, judged);
+    }
+
+    /// Decides about names whose window has passed.
+    pub(super) fn expire(&mut self, directory: &Directory, now: Instant) {
+        while let Some(name) = self.pending.due(now) {
+            let file = file_name(&name);
+            let judged = self.judge(directory, name, Events::default(), now);
+            self.count_refusal(file.as_ref(), judged);
+        }
+    }
+
+    /// From now on [`Signals::found`] is called with each file of the directory. What was pending is for the scan
+    /// to decide: returns these names.
+    pub(super) fn begin_scan(&mut self) -> HashSet<ChannelName> {
+        self.scan = self.scan.wrapping_add(1);
+        let pending = std::mem::take(&mut self.pending);
+        pending.names().cloned().collect()
+    }
+
+    /// A scan found this file.
+    pub(super) fn found(
+        &mut self,
+        directory: &Directory,
+        file: &OsStr,
+        search: &Search,
+        now: Instant,
+    ) {
+        let compared = channel(file).and_then(|name| self.compare(directory, name, search, now));
+        self.count_refusal(file, compared);
+    }
+
+    /// The scan has seen all files: forgets those that are gone.
+    pub(super) fn end_scan(&mut self) {
+        let scan = self.scan;
+        self.files.retain(|file| file.scan == scan);
+    }
+
+    fn judge(
+        &mut self,
+        directory: &Directory,
+        name: ChannelName,
+        events: Events,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let pending = self.pending.take(&name);
+        let Some(state) = directory.state(file_name(&name).as_ref())? else {
+            self.files.remove(&name);
+            return Ok(());
+        };
+        state.check_is_file()?;
+        let mut entry = Entry {
+            events: pending.map_or(events, |pending| pending.events.then(events)),
+            since: pending.map_or(now, |pending| pending.since),
+            until: pending.and_then(|pending| pending.until),
+            busy_since: pending.and_then(|pending| pending.busy_since),
+        };
+        let waited = entry.until.is_some_and(|until| until <= now) || self.pending.is_full();
+        let known = self.files.get(&name).map(|file| file.known);
+        match rules::decide(known.as_ref(), entry.events, &state, waited) {
+            Verdict::Drop => {}
+            Verdict::Attributes => self.remember(name, state, false),
+            Verdict::Remember => {
+                let is_link = entry.events.created && state.links > 1; // link() opens nothing, so nothing is closed
+                if known.is_none_or(|known| !known.state.key.is_same_file(&state.key)) {
+                    self.remember(name.clone(), state, false);
+                }
+                if entry.events.open == Some(true) && !is_link {
+                    self.pending.put(name, entry);
+                }
+            }
+            Verdict::Wait => {
+                entry.until.get_or_insert(now + WINDOW);
+                self.pending.put(name, entry);
+            }
+            Verdict::Publish => match self.too_soon(&name, now) {
+                Some(later) => {
+                    entry.until = Some(later);
+                    self.pending.put(name, entry);
+                }
+                None => return self.publish(directory, name, state, entry, now),
+            },
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        directory: &Directory,
+        name: ChannelName,
+        search: &Search,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(state) = directory.state(file_name(&name).as_ref())? else {
+            return Ok(());
+        };
+        state.check_is_file()?;
+        let scan = self.scan;
+        let known = self.files.get(&name).map(|file| {
+            file.scan = scan;
+            file.known
+        });
+        if search.being_written.contains(&name) {
+            return Ok(());
+        }
+        let unfinished = search.unfinished.contains(&name);
+        match rules::decide_by_state(known.as_ref(), &state, search.since, unfinished) {
+            Verdict::Publish => {
+                let entry = Entry {
+                    events: Events::WRITTEN,
+                    since: now,
+                    until: None,
+                    busy_since: None,
+                };
+                return self.publish(directory, name, state, entry, now);
+            }
+            Verdict::Attributes => self.remember(name, state, false),
+            _ if known.is_none() => self.remember(name, state, true),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        directory: &Directory,
+        name: ChannelName,
+        state: State,
+        entry: Entry,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let busy_since = entry.busy_since.unwrap_or(now);
+        let patient = now < busy_since + PATIENCE && !self.pending.is_full();
+        match directory.read(file_name(&name).as_ref(), &self.terms, patient) {
+            Ok((data, state)) => {
+                debug!(channel = %name, bytes = data.len(), "published from its file");
+                self.hub.publish(NewMessage {
+                    channel: &name,
+                    name: EventName::default(),
+                    data,
+                    key: None,
+                });
+                self.metrics.published_files.add(1);
+                self.remember(name.clone(), state, true);
+                if let Some(file) = self.files.get(&name) {
+                    file.published = Some(now);
+                }
+            }
+            Err(Unread::Busy) => {
+                let until = Some(now + WINDOW);
+                let busy_since = Some(busy_since);
+                self.pending.put(
+                    name,
+                    Entry {
+                        until,
+                        busy_since,
+                        ..entry
+                    },
+                );
+            }
+            Err(Unread::Gone) => self.files.remove(&name),
+            Err(Unread::Refused(refusal)) => {
+                self.remember(name, state, true); // once for each action, not for each of its events
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn too_soon(&mut self, name: &ChannelName, now: Instant) -> Option<Instant> {
+        let next = self.files.get(name)?.published? + SPACING;
+        (now < next).then_some(next)
+    }
+
+    fn remember(&mut self, name: ChannelName, state: State, handled: bool) {
+        let settled = self.fine_clock || state.settled(wall_clock());
+        let published = self.files.get(&name).and_then(|file| file.published);
+        let known = Known {
+            state,
+            handled,
+            settled,
+        };
+        let scan = self.scan;
+        self.files.insert(
+            name,
+            Remembered {
+                known,
+                published,
+                scan,
+            },
+        );
+    }
+
+    fn count_refusal(&mut self, file: &OsStr, result: Result<(), Refusal>) {
+        if let Err(refusal) = result {
+            self.refusals.add(file, &refusal);
+        }
+    }
+}
+
+/// The channel of a file.
+fn channel(file: &OsStr) -> Result<ChannelName, Refusal> {
+    let name = file.as_bytes();
+    let name = name.strip_suffix(SUFFIX.as_bytes()).unwrap_or(name);
+    Ok(ChannelName::parse_bytes(name)?)
+}
+
+/// The file of a channel.
+fn file_name(name: &ChannelName) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+/// Nanoseconds since the epoch.
+fn wall_clock() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}
