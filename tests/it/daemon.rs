@@ -42,7 +42,10 @@ impl Daemon {
         command.arg("serve").arg("--config").arg(&path);
         command.arg("--dir").arg(root.path().join("dir"));
         command.arg("--socket").arg(root.path().join("comet.sock"));
-        command.args(["--listen", "127.0.0.1:0"]).args(flags);
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(flags);
         command.env_remove("COMET_SOCKET").stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
 
@@ -246,7 +249,9 @@ impl Http {
         let bytes = match length {
             Some(length) => self.exactly(length),
             None if bodyless => Vec::new(),
-            None if answer.header("transfer-encoding") == Some("chunked") => self.chunks(),
+            None if answer.header("transfer-encoding") == Some("chunked") => {
+                std::iter::from_fn(|| self.chunk()).collect::<String>().into()
+            }
             None => self.rest(),
         };
         answer.body = String::from_utf8(bytes).unwrap();
@@ -271,17 +276,13 @@ impl Http {
         self.buffer.drain(..length).collect()
     }
 
-    fn chunks(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.until("\r\n");
-            let length = usize::from_str_radix(line.trim(), 16).unwrap();
-            body.extend(self.exactly(length));
-            assert_eq!(self.exactly(2), b"\r\n");
-            if length == 0 {
-                return body;
-            }
-        }
+    /// The next chunk of a stream (RFC 9112, section 7.1); nothing after the last.
+    pub fn chunk(&mut self) -> Option<String> {
+        let line = self.until("\r\n");
+        let length = usize::from_str_radix(line.trim(), 16).unwrap();
+        let chunk = self.exactly(length);
+        assert_eq!(self.exactly(2), b"\r\n");
+        (length > 0).then(|| String::from_utf8(chunk).unwrap())
     }
 
     fn fill(&mut self) -> usize {

@@ -1,3 +1,6 @@
 //! Everything that a user can see, against the real daemon: one file per subject.
 
 mod daemon;
+mod browser;
+mod browser_client;
+mod webdriver;

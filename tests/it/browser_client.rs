@@ -1,0 +1,230 @@
+//! comet.js in a real browser, and the requests of an older client.
+
+use serde_json::Value;
+
+use super::{
+    browser::{OPEN, SHOWN, demo, shell, url},
+    webdriver::Browser,
+};
+
+#[test]
+fn without_event_source_the_page_polls() {
+    let (daemon, browser) = (demo(), Browser::start());
+    let polls =
+        "return performance.getEntriesByType('resource').some((e) => e.name.includes('wait=25'))";
+
+    browser.open(&url(&daemon, "/touch"));
+    browser.wait_for(OPEN);
+    daemon.publish("hello", "streamed");
+    browser.wait_for_texts(SHOWN, &["streamed"]);
+    assert_eq!(
+        browser.run(polls),
+        false,
+        "where streams can be had, nothing polls"
+    );
+
+    browser.before_pages("delete window.EventSource");
+    browser.open(&url(&daemon, "/touch"));
+    browser.wait_for_texts(SHOWN, &["streamed"]);
+    assert_eq!(browser.run("return typeof EventSource"), "undefined");
+    daemon.publish("hello", "polled");
+    browser.wait_for_texts(SHOWN, &["polled", "streamed"]);
+    daemon.publish("hello", "polled again");
+    browser.wait_for_texts(SHOWN, &["polled again", "polled", "streamed"]);
+    browser.wait_for(polls);
+}
+
+#[test]
+fn a_blocked_stream_gives_way_to_polls() {
+    let (daemon, browser) = (demo(), Browser::start());
+    // As behind a proxy that knows no streams: each is refused, while polls are answered.
+    browser.before_pages("EventSource = class { constructor() { setTimeout(() => this.onerror()); } addEventListener() {} close() {} }");
+    browser.open(&url(&daemon, "/touch"));
+    browser.wait_for(
+        "return performance.getEntriesByType('resource').some((e) => e.name.includes('wait=25'))",
+    );
+    daemon.publish("hello", "polled");
+    browser.wait_for_texts(SHOWN, &["polled"]);
+    browser.wait_for(OPEN);
+}
+
+#[test]
+fn names_and_odd_bytes_arrive_on_both_transports() {
+    let (daemon, browser) = (demo(), Browser::start());
+    for transport in ["sse", "longpoll"] {
+        browser.open(&url(&daemon, "/"));
+        subscribe(
+            &browser,
+            &format!("['a:b=c+d@e~f', 'other'], HANDLERS, {{ transport: '{transport}' }}"),
+        );
+        browser.wait_for("return heard.states.length === 2");
+        let script = "return Comet.publish('a:b=c+d@e~f', 'hé\\n', { name: 'order paid' })";
+        let id = browser.run(script);
+        browser.run("return Comet.publish('other', new Uint8Array([255, 0]).buffer)");
+        let messages = browser.wait_for("return heard.messages.length === 2 && heard.messages");
+        assert_eq!(messages[0]["channel"], "a:b=c+d@e~f", "{messages}");
+        assert_eq!(
+            (&messages[0]["name"], &messages[0]["data"]),
+            (&"order paid".into(), &"hé\n".into())
+        );
+        assert_eq!(messages[0]["id"], id);
+        assert_eq!(
+            (&messages[1]["data"], &messages[1]["encoding"]),
+            (&"/wA=".into(), &"base64".into())
+        );
+        let cursor = browser.wait_for("return subscription.cursor").as_u64();
+        assert!(cursor >= messages[1]["id"].as_u64(), "{cursor:?}");
+    }
+}
+
+#[test]
+fn a_gap_is_told_and_what_is_left_follows() {
+    let (daemon, browser) = (demo(), Browser::start());
+    for transport in ["sse", "longpoll"] {
+        daemon.publish(transport, "kept");
+        browser.open(&url(&daemon, "/"));
+        // No daemon has all since then.
+        let subscription = |since| {
+            format!("'{transport}', HANDLERS, {{ since: {since}, transport: '{transport}' }}")
+        };
+        subscribe(&browser, &subscription("1"));
+        browser.wait_for("return heard.messages.length === 1 && heard.gaps === 1");
+        // Nor does it know ids that are still to come: this cursor is another daemon's.
+        subscribe(&browser, &subscription("8e15"));
+        browser.wait_for("return heard.gaps === 1 && heard.states.length === 2");
+        daemon.publish(transport, "new");
+        let messages = browser.wait_for("return heard.messages.length === 1 && heard.messages");
+        assert_eq!(messages[0]["data"], "new");
+        assert_eq!(browser.run("return heard.gaps"), 1);
+    }
+}
+
+#[test]
+fn a_gap_within_a_stream_is_told_and_nothing_shown_twice() {
+    let (daemon, browser) = (demo(), Browser::start());
+    daemon.publish("news", "kept");
+    // The stream begins far before the cursor that the page knows.
+    browser.before_pages(
+        "const Real = EventSource;
+         EventSource = function (url) { return new Real(url.replace(/since=[0-9]+/, 'since=1')); };",
+    );
+    browser.open(&url(&daemon, "/"));
+    subscribe(&browser, "'news', HANDLERS, { since: 0 }");
+    browser.wait_for("return heard.gaps === 1");
+    daemon.publish("news", "new");
+    let texts = "return heard.messages.length > 1 && heard.messages.map((m) => m.data)";
+    assert_eq!(browser.wait_for(texts), serde_json::json!(["kept", "new"]));
+}
+
+#[test]
+fn a_refused_subscription_says_why_and_ends() {
+    let (daemon, browser) = (demo(), Browser::start());
+    browser.open(&url(&daemon, "/"));
+    subscribe(&browser, "'a/b', HANDLERS");
+    let states = browser.wait_for("return heard.states.length === 2 && heard.states");
+    assert_eq!(states[0], Value::from(vec!["connecting"]));
+    assert_eq!(states[1][0], "closed");
+    assert!(
+        states[1][1].as_str().unwrap().contains("channel name"),
+        "{states}"
+    );
+
+    let refused = "return Comet.publish('a/b', 'x').catch((e) => [e.message, e.code, e.status])";
+    let refused = browser.run(refused);
+    assert!(
+        refused[0].as_str().unwrap().contains("channel name"),
+        "{refused}"
+    );
+    assert_eq!((&refused[1], &refused[2]), (&"channel".into(), &400.into()));
+}
+
+#[test]
+fn a_closed_subscription_is_silent() {
+    let (daemon, browser) = (demo(), Browser::start());
+    browser.open(&url(&daemon, "/"));
+    for transport in ["sse", "longpoll"] {
+        subscribe(
+            &browser,
+            &format!("'news', HANDLERS, {{ transport: '{transport}' }}"),
+        );
+        browser.run("window.former = heard; window.toClose = subscription;");
+        browser.wait_for("return heard.states.length === 2");
+        browser.run("toClose.close(); toClose.close();");
+        // A second subscriber shows that the message came as far as this page.
+        subscribe(
+            &browser,
+            &format!("'news', HANDLERS, {{ transport: '{transport}' }}"),
+        );
+        browser.wait_for("return heard.states.length === 2");
+        daemon.publish("news", "late");
+        browser.wait_for("return heard.messages.length === 1");
+        let expected = serde_json::json!([["connecting"], ["open"], ["closed"]]);
+        assert_eq!(browser.run("return former.states"), expected);
+        assert_eq!(browser.run("return former.messages.length"), 0);
+    }
+}
+
+/// The requests of NovComet's client (the old PHP long-poll), in a page of ours: one poll after the other, with
+/// the values that came last, and the end for good after anything that it does not understand.
+const NOVCOMET: &str = "
+    window.changes = [];
+    window.ended = false;
+    const values = { news: arguments_, idle: arguments_ };
+    const poll = () => {
+      const ids = Object.keys(values).map((id) => `&subscribed[${id}]=${values[id]}`).join('');
+      fetch(`/comet.php?${ids}&${Math.round(Date.now() / 1000)}`).then((answer) => answer.json()).then((answer) => {
+        if (answer.s === 1) {
+          Object.assign(values, answer.k);
+          changes.push(answer.k);
+        } else if (answer.s !== 0) {
+          throw answer;
+        }
+        setTimeout(poll, 100);
+      }).catch(() => { ended = true; });
+    };
+    poll();";
+
+#[test]
+fn the_loop_of_novcomet_hears_of_touches() {
+    let (daemon, browser) = (demo(), Browser::start());
+    browser.open(&url(&daemon, "/demo.json")); // a document of the daemon's origin without scripts of its own
+    let now = browser
+        .run("return Math.round(Date.now() / 1000) - 2")
+        .to_string(); // it rounds up, and would miss some
+    browser.run(&NOVCOMET.replace("arguments_", &now));
+
+    let file = daemon.dir().join("news.comet");
+    shell(&format!("touch {}", file.display()));
+    browser.wait_for("return changes.length === 1");
+    // Two within a second are two changes.
+    assert_eq!(
+        browser.run("return fetch('/comet.php?&publish=news').then((answer) => answer.json())"),
+        true
+    );
+    let changes = browser.wait_for("return changes.length === 2 && changes");
+    let (first, second) = (changes[0]["news"].as_f64(), changes[1]["news"].as_f64());
+    assert!(first < second && first > now.parse().ok(), "{changes}");
+    assert!(
+        changes
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|k| k.as_object().unwrap().len() == 1),
+        "only what changed"
+    );
+    assert_eq!(browser.run("return ended"), false);
+}
+
+/// Subscribes by comet.js with these arguments and keeps all that its handlers are called with.
+fn subscribe(browser: &Browser, arguments: &str) {
+    browser.run(&format!(
+        "const heard = window.heard = {{ messages: [], gaps: 0, states: [] }};
+         const handlers = {{
+           message(m) {{ heard.messages.push(m); }},
+           gap() {{ heard.gaps += 1; }},
+           state(...said) {{ heard.states.push(said.filter((s) => s !== undefined)); }},
+         }};
+         window.subscription = Comet.subscribe({});",
+        arguments.replace("HANDLERS", "handlers")
+    ));
+}
