@@ -1,1 +1,18 @@
-fn main() {}
+//! The `comet` command.
+
+mod cli;
+
+use std::{io::Write, process::ExitCode};
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if error.is::<cli::ClosedPipe>() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where nobody listens to errors either, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "comet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

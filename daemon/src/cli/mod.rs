@@ -1,0 +1,114 @@
+//! The command line: what can be said, and help that teaches it. Each command has a file of its own.
+//!
+//! Exit codes: 0 done, 1 failed, 2 not understood.
+
+mod check;
+mod publish;
+mod serve;
+mod status;
+mod subscribe;
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
+
+#[derive(Parser)]
+#[command(
+    name = "comet",
+    version,
+    arg_required_else_help = true,
+    about = "Pushes events from PHP, cron and the shell to browsers",
+    long_about = "Pushes events from PHP, cron and the shell to browsers: `touch /dev/shm/news.comet`, and every \
+        browser that listens to `news` knows within a millisecond.",
+    after_help = "Exit codes: 0 done, 1 failed, 2 not understood. `comet help COMMAND` shows examples."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Publish(publish::Arguments),
+    Subscribe(subscribe::Arguments),
+    Status(status::Arguments),
+    Check(check::Arguments),
+}
+
+/// Where the daemon is.
+#[derive(clap::Args)]
+struct SocketArgument {
+    /// Unix socket of the daemon
+    ///
+    /// Without it: /run/comet/comet.sock where that directory can be used, else $XDG_RUNTIME_DIR/comet.sock.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "COMET_SOCKET",
+        hide_env_values = true
+    )]
+    socket: Option<PathBuf>,
+}
+
+/// The reader of our standard output has gone: a reason to end, not an error.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub(crate) struct ClosedPipe;
+
+/// Does what the command line says.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Publish(arguments) => publish::run(arguments),
+        Command::Subscribe(arguments) => subscribe::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+    }
+}
+
+/// An environment variable that is empty is as good as none.
+fn command() -> clap::Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|argument| {
+            if argument.get_env().is_some_and(is_empty) {
+                argument.env(Resettable::<clap::builder::OsStr>::Reset)
+            } else {
+                argument
+            }
+        })
+    })
+}
+
+/// Writes to standard output at once.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClosedPipe.into()),
+        written => {
+            written.map_err(|error| anyhow::anyhow!("cannot write to standard output: {error}"))
+        }
+    }
+}
+
+/// Reads a file, or the defaults.
+fn read_config(path: Option<&Path>) -> anyhow::Result<comet_daemon::config::Config> {
+    use comet_daemon::config::Config;
+    Ok(path.map_or_else(|| Ok(Config::default()), Config::read)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,82 @@
+//! `comet publish`: one message over the Unix socket.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    os::unix::ffi::OsStringExt,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use comet_client::{Acknowledge, Client, Options};
+use comet_proto::{ChannelName, EventName, line::Publish};
+
+/// A person or a cron job waits for so long; a busy machine may need some of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is read from standard input at most: no daemon takes more in one message.
+const MAX_INPUT: u64 = 64 << 20;
+
+/// Publish one message and print its id
+///
+/// Returns when the daemon has numbered and kept the message.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  comet publish news 'It works'
+  date | comet publish clock -              the message is what `date` prints, with its line end
+  comet publish orders '{\"id\":7}' --name paid
+  comet publish news                        an empty message: a mere signal, like a touch
+  comet publish news -- -5                  data that begins with a dash")]
+pub(super) struct Arguments {
+    /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
+    #[arg(value_name = "CHANNEL", value_parser = ChannelName::parse)]
+    channel: ChannelName,
+    /// Content, any bytes; `-` reads standard input to its end; nothing is an empty message
+    #[arg(value_name = "DATA")]
+    data: Option<OsString>,
+    /// Label of the message, which subscribers may listen to
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = EventName::parse)]
+    name: EventName,
+    #[command(flatten)]
+    socket: super::SocketArgument,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let data = match arguments.data {
+        None => Vec::new(),
+        Some(data) if data == "-" => read_input()?,
+        Some(data) => data.into_vec(),
+    };
+    let publish = Publish {
+        channel: arguments.channel,
+        name: arguments.name,
+        data: data.into(),
+        key: None,
+    };
+    let published = client(arguments.socket).publish(publish, Acknowledge::Each);
+    let id = published.context("cannot publish")?.unwrap_or_default();
+    super::print(format!("{id}\n").as_bytes())
+}
+
+/// A client that waits as long as a person would.
+pub(super) fn client(socket: super::SocketArgument) -> Client {
+    Client::new(Options {
+        socket: socket.socket,
+        timeout: PATIENCE,
+        ..Options::default()
+    })
+}
+
+fn read_input() -> anyhow::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    let input = io::stdin().lock();
+    input
+        .take(MAX_INPUT + 1)
+        .read_to_end(&mut data)
+        .context("cannot read standard input")?;
+    if data.len() as u64 > MAX_INPUT {
+        bail!("standard input is over the limit of {MAX_INPUT} bytes");
+    }
+    Ok(data)
+}

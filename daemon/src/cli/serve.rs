@@ -1,0 +1,100 @@
+//! `comet serve`: settings from flags, environment and file, then the daemon.
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::builder::BoolishValueParser;
+use comet_daemon::config::{self, Config};
+use tracing_subscriber::EnvFilter;
+
+/// Run the daemon
+///
+/// Watches a directory of *.comet files and a Unix socket, and pushes what is published there to the browsers that
+/// listen. Prints one line on standard output when it is ready, logs to standard error, and stops cleanly on SIGTERM
+/// and SIGINT.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  comet serve --demo                        try it: open the printed address
+  touch /dev/shm/news.comet                 publish to `news` from another shell
+  comet serve --config /etc/comet.toml      as a service
+  comet serve --dir ~/events --listen 127.0.0.1:0 --socket ~/comet.sock
+
+A flag beats its environment variable beats the configuration file. `comet check` checks such a file.
+COMET_LOG sets what is logged: error, warn, info (the default), debug, or trace.")]
+pub(super) struct Arguments {
+    /// Directory whose *.comet files are watched [default: /dev/shm]
+    #[arg(long, value_name = "DIR", env = "COMET_DIR", hide_env_values = true)]
+    dir: Option<PathBuf>,
+    /// Where HTTP is served, IP:PORT; port 0 takes a free one [default: 127.0.0.1:2061]
+    #[arg(long, value_name = "ADDR", env = "COMET_LISTEN", hide_env_values = true, value_parser = config::parse_addr)]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    socket: super::SocketArgument,
+    /// Configuration file (TOML)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COMET_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// Demo pages, publishing from the browser, and files of any owner
+    ///
+    /// For a first look. Not for a machine that others use.
+    #[arg(
+        long,
+        env = "COMET_DEMO",
+        hide_env_values = true,
+        value_name = "BOOL",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    demo: Option<bool>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    start_log()?;
+    comet_daemon::run::serve(arguments.settings()?)
+}
+
+impl Arguments {
+    fn settings(self) -> anyhow::Result<Config> {
+        let mut config = super::read_config(self.config.as_deref())?;
+        if let Some(dir) = self.dir {
+            config.dir = dir;
+        }
+        if let Some(listen) = self.listen {
+            config.listen = listen;
+        }
+        if let Some(path) = self.socket.socket {
+            config.socket.path = Some(path);
+        }
+        if let Some(demo) = self.demo {
+            config.demo = demo;
+        }
+        Ok(config)
+    }
+}
+
+fn start_log() -> anyhow::Result<()> {
+    let filter = env::var("COMET_LOG")
+        .ok()
+        .filter(|filter| !filter.is_empty());
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or("info"))
+        .context("COMET_LOG is none of error, warn, info, debug, trace")?;
+    let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colours)
+        .init();
+    Ok(())
+}

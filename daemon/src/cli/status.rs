@@ -1,0 +1,83 @@
+//! `comet status`: the daemon's figures, for people and for programs.
+
+use std::fmt::Write;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value};
+
+/// Show what the daemon does
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  comet status
+  comet status --json | jq .hub.messages")]
+pub(super) struct Arguments {
+    /// Print the daemon's answer as it is: one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: super::SocketArgument,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let reply = super::publish::client(arguments.socket)
+        .request(r#"{"op":"status"}"#)
+        .context("cannot ask the daemon")?;
+    let mut fields: Map<String, Value> =
+        serde_json::from_str(&reply).context("the daemon's answer is not Comet's")?;
+    if fields.remove("ok") != Some(Value::Bool(true)) {
+        let message = fields.get("message").and_then(Value::as_str);
+        bail!("the daemon refused: {}", message.unwrap_or(&reply));
+    }
+    if arguments.json {
+        super::print(format!("{reply}\n").as_bytes())
+    } else {
+        super::print(readable(&fields).as_bytes())
+    }
+}
+
+/// A line for each figure, those of a part under its name. Shows what it is given: a new figure needs nothing here.
+fn readable(fields: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    let (parts, figures): (Vec<_>, Vec<_>) =
+        fields.iter().partition(|(_, value)| value.is_object());
+    for (name, value) in figures {
+        figure("", name, value, &mut text);
+    }
+    for (name, part) in parts {
+        text += &format!("{name}\n");
+        for (name, value) in part.as_object().into_iter().flatten() {
+            figure("  ", name, value, &mut text);
+        }
+    }
+    text
+}
+
+fn figure(indent: &str, name: &str, value: &Value, text: &mut String) {
+    let label = format!("{indent}{}", name.replace('_', " "));
+    let value = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    writeln!(text, "{label:<24}{value}").expect("a String takes it");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn shows_every_figure() {
+        let fields = serde_json::json!({
+            "version": "1.2.3",
+            "hub": {"last_id": 7, "messages": 2},
+            "uptime_seconds": 5,
+        });
+        assert_eq!(
+            super::readable(fields.as_object().unwrap()),
+            "uptime seconds          5\n\
+             version                 1.2.3\n\
+             hub\n  \
+               last id               7\n  \
+               messages              2\n"
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! `comet subscribe`: prints messages as they come, for as long as somebody reads them.
+//!
+//! Here: what is printed, and coming back. How messages arrive is in `socket` and `http`.
+
+mod http;
+mod socket;
+
+use std::{convert::Infallible, io::Write, time::Duration};
+
+use anyhow::Context;
+use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS};
+use tokio::time::sleep;
+
+/// Pauses before connecting again: doubled each time it fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Print messages as they come
+///
+/// One JSON object a line: {"channel":"news","id":1763690000123456,"name":"","data":"…"}; data that is no text is
+/// base64, with "encoding":"base64". When the connection is lost it comes back with its cursor, so nothing is missed
+/// that the daemon still keeps; what it no longer keeps is told as a gap on standard error.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  comet subscribe news
+  comet subscribe news chat --since 0                   all that is kept, then what comes
+  comet subscribe news --since 2026-01-31T12:00:00Z
+  comet subscribe news | while read -r message; do …; done
+  comet subscribe news --url http://127.0.0.1:2061      over HTTP, as a browser would")]
+pub(super) struct Arguments {
+    /// Channels
+    #[arg(value_name = "CHANNEL", required = true, num_args = 1..=MAX_CHANNELS, value_parser = ChannelName::parse)]
+    channels: Vec<ChannelName>,
+    /// Begin after this message id, 0 (all that is kept), or RFC 3339 time; without it: from now on
+    #[arg(long, value_name = "CURSOR", value_parser = Cursor::parse)]
+    since: Option<Cursor>,
+    /// Subscribe over HTTP, by long-polling, instead of the Unix socket
+    #[arg(long, value_name = "URL", conflicts_with = "socket", value_parser = http::parse_url)]
+    url: Option<http::Url>,
+    #[command(flatten)]
+    socket: super::SocketArgument,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut printer = Printer {
+        channels: ChannelNames::parse(arguments.channels.iter().map(ChannelName::as_str))?,
+        cursor: arguments.since,
+        connected: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("cannot start")?;
+    match arguments.url {
+        Some(url) => runtime.block_on(follow(&mut printer, async |printer| {
+            http::run(&url, printer).await
+        })),
+        None => {
+            let path = comet_client::socket_path(arguments.socket.socket.as_deref())?;
+            runtime.block_on(follow(&mut printer, async |printer| {
+                socket::run(&path, printer).await
+            }))
+        }
+    }
+    .map(|never| match never {})
+}
+
+/// Why there are no more messages from a connection.
+enum End {
+    /// It was lost: another may go on where it ended.
+    Lost(anyhow::Error),
+    /// There is no point in another.
+    Final(anyhow::Error),
+}
+
+impl End {
+    fn lost(error: impl Into<anyhow::Error>) -> Self {
+        Self::Lost(error.into())
+    }
+}
+
+/// Connects again and again. That the first connection fails is final: it is more likely a mistake than a restart.
+async fn follow(
+    printer: &mut Printer,
+    mut connection: impl AsyncFnMut(&mut Printer) -> Result<Infallible, End>,
+) -> anyhow::Result<Infallible> {
+    let mut ever_connected = false;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        printer.connected = false;
+        let error = match connection(printer).await {
+            Ok(never) => match never {},
+            Err(End::Final(error)) => return Err(error),
+            Err(End::Lost(error)) => error,
+        };
+        if printer.connected {
+            pause = FIRST_PAUSE;
+            ever_connected = true;
+            warn(&format!("{error:#}; connecting again"));
+        } else if !ever_connected {
+            return Err(error);
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// Writes to standard error, which may be closed.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "comet: {text}");
+}
+
+/// What is subscribed to, and how far it is printed.
+struct Printer {
+    channels: ChannelNames,
+    cursor: Option<Cursor>,
+    /// The connection in use was accepted.
+    connected: bool,
+}
+
+impl Printer {
+    fn message(&mut self, json: &[u8], id: u64) -> Result<(), End> {
+        let mut line = json.to_vec();
+        line.push(b'\n');
+        super::print(&line).map_err(End::Final)?;
+        self.cursor = Some(Cursor(id));
+        Ok(())
+    }
+
+    fn gap(&self, cursor: &str) {
+        warn(&format!(
+            "gap: messages up to {cursor} may be missing, they are no longer kept"
+        ));
+    }
+}

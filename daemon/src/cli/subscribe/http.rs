@@ -1,0 +1,194 @@
+//! Messages over HTTP, by long-polling on one connection that is kept.
+
+use std::{convert::Infallible, time::Duration};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use comet_proto::Cursor;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, StatusCode, Uri, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{End, Printer};
+
+/// How long the daemon holds a poll, in seconds.
+const WAIT: u64 = 25;
+
+/// When an answer takes so much longer, the way to the daemon is broken.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// `http://HOST[:PORT][/PREFIX]`
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Url {
+    host: String,
+    port: u16,
+    /// What the Host header says.
+    authority: String,
+    /// Without a slash at its end.
+    prefix: String,
+}
+
+/// Reads a URL of the daemon.
+pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
+    let rule = "a URL is http://HOST[:PORT][/PREFIX], such as http://127.0.0.1:2061";
+    let uri: Uri = text.parse().map_err(|_| rule.to_owned())?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(format!("https is not spoken here: {rule}")),
+        _ => return Err(rule.into()),
+    }
+    let authority = uri.authority().ok_or(rule)?;
+    if authority.as_str().contains('@') || uri.query().is_some() || authority.host().is_empty() {
+        return Err(rule.into());
+    }
+    Ok(Url {
+        host: authority.host().trim_matches(['[', ']']).into(),
+        port: authority.port_u16().unwrap_or(80),
+        authority: authority.as_str().into(),
+        prefix: uri.path().trim_end_matches('/').into(),
+    })
+}
+
+/// The answer to a poll.
+#[derive(Deserialize)]
+struct Answer {
+    cursor: String,
+    gap: bool,
+    messages: Vec<Message>,
+}
+
+/// A message, field by field in the order of the contract.
+#[derive(Deserialize, Serialize)]
+struct Message {
+    channel: String,
+    id: u64,
+    name: String,
+    data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoding: Option<String>,
+}
+
+/// The answer to a request that failed.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
+/// One connection, until it ends.
+pub(super) async fn run(url: &Url, printer: &mut Printer) -> Result<Infallible, End> {
+    let mut sender = connect(url).await.map_err(End::Lost)?;
+    loop {
+        let answer = poll(&mut sender, url, printer).await?;
+        printer.connected = true;
+        if answer.gap {
+            printer.gap(&answer.cursor);
+        }
+        for message in answer.messages {
+            let json = serde_json::to_vec(&message).map_err(End::lost)?;
+            printer.message(&json, message.id)?;
+        }
+        printer.cursor = Some(Cursor::parse(&answer.cursor).map_err(End::lost)?);
+    }
+}
+
+async fn connect(url: &Url) -> anyhow::Result<Sender> {
+    let failed = || format!("cannot connect to {} (does the daemon run?)", url.authority);
+    let connecting = TcpStream::connect((url.host.as_str(), url.port));
+    let stream = timeout(GRACE, connecting)
+        .await
+        .with_context(failed)?
+        .with_context(failed)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .with_context(failed)?;
+    tokio::spawn(connection); // how it ends, the sender says
+    Ok(sender)
+}
+
+async fn poll(sender: &mut Sender, url: &Url, printer: &Printer) -> Result<Answer, End> {
+    let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
+    let question = match printer.cursor {
+        Some(cursor) => format!("since={cursor}&wait={WAIT}"),
+        None => "wait=0".into(), // only where "now" is: a poll that is lost while it waits would lose it
+    };
+    let request = Request::get(format!("{}/ch/{}?{question}", url.prefix, names.join(",")))
+        .header("Host", &url.authority)
+        .header("Accept", "application/json")
+        .body(Empty::new())
+        .map_err(|error| End::Final(error.into()))?;
+    let exchange = async {
+        sender.ready().await?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        Ok::<_, hyper::Error>((status, body(answer.into_body()).await?))
+    };
+    let late = Duration::from_secs(WAIT) + GRACE;
+    let exchanged = timeout(late, exchange)
+        .await
+        .context("the daemon does not answer");
+    let exchanged = exchanged.map_err(End::Lost)?.context("connection lost");
+    let (status, body) = exchanged.map_err(End::Lost)?;
+    if status != StatusCode::OK {
+        return Err(refused(status, &body));
+    }
+    let answer = serde_json::from_slice(&body);
+    answer
+        .context("the answer is not Comet's")
+        .map_err(End::Final)
+}
+
+async fn body(incoming: Incoming) -> hyper::Result<Bytes> {
+    Ok(incoming.collect().await?.to_bytes())
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> End {
+    let reason = match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => refusal.message,
+        Err(_) => "no reason given".into(),
+    };
+    let error = anyhow!("the server answers {status}: {reason}");
+    let passes = status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        );
+    if passes {
+        End::Lost(error)
+    } else {
+        End::Final(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_urls() {
+        let url = parse_url("http://[::1]:2061/comet/").unwrap();
+        assert_eq!((url.host.as_str(), url.port), ("::1", 2061));
+        assert_eq!(
+            (url.authority.as_str(), url.prefix.as_str()),
+            ("[::1]:2061", "/comet")
+        );
+        assert_eq!(parse_url("http://example.org").unwrap().port, 80);
+        for wrong in [
+            "",
+            "example.org",
+            "https://example.org",
+            "ftp://x",
+            "http://",
+            "http://a@b",
+            "http://a/?x",
+        ] {
+            assert!(
+                parse_url(wrong).unwrap_err().contains("http://HOST"),
+                "{wrong:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Messages from the Unix socket.
+
+use std::{convert::Infallible, path::Path};
+
+use anyhow::{Context, anyhow};
+use comet_proto::Cursor;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+use super::{End, Printer};
+
+/// A line after the subscription: a message or a gap.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    id: u64,
+    #[serde(default)]
+    gap: bool,
+    #[serde(default)]
+    cursor: String,
+}
+
+/// One connection, until it ends.
+pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible, End> {
+    let connecting = UnixStream::connect(path).await;
+    let connecting = connecting.with_context(|| {
+        format!(
+            "cannot connect to {} (does the daemon run?)",
+            path.display()
+        )
+    });
+    let mut stream = BufReader::new(connecting.map_err(End::Lost)?);
+    if printer.cursor.is_none() {
+        // From now on: what is published while a connection is lost belongs to it.
+        let status = ask(&mut stream, &json!({"op": "status"})).await?;
+        printer.cursor = status["hub"]["last_id"].as_u64().map(Cursor);
+    }
+    let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
+    let since = printer.cursor.map(|cursor| cursor.0);
+    ask(
+        &mut stream,
+        &json!({"op": "subscribe", "channels": names, "since": since}),
+    )
+    .await?;
+    printer.connected = true;
+    loop {
+        let line = read_line(&mut stream).await?;
+        let fields: Line = serde_json::from_slice(&line).map_err(End::lost)?;
+        if fields.gap {
+            printer.gap(&fields.cursor);
+            printer.cursor = Cursor::parse(&fields.cursor).ok().or(printer.cursor);
+        } else {
+            printer.message(&line, fields.id)?;
+        }
+    }
+}
+
+/// Sends a request and returns the daemon's reply to it.
+async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Value, End> {
+    // A daemon that refuses the connection closes it: what it said is still to be read.
+    let _ = stream.write_all(format!("{request}\n").as_bytes()).await;
+    let line = read_line(stream).await?;
+    let reply: Value = serde_json::from_slice(&line).map_err(End::lost)?;
+    if reply["ok"] == Value::Bool(true) {
+        return Ok(reply);
+    }
+    let error = anyhow!(
+        "the daemon refused: {}",
+        reply["message"].as_str().unwrap_or("no reason")
+    );
+    // Too many connections is the one reason that goes away by itself.
+    Err(if reply["error"] == "connections" {
+        End::Lost(error)
+    } else {
+        End::Final(error)
+    })
+}
+
+/// The next line, without its line end.
+async fn read_line(stream: &mut BufReader<UnixStream>) -> Result<Vec<u8>, End> {
+    let mut line = Vec::new();
+    let read = stream.read_until(b'\n', &mut line).await;
+    read.context("connection lost").map_err(End::Lost)?;
+    match line.pop() {
+        Some(b'\n') => Ok(line),
+        _ => Err(End::Lost(anyhow!("the daemon closed the connection"))),
+    }
+}
