@@ -26,8 +26,9 @@ pub(super) struct State {
     channels: Slab<Channel>,
     /// Costs of all messages kept.
     bytes: usize,
-    /// One entry for each channel with messages: not later than when its oldest message expires.
-    expiry: BinaryHeap<Reverse<(u64, usize)>>,
+    /// One entry for each channel with messages: when its oldest message expires, that message's id, and the
+    /// slot. Since then the message may have gone.
+    expiry: BinaryHeap<Reverse<(u64, u64, usize)>>,
     /// For each worker the channels that it has to look at; bounded by those that it listens to.
     dirty: Vec<Vec<ChannelName>>,
     keys: Keys,
@@ -158,8 +159,8 @@ impl State {
     pub(super) fn expire(&mut self, now: u64) {
         let now = now.max(self.last);
         self.keys.expire(now);
-        while self.expiry.peek().is_some_and(|Reverse((due, _))| *due <= now) {
-            let Some(Reverse((_, slot))) = self.expiry.pop() else {
+        while self.expiry.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
+            let Some(Reverse((_, _, slot))) = self.expiry.pop() else {
                 break;
             };
             self.channels[slot].expires = false;
@@ -215,18 +216,17 @@ impl State {
         if let (false, Some(oldest)) = (channel.expires, channel.history.oldest()) {
             channel.expires = true;
             let due = oldest.saturating_add(micros(channel.limits.age));
-            self.expiry.push(Reverse((due, slot)));
+            self.expiry.push(Reverse((due, oldest, slot)));
         }
     }
 
     /// Drops the message that would expire first, of all channels. False: there is none.
     fn evict(&mut self) -> bool {
-        let Some(Reverse((due, slot))) = self.expiry.pop() else {
+        let Some(Reverse((_, expected, slot))) = self.expiry.pop() else {
             return false;
         };
         let channel = &mut self.channels[slot];
         channel.expires = false;
-        let expected = due.saturating_sub(micros(channel.limits.age));
         // Entries are lazy: where the oldest has gone since, only the entry is renewed.
         if channel.history.oldest().is_some_and(|oldest| oldest <= expected) {
             let before = channel.history.bytes();
