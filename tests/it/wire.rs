@@ -1,0 +1,183 @@
+//! What the HTTP tests ask for and read, beside what the harness has.
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    net::Shutdown,
+};
+
+use serde_json::Value;
+
+use crate::daemon::{Answer, Daemon, Http, wait_for};
+
+/// A `GET` request; `headers` are lines with their ends.
+pub(crate) fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: comet.test\r\n{headers}\r\n")
+}
+
+/// A publish; `headers` are lines with their ends.
+pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: comet.test\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// One request on a connection of its own.
+pub(crate) fn ask(daemon: &Daemon, request: impl AsRef<[u8]>) -> Answer {
+    let mut client = Http::connect(daemon.addr());
+    client.send(request);
+    client.answer()
+}
+
+/// A client whose request the daemon holds by now.
+pub(crate) fn parked(daemon: &Daemon, request: impl AsRef<[u8]>) -> Http {
+    let before = metric(daemon, "comet_subscribers");
+    let mut client = Http::connect(daemon.addr());
+    client.send(request);
+    wait_for_subscribers(daemon, before + 1);
+    client
+}
+
+pub(crate) fn metric(daemon: &Daemon, name: &str) -> u64 {
+    let answer = daemon.get("/metrics");
+    let line = answer
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {}", answer.body))
+        .parse()
+        .unwrap()
+}
+
+pub(crate) fn wait_for_subscribers(daemon: &Daemon, count: u64) {
+    wait_for("subscribers", || {
+        (metric(daemon, "comet_subscribers") == count).then_some(())
+    });
+}
+
+/// Files and sockets that the daemon has open.
+pub(crate) fn descriptors(daemon: &Daemon) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+        .unwrap()
+        .count()
+}
+
+/// The data of a poll's messages.
+pub(crate) fn data(answer: &Answer) -> Vec<String> {
+    data_of(&answer.json())
+}
+
+pub(crate) fn data_of(poll: &Value) -> Vec<String> {
+    let messages = poll["messages"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no poll: {poll}"));
+    messages
+        .iter()
+        .map(|message| message["data"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The cursor of a poll.
+pub(crate) fn cursor(answer: &Answer) -> u64 {
+    answer.json()["cursor"].as_str().unwrap().parse().unwrap()
+}
+
+/// The status, and code and message of the error.
+pub(crate) fn refusal(answer: &Answer) -> (u16, String, String) {
+    let json = answer.json();
+    let text = |name: &str| {
+        json[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name}: {json}"))
+            .to_owned()
+    };
+    (answer.status, text("error"), text("message"))
+}
+
+/// Sends as much as the server takes. A server that refuses need not take all.
+pub(crate) fn send_some(client: &mut Http, bytes: &[u8]) {
+    if let Err(e) = client.stream.write_all(bytes) {
+        assert!(
+            matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+            "{e}"
+        );
+    }
+}
+
+/// Says that nothing more will be sent.
+pub(crate) fn half_close(client: &Http) {
+    client.stream.shutdown(Shutdown::Write).unwrap();
+}
+
+/// One event of an SSE stream, or one of its comments: the lines up to the empty one, without the chunks' frames.
+pub(crate) struct Events {
+    client: Http,
+    text: String,
+}
+
+impl Events {
+    /// Opens `path`, with further header lines, and reads up to the first comment.
+    pub(crate) fn open(daemon: &Daemon, path: &str, headers: &str) -> Self {
+        let mut client = Http::connect(daemon.addr());
+        client.send(get(
+            path,
+            &format!("Accept: text/event-stream\r\n{headers}"),
+        ));
+        Self::read_head(client)
+    }
+
+    /// The client has sent its request.
+    pub(crate) fn read_head(mut client: Http) -> Self {
+        let head = client.until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(
+            head.contains("\r\ncontent-type: text/event-stream"),
+            "{head}"
+        );
+        let mut events = Self {
+            client,
+            text: String::new(),
+        };
+        assert_eq!(events.next().as_deref(), Some(": comet"));
+        events
+    }
+
+    /// The next event; nothing after the stream's last chunk.
+    pub(crate) fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let event = event.to_owned();
+                self.text = rest.to_owned();
+                return Some(event);
+            }
+            self.text += &self.client.chunk()?;
+        }
+    }
+
+    /// The next event with `data:`, as id, event type and JSON; signs of life are passed over.
+    pub(crate) fn message(&mut self) -> (u64, String, Value) {
+        loop {
+            let event = self.next().expect("the stream goes on");
+            let field = |name: &str| {
+                event
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            if let Some(data) = field("data") {
+                let id = field("id").unwrap().parse().unwrap();
+                return (
+                    id,
+                    field("event").unwrap_or_default().into(),
+                    serde_json::from_str(data).unwrap(),
+                );
+            }
+        }
+    }
+
+    /// The server closed.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.client.is_closed()
+    }
+}
