@@ -25,7 +25,8 @@ use state::State;
 /// Most workers that a hub can serve: one bit each in a channel's set of interested workers.
 pub const MAX_WORKERS: usize = 64;
 
-/// What one read of the history returns at most, in bytes of data; the cursor says where to go on.
+/// What one read of the history returns at most, in bytes, with what a message costs beside its data; the cursor
+/// says where to go on.
 pub const READ_BYTES: usize = 256 * 1024;
 
 /// How much history is kept.
@@ -62,7 +63,7 @@ pub struct NewMessage<'a> {
 /// What channels still have after a cursor.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    /// Oldest first; at most about [`READ_BYTES`] of data.
+    /// Oldest first; at most [`READ_BYTES`], unless the first message alone is larger.
     pub messages: Vec<Arc<Message>>,
     /// Messages between the cursor and the oldest one here may be gone: the client must reload its state.
     pub gap: bool,

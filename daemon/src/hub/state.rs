@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::{
     Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
-    history::{History, Limits},
+    history::{History, Limits, cost},
     keys::Keys,
     micros,
 };
@@ -140,7 +140,7 @@ impl State {
                     self.trim(slot, now);
                     let history = &self.channels[slot].history;
                     let (messages, after) = history.since(cursor.0);
-                    backlog.messages.extend(messages.cloned());
+                    extend(&mut backlog.messages, messages);
                     backlog.after = backlog.after.max(after);
                     history.trimmed()
                 }
@@ -259,16 +259,26 @@ impl HistoryConfig {
     }
 }
 
+/// Appends messages of one channel, up to the one that passes [`READ_BYTES`]: what comes after it would be cut.
+fn extend<'a>(to: &mut Vec<Arc<Message>>, messages: impl Iterator<Item = &'a Arc<Message>>) {
+    let mut bytes = 0;
+    let fits = messages.take_while(|message| {
+        let fits = bytes <= READ_BYTES;
+        bytes += cost(message);
+        fits
+    });
+    to.extend(fits.cloned());
+}
+
 /// Cuts what is over [`READ_BYTES`], and sets the cursor so that the next read goes on there.
 fn shorten(backlog: &mut Backlog) {
     let mut bytes = 0;
     let fitting = backlog.messages.iter().position(|message| {
-        bytes += message.data.len();
+        bytes += cost(message);
         bytes > READ_BYTES
     });
     if let Some(fitting) = fitting {
         backlog.messages.truncate(fitting.max(1));
-        backlog.more = true;
         if let Some(last) = backlog.messages.last() {
             backlog.cursor = Cursor(last.id);
         }
