@@ -1,5 +1,7 @@
-//! What the hub promises, against simple models: `join` over every order of steps, `ids` over every clock.
+//! What the hub promises, against simple models: `join` over every order of steps, `gaps` and `ids` over random
+//! histories and clocks.
 
+mod gaps;
 mod ids;
 mod join;
 

@@ -1,0 +1,608 @@
+//! The gap rules, over random histories: a reader gets just what was published after its cursor, or is told of
+//! a gap. A false gap needs a reason; a silent one there never is.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NAMES: [&str; 5] = ["a", "b", "few.a", "few.b", "brief"];
+
+#[derive(Debug, Clone)]
+enum Op {
+    Publish {
+        channel: usize,
+        /// Bytes of data.
+        size: usize,
+    },
+    /// Microseconds that the clock moves, also back.
+    Clock(i64),
+    Expire,
+    /// A worker begins to listen, or stops: what nobody listens to is forgotten.
+    Listen(usize),
+    Unlisten(usize),
+    /// A reader (a bit for each channel) starts from a cursor.
+    Start {
+        reader: usize,
+        channels: usize,
+        from: From,
+    },
+    /// One read, which goes on where the last one ended.
+    Read(usize),
+}
+
+#[derive(Debug, Clone)]
+enum From {
+    Everything,
+    Now,
+    BeforeStart(u64),
+    /// After the last id by so much.
+    Future(u64),
+    /// The id of a message that was published, or next to one.
+    Near(prop::sample::Index, i64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let channel = 0..NAMES.len();
+    let size = prop_oneof![6 => 0..300_usize, 1 => 50_000..300_000_usize];
+    let reader = 0..3_usize;
+    let from = prop_oneof![
+        Just(From::Everything),
+        Just(From::Now),
+        (0..START).prop_map(From::BeforeStart),
+        (1..10 * SECOND).prop_map(From::Future),
+        (any::<prop::sample::Index>(), -1..=1_i64)
+            .prop_map(|(index, beside)| From::Near(index, beside)),
+    ];
+    let clock = prop_oneof![
+        4 => 0..700_000_i64,
+        2 => 0..30_000_000_i64,
+        1 => -60_000_000..0_i64,
+    ];
+    prop_oneof![
+        8 => (channel.clone(), size).prop_map(|(channel, size)| Op::Publish { channel, size }),
+        3 => clock.prop_map(Op::Clock),
+        2 => Just(Op::Expire),
+        1 => channel.clone().prop_map(Op::Listen),
+        1 => channel.prop_map(Op::Unlisten),
+        2 => (reader.clone(), 1..1_usize << NAMES.len(), from)
+            .prop_map(|(reader, channels, from)| Op::Start { reader, channels, from }),
+        5 => reader.prop_map(Op::Read),
+    ]
+}
+
+/// Small limits, each of which the operations above often meet; the last is for all channels.
+fn config() -> impl Strategy<Value = HistoryConfig> {
+    let limits = |messages: std::ops::Range<usize>, seconds: std::ops::Range<u64>| {
+        (messages, 200..600_000_usize, seconds).prop_map(|(messages, bytes, seconds)| Limits {
+            messages,
+            bytes,
+            age: Duration::from_secs(seconds),
+        })
+    };
+    let total = prop_oneof![Just(usize::MAX), 1000..1_000_000_usize];
+    (
+        limits(2..30, 5..120),
+        limits(1..4, 5..120),
+        limits(1..30, 1..3),
+        total,
+    )
+        .prop_map(|(default, few, brief, total_bytes)| HistoryConfig {
+            default,
+            prefixes: vec![("few.".into(), few), ("brief".into(), brief)],
+            total_bytes,
+        })
+}
+
+/// What happened so far, without any of the hub's clever parts.
+struct Model {
+    hub: Arc<Hub>,
+    config: HistoryConfig,
+    names: [ChannelName; NAMES.len()],
+    published: Vec<Published>,
+    readers: [Reader; 3],
+    /// The latest time that the hub can have trimmed by.
+    peak: u64,
+    /// Total bytes never did more than what the channels' own limits do.
+    never_full: bool,
+}
+
+struct Published {
+    id: u64,
+    channel: usize,
+    data: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct Reader {
+    channels: Vec<usize>,
+    cursor: Cursor,
+}
+
+impl Published {
+    /// What `history::cost` counts.
+    fn cost(&self) -> usize {
+        size_of::<Message>() + 3 * size_of::<usize>() + self.data.len()
+    }
+}
+
+impl Model {
+    fn new(config: HistoryConfig) -> Self {
+        let never_full = config.total_bytes == usize::MAX;
+        Self {
+            hub: hub(config.clone(), 1),
+            config,
+            names: NAMES.map(channel),
+            published: Vec::new(),
+            readers: Default::default(),
+            peak: START,
+            never_full,
+        }
+    }
+
+    fn limits(&self, channel: usize) -> Limits {
+        match NAMES[channel] {
+            name if name.starts_with("few.") => self.config.prefixes[0].1,
+            "brief" => self.config.prefixes[1].1,
+            _ => self.config.default,
+        }
+    }
+
+    /// The hub's time: ids never step back, and it counts by them.
+    fn now(&self) -> u64 {
+        NOW.get().max(self.hub.last().0)
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Publish { channel, size } => self.publish(*channel, *size),
+            Op::Clock(step) => NOW.set(NOW.get().saturating_add_signed(*step).max(START / 2)),
+            Op::Expire => self.hub.expire(),
+            Op::Listen(channel) => {
+                self.hub
+                    .subscribe(0, std::slice::from_ref(&self.names[*channel]), None);
+            }
+            Op::Unlisten(channel) => self.hub.unsubscribe(0, &self.names[*channel]),
+            Op::Start {
+                reader,
+                channels,
+                from,
+            } => self.start(*reader, *channels, from),
+            Op::Read(reader) => self.read(*reader),
+        }
+        self.peak = self.peak.max(self.now());
+        let status = self.hub.status();
+        assert!(status.bytes <= self.config.total_bytes);
+        assert_eq!(status.published, self.published.len() as u64);
+    }
+
+    fn publish(&mut self, channel: usize, size: usize) {
+        // Data that tells the messages apart.
+        let id = self.now().max(self.hub.last().0 + 1);
+        let mut data = id.to_le_bytes().repeat(size.div_ceil(8));
+        data.truncate(size);
+        assert_eq!(self.hub.publish(message(&self.names[channel], &data)), id);
+        self.published.push(Published { id, channel, data });
+    }
+
+    fn start(&mut self, reader: usize, channels: usize, from: &From) {
+        let last = self.hub.last().0;
+        let cursor = match from {
+            From::Everything => 0,
+            From::Now => last,
+            From::BeforeStart(cursor) => *cursor,
+            From::Future(by) => last + by,
+            From::Near(_, _) if self.published.is_empty() => last,
+            From::Near(index, beside) => {
+                index.get(&self.published).id.saturating_add_signed(*beside)
+            }
+        };
+        self.readers[reader] = Reader {
+            channels: (0..NAMES.len())
+                .filter(|channel| channels & 1 << channel != 0)
+                .collect(),
+            cursor: Cursor(cursor),
+        };
+    }
+
+    /// Reads once and holds the answer against what was published.
+    fn read(&mut self, reader: usize) {
+        let Reader { channels, cursor } = self.readers[reader].clone();
+        let names: Vec<ChannelName> = channels
+            .iter()
+            .map(|&channel| self.names[channel].clone())
+            .collect();
+        let backlog = self.hub.since(&names, cursor);
+        let last = self.hub.last();
+        assert!(backlog.cursor <= last);
+        self.check_answer(&channels, cursor, &backlog);
+        self.check_gap(cursor, last, &backlog);
+        if cursor == Cursor(0) && backlog.cursor == last {
+            self.check_kept(&channels, &backlog);
+        }
+        self.readers[reader].cursor = backlog.cursor;
+    }
+
+    /// What is due: published there after `cursor`, up to where the answer ends.
+    fn due(&self, channels: &[usize], cursor: Cursor, end: Cursor) -> Vec<u64> {
+        let due = |message: &&Published| {
+            channels.contains(&message.channel) && message.id > cursor.0 && message.id <= end.0
+        };
+        self.published
+            .iter()
+            .filter(due)
+            .map(|message| message.id)
+            .collect()
+    }
+
+    fn check_answer(&self, channels: &[usize], cursor: Cursor, backlog: &Backlog) {
+        for got in &backlog.messages {
+            let of = self.published.iter().find(|message| message.id == got.id);
+            let of = of.expect("it was published");
+            assert_eq!(got.channel, self.names[of.channel]);
+            assert!(*got.data == *of.data);
+        }
+        let (got, due) = (ids(backlog), self.due(channels, cursor, backlog.cursor));
+        if !backlog.gap && cursor != Cursor(0) {
+            assert_eq!(got, due, "nothing lost, nothing twice, in order");
+        }
+        // With a gap, and from 0, the oldest of each channel may be missing, but none in between.
+        for &channel in channels {
+            let of = |id: &&u64| {
+                self.published
+                    .iter()
+                    .any(|m| m.id == **id && m.channel == channel)
+            };
+            let due: Vec<&u64> = due.iter().filter(of).collect();
+            let got: Vec<&u64> = got.iter().filter(of).collect();
+            assert!(due.ends_with(&got), "{got:?} of {due:?}");
+        }
+        assert!(got.is_sorted(), "one order over all channels");
+        assert!(got.iter().all(|id| due.contains(id)));
+        let of = |id: &u64| self.published.iter().find(|message| message.id == *id);
+        let bytes: usize = got.iter().filter_map(of).map(Published::cost).sum();
+        assert!(bytes <= READ_BYTES || got.len() == 1);
+    }
+
+    /// A gap has one of the reasons that the rules name. That a message of another channel is gone is one: a
+    /// channel that was forgotten leaves but its last id.
+    fn check_gap(&self, cursor: Cursor, last: Cursor, backlog: &Backlog) {
+        let foreign = cursor > last || (Cursor(0) < cursor && cursor < Cursor(START));
+        let everywhere: Vec<usize> = (0..NAMES.len()).collect();
+        let gone = || {
+            self.rest(&everywhere, cursor).messages.len()
+                < self.due(&everywhere, cursor, last).len()
+        };
+        if backlog.gap {
+            assert_ne!(
+                cursor,
+                Cursor(0),
+                "nothing can be missing from all that is kept"
+            );
+            assert!(foreign || gone(), "a gap without a reason");
+        } else {
+            assert!(!foreign);
+        }
+    }
+
+    /// All that is kept after `cursor`, over as many reads as it takes.
+    fn rest(&self, channels: &[usize], mut cursor: Cursor) -> Backlog {
+        let names: Vec<ChannelName> = channels
+            .iter()
+            .map(|&channel| self.names[channel].clone())
+            .collect();
+        let mut all = Backlog::default();
+        loop {
+            let backlog = self.hub.since(&names, cursor);
+            if backlog.messages.is_empty() {
+                return all;
+            }
+            cursor = backlog.cursor;
+            all.messages.extend(backlog.messages);
+        }
+    }
+
+    /// The whole of what is kept is what the limits keep, neither more nor less.
+    fn check_kept(&self, channels: &[usize], backlog: &Backlog) {
+        let kept = ids(backlog);
+        for &channel in channels {
+            let of_channel: Vec<&Published> = self
+                .published
+                .iter()
+                .filter(|message| message.channel == channel)
+                .collect();
+            for (i, message) in of_channel.iter().enumerate() {
+                let newer = &of_channel[i + 1..];
+                let kept = kept.contains(&message.id);
+                if kept {
+                    assert!(
+                        self.may_stay(message, newer, self.now()),
+                        "kept beyond the limits"
+                    );
+                } else if self.never_full {
+                    let peak = self.peak.max(self.now());
+                    assert!(
+                        !self.may_stay(message, newer, peak),
+                        "dropped within the limits"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The limits, said once more: by what is newer on the same channel.
+    fn may_stay(&self, message: &Published, newer: &[&Published], now: u64) -> bool {
+        let limits = self.limits(message.channel);
+        let bytes = message.cost() + newer.iter().map(|message| message.cost()).sum::<usize>();
+        let young = message.id + SECOND > now;
+        (newer.len() < limits.messages || young)
+            && (bytes <= limits.bytes || newer.is_empty())
+            && message.id + limits.age.as_micros() as u64 > now
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_reader_gets_everything_or_is_told(config in config(), ops in prop::collection::vec(op(), 1..200)) {
+        let mut model = Model::new(config);
+        for op in &ops {
+            model.apply(op);
+        }
+        // What is left at the end is read too, by everyone.
+        for reader in 0..model.readers.len() {
+            while !model.readers[reader].channels.is_empty() && model.readers[reader].cursor != model.hub.last() {
+                model.read(reader);
+            }
+        }
+    }
+}
+
+fn limited(limits: Limits) -> HistoryConfig {
+    HistoryConfig {
+        default: limits,
+        ..HistoryConfig::default()
+    }
+}
+
+/// Publishes `count` messages of `size` bytes to `name`, a second apart.
+fn publish_slowly(hub: &Hub, name: &ChannelName, count: usize, size: usize) -> Vec<u64> {
+    let publish = |_| {
+        NOW.set(NOW.get() + SECOND);
+        hub.publish(message(name, &vec![b'x'; size]))
+    };
+    (0..count).map(publish).collect()
+}
+
+fn read(hub: &Hub, name: &ChannelName, cursor: u64) -> Backlog {
+    hub.since(std::slice::from_ref(name), Cursor(cursor))
+}
+
+#[test]
+fn a_channel_keeps_its_newest_messages_but_never_drops_a_burst() {
+    let limits = Limits {
+        messages: 3,
+        ..roomy()
+    };
+    let (hub, a) = (hub(limited(limits), 1), channel("a"));
+    let slow = publish_slowly(&hub, &a, 5, 0);
+    assert_eq!(ids(&read(&hub, &a, 0)), slow[2..]);
+    assert!(!read(&hub, &a, slow[1]).gap);
+    assert!(read(&hub, &a, slow[0]).gap);
+
+    NOW.set(NOW.get() + SECOND);
+    let burst: Vec<u64> = (0..10).map(|_| hub.publish(message(&a, b""))).collect();
+    assert_eq!(
+        ids(&read(&hub, &a, 0)),
+        burst,
+        "all of one second, and nothing older"
+    );
+    NOW.set(NOW.get() + 2 * SECOND);
+    assert_eq!(ids(&read(&hub, &a, 0)), burst[7..]);
+}
+
+#[test]
+fn a_channel_keeps_so_many_bytes_and_always_its_newest_message() {
+    let limits = Limits {
+        bytes: 10_000,
+        ..roomy()
+    };
+    let (hub, a) = (hub(limited(limits), 1), channel("a"));
+    let sent = publish_slowly(&hub, &a, 5, 4_000);
+    assert_eq!(ids(&read(&hub, &a, 0)), sent[3..]);
+    let large = publish_slowly(&hub, &a, 1, 20_000);
+    assert_eq!(ids(&read(&hub, &a, 0)), large);
+    assert!(read(&hub, &a, sent[3]).gap);
+    assert!(!read(&hub, &a, sent[4]).gap);
+}
+
+#[test]
+fn messages_age_without_anyone_reading() {
+    let age = Duration::from_secs(10);
+    let (hub, a) = (hub(limited(Limits { age, ..roomy() }), 1), channel("a"));
+    let sent = publish_slowly(&hub, &a, 2, 100);
+    NOW.set(sent[0] + 10 * SECOND);
+    hub.expire();
+    assert_eq!(hub.status().messages, 1);
+    assert_eq!(ids(&read(&hub, &a, 0)), sent[1..]);
+    NOW.set(sent[1] + 10 * SECOND);
+    hub.expire();
+    let status = hub.status();
+    assert_eq!(
+        (status.channels, status.messages, status.bytes),
+        (0, 0, 0),
+        "a forgotten channel costs nothing"
+    );
+    assert!(read(&hub, &a, sent[0]).gap);
+    assert!(!read(&hub, &a, sent[1]).gap);
+}
+
+#[test]
+fn a_clock_that_steps_back_ages_nothing_and_one_that_steps_ahead_says_so() {
+    let age = Duration::from_secs(10);
+    let (hub, a) = (hub(limited(Limits { age, ..roomy() }), 1), channel("a"));
+    let first = publish_slowly(&hub, &a, 1, 0)[0];
+    NOW.set(START - 3_600 * SECOND);
+    hub.expire();
+    let second = hub.publish(message(&a, b""));
+    assert_eq!(second, first + 1);
+    assert_eq!(ids(&read(&hub, &a, START)), [first, second]);
+    NOW.set(START + 3_600 * SECOND);
+    assert!(read(&hub, &a, START).gap);
+    assert!(!read(&hub, &a, second).gap);
+}
+
+#[test]
+fn a_channel_that_was_forgotten_and_comes_back_still_tells_of_the_gap() {
+    let age = Duration::from_secs(10);
+    let (hub, a) = (hub(limited(Limits { age, ..roomy() }), 1), channel("a"));
+    let lost = publish_slowly(&hub, &a, 1, 0)[0];
+    NOW.set(lost + 20 * SECOND);
+    hub.expire();
+    assert_eq!(hub.status().channels, 0);
+    let kept = hub.publish(message(&a, b""));
+    let backlog = read(&hub, &a, lost - 1);
+    assert!(backlog.gap);
+    assert_eq!(ids(&backlog), [kept]);
+    assert!(!read(&hub, &a, lost).gap);
+}
+
+#[test]
+fn a_channel_that_only_its_listener_held_is_forgotten_with_it() {
+    let (hub, a) = (hub(HistoryConfig::default(), 2), channel("a"));
+    for worker in [0, 1] {
+        hub.subscribe(worker, std::slice::from_ref(&a), None);
+    }
+    hub.unsubscribe(0, &a);
+    assert_eq!(hub.status().channels, 1);
+    hub.unsubscribe(1, &a);
+    assert_eq!(hub.status().channels, 0);
+    hub.unsubscribe(1, &a);
+}
+
+#[test]
+fn the_longest_prefix_says_what_is_kept() {
+    let keep = |messages| Limits {
+        messages,
+        ..roomy()
+    };
+    let config = HistoryConfig {
+        default: keep(4),
+        prefixes: vec![
+            ("a".into(), keep(1)),
+            ("a.b.".into(), keep(3)),
+            ("a.".into(), keep(2)),
+        ],
+        total_bytes: usize::MAX,
+    };
+    let hub = hub(config, 1);
+    for (name, kept) in [("x", 4), ("a", 1), ("ab", 1), ("a.b", 2), ("a.b.c", 3)] {
+        let name = channel(name);
+        let sent = publish_slowly(&hub, &name, 6, 0);
+        assert_eq!(ids(&read(&hub, &name, 0)), sent[6 - kept..], "{name}");
+    }
+}
+
+#[test]
+fn when_all_is_full_what_would_expire_first_goes_first() {
+    let brief = Limits {
+        age: Duration::from_secs(60),
+        ..roomy()
+    };
+    let config = HistoryConfig {
+        default: roomy(),
+        prefixes: vec![("brief".into(), brief)],
+        total_bytes: 10_000,
+    };
+    let (hub, a, b) = (hub(config, 1), channel("a"), channel("brief"));
+    let first = publish_slowly(&hub, &a, 1, 4_000)[0];
+    let second = publish_slowly(&hub, &b, 1, 4_000)[0];
+    let third = publish_slowly(&hub, &a, 1, 4_000)[0];
+    assert_eq!(ids(&read(&hub, &a, 0)), [first, third]);
+    assert!(read(&hub, &b, 0).messages.is_empty());
+    assert!(read(&hub, &b, first).gap);
+    assert!(!read(&hub, &a, START).gap, "nothing of its own is gone");
+    let fourth = publish_slowly(&hub, &a, 1, 4_000)[0];
+    assert_eq!(ids(&read(&hub, &a, 0)), [third, fourth]);
+    assert!(read(&hub, &b, second - 1).gap);
+}
+
+#[test]
+fn what_is_kept_for_ever_goes_oldest_first_when_all_is_full() {
+    let forever = Limits {
+        age: Duration::MAX,
+        ..roomy()
+    };
+    let config = HistoryConfig {
+        total_bytes: 10_000,
+        ..limited(forever)
+    };
+    let (hub, a, b) = (hub(config, 1), channel("a"), channel("b"));
+    let old = publish_slowly(&hub, &b, 1, 4_000);
+    let new = publish_slowly(&hub, &a, 2, 4_000);
+    assert_eq!(ids(&read(&hub, &a, 0)), new);
+    assert!(read(&hub, &b, old[0] - 1).gap);
+}
+
+#[test]
+fn cursors_that_the_hub_never_gave_are_told_of_a_gap() {
+    let (hub, a) = (hub(HistoryConfig::default(), 1), channel("a"));
+    let id = publish_slowly(&hub, &a, 1, 0)[0];
+    for (cursor, gap, got) in [
+        (0, false, vec![id]),
+        (1, true, vec![id]),
+        (START - 1, true, vec![id]),
+        (START, false, vec![id]),
+        (id, false, vec![]),
+        (id + 1, true, vec![]),
+        (u64::MAX, true, vec![]),
+    ] {
+        for name in [&a, &channel("quiet")] {
+            let got = if *name == a { &got[..] } else { &[] };
+            let backlog = read(&hub, name, cursor);
+            assert_eq!(
+                (backlog.gap, &ids(&backlog)[..], backlog.cursor),
+                (gap, got, Cursor(id)),
+                "{cursor}"
+            );
+        }
+    }
+    assert!(!hub.subscribe(0, &[a], None).gap);
+}
+
+/// Reads on until there is no more, and returns how many reads had something.
+fn reads(hub: &Hub, names: &[ChannelName], sent: &[u64]) -> usize {
+    let (mut cursor, mut got, mut reads) = (Cursor(START), Vec::new(), 0);
+    loop {
+        let backlog = hub.since(names, cursor);
+        assert!(!backlog.gap);
+        if backlog.messages.is_empty() {
+            assert_eq!(got, sent);
+            return reads;
+        }
+        cursor = backlog.cursor;
+        got.extend(ids(&backlog));
+        reads += 1;
+    }
+}
+
+#[test]
+fn a_read_is_cut_and_goes_on_where_it_ended() {
+    let (hub, a, b) = (hub(limited(roomy()), 1), channel("a"), channel("b"));
+    let mut sent = publish_slowly(&hub, &a, 3, 100_000);
+    assert_eq!(reads(&hub, std::slice::from_ref(&a), &sent), 2);
+    sent.extend(publish_slowly(&hub, &b, 3, 100_000));
+    sent.extend(publish_slowly(&hub, &a, 1, 100_000));
+    assert_eq!(reads(&hub, &[a.clone(), b.clone()], &sent), 4);
+    // What is over the limit alone comes alone.
+    let large = publish_slowly(&hub, &a, 2, READ_BYTES + 1);
+    sent.extend(large);
+    assert_eq!(reads(&hub, &[b, a], &sent), 6);
+}
+
+#[test]
+fn a_read_of_messages_without_data_is_cut_too() {
+    let (hub, a) = (hub(limited(roomy()), 1), channel("a"));
+    let sent: Vec<u64> = (0..10_000).map(|_| hub.publish(message(&a, b""))).collect();
+    assert!(reads(&hub, &[a], &sent) > 2);
+}
