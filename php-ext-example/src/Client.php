@@ -125,7 +125,8 @@ final class Client
 
     private static function load(): \FFI
     {
-        $places = [__DIR__ . '/../../include', '/usr/local/share/comet', '/usr/share/comet'];
+        // A checkout, an installation beside this file, and the usual places for those who have it by Composer.
+        $places = [__DIR__ . '/../../include', __DIR__ . '/../..', '/usr/local/share/comet', '/usr/share/comet'];
         $headers = \array_filter(\array_map(static fn ($place) => "$place/comet_ffi.h", $places), \is_file(...));
         if ($headers === []) {
             throw new Exception('comet_ffi.h is in none of ' . \implode(', ', $places));

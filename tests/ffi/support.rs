@@ -101,12 +101,17 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     }
 }
 
-/// Runs tests/c/NAME.c. `step` is called with each line that it prints; then the program goes on.
-pub(crate) fn c_program(name: &str, arguments: &[&str], mut step: impl FnMut(&str)) {
+/// Runs tests/c/NAME.c, see [`steps`].
+pub(crate) fn c_program(name: &str, arguments: &[&str], step: impl FnMut(&str)) {
     let directory = tempfile::tempdir().unwrap();
-    let program = compile(name, directory.path());
-    let mut child = Command::new(program)
-        .args(arguments)
+    let mut program = Command::new(compile(name, directory.path()));
+    steps(program.args(arguments), step);
+}
+
+/// Runs a program to its end and expects it to succeed. `step` is called with each line that it prints; then the
+/// program goes on, with a line to read.
+pub(crate) fn steps(program: &mut Command, mut step: impl FnMut(&str)) {
+    let mut child = program
         .env("LD_LIBRARY_PATH", library_dir())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -123,10 +128,10 @@ pub(crate) fn c_program(name: &str, arguments: &[&str], mut step: impl FnMut(&st
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "{name}: {}\n{stderr}",
+        "{program:?}: {}\n{stderr}",
         output.status
     );
-    assert_eq!(stderr, "", "{name} prints nothing of its own accord");
+    assert_eq!(stderr, "", "{program:?} prints nothing of its own accord");
 }
 
 fn compile(name: &str, directory: &Path) -> PathBuf {
@@ -152,7 +157,6 @@ fn compile(name: &str, directory: &Path) -> PathBuf {
 /// A running `comet serve`; killed when dropped.
 pub(crate) struct Daemon {
     root: TempDir,
-    flags: Vec<String>,
     process: Option<(Child, BufReader<ChildStdout>)>,
     /// Where it listens for HTTP.
     pub(crate) addr: String,
@@ -160,10 +164,6 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start() -> Self {
-        Self::start_with(&[])
-    }
-
-    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let root = tempfile::Builder::new()
             .prefix("comet-test-")
             .tempdir()
@@ -171,12 +171,16 @@ impl Daemon {
         std::fs::create_dir(root.path().join("dir")).unwrap();
         let mut daemon = Self {
             root,
-            flags: flags.iter().map(ToString::to_string).collect(),
             process: None,
             addr: String::new(),
         };
         daemon.go();
         daemon
+    }
+
+    /// The command line, for those who need more of it.
+    pub(crate) fn program() -> &'static Path {
+        daemon()
     }
 
     /// Starts it on the directory and the socket that it had.
@@ -186,7 +190,6 @@ impl Daemon {
             .arg(self.dir())
             .arg("--socket")
             .arg(self.socket())
-            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -240,10 +243,6 @@ impl Daemon {
 
     fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").0.id()
-    }
-
-    pub(crate) fn root(&self) -> &Path {
-        self.root.path()
     }
 
     /// The directory that it watches.

@@ -1,0 +1,173 @@
+//! The class on the command line: one script, the same output over FFI and over the extension.
+
+use std::{fs, process::Command};
+
+use super::{
+    super::support::{Daemon, library_dir, repository, run, steps},
+    BOTH, Over, extension, php,
+};
+
+#[test]
+fn the_class_is_the_same_over_ffi_and_over_the_extension() {
+    let daemon = Daemon::start();
+    let [ffi, extension] = BOTH.map(|over| run(php(over, "same.php").arg(daemon.dsn(""))));
+    assert_eq!(ffi, extension);
+    assert!(ffi.ends_with("\nflushed\n"), "{ffi}");
+    let binary = ["YQD/", "YQD/"];
+    assert_eq!(daemon.data("binary"), binary);
+    let each = ["hi", "", "later", "gathered"];
+    assert_eq!(daemon.data("php"), each.repeat(2));
+    assert_eq!(fs::read(daemon.dir().join("file.comet")).unwrap(), b"a\0b");
+}
+
+#[test]
+fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
+    for over in BOTH {
+        let mut daemon = Daemon::start();
+        let dsn = daemon.dsn("&timeout_ms=200");
+        steps(php(over, "faults.php").arg(dsn), |line| match line {
+            "stop" => daemon.pause(),
+            "continue" => daemon.resume(),
+            "kill" => daemon.kill(),
+            "start" => daemon.go(),
+            line => panic!("{line}"),
+        });
+        assert_eq!(daemon.data("news"), ["back"], "{over:?}");
+    }
+}
+
+#[test]
+fn a_fork_never_shares_a_connection_or_a_buffer() {
+    for over in BOTH {
+        let daemon = Daemon::start();
+        run(php(over, "fork.php").arg(daemon.dsn("")));
+        assert_eq!(
+            daemon.data("news"),
+            ["parent", "child", "gathered", "parent again"],
+            "{over:?}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_is_an_exception_and_php_lives_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = directory.path().join("clock.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&clock);
+    run(cc.arg(repository().join("tests/c/clock.c")));
+    for over in BOTH {
+        let daemon = Daemon::start();
+        let mut script = php(over, "panic.php");
+        // PHP loads libraries with RTLD_DEEPBIND, past any clock but libc's. What is there already it only finds.
+        let library = library_dir().join("libcomet.so.1");
+        let preload = format!("{}:{}", clock.display(), library.display());
+        let output = run(script
+            .env("LD_PRELOAD", preload)
+            .arg(daemon.dsn(""))
+            .arg(&clock));
+        assert_eq!(
+            output, "Comet\\Exception -12: fault in libcomet, please report it\n",
+            "{over:?}"
+        );
+        assert_eq!(daemon.data("news"), ["before", "after"], "{over:?}");
+    }
+}
+
+#[test]
+fn the_extensions_own_tests_pass() {
+    let daemon = Daemon::start();
+    let sources = extension().ancestors().nth(2).unwrap();
+    let mut make = Command::new("make");
+    make.current_dir(sources)
+        .arg("test")
+        .env("NO_INTERACTION", "1")
+        .env("COMET_SOCKET", daemon.socket());
+    let output = run(make.env("LD_LIBRARY_PATH", library_dir()));
+    let files = fs::read_dir(repository().join("php-ext-example/ext/tests")).unwrap();
+    let count = files
+        .filter(|file| {
+            file.as_ref()
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|e| e == "phpt")
+        })
+        .count();
+    let passed = output
+        .lines()
+        .find(|line| line.starts_with("Tests passed"))
+        .unwrap();
+    assert!(
+        passed.contains(&format!(": {count:>4} (100.0%)")),
+        "{output}"
+    );
+}
+
+#[test]
+fn the_stub_says_what_the_extension_has() {
+    // Both are read by PHP: the stub without the extension, and the extension itself.
+    let script = repository().join("tests/php/shape.php");
+    let stub = repository().join("php-ext-example/ext/comet.stub.php");
+    let mut from_stub = Command::new("php");
+    let stub = run(from_stub.arg(&script).arg(stub));
+    let native = run(&mut php(Over::Extension, "shape.php"));
+    assert_eq!(stub, native);
+    assert_eq!(native, run(&mut php(Over::Ffi, "shape.php")));
+    assert!(
+        native.contains("public publish(string $channel, string $data = '', int $flags = 0): ?int"),
+        "{native}"
+    );
+}
+
+#[test]
+fn cron_and_the_shell_publish_as_their_examples_say() {
+    let daemon = Daemon::start();
+    let examples = repository().join("php-ext-example/examples");
+    for over in BOTH {
+        let mut cron = php(over, "../../php-ext-example/examples/cron.php");
+        assert_eq!(run(cron.env("COMET_SOCKET", daemon.socket())), "");
+    }
+    for channel in ["load", "load.5", "load.15"] {
+        let data = daemon.data(channel);
+        assert!(
+            data.len() == 2 && data[0].starts_with("{\"load\":"),
+            "{channel}: {data:?}"
+        );
+    }
+    let output = php(Over::Ffi, "../../php-ext-example/examples/cron.php")
+        .env("COMET_SOCKET", "/nonexistent/comet.sock")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(75));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .starts_with("cannot publish: cannot connect to /nonexistent")
+    );
+
+    let mut shell = Command::new(examples.join("shell.sh"));
+    let path = format!(
+        "{}:{}",
+        Daemon::program().parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let answers = run(shell
+        .arg(daemon.dir())
+        .arg(daemon.socket())
+        .env("PATH", path));
+    let last = super::super::support::wait_for("the files' messages", || {
+        // touch and mv come within the same moment, and may be one message.
+        let history = daemon.history("news");
+        let by_file = history.iter().any(|(_, data)| data == "by file");
+        (by_file && history.len() >= 3).then_some(history)
+    });
+    for (line, data) in answers.lines().zip(["by command", "by socket"]) {
+        let id = line
+            .trim_start_matches("{\"ok\":true,\"id\":")
+            .trim_end_matches('}')
+            .parse()
+            .unwrap();
+        assert!(last.contains(&(id, data.into())), "{line}: {last:?}");
+    }
+    assert_eq!(answers.lines().count(), 2);
+}

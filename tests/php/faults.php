@@ -1,0 +1,39 @@
+<?php
+
+/* What a script sees when the daemon stops, dies and comes back: faults.php DSN. Prints what is to be done. */
+
+declare(strict_types=1);
+
+require __DIR__ . '/../../php-ext-example/autoload.php';
+
+function step(string $name): void
+{
+    echo "$name\n";
+    fgets(STDIN);
+}
+
+function thrown(string $class, callable $call): string
+{
+    try {
+        $call();
+    } catch (Comet\Exception $e) {
+        $e instanceof $class || throw $e;
+        return $e->getMessage();
+    }
+    throw new LogicException("no $class");
+}
+
+$comet = new Comet\Client($argv[1]);
+$comet->publish('news', 'before');
+
+step('stop');
+$start = hrtime(true);
+$text = thrown(Comet\TimeoutException::class, fn () => $comet->publish('news', 'stopped'));
+hrtime(true) - $start >= 199e6 || throw new LogicException('too early');
+$text === 'no answer within 200 ms; the message may have been published' || throw new LogicException($text);
+step('continue');
+
+step('kill');
+thrown(Comet\ConnectException::class, fn () => $comet->publish('news', 'nobody'));
+step('start');
+$comet->publish('news', 'back');

@@ -1,0 +1,54 @@
+//! Comet from PHP: `Comet\Client` over FFI and over the extension, and a whole site with php-fpm and nginx.
+
+mod client;
+mod relay;
+mod server;
+mod site;
+
+use std::{path::Path, process::Command, sync::OnceLock};
+
+use super::support::{library, library_dir, repository, run};
+
+/// The extension, built by the script that users run.
+fn extension() -> &'static Path {
+    static EXTENSION: OnceLock<std::path::PathBuf> = OnceLock::new();
+    EXTENSION.get_or_init(|| {
+        library();
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
+        let mut build = Command::new(repository().join("php-ext-example/build"));
+        run(build.arg(profile)).trim().into()
+    })
+}
+
+/// Over what the class publishes.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Ffi,
+    Extension,
+}
+
+const BOTH: [Over; 2] = [Over::Ffi, Over::Extension];
+
+/// PHP's command line with a script of this directory, whose warnings are errors.
+fn php(over: Over, script: &str) -> Command {
+    let mut php = Command::new("php");
+    php.env("LD_LIBRARY_PATH", library_dir());
+    php.args([
+        "-d",
+        "error_reporting=-1",
+        "-d",
+        "display_errors=stderr",
+        "-d",
+        "log_errors=0",
+    ]);
+    if let Over::Extension = over {
+        php.arg("-d")
+            .arg(format!("extension={}", extension().display()));
+    }
+    php.arg(repository().join("tests/php").join(script));
+    php
+}

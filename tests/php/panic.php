@@ -1,0 +1,19 @@
+<?php
+
+/* The clock fails inside the library, which its standard library takes for impossible: panic.php DSN CLOCK */
+
+declare(strict_types=1);
+
+require __DIR__ . '/../../php-ext-example/autoload.php';
+
+$clock = FFI::cdef('extern int works;', $argv[2]);
+$comet = new Comet\Client($argv[1]);
+$comet->publish('news', 'before');
+try {
+    $clock->works = 0;
+    $comet->publish('news', 'never');
+} catch (Comet\Exception $e) {
+    $clock->works = -1;
+    echo get_class($e), ' ', $e->getCode(), ': ', strtok($e->getMessage(), ':'), "\n";
+}
+$comet->publish('news', 'after');

@@ -1,0 +1,44 @@
+<?php
+
+/* Uses all of Comet\Client and prints what it sees, without ids: same.php DSN */
+
+declare(strict_types=1);
+
+require __DIR__ . '/../../php-ext-example/autoload.php';
+
+use Comet\Client;
+
+function told(callable $call): void
+{
+    try {
+        $call();
+        echo "no exception\n";
+    } catch (Comet\Exception $e) {
+        echo get_class($e), ' ', $e->getCode(), ': ', $e->getMessage(), "\n";
+    }
+}
+
+$comet = new Client($argv[1]);
+$first = $comet->publish('php', 'hi');
+echo $comet->publish('php') > $first ? "rising\n" : "not rising\n";
+$comet->publish('binary', "a\0\xff");
+var_dump($comet->publish('php', 'later', Client::NO_ACK));
+$comet->touch('file');
+$comet->write('file', "a\0b");
+
+told(fn () => new Client('tcp:localhost'));
+told(fn () => new Client("unix:\0"));
+told(fn () => $comet->publish('a/b', 'hi'));
+told(fn () => $comet->publish('php', 'hi', 4));
+told(fn () => $comet->publish('php', 'hi', 1 << 40));
+told(fn () => $comet->publish('php', 'hi', PHP_INT_MIN));
+told(fn () => $comet->publish('php', str_repeat('x', 2 << 20)));
+told(fn () => $comet->touch('.hidden'));
+told(fn () => (new Client('unix:/nonexistent/comet.sock'))->publish('php'));
+told(fn () => (new Client('unix:?dir=/nonexistent'))->write('php', ''));
+told(fn () => (new Client('unix:?dir=/nonexistent'))->touch('php'));
+
+// Another object, the same connection: what one gathers, the other's flush sends.
+var_dump((new Client($argv[1]))->publish('php', 'gathered', Client::BUFFER));
+$comet->flush();
+echo "flushed\n";
