@@ -4,3 +4,5 @@ mod daemon;
 mod browser;
 mod browser_client;
 mod webdriver;
+mod longpoll;
+mod wire;
