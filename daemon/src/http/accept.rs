@@ -19,7 +19,11 @@ pub(super) async fn run(listener: &TcpListener, worker: &Rc<Worker>) {
                 warned = false;
             }
             // The client gave up between its SYN and our accept.
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                ) => {}
             Err(error) => {
                 if !warned {
                     warn!(%error, "cannot accept connections; those that are open go on");

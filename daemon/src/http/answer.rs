@@ -12,7 +12,10 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use crate::{hub::Backlog, transport::{Format, Shape}};
+use crate::{
+    hub::Backlog,
+    transport::{Format, Shape},
+};
 
 /// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
 #[derive(Debug)]
@@ -26,7 +29,11 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, code, message }
+        Self {
+            status,
+            code,
+            message,
+        }
     }
 
     pub(super) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
@@ -40,7 +47,11 @@ impl Refusal {
 }
 
 /// An answer that no proxy and no browser keeps.
-pub(super) fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -88,7 +99,9 @@ impl Variant {
             Cors::Origin(index) => 2 + u32::from(index),
         };
         let bits = u32::from(self.close) | u32::from(self.chunked) << 1;
-        format.form().map(|form| u32::from(form) | bits << 8 | cors << 10)
+        format
+            .form()
+            .map(|form| u32::from(form) | bits << 8 | cors << 10)
     }
 }
 
@@ -103,9 +116,14 @@ pub(super) fn allow_origin(cors: Cors, origins: &[String]) -> Option<&str> {
 
 /// Adds what `cors` says to an answer.
 pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &[String]) {
-    if let Some(origin) = allow_origin(cors, origins).and_then(|origin| HeaderValue::from_str(origin).ok()) {
+    if let Some(origin) =
+        allow_origin(cors, origins).and_then(|origin| HeaderValue::from_str(origin).ok())
+    {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("ETag"),
+        );
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
 }
@@ -177,7 +195,11 @@ impl Writer<'_> {
     }
 
     fn head(&self, status: u16, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
-        let reason = if status == 200 { "OK" } else { "Service Unavailable" };
+        let reason = if status == 200 {
+            "OK"
+        } else {
+            "Service Unavailable"
+        };
         let mut out = Vec::with_capacity(512);
         let mut line = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
@@ -214,8 +236,13 @@ impl Writer<'_> {
 
 /// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.
 pub(super) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
-    let asked = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let close = asked.flat_map(|value| value.split(',')).any(|v| v.trim().eq_ignore_ascii_case("close"));
+    let asked = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let close = asked
+        .flat_map(|value| value.split(','))
+        .any(|v| v.trim().eq_ignore_ascii_case("close"));
     version < Version::HTTP_11 || close
 }
 

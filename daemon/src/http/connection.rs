@@ -113,10 +113,11 @@ impl Conn {
             let next = match Box::pin(service::serve_h1(self.clone(), input)).await {
                 Served::Closed => None,
                 Served::Answered(bytes) => Some(bytes),
-                Served::Asked(ask, bytes) => {
-                    let next = Box::pin(self.hold(*ask, bytes)).await;
+                Served::Asked(bytes) => {
+                    self.input_waits.set(!bytes.is_empty());
+                    let goes_on = self.hold().await;
                     self.end_held();
-                    next
+                    goes_on.map(|()| bytes)
                 }
             };
             match next {
@@ -194,7 +195,11 @@ impl Conn {
         Poll::Ready(read.is_ok() && !buf.filled().is_empty())
     }
 
-    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)
     }
 
@@ -222,7 +227,10 @@ impl Conn {
     /// For the calls from outside the task: they wake it by this.
     pub(super) fn keep_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }

@@ -84,15 +84,21 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-async fn respond(worker: Rc<Worker>, request: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+async fn respond(
+    worker: Rc<Worker>,
+    request: Request<Incoming>,
+) -> Result<Response<Pieces>, Infallible> {
     worker.site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let cors = router::cors(&worker.site, &head.headers);
     let mut response = match service::route(&worker, &head, &body) {
         Ok(Route::Answer(answer)) => answer.map(Pieces::one),
         Ok(Route::Publish(publish)) => {
-            let published = service::publish_body(&worker.site, worker.audience.hub(), publish, body).await;
-            published.unwrap_or_else(Refusal::into_answer).map(Pieces::one)
+            let published =
+                service::publish_body(&worker.site, worker.audience.hub(), publish, body).await;
+            published
+                .unwrap_or_else(Refusal::into_answer)
+                .map(Pieces::one)
         }
         Ok(Route::Hold(subscription)) => hold(worker.clone(), subscription).await,
         Err(refusal) => refusal.into_answer().map(Pieces::one),
@@ -108,7 +114,11 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
         Shape::Poll { wait } => {
             let mut body = Vec::new();
             let status = held.poll(wait, &mut body).await;
-            let mut response = answer(StatusCode::from_u16(status).unwrap_or_default(), content_type, body);
+            let mut response = answer(
+                StatusCode::from_u16(status).unwrap_or_default(),
+                content_type,
+                body,
+            );
             if held.subscription.format.has_etag()
                 && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", held.cursor))
             {
@@ -143,7 +153,9 @@ enum Wake {
 impl Held {
     fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
         worker.site.metrics.subscribers.add(1);
-        let cursor = subscription.since.unwrap_or_else(|| worker.audience.hub().last());
+        let cursor = subscription
+            .since
+            .unwrap_or_else(|| worker.audience.hub().last());
         Self {
             worker,
             subscription,
@@ -167,7 +179,11 @@ impl Held {
         let mut piece = Vec::new();
         self.subscription.format.opening(&mut piece);
         loop {
-            if pieces.send(std::mem::take(&mut piece).into()).await.is_err() {
+            if pieces
+                .send(std::mem::take(&mut piece).into())
+                .await
+                .is_err()
+            {
                 return;
             }
             let woken = tokio::select! {
@@ -190,17 +206,29 @@ impl Held {
     async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
         loop {
             let channels = &self.subscription.channels;
-            let joined = match self.worker.audience.join(channels, Some(self.cursor), self.bell.clone()) {
-                Ok((key, cursor)) => {
-                    self.cursor = cursor;
-                    Joined { worker: &self.worker, key }
-                }
-                Err(backlog) => {
-                    self.cursor = backlog.cursor;
-                    self.worker.site.metrics.delivered.add(backlog.messages.len() as u64);
-                    return Wake::News(backlog);
-                }
-            };
+            let joined =
+                match self
+                    .worker
+                    .audience
+                    .join(channels, Some(self.cursor), self.bell.clone())
+                {
+                    Ok((key, cursor)) => {
+                        self.cursor = cursor;
+                        Joined {
+                            worker: &self.worker,
+                            key,
+                        }
+                    }
+                    Err(backlog) => {
+                        self.cursor = backlog.cursor;
+                        self.worker
+                            .site
+                            .metrics
+                            .delivered
+                            .add(backlog.messages.len() as u64);
+                        return Wake::News(backlog);
+                    }
+                };
             let time = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -224,7 +252,11 @@ impl Held {
     }
 
     fn has_news(&self) -> bool {
-        let backlog = self.worker.audience.hub().since(&self.subscription.channels, self.cursor);
+        let backlog = self
+            .worker
+            .audience
+            .hub()
+            .since(&self.subscription.channels, self.cursor);
         backlog.gap || !backlog.messages.is_empty()
     }
 }
@@ -285,7 +317,9 @@ impl Pieces {
     fn one(piece: Bytes) -> Self {
         let (sender, receiver) = mpsc::channel(1);
         if !piece.is_empty() {
-            sender.try_send(piece).expect("a new channel has room for one");
+            sender
+                .try_send(piece)
+                .expect("a new channel has room for one");
         }
         Self(receiver)
     }
@@ -295,7 +329,12 @@ impl Body for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

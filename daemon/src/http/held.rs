@@ -2,7 +2,11 @@
 //! without waking the connection's task: the client's next request does. Only what does not fit into the socket
 //! is left to the task.
 
-use std::{future::poll_fn, rc::Rc, task::{Context, Poll, ready}};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Buf, Bytes};
 use comet_proto::Cursor;
@@ -46,53 +50,66 @@ enum Event {
 }
 
 impl Conn {
-    /// Holds a subscription until it is answered or one side closes; `input` came behind its request. Returns
-    /// the input to go on with, or nothing when the connection is over.
-    pub(super) async fn hold(self: &Rc<Self>, ask: Ask, input: Bytes) -> Option<Bytes> {
-        let Ask { subscription, variant } = ask;
-        let is_poll = is_poll(&*subscription.format);
-        let mut since = subscription.since;
-        self.input_waits.set(!input.is_empty());
+    /// Begins a subscription; `hold` does the rest.
+    pub(super) fn begin_held(&self, ask: Ask) {
         self.worker.site.metrics.subscribers.add(1);
+        let Ask {
+            mut subscription,
+            variant,
+        } = ask;
+        self.worker.audience.share_names(&mut subscription.channels);
         *self.held.borrow_mut() = Some(Held {
             subscription,
             variant,
             cursor: Cursor::default(),
             key: None,
         });
+    }
+
+    /// Holds the subscription until it is answered or one side closes. `None`: the connection is over.
+    ///
+    /// This future is what a waiting client costs: what seldom happens is boxed.
+    pub(super) async fn hold(self: &Rc<Self>) -> Option<()> {
+        let (is_poll, close, mut since) = self.with_held(|held| {
+            let Subscription { format, since, .. } = &held.subscription;
+            (is_poll(&**format), held.variant.close, *since)
+        })?;
         if !is_poll {
             let opening = self.with_held(|held| self.writer(held).opening())?;
-            self.send(opening).await?;
+            Box::pin(self.send(opening)).await?;
         }
         loop {
             if self.worker.stopping.get() {
                 let farewell = self.with_held(|held| self.farewell(held))?;
-                self.send(farewell).await?;
+                Box::pin(self.send(farewell)).await?;
                 return None;
             }
-            if let Err(backlog) = self.join(since) {
-                let answer = self.with_held(|held| self.advance(held, &backlog))?;
-                self.send(answer).await?;
+            if let Some(answer) = self.join_or_answer(since)? {
+                Box::pin(self.send(answer)).await?;
                 if is_poll {
                     break;
                 }
-                since = Some(backlog.cursor);
-                continue;
-            }
-            match poll_fn(|cx| self.poll_held(cx)).await {
-                Event::Closed => return None,
-                Event::Answered => break,
-                Event::Rest => {
-                    let rest = self.rest.take();
-                    self.send(rest).await?;
-                    if is_poll {
-                        break;
-                    }
-                    since = self.with_held(|held| Some(held.cursor))?;
+            } else {
+                match poll_fn(|cx| self.poll_held(cx)).await {
+                    Event::Closed => return None,
+                    Event::Answered => break,
+                    Event::Rest => Box::pin(self.send(self.rest.take())).await?,
+                }
+                if is_poll {
+                    break;
                 }
             }
+            since = self.with_held(|held| Some(held.cursor))?;
         }
-        (!variant.close).then_some(input)
+        (!close).then_some(())
+    }
+
+    /// Joins, or when there is news already, renders it.
+    fn join_or_answer(self: &Rc<Self>, since: Option<Cursor>) -> Option<Option<Bytes>> {
+        match self.join(since) {
+            Ok(()) => Some(None),
+            Err(backlog) => self.with_held(|held| Some(self.advance(held, &backlog))),
+        }
     }
 
     /// Ends the subscription, if there is one.
@@ -119,7 +136,9 @@ impl Conn {
             (held.key, held.cursor) = (Some(key), cursor);
         }
         match held.subscription.format.shape() {
-            Shape::Poll { wait } => self.set(State::Polling, wait.unwrap_or(std::time::Duration::MAX)),
+            Shape::Poll { wait } => {
+                self.set(State::Polling, wait.unwrap_or(std::time::Duration::MAX))
+            }
             Shape::Stream { heartbeat } => self.set(State::Streaming, heartbeat),
         }
         Ok(())
@@ -141,12 +160,20 @@ impl Conn {
                 return Poll::Ready(Event::Answered);
             }
             let mut byte = [0; 1];
-            match ready!(self.stream.borrow().poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            match ready!(
+                self.stream
+                    .borrow()
+                    .poll_peek(cx, &mut ReadBuf::new(&mut byte))
+            ) {
                 Ok(1..) => self.input_waits.set(true), // pipelined; its turn comes
                 Ok(0) | Err(_) => return Poll::Ready(Event::Closed),
             }
         }
-        if answered { Poll::Ready(Event::Answered) } else { Poll::Pending }
+        if answered {
+            Poll::Ready(Event::Answered)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// The worker's tick: what is over at `now`?
@@ -205,7 +232,11 @@ impl Conn {
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
         let cursor = held.cursor;
-        let backlog = self.worker.audience.hub().since(&held.subscription.channels, cursor);
+        let backlog = self
+            .worker
+            .audience
+            .hub()
+            .since(&held.subscription.channels, cursor);
         if is_news(&backlog) && is_poll(&*held.subscription.format) {
             return self.advance(held, &backlog);
         }
@@ -248,7 +279,11 @@ impl Conn {
     /// The bytes for a backlog that is not shared; moves the cursor.
     fn advance(&self, held: &mut Held, backlog: &Backlog) -> Bytes {
         held.cursor = backlog.cursor;
-        self.worker.site.metrics.delivered.add(backlog.messages.len() as u64);
+        self.worker
+            .site
+            .metrics
+            .delivered
+            .add(backlog.messages.len() as u64);
         self.writer(held).backlog(backlog)
     }
 
@@ -287,7 +322,11 @@ impl Conn {
             return None;
         }
         held.cursor = backlog.cursor;
-        self.worker.site.metrics.delivered.add(backlog.messages.len() as u64);
+        self.worker
+            .site
+            .metrics
+            .delivered
+            .add(backlog.messages.len() as u64);
         let writer = self.writer(held);
         let piece = match writer.variant.form(writer.format) {
             Some(form) => batch.form(form, |backlog| writer.backlog(backlog)),
@@ -304,7 +343,8 @@ impl Subscriber for Conn {
             if !matches!(state, State::Polling | State::Streaming) {
                 return Next::Leave;
             }
-            let Some((piece, more)) = self.with_held(|held| self.next_piece(held, feed)).flatten() else {
+            let Some((piece, more)) = self.with_held(|held| self.next_piece(held, feed)).flatten()
+            else {
                 return Next::Stay;
             };
             if state == State::Polling {

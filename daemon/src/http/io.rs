@@ -42,7 +42,11 @@ impl Read for ParkIo {
 }
 
 impl Write for ParkIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.phase.clean.set(false);
         self.conn.poll_write(cx, bytes)
     }

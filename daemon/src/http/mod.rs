@@ -75,7 +75,9 @@ impl Worker {
     /// The tick at which something that lasts `duration` from now is over; never too early.
     fn tick_after(&self, duration: Duration) -> u32 {
         let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
-        self.now.get().saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
+        self.now
+            .get()
+            .saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
     fn tick(&self) {

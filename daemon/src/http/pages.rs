@@ -19,16 +19,52 @@ const CLIENT: &[u8] = include_bytes!("../../../web/comet.js");
 /// Served with `--demo`.
 const DEMO: &[(&str, &str, &[u8])] = &[
     ("/", HTML, include_bytes!("../../../web/demo/index.html")),
-    ("/touch", HTML, include_bytes!("../../../web/demo/touch.html")),
-    ("/clock", HTML, include_bytes!("../../../web/demo/clock.html")),
+    (
+        "/touch",
+        HTML,
+        include_bytes!("../../../web/demo/touch.html"),
+    ),
+    (
+        "/clock",
+        HTML,
+        include_bytes!("../../../web/demo/clock.html"),
+    ),
     ("/chat", HTML, include_bytes!("../../../web/demo/chat.html")),
-    ("/demo/demo.css", STYLE, include_bytes!("../../../web/demo/demo.css")),
-    ("/demo/demo.js", SCRIPT, include_bytes!("../../../web/demo/demo.js")),
-    ("/demo/index.js", SCRIPT, include_bytes!("../../../web/demo/index.js")),
-    ("/demo/touch.js", SCRIPT, include_bytes!("../../../web/demo/touch.js")),
-    ("/demo/clock.js", SCRIPT, include_bytes!("../../../web/demo/clock.js")),
-    ("/demo/chat.js", SCRIPT, include_bytes!("../../../web/demo/chat.js")),
-    ("/demo/icon.svg", "image/svg+xml", include_bytes!("../../../web/demo/icon.svg")),
+    (
+        "/demo/demo.css",
+        STYLE,
+        include_bytes!("../../../web/demo/demo.css"),
+    ),
+    (
+        "/demo/demo.js",
+        SCRIPT,
+        include_bytes!("../../../web/demo/demo.js"),
+    ),
+    (
+        "/demo/index.js",
+        SCRIPT,
+        include_bytes!("../../../web/demo/index.js"),
+    ),
+    (
+        "/demo/touch.js",
+        SCRIPT,
+        include_bytes!("../../../web/demo/touch.js"),
+    ),
+    (
+        "/demo/clock.js",
+        SCRIPT,
+        include_bytes!("../../../web/demo/clock.js"),
+    ),
+    (
+        "/demo/chat.js",
+        SCRIPT,
+        include_bytes!("../../../web/demo/chat.js"),
+    ),
+    (
+        "/demo/icon.svg",
+        "image/svg+xml",
+        include_bytes!("../../../web/demo/icon.svg"),
+    ),
 ];
 
 /// The page at a path, if there is one.
@@ -44,7 +80,11 @@ pub(super) fn page(site: &Site, path: &str) -> Option<Response<Bytes>> {
             "listen": demo.listen,
             "version": env!("CARGO_PKG_VERSION"),
         });
-        return Some(answer(StatusCode::OK, "application/json", about.to_string()));
+        return Some(answer(
+            StatusCode::OK,
+            "application/json",
+            about.to_string(),
+        ));
     }
     let (_, content_type, content) = DEMO.iter().find(|(at, _, _)| *at == path)?;
     Some(file(content_type, content))
@@ -55,7 +95,10 @@ fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
     let mut answer = answer(StatusCode::OK, content_type, Bytes::from_static(content));
     let headers = answer.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'self'"),
+    );
     headers.remove("x-accel-buffering");
     answer
 }
@@ -64,22 +107,102 @@ fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
 pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
     let (m, hub) = (&site.metrics, hub.status());
     let figures = [
-        ("comet_http_connections", "gauge", "HTTP connections open now", m.http_connections.get()),
-        ("comet_http_refused_total", "counter", "HTTP connections over the limit", m.http_refused.get()),
-        ("comet_http_requests_total", "counter", "HTTP requests", m.http_requests.get()),
-        ("comet_subscribers", "gauge", "subscriptions held now", m.subscribers.get()),
-        ("comet_delivered_total", "counter", "messages written to subscribers", m.delivered.get()),
-        ("comet_published_total", "counter", "messages published", hub.published),
-        ("comet_published_files_total", "counter", "of these by files", m.published_files.get()),
-        ("comet_published_socket_total", "counter", "of these by the Unix socket", m.published_socket.get()),
-        ("comet_published_http_total", "counter", "of these by HTTP", m.published_http.get()),
-        ("comet_files_refused_total", "counter", "files refused", m.files_refused.get()),
-        ("comet_files_rescans_total", "counter", "scans of the directory after the first", m.files_rescans.get()),
-        ("comet_socket_connections", "gauge", "Unix socket connections open now", m.socket_connections.get()),
-        ("comet_socket_refused_total", "counter", "Unix socket connections refused", m.socket_refused.get()),
-        ("comet_channels", "gauge", "channels with history or listeners", hub.channels as u64),
-        ("comet_history_messages", "gauge", "messages kept", hub.messages as u64),
-        ("comet_history_bytes", "gauge", "bytes that the messages take", hub.bytes as u64),
+        (
+            "comet_http_connections",
+            "gauge",
+            "HTTP connections open now",
+            m.http_connections.get(),
+        ),
+        (
+            "comet_http_refused_total",
+            "counter",
+            "HTTP connections over the limit",
+            m.http_refused.get(),
+        ),
+        (
+            "comet_http_requests_total",
+            "counter",
+            "HTTP requests",
+            m.http_requests.get(),
+        ),
+        (
+            "comet_subscribers",
+            "gauge",
+            "subscriptions held now",
+            m.subscribers.get(),
+        ),
+        (
+            "comet_delivered_total",
+            "counter",
+            "messages written to subscribers",
+            m.delivered.get(),
+        ),
+        (
+            "comet_published_total",
+            "counter",
+            "messages published",
+            hub.published,
+        ),
+        (
+            "comet_published_files_total",
+            "counter",
+            "of these by files",
+            m.published_files.get(),
+        ),
+        (
+            "comet_published_socket_total",
+            "counter",
+            "of these by the Unix socket",
+            m.published_socket.get(),
+        ),
+        (
+            "comet_published_http_total",
+            "counter",
+            "of these by HTTP",
+            m.published_http.get(),
+        ),
+        (
+            "comet_files_refused_total",
+            "counter",
+            "files refused",
+            m.files_refused.get(),
+        ),
+        (
+            "comet_files_rescans_total",
+            "counter",
+            "scans of the directory after the first",
+            m.files_rescans.get(),
+        ),
+        (
+            "comet_socket_connections",
+            "gauge",
+            "Unix socket connections open now",
+            m.socket_connections.get(),
+        ),
+        (
+            "comet_socket_refused_total",
+            "counter",
+            "Unix socket connections refused",
+            m.socket_refused.get(),
+        ),
+        (
+            "comet_channels",
+            "gauge",
+            "channels with history or listeners",
+            hub.channels as u64,
+        ),
+        (
+            "comet_history_messages",
+            "gauge",
+            "messages kept",
+            hub.messages as u64,
+        ),
+        (
+            "comet_history_bytes",
+            "gauge",
+            "bytes that the messages take",
+            hub.bytes as u64,
+        ),
     ];
     let lines = figures.map(|(name, kind, help, value)| {
         format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")

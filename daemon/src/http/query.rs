@@ -26,7 +26,10 @@ impl<'a> Query<'a> {
 
     /// The last value of that name.
     fn get(&self, name: &str) -> Option<String> {
-        self.pairs().filter(|(n, _)| n == name).last().map(|(_, value)| value.into_owned())
+        self.pairs()
+            .filter(|(n, _)| n == name)
+            .last()
+            .map(|(_, value)| value.into_owned())
     }
 
     /// `wait=` in whole seconds.
@@ -35,13 +38,21 @@ impl<'a> Query<'a> {
             return Ok(Duration::from_secs(DEFAULT_WAIT));
         };
         let wait = text.parse().ok().filter(|seconds| *seconds <= MAX_WAIT);
-        let rule = || Refusal::bad("wait", format!("wait must be whole seconds from 0 to {MAX_WAIT}"));
+        let rule = || {
+            Refusal::bad(
+                "wait",
+                format!("wait must be whole seconds from 0 to {MAX_WAIT}"),
+            )
+        };
         wait.map(Duration::from_secs).ok_or_else(rule)
     }
 
     /// `since=`.
     pub(super) fn since(&self) -> Result<Option<Cursor>, Refusal> {
-        let since = self.get("since").map(|text| Cursor::parse(&text)).transpose();
+        let since = self
+            .get("since")
+            .map(|text| Cursor::parse(&text))
+            .transpose();
         since.map_err(|e| Refusal::bad("since", e))
     }
 
@@ -53,7 +64,10 @@ impl<'a> Query<'a> {
     /// `callback=`, which an iframe needs.
     pub(super) fn callback(&self) -> Result<Callback, Refusal> {
         let text = self.get("callback").ok_or_else(|| {
-            Refusal::bad("callback", "as=iframe needs callback=, the function to call, such as comet.show")
+            Refusal::bad(
+                "callback",
+                "as=iframe needs callback=, the function to call, such as comet.show",
+            )
         })?;
         Callback::parse(&text).map_err(|e| Refusal::bad("callback", e))
     }
@@ -71,7 +85,11 @@ pub(super) fn channels(names: &str) -> Result<ChannelNames, Refusal> {
     let text = String::from_utf8(decoded)
         .map_err(|_| Refusal::bad("channel", comet_proto::ChannelNameError::NotUtf8))?;
     ChannelNames::parse(text.split(',')).map_err(|e| {
-        let code = if matches!(e, ChannelNamesError::Name(_)) { "channel" } else { "channels" };
+        let code = if matches!(e, ChannelNamesError::Name(_)) {
+            "channel"
+        } else {
+            "channels"
+        };
         Refusal::bad(code, e)
     })
 }
@@ -80,17 +98,25 @@ pub(super) fn channels(names: &str) -> Result<ChannelNames, Refusal> {
 pub(super) fn channel(name: &str) -> Result<ChannelName, Refusal> {
     match &*channels(name)? {
         [channel] => Ok(channel.clone()),
-        _ => Err(Refusal::bad("channel", "a message is published to one channel")),
+        _ => Err(Refusal::bad(
+            "channel",
+            "a message is published to one channel",
+        )),
     }
 }
 
 /// `Last-Event-ID` (HTML standard): an event source that comes back repeats its URL, so this is the newer one.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
-    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else {
+    let Some(value) = headers
+        .get("last-event-id")
+        .filter(|value| !value.is_empty())
+    else {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();
-    Cursor::parse(text).map(Some).map_err(|e| Refusal::bad("last-event-id", e))
+    Cursor::parse(text)
+        .map(Some)
+        .map_err(|e| Refusal::bad("last-event-id", e))
 }
 
 /// `If-None-Match: "CURSOR"`, weakened or not by proxies (RFC 9110, section 8.8.3).
@@ -100,17 +126,25 @@ pub(super) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal>
     };
     let text = value.to_str().unwrap_or_default().trim();
     let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-    Cursor::parse(text).map(Some).map_err(|e| Refusal::bad("if-none-match", e))
+    Cursor::parse(text)
+        .map(Some)
+        .map_err(|e| Refusal::bad("if-none-match", e))
 }
 
 /// `Idempotency-Key`.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
-    let Some(value) = headers.get("idempotency-key").filter(|value| !value.is_empty()) else {
+    let Some(value) = headers
+        .get("idempotency-key")
+        .filter(|value| !value.is_empty())
+    else {
         return Ok(None);
     };
     match value.to_str() {
         Ok(text) if text.len() <= max => Ok(Some(text.to_owned())),
-        _ => Err(Refusal::bad("idempotency-key", format!("key must be visible ASCII, {max} bytes at most"))),
+        _ => Err(Refusal::bad(
+            "idempotency-key",
+            format!("key must be visible ASCII, {max} bytes at most"),
+        )),
     }
 }

@@ -48,7 +48,11 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
         path if path == site.compat.zeitoun_chat => return zeitoun_chat(site, hub, head),
         path if path == site.compat.zeitoun_clock => return zeitoun_clock(head),
         "/healthz" => Some(answer(StatusCode::OK, "text/plain", "ok\n")),
-        "/metrics" => Some(answer(StatusCode::OK, "text/plain; version=0.0.4", pages::metrics(site, hub))),
+        "/metrics" => Some(answer(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            pages::metrics(site, hub),
+        )),
         path => pages::page(site, path),
     };
     let page = page.ok_or_else(|| not_found(site, path))?;
@@ -73,32 +77,64 @@ fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, R
     let accepts_sse = accepts(&head.headers, "text/event-stream");
     let heartbeat = site.config.heartbeat;
     let (since, format): (_, Box<dyn Format>) = match query.transport().as_deref() {
-        Some("sse") => (query::last_event_id(&head.headers)?.or(since), Box::new(Sse { heartbeat })),
-        None if accepts_sse => (query::last_event_id(&head.headers)?.or(since), Box::new(Sse { heartbeat })),
+        Some("sse") => (
+            query::last_event_id(&head.headers)?.or(since),
+            Box::new(Sse { heartbeat }),
+        ),
+        None if accepts_sse => (
+            query::last_event_id(&head.headers)?.or(since),
+            Box::new(Sse { heartbeat }),
+        ),
         Some("iframe") => {
             let callback = query.callback()?;
-            (since, Box::new(Iframe { callback, heartbeat }))
+            (
+                since,
+                Box::new(Iframe {
+                    callback,
+                    heartbeat,
+                }),
+            )
         }
         None | Some("poll") => {
             let since = match since {
                 None => query::entity_tag(&head.headers)?,
                 since => since,
             };
-            (since, Box::new(LongPoll { wait: query.wait()? }))
+            (
+                since,
+                Box::new(LongPoll {
+                    wait: query.wait()?,
+                }),
+            )
         }
         Some(other) => {
             let other: String = other.chars().take(32).collect();
-            return Err(Refusal::bad("as", format!("no transport {other:?} (known: poll, sse, iframe)")));
+            return Err(Refusal::bad(
+                "as",
+                format!("no transport {other:?} (known: poll, sse, iframe)"),
+            ));
         }
     };
     let channels = channels.to_vec().into();
-    Ok(hold(hub, head, Subscription { channels, since, format }))
+    Ok(hold(
+        hub,
+        head,
+        Subscription {
+            channels,
+            since,
+            format,
+        },
+    ))
 }
 
 /// `HEAD` shows the head that `GET` would have, at once.
 fn hold(_hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
     if head.method == Method::HEAD {
-        return Route::Answer(answer(StatusCode::OK, subscription.format.content_type(), ""));
+        return Route::Answer(answer(
+            StatusCode::OK,
+            subscription.format.content_type(),
+            "",
+        ));
     }
     Route::Hold(subscription)
 }
@@ -106,7 +142,13 @@ fn hold(_hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
 /// NovComet's `comet.php`. Whatever is asked, a poll is answered by a 200: anything else ends the old page's loop.
 fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     only(head, &[Method::GET, Method::HEAD])?;
-    let json = |body: Vec<u8>| Ok(Route::Answer(answer(StatusCode::OK, "application/json", body)));
+    let json = |body: Vec<u8>| {
+        Ok(Route::Answer(answer(
+            StatusCode::OK,
+            "application/json",
+            body,
+        )))
+    };
     match novcomet::Request::parse(Query::of(head).pairs()) {
         novcomet::Request::Publish(channel) => match (channel, may_publish(site, head)) {
             (Some(channel), Ok(())) if head.method == Method::GET => {
@@ -129,12 +171,27 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
         zeitoun::ChatRequest::Publish(text) => {
             may_publish(site, head)?;
             if head.method == Method::GET {
-                publish_data(site, hub, &site.chat, EventName::default(), text.as_bytes(), None);
+                publish_data(
+                    site,
+                    hub,
+                    &site.chat,
+                    EventName::default(),
+                    text.as_bytes(),
+                    None,
+                );
             }
-            Ok(Route::Answer(answer(StatusCode::OK, "text/html; charset=utf-8", "")))
+            Ok(Route::Answer(answer(
+                StatusCode::OK,
+                "text/html; charset=utf-8",
+                "",
+            )))
         }
         zeitoun::ChatRequest::Poll(seen) => match zeitoun::poll(hub, &site.chat, seen) {
-            Ok(body) => Ok(Route::Answer(answer(StatusCode::OK, "application/json", body))),
+            Ok(body) => Ok(Route::Answer(answer(
+                StatusCode::OK,
+                "application/json",
+                body,
+            ))),
             Err(subscription) => Ok(hold(hub, head, subscription)),
         },
     }
@@ -145,10 +202,18 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
     only(head, &[Method::GET, Method::HEAD])?;
     let format = Box::new(zeitoun::Clock);
     if head.method == Method::HEAD {
-        return Ok(Route::Answer(answer(StatusCode::OK, format.content_type(), "")));
+        return Ok(Route::Answer(answer(
+            StatusCode::OK,
+            format.content_type(),
+            "",
+        )));
     }
     let channels = Box::new([]);
-    Ok(Route::Hold(Subscription { channels, since: None, format }))
+    Ok(Route::Hold(Subscription {
+        channels,
+        since: None,
+        format,
+    }))
 }
 
 /// Publishing over HTTP is for whom the configuration lets, and for pages of this site and configured ones.
@@ -174,38 +239,69 @@ fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
 }
 
 fn is_same_origin(origin: &str, host: &str) -> bool {
-    origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+    origin
+        .split_once("://")
+        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
 }
 
 /// What an answer says to a page of another origin.
 pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
-    let Some(origin) = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) else {
+    let Some(origin) = headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok())
+    else {
         return Cors::None;
     };
     let origins = &site.config.origins;
     if origins.iter().any(|allowed| allowed == "*") {
         return Cors::Any;
     }
-    let index = origins.iter().position(|allowed| allowed.eq_ignore_ascii_case(origin));
-    index.and_then(|index| u16::try_from(index).ok()).map_or(Cors::None, Cors::Origin)
+    let index = origins
+        .iter()
+        .position(|allowed| allowed.eq_ignore_ascii_case(origin));
+    index
+        .and_then(|index| u16::try_from(index).ok())
+        .map_or(Cors::None, Cors::Origin)
 }
 
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|one| one.split(';').next().is_some_and(|t| t.trim() == media_type))
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|one| {
+        one.split(';')
+            .next()
+            .is_some_and(|t| t.trim() == media_type)
+    })
 }
 
 fn only(head: &Parts, methods: &[Method]) -> Result<(), Refusal> {
     if methods.contains(&head.method) {
         return Ok(());
     }
-    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-    let message = format!("{} is not for this path (allowed: {allowed}, OPTIONS)", head.method);
-    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message))
+    let allowed = methods
+        .iter()
+        .map(Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let message = format!(
+        "{} is not for this path (allowed: {allowed}, OPTIONS)",
+        head.method
+    );
+    Err(Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method",
+        message,
+    ))
 }
 
 fn options(path: &str) -> Response<Bytes> {
-    let methods = if path.starts_with("/ch/") { "GET, HEAD, POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
+    let methods = if path.starts_with("/ch/") {
+        "GET, HEAD, POST, OPTIONS"
+    } else {
+        "GET, HEAD, OPTIONS"
+    };
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();
     headers.remove(header::CONTENT_TYPE);
@@ -225,7 +321,11 @@ fn options(path: &str) -> Response<Bytes> {
 
 fn not_found(site: &Site, path: &str) -> Refusal {
     let path: String = path.chars().take(64).collect();
-    let hint = if site.demo.is_some() { "" } else { "; comet serve --demo also serves pages to try it with" };
+    let hint = if site.demo.is_some() {
+        ""
+    } else {
+        "; comet serve --demo also serves pages to try it with"
+    };
     let message = format!("nothing is at {path}; channels are at /ch/NAME{hint}");
     Refusal::new(StatusCode::NOT_FOUND, "path", message)
 }

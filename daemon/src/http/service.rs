@@ -39,8 +39,8 @@ pub(super) enum Served {
     Closed,
     /// Answered; bytes of the next request may have come with it.
     Answered(Bytes),
-    /// To be held; bytes may have come behind it.
-    Asked(Box<Ask>, Bytes),
+    /// The connection holds a subscription; bytes may have come behind it.
+    Asked(Bytes),
 }
 
 /// What hyper's parts tell the round.
@@ -104,7 +104,10 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
     match phase.asked.take() {
-        Some(ask) => Served::Asked(Box::new(ask), input.freeze()),
+        Some(ask) => {
+            conn.begin_held(ask);
+            Served::Asked(input.freeze())
+        }
         None => Served::Answered(input.freeze()),
     }
 }

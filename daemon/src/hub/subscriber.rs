@@ -129,6 +129,16 @@ impl Audience {
         Ok((key, backlog.cursor))
     }
 
+    /// Replaces names by the same ones that are here already: of a popular channel's name one copy is enough.
+    pub fn share_names(&self, channels: &mut [ChannelName]) {
+        let inner = self.inner.borrow();
+        for channel in channels {
+            if let Some((known, _)) = inner.by_name.get_key_value(channel) {
+                *channel = known.clone();
+            }
+        }
+    }
+
     /// Ends a subscription.
     pub fn leave(&self, key: Key) {
         self.inner.borrow_mut().remove(key);
@@ -162,7 +172,8 @@ impl Audience {
             return false;
         };
         for _ in 0..SLICE {
-            let Some((key, subscriber, last_read)) = self.inner.borrow_mut().next_member(list) else {
+            let Some((key, subscriber, last_read)) = self.inner.borrow_mut().next_member(list)
+            else {
                 break;
             };
             let mut feed = Feed {
@@ -277,7 +288,11 @@ impl Inner {
         list.waiting.push(key);
         let last_read = list.last_read.clone();
         self.set_position(key, index, position);
-        Some((Key(key), self.members[key as usize].subscriber.clone(), last_read))
+        Some((
+            Key(key),
+            self.members[key as usize].subscriber.clone(),
+            last_read,
+        ))
     }
 
     fn requeue(&mut self, index: u32) {
@@ -386,7 +401,10 @@ impl Batch {
     /// The bytes in the form with this number, made by `render` when nobody asked before.
     pub fn form(&self, form: u32, render: impl FnOnce(&Backlog) -> Bytes) -> Bytes {
         let known = |forms: Ref<'_, Vec<(u32, Bytes)>>| {
-            forms.iter().find(|(known, _)| *known == form).map(|(_, bytes)| bytes.clone())
+            forms
+                .iter()
+                .find(|(known, _)| *known == form)
+                .map(|(_, bytes)| bytes.clone())
         };
         known(self.forms.borrow()).unwrap_or_else(|| {
             let bytes = render(&self.backlog);
@@ -398,7 +416,8 @@ impl Batch {
     /// A read of the same channel from `cursor` would give just this.
     fn answers(&self, cursor: Cursor) -> bool {
         let first = self.backlog.messages.first();
-        !self.backlog.gap && first.is_some_and(|first| self.backlog.after <= cursor.0 && cursor.0 < first.id)
+        !self.backlog.gap
+            && first.is_some_and(|first| self.backlog.after <= cursor.0 && cursor.0 < first.id)
     }
 
     fn same_messages(&self, other: &Self) -> bool {
