@@ -14,7 +14,7 @@ use anyhow::Context;
 use comet_proto::ChannelName;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{SignalKind, signal},
@@ -28,7 +28,7 @@ use crate::{
     http::{self, Demo, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
-    source,
+    source::{files::Files, socket::Socket},
 };
 
 /// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
@@ -51,8 +51,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
     let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
-    let socket = source::socket::Socket::bind(&socket_path, &config.socket)
-        .context("cannot serve the socket")?;
+    let socket = Socket::bind(&socket_path, &config.socket).context("cannot serve the socket")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
     let site = Arc::new(site(
@@ -62,6 +61,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         descriptors,
         metrics.clone(),
     )?);
+    let files = Files::open(
+        &config.dir,
+        config.files.clone(),
+        config.demo,
+        hub.clone(),
+        metrics.clone(),
+    )
+    .context("cannot watch for files")?;
     let stop = CancellationToken::new();
 
     local_runtime()?.block_on(async {
@@ -74,6 +81,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         };
         let tasks = TaskTracker::new();
         tasks.spawn_local(socket.run(audience.clone(), metrics, status, stop.clone()));
+        tasks.spawn_local(files.run(stop.clone()));
         tasks.close();
         tokio::task::spawn_local(deliver(audience.clone()));
         let (socket, dir) = (socket_path.display(), config.dir.display());
@@ -239,7 +247,8 @@ fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<(Vec<TcpListener>, S
 }
 
 fn listener(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
