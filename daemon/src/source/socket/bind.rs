@@ -97,7 +97,10 @@ pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
         .try_overwrite(false)
         .create_sync_as::<Listener>()
         .map_err(failed)?;
-    let file = SocketFile::find(path).map_err(failed)?;
+    let file = SocketFile {
+        path: path.into(),
+        id: id(path).map_err(failed)?,
+    };
     // Not through a symbolic link that somebody put there in between.
     fchmodat(AT_FDCWD, path, MODE, FchmodatFlags::NoFollowSymlink).map_err(|e| failed(e.into()))?;
     Ok((listener, file))
@@ -165,19 +168,15 @@ fn try_connect(path: &Path) -> Result<(), Errno> {
     connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
-impl SocketFile {
-    fn find(path: &Path) -> io::Result<Self> {
-        let found = fs::symlink_metadata(path)?;
-        Ok(Self {
-            path: path.into(),
-            id: (found.dev(), found.ino()),
-        })
-    }
+/// Device and inode of what has the name.
+fn id(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if Self::find(&self.path).is_ok_and(|found| found.id == self.id) {
+        if id(&self.path).is_ok_and(|id| id == self.id) {
             let _ = fs::remove_file(&self.path); // what stays is stale, and the next daemon takes it over
         }
     }
