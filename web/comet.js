@@ -166,7 +166,7 @@
         const answer = await request(this.url + '?wait=' + wait + from, init);
         const cursor = Number(answer.cursor);
         if (answer.gap) {
-          this.skipTo(cursor);
+          this.skipTo(answer.messages.length ? answer.messages[0].id - 1 : cursor);
         }
         answer.messages.forEach((message) => this.take(message));
         if (!this.closed) {
@@ -198,11 +198,14 @@
           clearTimeout(timer);
           timer = setTimeout(works, STEADY);
         };
-        source.onmessage = (event) => {
-          works();
-          this.take(JSON.parse(event.data));
+        const on = (type, take) => {
+          source.addEventListener(type, (event) => {
+            works();
+            take(JSON.parse(event.data));
+          });
         };
-        source.addEventListener('gap', (event) => this.skipTo(Number(JSON.parse(event.data).cursor)));
+        on('message', (message) => this.take(message));
+        on('gap', (gap) => this.skipTo(Number(gap.cursor)));
         source.onerror = end;
       });
     }
@@ -215,12 +218,12 @@
       this.call('message', message);
     }
 
-    /** A gap. What the daemon still has comes next; when its ids end before our cursor, it lost the rest. */
+    /** A gap: what the daemon still has comes next. It may lie before our cursor, when ids were lost as well. */
     skipTo(cursor) {
-      if (this.cursor !== null && cursor < this.cursor) {
+      if (!this.closed) {
         this.cursor = cursor;
+        this.call('gap');
       }
-      this.call('gap');
     }
 
     /** Longer from failure to failure, and random, so that a restarted daemon does not meet all at once. */

@@ -221,8 +221,9 @@ fn markup_in_a_message_is_shown_as_text() {
     assert!(
         daemon
             .comet(&["publish", "chat", hostile, "--name", hostile])
-            .status()
+            .output()
             .unwrap()
+            .status
             .success()
     );
     for (path, css) in [
