@@ -159,10 +159,16 @@ impl Client {
     /// Publishes what is queued, and returns the id of the last message that was sent.
     fn publish_now(&mut self) -> Result<u64, Error> {
         let id = published(&self.ask()?);
-        if let Err(Error::Protocol(_)) = id {
+        self.part_after(id.is_err());
+        id
+    }
+
+    /// A refusal may be the daemon's last word on this connection, as after a line over its limit: it would not
+    /// read what is sent next.
+    fn part_after(&mut self, refusal: bool) {
+        if refusal && self.due == 0 {
             self.connection = None;
         }
-        id
     }
 
     /// Sends what is queued, and returns the reply to the last line that was sent.
@@ -274,7 +280,9 @@ impl Client {
 
     /// Keeps the first bad reply to a message that nobody waited for.
     fn note(&mut self, reply: &[u8]) {
-        if let Err(error) = published(reply) {
+        let id = published(reply);
+        self.part_after(id.is_err());
+        if let Err(error) = id {
             self.untold.get_or_insert(error);
         }
     }

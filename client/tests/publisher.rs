@@ -279,6 +279,25 @@ fn the_last_words_before_a_close_are_the_answer() {
 }
 
 #[test]
+fn what_follows_a_refusal_goes_over_a_new_connection() {
+    let peer = Peer::start(|accept| {
+        let mut first = accept();
+        assert_eq!(first.read().unwrap().0, "bad");
+        first.refuse("line");
+        // It reads on, but only to be polite: what comes is nobody's any more.
+        assert!(first.read().is_none());
+        let mut second = accept();
+        assert_eq!(second.read().unwrap().0, "good");
+        second.reply(2);
+    });
+    let mut client = peer.client(PATIENCE, None);
+    let error = publish(&mut client, "bad", Each).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert_eq!(publish(&mut client, "good", Each).unwrap(), Some(2));
+    peer.done();
+}
+
+#[test]
 fn strange_answers_are_reported_and_end_the_connection() {
     let peer = Peer::start(|accept| {
         let mut first = accept();

@@ -1,6 +1,7 @@
 //! The library and the daemon as they were built, C programs compiled against the one, and the other as a process.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
@@ -192,6 +193,7 @@ impl Daemon {
             .arg(self.socket())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(File::create(self.log()).unwrap())
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -201,9 +203,17 @@ impl Daemon {
             .strip_prefix("comet: listening on http://")
             .and_then(|rest| rest.split(',').next());
         self.addr = addr
-            .unwrap_or_else(|| panic!("comet did not start: {ready:?}"))
+            .unwrap_or_else(|| panic!("comet did not start: {ready}{}", self.said()))
             .to_owned();
         self.process = Some((child, stdout));
+    }
+
+    fn log(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -296,5 +306,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        if thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.said());
+        }
     }
 }
