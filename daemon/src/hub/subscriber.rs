@@ -168,7 +168,7 @@ impl Audience {
 
     /// Calls up to [`SLICE`] subscribers of one channel. False: there is nobody to call.
     fn serve_slice(&self) -> bool {
-        let Some(list) = self.inner.borrow_mut().next_ready() else {
+        let Some((list, channel)) = self.inner.borrow_mut().next_ready() else {
             return false;
         };
         for _ in 0..SLICE {
@@ -178,6 +178,7 @@ impl Audience {
             };
             let mut feed = Feed {
                 hub: &self.hub,
+                channel: &channel,
                 last_read,
             };
             // Nothing is borrowed here: the subscriber may join and leave as it likes.
@@ -270,14 +271,14 @@ impl Inner {
         }
     }
 
-    fn next_ready(&mut self) -> Option<u32> {
+    fn next_ready(&mut self) -> Option<(u32, ChannelName)> {
         let index = self.ready.pop_front()?;
         let list = &mut self.lists[index as usize];
         if list.delivering.is_empty() && list.again {
             std::mem::swap(&mut list.waiting, &mut list.delivering);
             list.again = false;
         }
-        Some(index)
+        Some((index, list.channel.clone()))
     }
 
     /// Takes one subscriber to call, and puts it back among those that wait.
@@ -352,13 +353,17 @@ fn number(index: usize) -> u32 {
 /// How a called subscriber reads. What many read alike is read and serialised once.
 pub struct Feed<'a> {
     hub: &'a Hub,
+    /// What `last_read` is about: who listens to more channels may ask for any of them.
+    channel: &'a ChannelName,
     last_read: Option<Rc<Batch>>,
 }
 
 impl Feed<'_> {
     /// What `channels` have after `cursor`.
     pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<Batch> {
-        if let (Some(batch), [_]) = (&self.last_read, channels)
+        let just_this = channels == std::slice::from_ref(self.channel);
+        if let Some(batch) = &self.last_read
+            && just_this
             && batch.answers(cursor)
         {
             return batch.clone();
@@ -369,7 +374,7 @@ impl Feed<'_> {
         {
             return last.clone();
         }
-        if channels.len() == 1 && !batch.backlog.messages.is_empty() {
+        if just_this && !batch.backlog.messages.is_empty() {
             self.last_read = Some(batch.clone());
         }
         batch
