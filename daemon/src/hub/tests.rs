@@ -1,6 +1,7 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `gaps` and `ids` over random
 //! histories and clocks.
 
+mod audience;
 mod gaps;
 mod ids;
 mod join;

@@ -1,0 +1,458 @@
+//! The subscribers of one worker: every one is called about what is new, reads just what is due to it, and what
+//! many read alike is what each would have read alone.
+
+use std::{
+    cell::RefCell,
+    pin::pin,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Wake, Waker},
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use subscriber::{Audience, Batch, Feed, Key, Next, Subscriber};
+
+use super::*;
+
+/// What all clients of a test share.
+struct Script {
+    hub: Arc<Hub>,
+    /// Id and channel.
+    published: RefCell<Vec<(u64, ChannelName)>>,
+    /// What other threads publish meanwhile, and where they get the chance to.
+    todo: RefCell<Vec<ChannelName>>,
+    choices: RefCell<Choices>,
+}
+
+impl Script {
+    fn new(hub: &Arc<Hub>) -> Rc<Self> {
+        Rc::new(Self {
+            hub: hub.clone(),
+            published: RefCell::default(),
+            todo: RefCell::default(),
+            choices: RefCell::default(),
+        })
+    }
+
+    fn publish(&self, name: &ChannelName, size: usize) {
+        let id = self.hub.publish(message(name, &vec![b'x'; size]));
+        self.published.borrow_mut().push((id, name.clone()));
+    }
+
+    /// Here another thread may publish as much as it has left.
+    fn point(&self) {
+        while !self.todo.borrow().is_empty() && self.choices.borrow_mut().pick(2) == 1 {
+            self.publish_next();
+        }
+    }
+
+    /// False: there is no more.
+    fn publish_next(&self) -> bool {
+        let next = self.todo.borrow_mut().pop();
+        next.inspect(|name| self.publish(name, 0)).is_some()
+    }
+
+    fn due(&self, channels: &[ChannelName], after: Cursor, end: Cursor) -> Vec<u64> {
+        let published = self.published.borrow();
+        let due = published
+            .iter()
+            .filter(|(id, name)| after.0 < *id && *id <= end.0 && channels.contains(name));
+        due.map(|(id, _)| *id).collect()
+    }
+}
+
+struct Client {
+    script: Rc<Script>,
+    channels: Vec<ChannelName>,
+    /// Leaves with every delivery, like a long-poll.
+    leaves: bool,
+    /// Its socket takes nothing for so many calls.
+    blocked: Cell<usize>,
+    start: Cursor,
+    cursor: Cell<Cursor>,
+    seen: RefCell<Vec<u64>>,
+    gap: Cell<bool>,
+    key: Cell<Option<Key>>,
+}
+
+impl Client {
+    fn new(script: &Rc<Script>, channels: &[ChannelName], leaves: bool) -> Rc<Self> {
+        let start = script.hub.last();
+        Rc::new(Self {
+            script: script.clone(),
+            channels: channels.into(),
+            leaves,
+            blocked: Cell::new(0),
+            start,
+            cursor: Cell::new(start),
+            seen: RefCell::default(),
+            gap: Cell::new(false),
+            key: Cell::new(None),
+        })
+    }
+
+    /// Joins, however much there is to read before.
+    fn join(self: &Rc<Self>, audience: &Audience) {
+        while self.key.get().is_none() {
+            self.script.point();
+            match audience.join(&self.channels, Some(self.cursor.get()), self.clone()) {
+                Ok((key, cursor)) => {
+                    assert!(
+                        self.script
+                            .due(&self.channels, self.cursor.get(), cursor)
+                            .is_empty()
+                    );
+                    self.cursor.set(cursor);
+                    self.key.set(Some(key));
+                }
+                Err(backlog) => self.receive(&backlog),
+            }
+        }
+    }
+
+    fn receive(&self, backlog: &Backlog) {
+        let due = self
+            .script
+            .due(&self.channels, self.cursor.get(), backlog.cursor);
+        let got = ids(backlog);
+        if backlog.gap {
+            assert!(got.iter().all(|id| due.contains(id)));
+            self.gap.set(true);
+        } else {
+            assert_eq!(got, due, "nothing lost, nothing twice, in order");
+        }
+        assert!(self.cursor.get() <= backlog.cursor);
+        self.seen.borrow_mut().extend(got);
+        self.cursor.set(backlog.cursor);
+    }
+
+    /// A shared answer is what a read of one's own would give, but for what was published since.
+    fn compare(&self, batch: &Batch) {
+        let (shared, fresh) = (
+            batch.backlog(),
+            self.script.hub.since(&self.channels, self.cursor.get()),
+        );
+        if !fresh.gap {
+            assert!(!shared.gap);
+            assert!(ids(&fresh).starts_with(&ids(shared)));
+            assert!(
+                ids(&fresh)
+                    .get(shared.messages.len())
+                    .is_none_or(|id| *id > shared.cursor.0)
+            );
+        }
+    }
+
+    fn check(&self) {
+        let due = self
+            .script
+            .due(&self.channels, self.start, Cursor(u64::MAX));
+        let seen = self.seen.borrow();
+        assert!(*seen == due || self.gap.get(), "{seen:?} of {due:?}");
+    }
+}
+
+impl Subscriber for Client {
+    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+        assert!(self.key.get().is_some(), "only those who stay are called");
+        self.script.point();
+        if self.blocked.get() > 0 {
+            self.blocked.update(|calls| calls - 1);
+            return Next::Stay;
+        }
+        let mut got = false;
+        loop {
+            let batch = feed.read(&self.channels, self.cursor.get());
+            self.compare(&batch);
+            self.receive(batch.backlog());
+            if batch.backlog().messages.is_empty() {
+                break;
+            }
+            got = true;
+        }
+        self.script.point();
+        if self.leaves && got {
+            self.key.set(None);
+            return Next::Leave;
+        }
+        Next::Stay
+    }
+}
+
+/// A worker's thread, without one.
+#[derive(Default)]
+struct Thread(AtomicBool);
+
+impl Wake for Thread {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs the audience until it waits, `between` its turns; until that says that nothing happened.
+fn run(audience: &Audience, mut between: impl FnMut() -> bool) {
+    let thread = Arc::new(Thread(true.into()));
+    let waker = Waker::from(thread.clone());
+    let mut run = pin!(audience.run());
+    while between() | thread.0.swap(false, Ordering::Relaxed) {
+        assert!(
+            run.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+}
+
+/// Every placement of what others publish among the steps of one worker and its clients: which channels those
+/// have, and whether they leave.
+fn explore(todo: &[usize], clients: &[(&[usize], bool)], expected: usize) {
+    let names = ["a", "b"].map(channel);
+    let named = |numbers: &[usize]| {
+        numbers
+            .iter()
+            .map(|&n| names[n].clone())
+            .collect::<Vec<_>>()
+    };
+    let placements = Choices::explore(|choices| {
+        let hub = hub(HistoryConfig::default(), 1);
+        let (script, audience) = (Script::new(&hub), Audience::new(hub, 0));
+        script.todo.replace(named(todo));
+        script.choices.swap(&RefCell::new(std::mem::take(choices)));
+        let clients = clients
+            .iter()
+            .map(|(channels, leaves)| Client::new(&script, &named(channels), *leaves));
+        let clients: Vec<Rc<Client>> = clients.collect();
+        run(&audience, || {
+            let absent = clients.iter().filter(|client| client.key.get().is_none());
+            let joined = absent.inspect(|client| client.join(&audience)).count() > 0;
+            script.point();
+            joined
+        });
+        // What had no chance until now comes at last.
+        run(&audience, || {
+            let absent = clients.iter().filter(|client| client.key.get().is_none());
+            let joined = absent.inspect(|client| client.join(&audience)).count() > 0;
+            joined | script.publish_next()
+        });
+        clients.iter().for_each(|client| client.check());
+        *choices = script.choices.take();
+    });
+    assert!(placements >= expected, "{placements} placements");
+}
+
+#[test]
+fn one_channel_whatever_is_published_meanwhile() {
+    explore(&[0, 0, 0, 0], &[(&[0], false), (&[0], true)], 1000);
+}
+
+#[test]
+fn two_channels_whatever_is_published_meanwhile() {
+    explore(
+        &[0, 1, 0, 1],
+        &[(&[0, 1], false), (&[1, 0], true), (&[1], false)],
+        1000,
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Join {
+        channels: usize,
+        leaves: bool,
+    },
+    Leave(prop::sample::Index),
+    /// Its socket takes nothing for so many calls.
+    Block(prop::sample::Index, usize),
+    Publish {
+        channel: usize,
+        size: usize,
+    },
+    Clock(u64),
+    Tidy,
+    Run,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let client = any::<prop::sample::Index>;
+    prop_oneof![
+        4 => (1..1_usize << 3, any::<bool>()).prop_map(|(channels, leaves)| Op::Join { channels, leaves }),
+        1 => client().prop_map(Op::Leave),
+        1 => (client(), 1..4_usize).prop_map(|(client, calls)| Op::Block(client, calls)),
+        4 => (0..3_usize, prop_oneof![4 => 0..100_usize, 1 => 50_000..150_000_usize])
+            .prop_map(|(channel, size)| Op::Publish { channel, size }),
+        1 => (1..3 * SECOND).prop_map(Op::Clock),
+        1 => Just(Op::Tidy),
+        3 => Just(Op::Run),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_comes_goes_or_is_slow_reads_all_that_is_due(ops in prop::collection::vec(op(), 1..150)) {
+        let limits = Limits { messages: 5, age: Duration::from_secs(60), ..roomy() };
+        let hub = hub(HistoryConfig { default: limits, ..HistoryConfig::default() }, 1);
+        let (script, audience) = (Script::new(&hub), Audience::new(hub.clone(), 0));
+        let names = ["a", "b", "c"].map(channel);
+        let mut clients: Vec<Rc<Client>> = Vec::new();
+        let serve = |clients: &[Rc<Client>]| run(&audience, || {
+            let absent = clients.iter().filter(|client| client.key.get().is_none());
+            absent.inspect(|client| client.join(&audience)).count() > 0
+        });
+        for op in ops {
+            match op {
+                Op::Join { channels, leaves } => {
+                    let channels: Vec<_> = (0..3).filter(|c| channels & 1 << c != 0).map(|c| names[c].clone()).collect();
+                    let client = Client::new(&script, &channels, leaves);
+                    client.join(&audience);
+                    clients.push(client);
+                }
+                Op::Leave(index) if !clients.is_empty() => {
+                    let client = clients.swap_remove(index.index(clients.len()));
+                    if let Some(key) = client.key.take() {
+                        audience.leave(key);
+                        audience.leave(key);
+                    }
+                }
+                Op::Block(index, calls) if !clients.is_empty() => index.get(&clients).blocked.set(calls),
+                Op::Leave(_) | Op::Block(..) => {}
+                Op::Publish { channel, size } => script.publish(&names[channel], size),
+                Op::Clock(step) => NOW.set(NOW.get() + step),
+                Op::Tidy => audience.tidy(),
+                Op::Run => serve(&clients),
+            }
+        }
+        // The last word to everyone, who now takes it.
+        clients.iter().for_each(|client| client.blocked.set(0));
+        names.iter().for_each(|name| script.publish(name, 0));
+        serve(&clients);
+        prop_assert_eq!(audience.len(), clients.len());
+        for client in clients {
+            client.check();
+            audience.leave(client.key.take().unwrap());
+        }
+        // Nobody is left: neither here nor in the hub.
+        audience.tidy();
+        NOW.set(NOW.get() + 3600 * SECOND);
+        hub.expire();
+        prop_assert_eq!((audience.len(), hub.status().channels), (0, 0));
+    }
+}
+
+#[test]
+fn a_large_audience_is_served_in_slices() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let (script, audience) = (Script::new(&hub), Audience::new(hub, 0));
+    let (loud, quiet) = (channel("loud"), channel("quiet"));
+    let of = |name: &ChannelName| Client::new(&script, std::slice::from_ref(name), false);
+    let crowd: Vec<Rc<Client>> = (0..1000).map(|_| of(&loud)).collect();
+    let alone = of(&quiet);
+    crowd
+        .iter()
+        .chain([&alone])
+        .for_each(|client| client.join(&audience));
+    script.publish(&loud, 0);
+    script.publish(&quiet, 0);
+    let served = || {
+        crowd
+            .iter()
+            .filter(|client| !client.seen.borrow().is_empty())
+            .count()
+    };
+    let mut before = Vec::new();
+    run(&audience, || {
+        if !alone.seen.borrow().is_empty() {
+            before.push(served());
+        }
+        false
+    });
+    assert!(
+        before[0] < 1000,
+        "the quiet channel need not wait for all of the loud one"
+    );
+    assert_eq!(served(), 1000);
+}
+
+/// Counts how often it reads something that was not read before.
+struct Reader {
+    channels: Vec<ChannelName>,
+    cursor: Cell<Cursor>,
+    rendered: Rc<Cell<usize>>,
+    got: RefCell<Vec<Bytes>>,
+}
+
+impl Subscriber for Reader {
+    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+        let batch = feed.read(&self.channels, self.cursor.get());
+        let bytes = batch.form(7, |backlog| {
+            self.rendered.update(|times| times + 1);
+            format!("{:?}", ids(backlog)).into()
+        });
+        self.cursor.set(batch.backlog().cursor);
+        self.got.borrow_mut().push(bytes);
+        Next::Stay
+    }
+}
+
+#[test]
+fn what_many_read_alike_is_rendered_once() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let audience = Audience::new(hub.clone(), 0);
+    let (a, b) = (channel("a"), channel("b"));
+    let rendered = Rc::new(Cell::new(0));
+    let reader = |channels: &[ChannelName]| {
+        let reader = Rc::new(Reader {
+            channels: channels.into(),
+            cursor: Cell::default(),
+            rendered: rendered.clone(),
+            got: RefCell::default(),
+        });
+        let (_, cursor) = audience.join(channels, None, reader.clone()).ok().unwrap();
+        reader.cursor.set(cursor);
+        reader
+    };
+    let mut readers: Vec<_> = (0..300).map(|_| reader(std::slice::from_ref(&a))).collect();
+    readers.push(reader(&[a.clone(), b]));
+    let id = hub.publish(message(&a, b"hi"));
+    run(&audience, || false);
+    assert!(
+        readers
+            .iter()
+            .all(|reader| reader.got.borrow()[..] == [format!("[{id}]")])
+    );
+    assert!(rendered.get() <= 2, "{} times", rendered.get());
+}
+
+/// Listens to two channels and reads them one by one.
+struct OneByOne {
+    channels: [(ChannelName, Cell<Cursor>); 2],
+    got: RefCell<Vec<u64>>,
+}
+
+impl Subscriber for OneByOne {
+    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+        for (name, cursor) in &self.channels {
+            let batch = feed.read(std::slice::from_ref(name), cursor.get());
+            cursor.set(batch.backlog().cursor);
+            self.got.borrow_mut().extend(ids(batch.backlog()));
+        }
+        Next::Stay
+    }
+}
+
+#[test]
+fn a_feed_answers_for_the_channel_that_is_asked() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let audience = Audience::new(hub.clone(), 0);
+    let names = ["a", "b"].map(channel);
+    let client = Rc::new(OneByOne {
+        channels: names.clone().map(|name| (name, Cell::new(hub.last()))),
+        got: RefCell::default(),
+    });
+    audience.join(&names, None, client.clone()).ok().unwrap();
+    let sent = names.each_ref().map(|name| hub.publish(message(name, b"")));
+    run(&audience, || false);
+    assert_eq!(client.got.borrow()[..], sent);
+}
