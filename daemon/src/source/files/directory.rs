@@ -28,6 +28,13 @@ pub(super) struct Terms {
     max_bytes: usize,
 }
 
+/// Whether to leave a file to those who write it or hold its lock ([`Unread::Busy`]), or to take it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    Some,
+    None,
+}
+
 /// Why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unread {
@@ -89,17 +96,19 @@ impl Directory {
         }
     }
 
-    /// The content, and a state whose changes it holds. `patient`: says [`Unread::Busy`] rather than read what
-    /// a writer has not finished.
+    /// The content, and a state whose changes it holds. `written`: it may be empty only because a writer has cut
+    /// it off and goes on.
     pub(super) fn read(
         &self,
         file: &OsStr,
         terms: &Terms,
-        patient: bool,
+        written: bool,
+        patience: Patience,
     ) -> Result<(Box<[u8]>, State), Unread> {
         let state = self.state(file)?.ok_or(Unread::Gone)?;
         terms.check(&state)?;
-        if state.size == 0 {
+        let is_empty = state.size == 0;
+        if is_empty && !written {
             return Ok((Box::default(), state));
         }
         // The name may stand for something else by now: O_NOFOLLOW and O_NONBLOCK make sure that opening it has no
@@ -109,18 +118,19 @@ impl Directory {
             | OFlag::O_NONBLOCK
             | OFlag::O_NOCTTY
             | OFlag::O_CLOEXEC;
-        let opened = openat(&self.fd, file, flags, Mode::empty()).map(File::from);
-        let opened = opened.map_err(|errno| match errno {
-            Errno::ENOENT => Unread::Gone,
-            Errno::ELOOP => Refusal::Kind("a symbolic link").into(),
-            errno => Refusal::Unreadable(errno).into(),
-        })?;
+        let opened = match openat(&self.fd, file, flags, Mode::empty()) {
+            Ok(opened) => File::from(opened),
+            Err(Errno::ENOENT) => return Err(Unread::Gone),
+            Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link").into()),
+            Err(Errno::EACCES) if is_empty => return Ok((Box::default(), state)),
+            Err(errno) => return Err(Refusal::Unreadable(errno).into()),
+        };
         terms.check(&state_of(&opened)?)?;
         // PHP's LOCK_EX and flock(1): such a writer is never read halfway.
         match Flock::lock(opened, FlockArg::LockSharedNonblock) {
-            Ok(locked) => read_stable(&locked, terms, patient),
-            Err((_, Errno::EWOULDBLOCK)) if patient => Err(Unread::Busy),
-            Err((unlocked, _)) => read_stable(&unlocked, terms, patient),
+            Ok(locked) => read_stable(&locked, terms, patience),
+            Err((_, Errno::EWOULDBLOCK)) if patience == Patience::Some => Err(Unread::Busy),
+            Err((unlocked, _)) => read_stable(&unlocked, terms, patience),
         }
     }
 }
@@ -135,7 +145,7 @@ impl AsFd for Directory {
 fn read_stable(
     mut file: &File,
     terms: &Terms,
-    patient: bool,
+    patience: Patience,
 ) -> Result<(Box<[u8]>, State), Unread> {
     let before = state_of(file)?;
     terms.check(&before)?;
@@ -151,7 +161,7 @@ fn read_stable(
         .read_to_end(&mut content)
         .map_err(unreadable)?;
     let after = state_of(file)?;
-    if patient && (before != after || content.len() as u64 != after.size) {
+    if patience == Patience::Some && (before != after || content.len() as u64 != after.size) {
         return Err(Unread::Busy);
     }
     content.truncate(terms.max_bytes);
@@ -249,7 +259,9 @@ mod tests {
 
     impl Fixture {
         fn read(&self, file: &str) -> Result<Box<[u8]>, Unread> {
-            let read = self.directory.read(OsStr::new(file), &self.terms, true);
+            let read = self
+                .directory
+                .read(OsStr::new(file), &self.terms, false, Patience::Some);
             read.map(|(content, _)| content)
         }
 
@@ -328,10 +340,29 @@ mod tests {
         let writer = File::options().write(true).open(f.path("a")).unwrap();
         let lock = Flock::lock(writer, FlockArg::LockExclusive).unwrap();
         assert_eq!(f.read("a"), Err(Unread::Busy));
-        let impatient = f.directory.read(OsStr::new("a"), &f.terms, false);
+        let impatient = f
+            .directory
+            .read(OsStr::new("a"), &f.terms, true, Patience::None);
         assert_eq!(&*impatient.unwrap().0, b"x");
         drop(lock);
         assert_eq!(&*f.read("a").unwrap(), b"x");
+    }
+
+    #[test]
+    fn an_empty_file_is_left_to_its_writer_but_not_to_a_lock_after_a_touch() {
+        let f = fixture();
+        let file = File::create(f.path("a")).unwrap();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        let read = |written| {
+            let a = OsStr::new("a");
+            f.directory
+                .read(a, &f.terms, written, Patience::Some)
+                .map(|(content, _)| content)
+        };
+        assert_eq!(read(true), Err(Unread::Busy));
+        assert_eq!(read(false), Ok(Box::default()));
+        drop(lock);
+        assert_eq!(read(true), Ok(Box::default()));
     }
 
     #[test]

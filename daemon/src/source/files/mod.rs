@@ -299,9 +299,17 @@ impl Files {
             due: 2,
             ..Checkpoint::default()
         };
-        self.told_until = seen.as_ref().map_or(start, |seen| seen.until);
-        seen.map(|seen| seen.unfinished.into_iter().collect())
-            .unwrap_or_default()
+        match seen {
+            Some(seen) => {
+                self.told_until = seen.until;
+                seen.unfinished.into_iter().collect()
+            }
+            None => {
+                self.told_until = start;
+                self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
+                HashSet::new()
+            }
+        }
     }
 
     /// Begins a scan for what changed and was not told; leaves files alone that are being written.

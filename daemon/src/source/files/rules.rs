@@ -44,11 +44,21 @@ pub(super) struct State {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     pub(super) state: State,
-    /// That state was published or refused. Otherwise it was only looked at.
-    pub(super) handled: bool,
+    pub(super) fate: Fate,
     /// Whoever changes the file from now on gives it another key. Not so within one step of the time stamps of
     /// kernels before 6.13 (4 ms) and of some file systems (1 s).
     pub(super) settled: bool,
+}
+
+/// What became of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Published, perhaps by an earlier daemon.
+    Told,
+    /// Refused: a change of mode or owner may be what was missing.
+    Refused,
+    /// Only looked at.
+    Seen,
 }
 
 /// What to do about a name.
@@ -83,8 +93,13 @@ pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited:
         return Verdict::Wait;
     }
     let written = events.modified || events.moved_to || (events.created && events.closed);
-    if !written && known.is_some_and(|known| known.state.only_attributes_differ(now)) {
-        return Verdict::Attributes;
+    if !written && known.is_some_and(|known| known.only_attributes_differ(now)) {
+        // After a close alone the event of that change is still to come.
+        return if events.attributes {
+            Verdict::Attributes
+        } else {
+            Verdict::Drop
+        };
     }
     Verdict::Publish
 }
@@ -102,7 +117,7 @@ pub(super) fn decide_by_state(
         None if now.key.changed >= since => Verdict::Publish,
         None => Verdict::Drop,
         Some(known) if known.state.key == now.key && known.settled => Verdict::Drop,
-        Some(known) if known.state.only_attributes_differ(now) => Verdict::Attributes,
+        Some(known) if known.only_attributes_differ(now) => Verdict::Attributes,
         Some(_) => Verdict::Publish,
     }
 }
@@ -111,16 +126,20 @@ fn was_told(known: &Known, events: Events, now: &State) -> bool {
     // A close says no more than the events before it, of which there is none that was not seen.
     let only_closed = events.closed
         && !(events.created || events.modified || events.attributes || events.moved_to);
-    known.handled && known.state.key == now.key && (known.settled || only_closed)
+    known.fate != Fate::Seen && known.state.key == now.key && (known.settled || only_closed)
+}
+
+impl Known {
+    fn only_attributes_differ(&self, now: &State) -> bool {
+        let content = |s: &State| (s.key.device, s.key.inode, s.modified, s.size);
+        let attributes = |s: &State| (s.mode, s.uid, s.gid, s.links);
+        self.fate != Fate::Refused
+            && content(&self.state) == content(now)
+            && attributes(&self.state) != attributes(now)
+    }
 }
 
 impl State {
-    fn only_attributes_differ(&self, now: &Self) -> bool {
-        let content = |s: &Self| (s.key.device, s.key.inode, s.modified, s.size);
-        let attributes = |s: &Self| (s.mode, s.uid, s.gid, s.links);
-        content(self) == content(now) && attributes(self) != attributes(now)
-    }
-
     /// Whether at `clock` (nanoseconds since the epoch) the time stamps have gone on since the last change.
     pub(super) fn settled(&self, clock: i64) -> bool {
         // Of stamps in steps of a second none has a fraction.

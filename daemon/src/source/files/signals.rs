@@ -14,12 +14,12 @@ use tracing::debug;
 
 use super::{
     SUFFIX,
-    directory::{Directory, Terms, Unread},
+    directory::{Directory, Patience, Terms, Unread},
     inbox::Events,
     memory::Memory,
     pending::{Entry, Pending},
     refusal::{Refusal, Refusals},
-    rules::{self, Known, State, Verdict, WINDOW},
+    rules::{self, Fate, Known, State, Verdict, WINDOW},
 };
 use crate::{
     hub::{Hub, NewMessage},
@@ -157,11 +157,11 @@ impl Signals {
         let known = self.files.get(&name).map(|file| file.known);
         match rules::decide(known.as_ref(), entry.events, &state, waited) {
             Verdict::Drop => {}
-            Verdict::Attributes => self.remember(name, state, false),
+            Verdict::Attributes => self.remember(name, state, Fate::Seen),
             Verdict::Remember => {
                 let is_link = entry.events.created && state.links > 1; // link() opens nothing, so nothing is closed
                 if known.is_none_or(|known| !known.state.key.is_same_file(&state.key)) {
-                    self.remember(name.clone(), state, false);
+                    self.remember(name.clone(), state, Fate::Seen);
                 }
                 if entry.events.open == Some(true) && !is_link {
                     self.pending.put(name, entry);
@@ -212,8 +212,8 @@ impl Signals {
                 };
                 return self.publish(directory, name, state, entry, now);
             }
-            Verdict::Attributes => self.remember(name, state, false),
-            _ if known.is_none() => self.remember(name, state, true),
+            Verdict::Attributes => self.remember(name, state, Fate::Seen),
+            _ if known.is_none() => self.remember(name, state, Fate::Told),
             _ => {}
         }
         Ok(())
@@ -228,8 +228,12 @@ impl Signals {
         now: Instant,
     ) -> Result<(), Refusal> {
         let busy_since = entry.busy_since.unwrap_or(now);
-        let patient = now < busy_since + PATIENCE && !self.pending.is_full();
-        match directory.read(file_name(&name).as_ref(), &self.terms, patient) {
+        let patience = match now < busy_since + PATIENCE && !self.pending.is_full() {
+            true => Patience::Some,
+            false => Patience::None,
+        };
+        let (file, written) = (file_name(&name), entry.events.modified);
+        match directory.read(file.as_ref(), &self.terms, written, patience) {
             Ok((data, state)) => {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
                 self.hub.publish(NewMessage {
@@ -239,7 +243,7 @@ impl Signals {
                     key: None,
                 });
                 self.metrics.published_files.add(1);
-                self.remember(name.clone(), state, true);
+                self.remember(name.clone(), state, Fate::Told);
                 if let Some(file) = self.files.get(&name) {
                     file.published = Some(now);
                 }
@@ -258,7 +262,7 @@ impl Signals {
             }
             Err(Unread::Gone) => self.files.remove(&name),
             Err(Unread::Refused(refusal)) => {
-                self.remember(name, state, true); // once for each action, not for each of its events
+                self.remember(name, state, Fate::Refused); // once for each action, not for each of its events
                 return Err(refusal);
             }
         }
@@ -270,12 +274,12 @@ impl Signals {
         (now < next).then_some(next)
     }
 
-    fn remember(&mut self, name: ChannelName, state: State, handled: bool) {
+    fn remember(&mut self, name: ChannelName, state: State, fate: Fate) {
         let settled = self.fine_clock || state.settled(wall_clock());
         let published = self.files.get(&name).and_then(|file| file.published);
         let known = Known {
             state,
-            handled,
+            fate,
             settled,
         };
         let scan = self.scan;

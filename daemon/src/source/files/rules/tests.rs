@@ -29,14 +29,14 @@ fn file(changed: i64) -> State {
 fn told(state: State) -> Known {
     Known {
         state,
-        handled: true,
+        fate: Fate::Told,
         settled: true,
     }
 }
 
 fn looked_at(state: State) -> Known {
     Known {
-        handled: false,
+        fate: Fate::Seen,
         ..told(state)
     }
 }
@@ -182,10 +182,14 @@ fn mode_owner_and_links_are_no_news() {
     for now in [chmod, chown, chgrp, link] {
         let now = State { modified: 1, ..now };
         for known in [told(file(1)), looked_at(file(1))] {
-            for list in [&[Attributes][..], &[Closed, Attributes], &[Closed]] {
-                let verdict = decide(Some(&known), events(list), &now, false);
-                assert_eq!(verdict, Verdict::Attributes, "{list:?} {now:?}");
-            }
+            let verdict = |list| decide(Some(&known), events(list), &now, false);
+            assert_eq!(verdict(&[Attributes]), Verdict::Attributes, "{now:?}");
+            assert_eq!(
+                verdict(&[Closed, Attributes]),
+                Verdict::Attributes,
+                "{now:?}"
+            );
+            assert_eq!(verdict(&[Closed]), Verdict::Drop, "{now:?}");
         }
         // With more than that, they are.
         let known = told(file(1));
@@ -206,6 +210,31 @@ fn mode_owner_and_links_are_no_news() {
             Verdict::Publish
         );
     }
+}
+
+#[test]
+fn mode_and_owner_of_a_refused_file_are_news() {
+    let refused = Known {
+        fate: Fate::Refused,
+        ..told(file(1))
+    };
+    let chmod = State {
+        mode: 0o100600,
+        modified: 1,
+        ..file(2)
+    };
+    assert_eq!(
+        decide(Some(&refused), events(&[Attributes]), &chmod, false),
+        Verdict::Publish
+    );
+    assert_eq!(
+        decide(Some(&refused), events(&[Closed]), &file(1), false),
+        Verdict::Drop
+    );
+    assert_eq!(
+        decide_by_state(Some(&refused), &chmod, 9, false),
+        Verdict::Publish
+    );
 }
 
 #[test]

@@ -1,0 +1,317 @@
+//! Touching files, as people and programs do it: each action is one message, or none.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::daemon::{Daemon, Lines, wait_for};
+
+/// What is done in the watched directory before (files exist, or do not), and then; `$F` is the file, `$OUT` a
+/// directory beside the watched one, `$AWAY` one on another file system.
+struct Action {
+    before: &'static str,
+    then: &'static str,
+    told: Option<&'static str>,
+}
+
+const fn one(before: &'static str, then: &'static str, data: &'static str) -> Action {
+    Action {
+        before,
+        then,
+        told: Some(data),
+    }
+}
+
+const fn none(before: &'static str, then: &'static str) -> Action {
+    Action {
+        before,
+        then,
+        told: None,
+    }
+}
+
+const NEW: &str = "";
+const EXISTING: &str = "echo old > $F";
+const EMPTY: &str = ": > $F";
+
+const ACTIONS: &[Action] = &[
+    one(NEW, "touch $F", ""),
+    one(EMPTY, "touch $F", ""),
+    one(EXISTING, "touch $F", "old\n"),
+    one(EXISTING, "touch -h $F", "old\n"),
+    one(EXISTING, "touch -a $F", "old\n"),
+    one(EXISTING, "touch -m $F", "old\n"),
+    one(EXISTING, "touch -d 2001-02-03 $F", "old\n"),
+    one("touch -d 2001-02-03 $F", "touch -d 2001-02-03 $F", ""),
+    one(NEW, "echo new > $F", "new\n"),
+    one(EXISTING, "echo new > $F", "new\n"),
+    one(EXISTING, "echo new >> $F", "old\nnew\n"),
+    one(NEW, "echo new >> $F", "new\n"),
+    one(NEW, ": > $F", ""),
+    one(EMPTY, ": > $F", ""),
+    one(EXISTING, ": > $F", ""),
+    one(
+        NEW,
+        "(echo a; echo b; sleep 0.01; echo c) > $F",
+        "a\nb\nc\n",
+    ),
+    one(EXISTING, "echo new | tee $F > $OUT/copy", "new\n"),
+    one(EXISTING, "echo new | dd of=$F status=none", "new\n"),
+    one(EXISTING, "truncate -s 2 $F", "ol"),
+    one(NEW, "fallocate -l 2 $F", "\0\0"),
+    one("echo new > $OUT/s", "cp $OUT/s $F", "new\n"),
+    one("echo new > $OUT/s; echo old > $F", "cp $OUT/s $F", "new\n"),
+    one("echo new > $OUT/s", "cp -p $OUT/s $F", "new\n"),
+    one(
+        "echo new > $OUT/s; echo old > $F",
+        "cp -p $OUT/s $F",
+        "new\n",
+    ),
+    one("echo new > $OUT/s", "install -m 644 $OUT/s $F", "new\n"),
+    one(
+        "echo new > $OUT/s; echo old > $F",
+        "install -m 600 $OUT/s $F",
+        "new\n",
+    ),
+    one("echo new > $OUT/s", "mv $OUT/s $F", "new\n"),
+    one("echo new > $OUT/s; echo old > $F", "mv $OUT/s $F", "new\n"),
+    one("echo new > $AWAY/s", "mv $AWAY/s $F", "new\n"),
+    one(
+        "echo new > $AWAY/s; echo old > $F",
+        "mv $AWAY/s $F",
+        "new\n",
+    ),
+    one(EXISTING, "echo new > .tmp && mv .tmp $F", "new\n"),
+    one(EXISTING, "sed -i s/old/new/ $F", "new\n"),
+    one(EXISTING, "mv $F gone && mv gone $F", "old\n"),
+    one(EXISTING, "rm $F && touch $F", ""),
+    one(NEW, php("touch"), ""),
+    one(EXISTING, php("touch"), "old\n"),
+    one(
+        "touch -d @1700000000 $F",
+        "php -r 'touch(getenv(\"F\"), 1700000000);'",
+        "",
+    ),
+    one(NEW, php("put"), "new"),
+    one(EXISTING, php("put"), "new"),
+    one(NEW, php("put locked"), "new"),
+    one(EXISTING, php("put locked"), "new"),
+    one(EXISTING, php("append"), "old\nnew"),
+    one(EXISTING, php("put nothing"), ""),
+    one(NEW, php("put nothing"), ""),
+    one(NEW, "touch $OUT/s && ln $OUT/s $F && touch $F", ""),
+    one("touch $OUT/s && ln $OUT/s $F", "touch $F", ""),
+    one("touch $OUT/s && ln $OUT/s $F", php("touch"), ""),
+    none(EXISTING, "chmod 600 $F"),
+    none(EXISTING, "chmod 600 $F; sleep 0.01; chmod 640 $F"),
+    none(EXISTING, "chown :1 $F"),
+    none(EXISTING, "cat $F"),
+    none(EXISTING, "ls -l"),
+    none(EXISTING, "rm $F"),
+    none(EXISTING, "mv $F $OUT/elsewhere"),
+    none(EXISTING, "ln $F $OUT/other"),
+    none(EXISTING, "ln $F other-$F"),
+    none("touch $OUT/s", "ln $OUT/s $F"),
+    none("touch $OUT/s && ln $OUT/s $F", "chmod 600 $F"),
+    none("touch $OUT/s", "ln -s $OUT/s $F"),
+    none("touch $OUT/s && ln -s $OUT/s $F", "touch $F"),
+    none(NEW, "mkfifo $F"),
+    none(NEW, "mkdir $F && touch $F/x.comet"),
+    none(EXISTING, "cp $F .$F && touch .$F"),
+    none(EXISTING, "cp $F $F~ && touch $F~"),
+];
+
+/// PHP 8.2's ways.
+const fn php(how: &'static str) -> &'static str {
+    match how.as_bytes() {
+        b"touch" => "php -r 'touch(getenv(\"F\"));'",
+        b"put" => "php -r 'file_put_contents(getenv(\"F\"), \"new\");'",
+        b"put locked" => "php -r 'file_put_contents(getenv(\"F\"), \"new\", LOCK_EX);'",
+        b"append" => "php -r 'file_put_contents(getenv(\"F\"), \"new\", FILE_APPEND | LOCK_EX);'",
+        b"put nothing" => "php -r 'file_put_contents(getenv(\"F\"), \"\");'",
+        _ => panic!("no such way"),
+    }
+}
+
+#[test]
+fn each_action_is_one_message_or_none() {
+    let daemon = Daemon::start("");
+    let away = tempfile::tempdir_in("/tmp").unwrap();
+    let out = daemon.root().path().join("out");
+    fs::create_dir(&out).unwrap();
+    let mut wrong = Vec::new();
+    for (number, action) in ACTIONS.iter().enumerate() {
+        let channel = format!("row-{number}");
+        let run = |script| in_shell(&daemon.dir(), &channel, script, &out, away.path());
+        run(action.before);
+        settle(&daemon);
+        let before = daemon.history(&channel).len();
+
+        run(action.then);
+        settle(&daemon);
+
+        let told: Vec<String> = daemon
+            .history(&channel)
+            .split_off(before)
+            .into_iter()
+            .map(|(_, data)| data)
+            .collect();
+        let expected: Vec<&str> = action.told.into_iter().collect();
+        if told != expected {
+            wrong.push(format!(
+                "{:?}, {:?}: told {told:?}, not {expected:?}",
+                action.before, action.then
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), daemon.log());
+}
+
+#[test]
+fn each_of_several_touches_is_a_message() {
+    let daemon = Daemon::start("");
+    let file = daemon.dir().join("news.comet");
+    for n in 1..=20 {
+        fs::write(&file, n.to_string()).unwrap();
+        wait_for("the message", || {
+            (daemon.history("news").len() == n).then_some(())
+        });
+    }
+    settle(&daemon);
+    let told: Vec<String> = daemon
+        .history("news")
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect();
+    let written: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
+    assert_eq!(told, written);
+}
+
+#[test]
+fn after_a_burst_the_last_state_is_told() {
+    let daemon = Daemon::start("");
+    let file = daemon.dir().join("news.comet");
+    for n in 0..2000 {
+        fs::write(&file, n.to_string()).unwrap();
+    }
+    settle(&daemon);
+    let told = daemon.history("news");
+    assert_eq!(told.last().unwrap().1, "1999");
+}
+
+#[test]
+fn tells_channels_in_the_order_of_their_touches() {
+    let daemon = Daemon::start("");
+    let names: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        fs::write(daemon.dir().join(format!("{name}.comet")), "x").unwrap();
+    }
+    settle(&daemon);
+    let ids: Vec<u64> = names.iter().map(|name| daemon.history(name)[0].0).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+}
+
+#[test]
+fn never_tells_half_of_what_a_locking_writer_writes() {
+    let daemon = Daemon::start("[history]\nmessages = 10000\n");
+    let writers = "for ($i = 0; $i < 500; $i++) file_put_contents(getenv('F'), str_repeat($argv[1], 20000), LOCK_EX);";
+    let start = |letter| {
+        let mut php = Command::new("php");
+        php.args(["-r", writers, letter])
+            .env("F", daemon.dir().join("news.comet"));
+        php.spawn().unwrap()
+    };
+    for mut writer in [start("a"), start("b")] {
+        assert!(writer.wait().unwrap().success());
+    }
+    settle(&daemon);
+    let told = daemon.history("news");
+    assert!(!told.is_empty());
+    for (id, data) in told {
+        let whole = data == "a".repeat(20_000) || data == "b".repeat(20_000);
+        assert!(whole, "message {id} has {} bytes", data.len());
+    }
+}
+
+#[test]
+fn a_lock_that_is_never_released_does_not_silence_a_channel() {
+    let daemon = Daemon::start("");
+    let file = daemon.dir().join("news.comet");
+    fs::write(&file, "x").unwrap();
+    settle(&daemon);
+    let holder = nix::fcntl::Flock::lock(
+        fs::File::open(&file).unwrap(),
+        nix::fcntl::FlockArg::LockExclusive,
+    )
+    .unwrap();
+    assert!(run("touch", &[&file]).status.success());
+    wait_for("the message", || {
+        (daemon.history("news").len() == 2).then_some(())
+    });
+    drop(holder);
+}
+
+/// Waits until the daemon has decided about all that happened in its directory before.
+///
+/// It hears of a new empty file after everything that happened earlier, and waits for what may follow its close as
+/// long as for anything else. So when the second of two has been told, of which the other was told before it was
+/// made, the windows of all earlier events are over.
+pub(crate) fn settle(daemon: &Daemon) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    for _ in 0..2 {
+        let channel = format!("settle-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let file = daemon.dir().join(format!("{channel}.comet"));
+        fs::File::create_new(&file).unwrap();
+        wait_for("the sentinel", || {
+            (!daemon.history(&channel).is_empty()).then_some(())
+        });
+        fs::remove_file(file).unwrap();
+    }
+}
+
+/// A counter of the daemon.
+pub(crate) fn metric(daemon: &Daemon, name: &str) -> u64 {
+    let status = Lines::connect(&daemon.socket_path()).ask(r#"{"op":"status"}"#);
+    status["metrics"][name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name} in {status}"))
+}
+
+/// Runs a program, which must exist.
+pub(crate) fn run(program: &str, arguments: &[&Path]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"))
+}
+
+fn in_shell(dir: &Path, channel: &str, script: &str, out: &Path, away: &Path) {
+    let mut command = if *UNDISTURBED {
+        let mut command = Command::new("chrt");
+        command.args(["--fifo", "1", "sh"]);
+        command
+    } else {
+        Command::new("sh")
+    };
+    command.args(["-e", "-c", script]).current_dir(dir);
+    command
+        .env("F", format!("{channel}.comet"))
+        .env("OUT", out)
+        .env("AWAY", away);
+    let output = command.output().unwrap();
+    // `touch` of a directory entry that is refused by the daemon succeeds all the same.
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
+/// Whether programs can be run without others on their processor. A program that is held up for more than 2 ms
+/// between two calls of one action may rightly be told twice.
+static UNDISTURBED: LazyLock<bool> = LazyLock::new(|| {
+    let may = Command::new("chrt").args(["--fifo", "1", "true"]).output();
+    may.is_ok_and(|output| output.status.success())
+});
