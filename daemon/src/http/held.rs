@@ -52,16 +52,20 @@ enum Event {
 impl Conn {
     /// Begins a subscription; `hold` does the rest.
     pub(super) fn begin_held(&self, ask: Ask) {
-        self.worker.site.metrics.subscribers.add(1);
+        let audience = &self.worker.audience;
         let Ask {
             mut subscription,
             variant,
         } = ask;
-        self.worker.audience.share_names(&mut subscription.channels);
+        audience.share_names(&mut subscription.channels);
+        // "From now on" is this moment, not when it joins: a client may act on a stream's opening before that.
+        let now = || audience.hub().last();
+        let cursor = subscription.since.unwrap_or_else(now);
+        self.worker.site.metrics.subscribers.add(1);
         *self.held.borrow_mut() = Some(Held {
             subscription,
             variant,
-            cursor: Cursor::default(),
+            cursor,
             key: None,
         });
     }
@@ -70,10 +74,8 @@ impl Conn {
     ///
     /// This future is what a waiting client costs: what seldom happens is boxed.
     pub(super) async fn hold(self: &Rc<Self>) -> Option<()> {
-        let (is_poll, close, mut since) = self.with_held(|held| {
-            let Subscription { format, since, .. } = &held.subscription;
-            (is_poll(&**format), held.variant.close, *since)
-        })?;
+        let (is_poll, close) =
+            self.with_held(|held| (is_poll(&*held.subscription.format), held.variant.close))?;
         if !is_poll {
             let opening = self.with_held(|held| self.writer(held).opening())?;
             Box::pin(self.send(opening)).await?;
@@ -84,7 +86,7 @@ impl Conn {
                 Box::pin(self.send(farewell)).await?;
                 return None;
             }
-            if let Some(answer) = self.join_or_answer(since)? {
+            if let Some(answer) = self.join_or_answer()? {
                 Box::pin(self.send(answer)).await?;
                 if is_poll {
                     break;
@@ -99,15 +101,20 @@ impl Conn {
                     break;
                 }
             }
-            since = self.with_held(|held| Some(held.cursor))?;
         }
         (!close).then_some(())
     }
 
-    /// Joins, or when there is news already, renders it.
-    fn join_or_answer(self: &Rc<Self>, since: Option<Cursor>) -> Option<Option<Bytes>> {
-        match self.join(since) {
-            Ok(()) => Some(None),
+    /// Joins, or when there is news already, renders it. A poll that does not wait is answered.
+    fn join_or_answer(self: &Rc<Self>) -> Option<Option<Bytes>> {
+        match self.join() {
+            Ok(()) => {
+                let shape = self.with_held(|held| held.subscription.format.shape())?;
+                if matches!(shape, Shape::Poll { wait: Some(wait) } if wait.is_zero()) {
+                    self.say_nothing_new();
+                }
+                Some(None)
+            }
             Err(backlog) => self.with_held(|held| Some(self.advance(held, &backlog))),
         }
     }
@@ -123,7 +130,7 @@ impl Conn {
     }
 
     /// Joins the audience of the channels; from here on the worker writes.
-    fn join(self: &Rc<Self>, since: Option<Cursor>) -> Result<(), Backlog> {
+    fn join(self: &Rc<Self>) -> Result<(), Backlog> {
         let mut held = self.held.borrow_mut();
         let Some(held) = held.as_mut() else {
             return Ok(()); // `hold` has it until it ends
@@ -132,7 +139,8 @@ impl Conn {
         if held.subscription.channels.is_empty() {
             held.cursor = audience.hub().last();
         } else {
-            let (key, cursor) = audience.join(&held.subscription.channels, since, self.clone())?;
+            let channels = &held.subscription.channels;
+            let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
             (held.key, held.cursor) = (Some(key), cursor);
         }
         match held.subscription.format.shape() {
