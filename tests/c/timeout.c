@@ -1,5 +1,5 @@
 /* A daemon that is stopped costs a caller its timeout, never more, and never the wrong answer afterwards.
- * Argument: DSN with a short timeout. */
+ * Argument: DSN with a timeout of a second. */
 #include <time.h>
 
 #include "check.h"
@@ -16,9 +16,9 @@ int main(int argc, char **argv) {
     clock_gettime(CLOCK_MONOTONIC, &start);
     CHECK(publish(c, "stopped", 0, &receipt) == COMET_RESULT_TIMEOUT);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    CHECK((end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1000000 >= 199);
+    CHECK((end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1000000 >= 999);
     CHECK(receipt.id == 0);
-    CHECK(strcmp(comet_error(c), "no answer within 200 ms; the message may have been published") == 0);
+    CHECK(strcmp(comet_error(c), "no answer within 1000 ms; the message may have been published") == 0);
 
     /* Without acknowledgement messages go into the socket's buffer, until that is full. */
     char large[4096];

@@ -6,19 +6,16 @@ use std::{
     process::Command,
     sync::mpsc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use super::support::{Daemon, c_program, library, repository, run};
+use super::support::{Daemon, PATIENCE, c_program, library, repository, run};
 
 #[test]
 fn bad_arguments_are_told_and_good_ones_arrive() {
     let daemon = Daemon::start();
     let dir = daemon.dir();
-    c_program(
-        "arguments",
-        &[&daemon.dsn(""), dir.to_str().unwrap()],
-        |_| {},
-    );
+    c_program("arguments", &[&daemon.dsn(), dir.to_str().unwrap()], |_| {});
     assert_eq!(daemon.data("news"), ["hé", "later", "gathered"]);
     assert_eq!(daemon.data("binary"), ["YQD/"]);
 }
@@ -29,7 +26,7 @@ fn a_stopped_daemon_costs_the_timeout_and_no_late_answer_is_taken_for_another() 
     let mut last = String::new();
     c_program(
         "timeout",
-        &[&daemon.dsn("&timeout_ms=200")],
+        &[&daemon.dsn_within(Duration::from_secs(1))],
         |line| match line {
             "stop" => daemon.pause(),
             "continue" => daemon.resume(),
@@ -43,7 +40,7 @@ fn a_stopped_daemon_costs_the_timeout_and_no_late_answer_is_taken_for_another() 
 #[test]
 fn a_killed_daemon_is_told_at_once_and_found_again() {
     let mut daemon = Daemon::start();
-    let dsn = daemon.dsn("");
+    let dsn = daemon.dsn();
     c_program("reconnect", &[&dsn], |line| match line {
         "kill" => daemon.kill(),
         "start" => daemon.go(),
@@ -59,7 +56,7 @@ fn a_killed_daemon_is_told_at_once_and_found_again() {
 #[test]
 fn a_child_never_shares_a_connection_or_a_buffer() {
     let daemon = Daemon::start();
-    c_program("fork", &[&daemon.dsn("")], |_| {});
+    c_program("fork", &[&daemon.dsn()], |_| {});
     let each = [
         "parent",
         "child",
@@ -73,7 +70,7 @@ fn a_child_never_shares_a_connection_or_a_buffer() {
 #[test]
 fn a_panic_is_a_result_and_the_handle_lives_on() {
     let daemon = Daemon::start();
-    c_program("panic", &[&daemon.dsn("")], |_| {});
+    c_program("panic", &[&daemon.dsn()], |_| {});
     assert!(daemon.data("news").contains(&String::from("before")));
 }
 
@@ -88,8 +85,8 @@ fn a_lost_acknowledgement_is_unknown_and_repeated_only_with_a_key() {
         second.reply(7);
         assert_eq!(second.line(), "");
     });
-    let keyed = format!("{}?key=shop", peer.dsn);
-    c_program("lost", &[&peer.dsn, &keyed], |_| {});
+    let keyed = format!("{}&key=shop", peer.dsn());
+    c_program("lost", &[&peer.dsn(), &keyed], |_| {});
     peer.done();
 }
 
@@ -104,10 +101,9 @@ fn threads_share_a_handle_and_a_fork_does_not_wait_for_them() {
         let mut second = accept();
         assert!(second.line().contains("child"));
         second.reply(7);
-        assert_eq!(first.line(), "");
+        assert_eq!(second.line(), "");
     });
-    let silent = format!("{}?timeout_ms=1000", peer.dsn);
-    c_program("threads", &[&daemon.dsn(""), &silent], |_| {
+    c_program("threads", &[&daemon.dsn(), &peer.dsn()], |_| {
         wait.recv().unwrap()
     });
     peer.done();
@@ -131,8 +127,8 @@ fn the_pool_keeps_one_connection_over_loads_and_unloads() {
             (String::new(), String::new())
         );
     });
-    let other = format!("{}?timeout_ms=501", peer.dsn);
-    c_program("pool", &[&peer.dsn, &other, library], |_| {});
+    let other = peer.dsn_within(PATIENCE / 2);
+    c_program("pool", &[&peer.dsn(), &other, library], |_| {});
     peer.done();
 
     let peer = Peer::start(|accept| {
@@ -142,7 +138,7 @@ fn the_pool_keeps_one_connection_over_loads_and_unloads() {
             only.reply(1);
         }
     });
-    c_program("unload", &[&peer.dsn, library], |_| {});
+    c_program("unload", &[&peer.dsn(), library], |_| {});
     peer.done();
 }
 
@@ -153,7 +149,7 @@ fn python_publishes_with_ctypes() {
     python
         .arg(repository().join("tests/ffi/publish.py"))
         .arg(library())
-        .arg(daemon.dsn(""));
+        .arg(daemon.dsn());
     let id = run(&mut python).trim().parse().unwrap();
     assert_eq!(daemon.history("news"), [(id, String::from("snake 🐍"))]);
     assert_eq!(
@@ -164,8 +160,7 @@ fn python_publishes_with_ctypes() {
 
 /// A peer that follows a script, which gets connections one after the other.
 struct Peer {
-    _directory: tempfile::TempDir,
-    dsn: String,
+    directory: tempfile::TempDir,
     script: JoinHandle<()>,
 }
 
@@ -176,10 +171,22 @@ impl Peer {
         let listener = UnixListener::bind(&path).unwrap();
         let accept = move || Visitor(BufReader::new(listener.accept().unwrap().0));
         Self {
-            _directory: directory,
-            dsn: format!("unix:{}", path.display()),
+            directory,
             script: thread::spawn(move || script(&accept)),
         }
+    }
+
+    fn dsn(&self) -> String {
+        self.dsn_within(PATIENCE)
+    }
+
+    fn dsn_within(&self, timeout: Duration) -> String {
+        let socket = self.directory.path().join("comet.sock");
+        format!(
+            "unix:{}?timeout_ms={}",
+            socket.display(),
+            timeout.as_millis()
+        )
     }
 
     /// Waits for the script's end; its assertions are the test's.

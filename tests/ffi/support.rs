@@ -213,7 +213,7 @@ impl Daemon {
     }
 
     fn said(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap()
+        std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -264,10 +264,18 @@ impl Daemon {
         self.root.path().join("comet.sock")
     }
 
-    /// A DSN for it; `options` starts with an `&` unless it is empty.
-    pub(crate) fn dsn(&self, options: &str) -> String {
-        let (socket, dir) = (self.socket(), self.dir());
-        format!("unix:{}?dir={}{options}", socket.display(), dir.display())
+    /// A DSN for it, with the patience of a test.
+    pub(crate) fn dsn(&self) -> String {
+        self.dsn_within(PATIENCE)
+    }
+
+    pub(crate) fn dsn_within(&self, timeout: Duration) -> String {
+        let (socket, dir, ms) = (self.socket(), self.dir(), timeout.as_millis());
+        format!(
+            "unix:{}?dir={}&timeout_ms={ms}",
+            socket.display(),
+            dir.display()
+        )
     }
 
     /// All that the channel keeps, oldest first: id and data (base64 when it is no text).

@@ -1,6 +1,6 @@
 //! The class on the command line: one script, the same output over FFI and over the extension.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use super::{
     super::support::{Daemon, library_dir, repository, run, steps},
@@ -10,7 +10,7 @@ use super::{
 #[test]
 fn the_class_is_the_same_over_ffi_and_over_the_extension() {
     let daemon = Daemon::start();
-    let [ffi, extension] = BOTH.map(|over| run(php(over, "same.php").arg(daemon.dsn(""))));
+    let [ffi, extension] = BOTH.map(|over| run(php(over, "same.php").arg(daemon.dsn())));
     assert_eq!(ffi, extension);
     assert!(ffi.ends_with("\nflushed\n"), "{ffi}");
     let binary = ["YQD/", "YQD/"];
@@ -24,7 +24,7 @@ fn the_class_is_the_same_over_ffi_and_over_the_extension() {
 fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
     for over in BOTH {
         let mut daemon = Daemon::start();
-        let dsn = daemon.dsn("&timeout_ms=200");
+        let dsn = daemon.dsn_within(Duration::from_secs(1));
         steps(php(over, "faults.php").arg(dsn), |line| match line {
             "stop" => daemon.pause(),
             "continue" => daemon.resume(),
@@ -40,7 +40,7 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
 fn a_fork_never_shares_a_connection_or_a_buffer() {
     for over in BOTH {
         let daemon = Daemon::start();
-        run(php(over, "fork.php").arg(daemon.dsn("")));
+        run(php(over, "fork.php").arg(daemon.dsn()));
         assert_eq!(
             daemon.data("news"),
             ["parent", "child", "gathered", "parent again"],
@@ -64,7 +64,7 @@ fn a_panic_is_an_exception_and_php_lives_on() {
         let preload = format!("{}:{}", clock.display(), library.display());
         let output = run(script
             .env("LD_PRELOAD", preload)
-            .arg(daemon.dsn(""))
+            .arg(daemon.dsn())
             .arg(&clock));
         assert_eq!(
             output, "Comet\\Exception -12: fault in libcomet, please report it\n",
