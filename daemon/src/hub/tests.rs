@@ -1,10 +1,11 @@
-//! What the hub promises, against simple models: `join` over every order of steps, `gaps` and `ids` over random
-//! histories and clocks.
+//! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
+//! and `ids` over random histories and clocks, `audience` for the subscribers of one worker.
 
 mod audience;
 mod gaps;
 mod ids;
 mod join;
+mod threads;
 
 use std::{cell::Cell, sync::Arc};
 
