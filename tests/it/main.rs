@@ -7,5 +7,6 @@ mod files_rescan;
 mod browser;
 mod browser_client;
 mod webdriver;
+mod websocket;
 mod longpoll;
 mod wire;

@@ -2,10 +2,11 @@
 
 use std::{io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
+use hyper::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
-use super::{Worker, connection::Conn};
+use super::{Worker, answer::Refusal, connection::Conn};
 
 /// How long accepting pauses when the machine has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,13 +37,16 @@ pub(super) async fn run(listener: &TcpListener, worker: &Rc<Worker>) {
 }
 
 fn take(stream: TcpStream, _peer: SocketAddr, worker: &Rc<Worker>) {
-    let metrics = &worker.site.metrics;
-    if metrics.http_connections.get() >= worker.site.max_connections {
+    let (site, metrics) = (&worker.site, &worker.site.metrics);
+    if metrics.http_connections.get() >= site.max_connections {
         metrics.http_refused.add(1);
-        // As far as it goes without waiting; then closed.
-        let _ = stream.try_write(
-            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n",
+        let message = format!(
+            "more than {} connections are open; try again later",
+            site.max_connections
         );
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "connections", message);
+        // As far as it goes without waiting; then closed.
+        let _ = stream.try_write(&refusal.into_bytes());
         return;
     }
     let _ = stream.set_nodelay(true);

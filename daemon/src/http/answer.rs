@@ -9,7 +9,7 @@ use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
     HeaderMap, Response, StatusCode, Version,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 
 use crate::{
@@ -20,19 +20,21 @@ use crate::{
 /// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) status: StatusCode,
+    status: StatusCode,
     /// The part of the request that was wrong.
-    pub(super) code: &'static str,
-    pub(super) message: String,
+    code: &'static str,
+    message: String,
+    /// A header that says what would be right.
+    hint: Option<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
         Self {
             status,
             code,
-            message,
+            message: message.into(),
+            hint: None,
         }
     }
 
@@ -40,9 +42,36 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
     }
 
+    pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.hint = Some((name, value));
+        self
+    }
+
     pub(super) fn into_answer(self) -> Response<Bytes> {
-        let body = serde_json::json!({"error": self.code, "message": self.message}).to_string();
-        answer(self.status, "application/json", body)
+        let body = serde_json::json!({"error": self.code, "message": self.message});
+        let mut answer = answer(self.status, "application/json", format!("{body}\n"));
+        if let Some((name, value)) = self.hint {
+            let value = HeaderValue::from_static(value);
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+impl Refusal {
+    /// The whole answer for a client whose request nobody has read. The connection closes after it.
+    pub(super) fn into_bytes(self) -> Bytes {
+        let answer = self.into_answer();
+        let (status, length) = (answer.status(), answer.body().len());
+        let mut out = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n").into_bytes();
+        for (name, value) in answer.headers() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        out.extend_from_slice(b"connection: close\r\n\r\n");
+        out.extend_from_slice(answer.body());
+        out.into()
     }
 }
 
@@ -164,7 +193,10 @@ impl Writer<'_> {
 
     /// A stream's head and what it begins with.
     pub(super) fn opening(&self) -> Bytes {
-        let mut out = self.head(200, None, None);
+        let mut out = match self.format.upgrade() {
+            Some(accept) => switching_protocols(accept),
+            None => self.head(200, None, None),
+        };
         let mut body = Vec::new();
         self.format.opening(&mut body);
         self.chunk(&body, &mut out);
@@ -232,6 +264,12 @@ impl Writer<'_> {
         head.extend_from_slice(b"\r\n");
         head
     }
+}
+
+/// RFC 6455, section 4.2.2.
+fn switching_protocols(accept: &str) -> Vec<u8> {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n";
+    format!("{head}sec-websocket-accept: {accept}\r\n\r\n").into()
 }
 
 /// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.

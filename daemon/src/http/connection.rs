@@ -46,7 +46,7 @@ pub(super) struct Conn {
 /// Who does what next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// The task: hyper is on.
+    /// The task: hyper is on. It has its own limits but one: how long a client takes nothing.
     Busy,
     /// The client: the next request.
     Idle,
@@ -61,9 +61,6 @@ pub(super) enum State {
 }
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Enough of the preface to tell it from any HTTP/1 method.
-const H2_PREFIX: usize = 4;
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -100,14 +97,14 @@ impl Conn {
                     None => return,
                 }
             }
-            if H2_PREFACE.starts_with(&input[..input.len().min(H2_PREFIX)]) {
-                match Box::pin(self.read_prefix(input)).await {
+            if H2_PREFACE.starts_with(&input) {
+                match Box::pin(self.read_preface(input)).await {
                     Some(bytes) => input = bytes,
                     None => return,
                 }
             }
             self.set_busy();
-            if input.starts_with(&H2_PREFACE[..H2_PREFIX]) {
+            if input.starts_with(H2_PREFACE) {
                 return Box::pin(h2::serve(self.clone(), input)).await;
             }
             let next = match Box::pin(service::serve_h1(self.clone(), input)).await {
@@ -139,11 +136,11 @@ impl Conn {
         .await
     }
 
-    /// Goes on reading while the input may still become HTTP/2's preface.
-    async fn read_prefix(&self, input: Bytes) -> Option<Bytes> {
+    /// Goes on reading while the input may still become HTTP/2's preface. hyper would wait for it without end.
+    async fn read_preface(&self, input: Bytes) -> Option<Bytes> {
         self.set(State::Idle, self.worker.site.config.header_time);
         let mut input = input.to_vec();
-        while input.len() < H2_PREFIX && H2_PREFACE.starts_with(&input) {
+        while input.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&input) {
             input.extend_from_slice(&self.read().await?);
         }
         Some(input.into())
@@ -209,6 +206,25 @@ impl Conn {
 
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Like [`Conn::poll_write`], for hyper: `expire` closes the connection of a client that takes nothing.
+    pub(super) fn poll_write_busy(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.state.get() == State::Closing {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.keep_waker(cx);
+        let written = self.poll_write(cx, bytes);
+        if written.is_ready() {
+            self.set_busy();
+        } else if self.due.get() == u32::MAX {
+            self.set(State::Busy, self.worker.site.config.write_time);
+        }
+        written
     }
 
     /// `expire` looks at the connection after `time`.

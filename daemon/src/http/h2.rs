@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming},
     header::{self, HeaderValue},
     rt::Executor,
@@ -30,7 +30,7 @@ use super::{
     connection::Conn,
     io::ParkIo,
     router::{self, Route},
-    service::{self, Phase},
+    service,
 };
 use crate::{
     hub::{
@@ -53,7 +53,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let io = ParkIo {
         conn,
         before,
-        phase: Rc::new(Phase::default()),
+        phase: None,
     };
     let of_request = worker.clone();
     let service = service_fn(move |request| respond(of_request.clone(), request));
@@ -90,6 +90,7 @@ async fn respond(
 ) -> Result<Response<Pieces>, Infallible> {
     worker.site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
+    let is_head = head.method == Method::HEAD;
     let cors = router::cors(&worker.site, &head.headers);
     let mut response = match service::route(&worker, &head, &body) {
         Ok(Route::Answer(answer)) => answer.map(Pieces::one),
@@ -104,6 +105,9 @@ async fn respond(
         Err(refusal) => refusal.into_answer().map(Pieces::one),
     };
     add_cors(response.headers_mut(), cors, &worker.site.config.origins);
+    if is_head {
+        *response.body_mut() = Pieces::one(Bytes::new()); // hyper would send it
+    }
     Ok(response)
 }
 
@@ -152,10 +156,10 @@ enum Wake {
 
 impl Held {
     fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
-        worker.site.metrics.subscribers.add(1);
         let cursor = subscription
             .since
             .unwrap_or_else(|| worker.audience.hub().last());
+        worker.site.metrics.subscribers.add(1);
         Self {
             worker,
             subscription,

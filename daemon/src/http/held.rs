@@ -40,6 +40,12 @@ pub(super) struct Held {
     key: Option<Key>,
 }
 
+impl Held {
+    fn is_upgraded(&self) -> bool {
+        self.subscription.format.upgrade().is_some()
+    }
+}
+
 /// What only the task can deal with.
 enum Event {
     /// The poll was answered, and the next request is coming.
@@ -76,6 +82,9 @@ impl Conn {
     pub(super) async fn hold(self: &Rc<Self>) -> Option<()> {
         let (is_poll, close) =
             self.with_held(|held| (is_poll(&*held.subscription.format), held.variant.close))?;
+        if self.input_waits.get() && self.with_held(|held| held.is_upgraded())? {
+            return None; // its frames may not come before our 101
+        }
         if !is_poll {
             let opening = self.with_held(|held| self.writer(held).opening())?;
             Box::pin(self.send(opening)).await?;
@@ -167,6 +176,9 @@ impl Conn {
             if answered {
                 return Poll::Ready(Event::Answered);
             }
+            if self.with_held(|held| held.is_upgraded()) == Some(true) {
+                return self.poll_frames(cx);
+            }
             let mut byte = [0; 1];
             match ready!(
                 self.stream
@@ -184,14 +196,37 @@ impl Conn {
         }
     }
 
+    /// Reads what an upgraded client says, and answers where its protocol wants an answer.
+    fn poll_frames(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let mut chunk = [0; 1024];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            let read = ready!(self.poll_read(cx, &mut chunk));
+            if read.is_err() || chunk.filled().is_empty() {
+                return Poll::Ready(Event::Closed);
+            }
+            let mut answer = Vec::new();
+            let goes_on =
+                self.with_held(|held| held.subscription.format.input(chunk.filled(), &mut answer));
+            let written = answer.is_empty() || self.write_now(answer.into());
+            if goes_on != Some(true) {
+                return Poll::Ready(Event::Closed);
+            }
+            if !written {
+                self.leave_audience();
+                return Poll::Ready(Event::Rest);
+            }
+        }
+    }
+
     /// The worker's tick: what is over at `now`?
     pub(super) fn expire(&self, now: u32) {
         if now < self.due.get() {
             return;
         }
         match self.state.get() {
-            State::Busy | State::Closing => {}
-            State::Idle | State::Writing => self.close(),
+            State::Closing => {}
+            State::Idle | State::Busy | State::Writing => self.close(),
             State::Polling | State::Streaming => self.say_nothing_new(),
         }
     }

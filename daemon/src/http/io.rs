@@ -12,11 +12,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::{connection::Conn, service::Phase};
 
-/// Reads what was read before it, then the socket; notes whether hyper has written all it had.
+/// Reads what was read before it, then the socket; tells the phase, of HTTP/1, what hyper has written.
 pub(super) struct ParkIo {
     pub(super) conn: Rc<Conn>,
     pub(super) before: Bytes,
-    pub(super) phase: Rc<Phase>,
+    pub(super) phase: Option<Rc<Phase>>,
 }
 
 impl Read for ParkIo {
@@ -47,13 +47,21 @@ impl Write for ParkIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.phase.clean.set(false);
-        self.conn.poll_write(cx, bytes)
+        if let Some(phase) = &self.phase {
+            if phase.is_silent() {
+                phase.refuse(bytes);
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            phase.clean.set(false);
+        }
+        self.conn.poll_write_busy(cx, bytes)
     }
 
     /// hyper flushes only when its own buffer is empty, and a socket has none.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.phase.clean.set(true);
+        if let Some(phase) = &self.phase {
+            phase.clean.set(true);
+        }
         Poll::Ready(Ok(()))
     }
 

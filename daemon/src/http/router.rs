@@ -1,7 +1,7 @@
 //! What a request asks for: one line for each path and each transport.
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, EventName};
+use comet_proto::{ChannelName, Cursor, EventName};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{self, HeaderValue},
@@ -18,8 +18,18 @@ use super::{
 use crate::{
     compat::{novcomet, zeitoun},
     hub::Hub,
-    transport::{Format, Subscription, iframe::Iframe, longpoll::LongPoll, sse::Sse},
+    transport::{
+        Format, Subscription,
+        iframe::Iframe,
+        longpoll::LongPoll,
+        sse::Sse,
+        websocket::{self, WebSocket},
+    },
 };
+
+/// Methods of a channel, and of everything else.
+const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
+const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What to do about a request.
 pub(super) enum Route {
@@ -41,7 +51,7 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
         return Ok(Route::Answer(options(path)));
     }
     if let Some(names) = path.strip_prefix("/ch/") {
-        return channel(site, hub, head, names);
+        return channel(site, head, names);
     }
     let page = match path {
         path if path == site.compat.novcomet => return novcomet(site, hub, head),
@@ -56,13 +66,13 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
         path => pages::page(site, path),
     };
     let page = page.ok_or_else(|| not_found(site, path))?;
-    only(head, &[Method::GET, Method::HEAD])?;
+    only(head, PAGE_METHODS)?;
     Ok(Route::Answer(page))
 }
 
 /// `/ch/NAMES`
-fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
-    only(head, &[Method::GET, Method::HEAD, Method::POST])?;
+fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
+    only(head, CHANNEL_METHODS)?;
     let query = Query::of(head);
     if head.method == Method::POST {
         may_publish(site, head)?;
@@ -72,63 +82,69 @@ fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, R
             key: query::idempotency_key(&head.headers)?,
         }));
     }
-    let channels = query::channels(names)?;
-    let since = query.since()?;
-    let accepts_sse = accepts(&head.headers, "text/event-stream");
-    let heartbeat = site.config.heartbeat;
-    let (since, format): (_, Box<dyn Format>) = match query.transport().as_deref() {
-        Some("sse") => (
-            query::last_event_id(&head.headers)?.or(since),
-            Box::new(Sse { heartbeat }),
-        ),
-        None if accepts_sse => (
-            query::last_event_id(&head.headers)?.or(since),
-            Box::new(Sse { heartbeat }),
-        ),
-        Some("iframe") => {
-            let callback = query.callback()?;
-            (
-                since,
-                Box::new(Iframe {
-                    callback,
-                    heartbeat,
-                }),
-            )
-        }
-        None | Some("poll") => {
-            let since = match since {
-                None => query::entity_tag(&head.headers)?,
-                since => since,
-            };
-            (
-                since,
-                Box::new(LongPoll {
-                    wait: query.wait()?,
-                }),
-            )
-        }
-        Some(other) => {
-            let other: String = other.chars().take(32).collect();
-            return Err(Refusal::bad(
-                "as",
-                format!("no transport {other:?} (known: poll, sse, iframe)"),
-            ));
-        }
+    let channels = query::channels(names)?.to_vec().into();
+    let (since, format) = transport(site, head, &query)?;
+    let subscription = Subscription {
+        channels,
+        since,
+        format,
     };
-    let channels = channels.to_vec().into();
-    Ok(hold(
-        hub,
-        head,
-        Subscription {
-            channels,
-            since,
-            format,
-        },
-    ))
+    Ok(hold(head, subscription))
+}
+
+/// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
+fn transport(
+    site: &Site,
+    head: &Parts,
+    query: &Query<'_>,
+) -> Result<(Option<Cursor>, Box<dyn Format>), Refusal> {
+    let headers = &head.headers;
+    let heartbeat = site.config.heartbeat;
+    let by_headers = || match () {
+        () if websocket::is_asked_for(head) => "websocket",
+        () if accepts(headers, "text/event-stream") => "sse",
+        () => "poll",
+    };
+    let since = query.since()?;
+    let name = query.transport().unwrap_or_else(|| by_headers().to_owned());
+    Ok(match &*name {
+        "poll" => {
+            let wait = query.wait()?;
+            let seen = query::entity_tag(headers)?;
+            (since.or(seen), Box::new(LongPoll { wait }))
+        }
+        "sse" => {
+            let seen = query::last_event_id(headers)?;
+            (seen.or(since), Box::new(Sse { heartbeat }))
+        }
+        "iframe" => {
+            let callback = query.callback()?;
+            let format = Iframe {
+                callback,
+                heartbeat,
+            };
+            (since, Box::new(format))
+        }
+        "websocket" => {
+            may_read(site, head)?;
+            let accepted = WebSocket::accept(head, heartbeat);
+            let format = accepted.map_err(|e| {
+                Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", e.to_string())
+                    .with(header::SEC_WEBSOCKET_VERSION, "13")
+            })?;
+            (since, Box::new(format))
+        }
+        other => {
+            let other: String = other.chars().take(32).collect();
+            let known = "poll, sse, iframe, websocket";
+            let message = format!("no transport {other:?} (known: {known})");
+            return Err(Refusal::bad("as", message));
+        }
+    })
 }
 
 /// `HEAD` shows the head that `GET` would have, at once.
-fn hold(_hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
+fn hold(head: &Parts, subscription: Subscription) -> Route {
     if head.method == Method::HEAD {
         return Route::Answer(answer(
             StatusCode::OK,
@@ -141,7 +157,7 @@ fn hold(_hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
 
 /// NovComet's `comet.php`. Whatever is asked, a poll is answered by a 200: anything else ends the old page's loop.
 fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
-    only(head, &[Method::GET, Method::HEAD])?;
+    only(head, PAGE_METHODS)?;
     let json = |body: Vec<u8>| {
         Ok(Route::Answer(answer(
             StatusCode::OK,
@@ -159,14 +175,14 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         },
         novcomet::Request::Subscribe(subscribed) => match novcomet::poll(hub, subscribed) {
             Ok(body) => json(body),
-            Err(subscription) => Ok(hold(hub, head, subscription)),
+            Err(subscription) => Ok(hold(head, subscription)),
         },
     }
 }
 
 /// The zeitoun chat's `backend.php`.
 fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
-    only(head, &[Method::GET, Method::HEAD])?;
+    only(head, PAGE_METHODS)?;
     match zeitoun::ChatRequest::parse(Query::of(head).pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
             may_publish(site, head)?;
@@ -192,14 +208,14 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
                 "application/json",
                 body,
             ))),
-            Err(subscription) => Ok(hold(hub, head, subscription)),
+            Err(subscription) => Ok(hold(head, subscription)),
         },
     }
 }
 
 /// The zeitoun clock's `backend.php`.
 fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
-    only(head, &[Method::GET, Method::HEAD])?;
+    only(head, PAGE_METHODS)?;
     let format = Box::new(zeitoun::Clock);
     if head.method == Method::HEAD {
         return Ok(Route::Answer(answer(
@@ -235,6 +251,24 @@ fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
             refuse("pages of other sites may not publish by GET".into())
         }
         None => Ok(()),
+    }
+}
+
+/// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
+/// to the server (RFC 6455, section 10.2).
+fn may_read(site: &Site, head: &Parts) -> Result<(), Refusal> {
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    match header("origin") {
+        Some(origin)
+            if !is_same_origin(origin, header("host").unwrap_or_default())
+                && cors(site, &head.headers) == Cors::None =>
+        {
+            let message = format!(
+                "pages of {origin} may not read; it is allowed by origins = [{origin:?}] under [http]"
+            );
+            Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -276,31 +310,20 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     })
 }
 
-fn only(head: &Parts, methods: &[Method]) -> Result<(), Refusal> {
-    if methods.contains(&head.method) {
+fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
+    if methods.split(", ").any(|method| head.method == method) {
         return Ok(());
     }
-    let allowed = methods
-        .iter()
-        .map(Method::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let message = format!(
-        "{} is not for this path (allowed: {allowed}, OPTIONS)",
-        head.method
-    );
-    Err(Refusal::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method",
-        message,
-    ))
+    let message = format!("{} is not for this path (allowed: {methods})", head.method);
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message);
+    Err(refusal.with(header::ALLOW, methods))
 }
 
 fn options(path: &str) -> Response<Bytes> {
     let methods = if path.starts_with("/ch/") {
-        "GET, HEAD, POST, OPTIONS"
+        CHANNEL_METHODS
     } else {
-        "GET, HEAD, OPTIONS"
+        PAGE_METHODS
     };
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();

@@ -8,7 +8,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -25,13 +24,16 @@ use hyper_util::rt::TokioTimer;
 
 use super::{
     Site, Worker,
-    answer::{Refusal, Variant, add_cors, answer, wants_close},
+    answer::{Cors, Refusal, Variant, add_cors, answer, wants_close},
     connection::Conn,
     held::Ask,
     io::ParkIo,
     router::{self, Publish, Route},
 };
-use crate::hub::{Hub, NewMessage};
+use crate::{
+    config::HttpConfig,
+    hub::{Hub, NewMessage},
+};
 
 /// How hyper's part of a round ended.
 pub(super) enum Served {
@@ -52,15 +54,32 @@ pub(super) struct Phase {
     /// Requests that were begun and not yet answered.
     open: Cell<u32>,
     begun: Cell<bool>,
-    /// A body was left unread: only hyper knows where the next request begins, or that there is none.
+    /// A publish was refused before its body was read: what follows is no request.
     body_left: Cell<bool>,
+    /// What hyper has answered by itself to what it cannot read, and that we answer instead.
+    unreadable: Cell<Option<StatusCode>>,
 }
 
 impl Phase {
     /// Nothing of hyper is needed any more. hyper writes an answer before it waits for anything else.
     fn is_over(&self) -> bool {
-        let idle = self.begun.get() && self.open.get() == 0 && !self.body_left.get();
+        let idle = self.begun.get() && self.open.get() == 0;
         self.clean.get() && (idle || self.asked.borrow().is_some())
+    }
+
+    /// All requests have their answers, and these are written: what hyper writes now is its own answer to what
+    /// it cannot read.
+    pub(super) fn is_silent(&self) -> bool {
+        self.open.get() == 0 && (self.clean.get() || !self.begun.get())
+    }
+
+    /// Takes hyper's own answer, which has a status and no body: ours has both.
+    pub(super) fn refuse(&self, answer: &[u8]) {
+        let status = answer
+            .get("HTTP/1.1 ".len()..)
+            .and_then(|rest| rest.get(..3));
+        let status = status.and_then(|code| StatusCode::from_bytes(code).ok());
+        self.unreadable.set(status);
     }
 }
 
@@ -71,7 +90,7 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
     let io = ParkIo {
         conn: conn.clone(),
         before,
-        phase: phase.clone(),
+        phase: Some(phase.clone()),
     };
     let service = Service {
         worker: conn.worker.clone(),
@@ -90,16 +109,20 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
         Poll::Pending => Poll::Pending,
     })
     .await;
+    let parts = hyper.into_parts();
     match end {
-        Some(Err(error)) if error.is_timeout() => {
-            let refusal = timeout_answer(config.header_time);
-            let _ = conn.send(refusal).await;
+        Some(Err(error)) => {
+            if let Some(refusal) =
+                unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
+            {
+                let _ = conn.send(refusal.into_bytes()).await;
+            }
             return Served::Closed;
         }
-        Some(_) => return Served::Closed,
+        Some(Ok(())) => return Served::Closed,
+        None if phase.body_left.get() => return Served::Closed,
         None => {}
     }
-    let parts = hyper.into_parts();
     // Copied: a slice of it would keep hyper's whole buffer.
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
@@ -112,13 +135,43 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
     }
 }
 
-fn timeout_answer(limit: Duration) -> Bytes {
-    let message = format!("the head of the request was not complete after {limit:?}");
-    let body = serde_json::json!({"error": "timeout", "message": message}).to_string();
-    let length = body.len();
-    let head =
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n";
-    format!("{head}content-length: {length}\r\n\r\n{body}").into()
+/// What to say about a head that hyper could not read; nothing when the client has just gone.
+fn unreadable(
+    error: &hyper::Error,
+    status: Option<StatusCode>,
+    head: &[u8],
+    config: &HttpConfig,
+) -> Option<Refusal> {
+    if error.is_timeout() {
+        let limit = config.header_time;
+        let message = format!("the head of the request was not complete after {limit:?}");
+        return Some(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            message,
+        ));
+    }
+    let status = status?;
+    if !error.is_parse_too_large() {
+        let message = format!("this is no HTTP request: {error}");
+        return Some(Refusal::new(status, "request", message));
+    }
+    // hyper counts the request line with the headers.
+    let refusal = if head.contains(&b'\n') {
+        let message = format!(
+            "headers are over the limit of {} bytes, or of 100 lines",
+            config.max_header
+        );
+        Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers",
+            message,
+        )
+    } else {
+        let message = format!("URL is over the limit of {} bytes", config.max_url);
+        Refusal::new(StatusCode::URI_TOO_LONG, "url", message)
+    };
+    Some(refusal)
 }
 
 struct Service {
@@ -145,7 +198,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
-        self.phase.body_left.set(!body.is_end_stream());
         let cors = router::cors(&worker.site, &head.headers);
         let close = wants_close(head.version, &head.headers);
         let answering = match route(worker, &head, &body) {
@@ -162,7 +214,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             Ok(Route::Hold(subscription)) => {
                 let variant = Variant {
                     close,
-                    chunked: head.version == hyper::Version::HTTP_11,
+                    chunked: head.version == hyper::Version::HTTP_11
+                        && subscription.format.upgrade().is_none(),
                     cors,
                 };
                 *self.phase.asked.borrow_mut() = Some(Ask {
@@ -173,10 +226,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
             Err(refusal) => Answering::Now(ready(refusal.into_answer())),
         };
-        let (site, stopping) = (worker.site.clone(), worker.stopping.get());
         Call {
             answering,
-            finish: Box::new(move |answer| finish(answer, &site, cors, stopping)),
+            worker: worker.clone(),
+            cors,
             phase: self.phase.clone(),
         }
     }
@@ -185,7 +238,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 /// What `Service` returns; it has a name because hyper must be able to move it.
 struct Call {
     answering: Answering,
-    finish: Box<dyn Fn(Response<Bytes>) -> Response<Full<Bytes>>>,
+    worker: Rc<Worker>,
+    cors: Cors,
     phase: Rc<Phase>,
 }
 
@@ -200,18 +254,19 @@ impl Future for Call {
         };
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
-        Poll::Ready(Ok((self.finish)(answer)))
+        let close = self.worker.stopping.get() || self.phase.body_left.get();
+        Poll::Ready(Ok(finish(answer, &self.worker.site, self.cors, close)))
     }
 }
 
 fn finish(
     mut answer: Response<Bytes>,
     site: &Site,
-    cors: super::answer::Cors,
-    stopping: bool,
+    cors: Cors,
+    close: bool,
 ) -> Response<Full<Bytes>> {
     add_cors(answer.headers_mut(), cors, &site.config.origins);
-    if stopping {
+    if close {
         answer.headers_mut().insert(
             header::CONNECTION,
             header::HeaderValue::from_static("close"),
@@ -295,7 +350,7 @@ pub(super) async fn publish_body(
     Ok(answer(
         StatusCode::CREATED,
         "application/json",
-        format!("{{\"id\":{id}}}"),
+        format!("{{\"id\":{id}}}\n"),
     ))
 }
 

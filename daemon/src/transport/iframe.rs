@@ -34,7 +34,11 @@ impl Callback {
             chars.next().is_some_and(start) && chars.all(|c| start(c) || c.is_ascii_digit())
         };
         let valid = text.len() <= Self::MAX_LEN && text.split('.').all(is_name);
-        if valid { Ok(Self(text.into())) } else { Err(CallbackError) }
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(CallbackError)
+        }
     }
 }
 
@@ -59,7 +63,9 @@ impl Format for Iframe {
 
     /// Some browsers show nothing before the first kilobyte.
     fn opening(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>comet</title>\n<body>\n");
+        out.extend_from_slice(
+            b"<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>comet</title>\n<body>\n",
+        );
         out.resize(out.len() + 1024, b' ');
         out.push(b'\n');
     }
@@ -91,7 +97,18 @@ mod tests {
         for good in ["show", "comet.show", "$.a_1", "a.b.c"] {
             assert!(Callback::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "a.", "1a", "alert(1)", "a b", "a;b", "a[0]", "é", "</script>"] {
+        for bad in [
+            "",
+            ".",
+            "a.",
+            "1a",
+            "alert(1)",
+            "a b",
+            "a;b",
+            "a[0]",
+            "é",
+            "</script>",
+        ] {
             assert_eq!(Callback::parse(bad), Err(CallbackError), "{bad}");
         }
         assert!(Callback::parse(&"a".repeat(129)).is_err());

@@ -13,7 +13,9 @@ pub(crate) struct LongPoll {
 
 impl Format for LongPoll {
     fn shape(&self) -> Shape {
-        Shape::Poll { wait: Some(self.wait) }
+        Shape::Poll {
+            wait: Some(self.wait),
+        }
     }
 
     fn content_type(&self) -> &'static str {
@@ -43,7 +45,9 @@ impl Format for LongPoll {
 
 fn write_answer(backlog: &Backlog, out: &mut Vec<u8>) {
     let (cursor, gap) = (backlog.cursor, backlog.gap);
-    out.extend_from_slice(format!("{{\"cursor\":\"{cursor}\",\"gap\":{gap},\"messages\":[").as_bytes());
+    out.extend_from_slice(
+        format!("{{\"cursor\":\"{cursor}\",\"gap\":{gap},\"messages\":[").as_bytes(),
+    );
     for (i, message) in backlog.messages.iter().enumerate() {
         if i > 0 {
             out.push(b',');

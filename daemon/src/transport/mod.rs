@@ -4,6 +4,7 @@
 pub(crate) mod iframe;
 pub(crate) mod longpoll;
 pub(crate) mod sse;
+pub(crate) mod websocket;
 
 use std::time::Duration;
 
@@ -56,6 +57,17 @@ pub(crate) trait Format {
         None
     }
 
+    /// A stream in another protocol than HTTP: its `Sec-WebSocket-Accept`.
+    fn upgrade(&self) -> Option<&str> {
+        None
+    }
+
+    /// Takes what the client sends on an upgraded stream, and appends what it gets for it. False: the stream
+    /// ends after that.
+    fn input(&self, _bytes: &[u8], _out: &mut Vec<u8>) -> bool {
+        true
+    }
+
     /// The answer carries its cursor as an entity tag.
     fn has_etag(&self) -> bool {
         false
@@ -68,6 +80,7 @@ pub(crate) mod form {
     pub(crate) const SSE: u8 = 2;
     pub(crate) const NOVCOMET: u8 = 3;
     pub(crate) const CHAT: u8 = 4;
+    pub(crate) const WEBSOCKET: u8 = 5;
 }
 
 /// Appends JSON so that it may stand in an HTML `<script>`: no `<`, and no U+2028 or U+2029, which end lines in
@@ -97,7 +110,10 @@ pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
 
 /// The cursor of a client that knows of the gap but has not seen the messages that follow it.
 pub(crate) fn gap_cursor(backlog: &Backlog) -> Cursor {
-    backlog.messages.first().map_or(backlog.cursor, |first| Cursor(first.id - 1))
+    backlog
+        .messages
+        .first()
+        .map_or(backlog.cursor, |first| Cursor(first.id - 1))
 }
 
 #[cfg(test)]
@@ -110,8 +126,10 @@ mod tests {
         let mut out = Vec::new();
         write_script_safe(json.as_bytes(), &mut out);
         assert!(!out.contains(&b'<') && !out.windows(2).any(|w| w == [0xe2, 0x80]));
-        let (before, after): (String, String) =
-            (serde_json::from_str(json).unwrap(), serde_json::from_slice(&out).unwrap());
+        let (before, after): (String, String) = (
+            serde_json::from_str(json).unwrap(),
+            serde_json::from_slice(&out).unwrap(),
+        );
         assert_eq!(before, after);
     }
 }
