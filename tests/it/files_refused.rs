@@ -15,7 +15,7 @@ use nix::{
 };
 
 use crate::{
-    daemon::{Daemon, Lines},
+    daemon::{Daemon, Lines, wait_for},
     files::{metric, run, settle},
 };
 
@@ -27,6 +27,15 @@ fn stranger() -> Option<User> {
         return None;
     }
     user
+}
+
+/// All that was logged about what happened before.
+fn log(daemon: &Daemon) -> String {
+    let mark = "end of log.comet";
+    File::create(daemon.dir().join(mark)).unwrap();
+    wait_for("the mark in the log", || {
+        Some(daemon.log()).filter(|log| log.contains(mark))
+    })
 }
 
 /// What the log says about this file.
@@ -44,7 +53,8 @@ fn each_reason_is_said_once_and_counted_each_time() {
     let secret = daemon.root().path().join("secret");
     fs::write(&secret, "secret").unwrap();
     let at = |name: &str| daemon.dir().join(format!("{name}.comet"));
-    let make: [(&str, &dyn Fn(&Path), &str); 9] = [
+    type Make<'a> = &'a dyn Fn(&Path);
+    let make: [(&str, Make<'_>, &str); 9] = [
         (
             "link",
             &|path| symlink(&secret, path).unwrap(),
@@ -101,7 +111,7 @@ fn each_reason_is_said_once_and_counted_each_time() {
     }
     settle(&daemon);
 
-    let log = daemon.log();
+    let log = log(&daemon);
     for (name, _, reason) in make {
         let said = said(&log, &format!("{name}.comet"));
         assert!(
@@ -125,7 +135,7 @@ fn devices_are_refused() {
         return println!("skipped: may not make devices here");
     }
     settle(&daemon);
-    let log = daemon.log();
+    let log = log(&daemon);
     assert!(said(&log, "zero.comet")[0].contains("a device"), "{log}");
 }
 
@@ -146,7 +156,7 @@ fn names_of_all_kinds_do_no_harm() {
     }
     File::create(daemon.dir().join(format!("{}.comet", "y".repeat(128)))).unwrap();
     settle(&daemon);
-    let log = daemon.log();
+    let log = log(&daemon);
     for (name, reason) in names {
         let lines = log
             .lines()
@@ -187,7 +197,7 @@ fn the_log_names_the_line_that_lets_an_owner_in() {
     write_as(&stranger, &file);
     settle(&daemon);
     assert!(daemon.history("theirs").is_empty());
-    let log = daemon.log();
+    let log = log(&daemon);
     let said = said(&log, "theirs.comet");
     assert_eq!(said.len(), 1, "{log}");
     let line = said[0].rsplit_once("configuration: ").unwrap().1.to_owned();

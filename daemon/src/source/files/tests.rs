@@ -1,1 +1,343 @@
+//! With time given by hand, and events too where the real ones cannot be made to come in a certain order.
 
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    sync::{Mutex, PoisonError},
+};
+
+use comet_proto::Cursor;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::{stat::futimens, time::TimeSpec},
+};
+
+use super::{
+    inbox::{Event, Events},
+    *,
+};
+use crate::{auth::Allow, hub::HistoryConfig};
+
+/// Hears only what a test says.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Arc<Inbox>>>);
+
+impl Watch for Told {
+    fn start(
+        &self,
+        _: std::os::fd::BorrowedFd<'_>,
+        inbox: Arc<Inbox>,
+    ) -> Result<Box<dyn Any + Send>, WatchError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
+        Ok(Box::new(()))
+    }
+}
+
+struct Fixture {
+    root: tempfile::TempDir,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    start: Instant,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            hub: Hub::new(HistoryConfig::default(), 1),
+            metrics: Arc::default(),
+            start: Instant::now(),
+        }
+    }
+
+    fn open(&self) -> Files {
+        let config = FilesConfig {
+            allow: Allow::default(),
+            max_bytes: 100,
+        };
+        let watch = Box::new(Told::default());
+        let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
+        Files::open_with(watch, self.root.path(), config, false, hub, metrics).unwrap()
+    }
+
+    fn path(&self, channel: &str) -> PathBuf {
+        self.root.path().join(format!("{channel}.comet"))
+    }
+
+    fn at(&self, milliseconds: u64) -> Instant {
+        self.start + Duration::from_millis(milliseconds)
+    }
+
+    fn told(&self, channel: &str) -> Vec<String> {
+        let names = [ChannelName::parse(channel).unwrap()];
+        let backlog = self.hub.since(&names, Cursor(0));
+        let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
+        backlog
+            .messages
+            .iter()
+            .map(|message| text(&message.data))
+            .collect()
+    }
+
+    /// What the stamp says.
+    fn stamp(&self) -> String {
+        fs::read_to_string(self.root.path().join(stamp::FILE_NAME)).unwrap()
+    }
+}
+
+impl Files {
+    fn hear_at(&mut self, channel: &str, list: &[Event], now: Instant) {
+        let mut events = Events::default();
+        list.iter().for_each(|event| events.add(*event));
+        let file = format!("{channel}{SUFFIX}");
+        let directory = &self.watched.as_ref().unwrap().directory;
+        self.signals.heard(directory, file.as_ref(), events, now);
+    }
+
+    fn expire_at(&mut self, now: Instant) {
+        self.signals
+            .expire(&self.watched.as_ref().unwrap().directory, now);
+    }
+}
+
+fn touch(path: &Path) {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    futimens(file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).unwrap();
+}
+
+#[test]
+fn a_new_empty_file_is_told_when_its_window_is_over() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    File::create(f.path("news")).unwrap();
+    files.hear_at("news", &[Event::Created, Event::Closed], f.at(0));
+    files.expire_at(f.at(1));
+    assert_eq!(f.told("news").len(), 0);
+    files.expire_at(f.at(2));
+    assert_eq!(f.told("news").len(), 1);
+    files.expire_at(f.at(2000));
+    assert_eq!(f.told("news").len(), 1);
+}
+
+#[test]
+fn times_that_are_set_within_the_window_end_it() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    File::create(f.path("news")).unwrap();
+    files.hear_at("news", &[Event::Created, Event::Closed], f.at(0));
+    touch(&f.path("news"));
+    files.hear_at("news", &[Event::Attributes], f.at(1));
+    assert_eq!(f.told("news").len(), 1);
+    files.expire_at(f.at(2000));
+    assert_eq!(f.told("news").len(), 1);
+}
+
+#[test]
+fn an_event_that_comes_late_adds_nothing_to_what_was_seen() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    touch(&f.path("news"));
+    files.hear_at("news", &[Event::Created, Event::Attributes], f.at(0));
+    files.expire_at(f.at(2));
+    assert_eq!(f.told("news").len(), 1);
+    files.hear_at("news", &[Event::Closed], f.at(500));
+    files.expire_at(f.at(2000));
+    assert_eq!(f.told("news").len(), 1);
+}
+
+#[test]
+fn touches_within_a_millisecond_become_one() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    for n in 0..100 {
+        fs::write(f.path("news"), n.to_string()).unwrap();
+        let now = f.start + Duration::from_micros(n);
+        files.hear_at("news", &[Event::Modified, Event::Closed], now);
+    }
+    assert_eq!(f.told("news"), ["0"]);
+    files.expire_at(f.at(1));
+    assert_eq!(f.told("news"), ["0", "99"]);
+    files.expire_at(f.at(2000));
+    assert_eq!(f.told("news").len(), 2);
+}
+
+#[test]
+fn a_locked_file_is_left_alone_for_a_second() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    fs::write(f.path("news"), "x").unwrap();
+    let file = File::open(f.path("news")).unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+    files.hear_at("news", &[Event::Modified, Event::Closed], f.at(0));
+    for ms in 1..1000 {
+        files.expire_at(f.at(ms));
+    }
+    assert_eq!(f.told("news").len(), 0);
+    files.expire_at(f.at(1002));
+    assert_eq!(f.told("news"), ["x"]);
+    drop(lock);
+}
+
+#[test]
+fn where_time_stamps_are_coarse_a_second_touch_is_told_all_the_same() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    files.signals.reset(false);
+    touch(&f.path("news"));
+    // The second touch within a step of the time stamps leaves the same state behind as the first.
+    files.hear_at("news", &[Event::Attributes], f.at(0));
+    files.hear_at("news", &[Event::Closed], f.at(1));
+    assert_eq!(f.told("news").len(), 1);
+    files.hear_at("news", &[Event::Attributes], f.at(2));
+    files.hear_at("news", &[Event::Closed], f.at(3));
+    assert_eq!(f.told("news").len(), 2);
+}
+
+#[tokio::test]
+async fn the_stamp_waits_until_all_before_it_was_told() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    let first = f.stamp();
+    File::create(f.path("news")).unwrap();
+    files.inbox.push("news.comet".as_ref(), Event::Created);
+    files.inbox.push("news.comet".as_ref(), Event::Closed);
+    files.begin_checkpoint();
+    files.work().await;
+    assert_eq!(f.stamp(), first, "the watcher may have more to tell");
+    // As if it had been touched a second later: what is written is a little earlier than that.
+    files.checkpoint.fence = files.checkpoint.fence.map(|time| time + 1_000_000_000);
+    files.inbox.fence();
+    files.work().await;
+    let decided = !f.told("news").is_empty(); // the two calls took 2 ms, on a slow day
+    assert!(decided || f.stamp() == first, "a file waits for its window");
+
+    files.expire_at(Instant::now() + Duration::from_secs(1));
+    files.write_checkpoint();
+    assert_eq!(f.told("news").len(), 1);
+    assert_ne!(f.stamp(), first);
+}
+
+#[tokio::test]
+async fn the_stamp_names_the_files_that_are_being_written() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    fs::write(f.path("news"), "x").unwrap();
+    files.inbox.push("news.comet".as_ref(), Event::Modified);
+    files.begin_checkpoint();
+    files.inbox.fence();
+    files.work().await;
+    assert!(f.stamp().ends_with("\nnews\n.\n"), "{}", f.stamp());
+    files.inbox.push("news.comet".as_ref(), Event::Closed);
+    files.work().await;
+    files.finish().await;
+    assert!(!f.stamp().contains("news"), "{}", f.stamp());
+    assert_eq!(f.told("news"), ["x"]);
+}
+
+#[tokio::test]
+async fn what_was_not_heard_before_a_crash_is_told_after_it() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    fs::write(f.path("news"), "x").unwrap();
+    files.checkpoint.due = 2;
+    files.begin_checkpoint();
+    files.work().await; // neither the file nor the fence was heard of
+    drop(files);
+    let _files = f.open();
+    assert_eq!(f.told("news"), ["x"]);
+}
+
+#[tokio::test]
+async fn what_was_told_long_before_a_crash_is_not_told_after_it() {
+    let f = Fixture::new();
+    fs::write(f.path("news"), "x").unwrap();
+    let mut files = f.open();
+    files.finish().await;
+    drop(files);
+    let _files = f.open();
+    assert_eq!(f.told("news").len(), 0);
+}
+
+#[tokio::test]
+async fn a_deleted_stamp_is_made_again() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    fs::remove_file(f.root.path().join(stamp::FILE_NAME)).unwrap();
+    files.begin_checkpoint();
+    files.inbox.fence();
+    files.work().await;
+    assert!(f.stamp().ends_with("\n.\n"));
+}
+
+#[tokio::test]
+async fn works_where_no_stamp_can_be_kept() {
+    let f = Fixture::new();
+    symlink("/etc/hostname", f.root.path().join(stamp::FILE_NAME)).unwrap();
+    fs::write(f.path("old"), "x").unwrap();
+    let second = Duration::from_secs(1);
+    File::open(f.path("old")).unwrap();
+    while fs::metadata(f.path("old"))
+        .unwrap()
+        .modified()
+        .unwrap()
+        .elapsed()
+        .unwrap()
+        < second / 20
+    {
+        std::thread::yield_now(); // so old that no clock is in doubt about it
+    }
+    let mut files = f.open();
+    assert_eq!(f.told("old").len(), 0);
+    fs::write(f.path("news"), "x").unwrap();
+    files.hear_at(
+        "news",
+        &[Event::Created, Event::Modified, Event::Closed],
+        f.at(0),
+    );
+    assert_eq!(f.told("news"), ["x"]);
+    files.begin_checkpoint();
+    files.finish().await;
+}
+
+#[tokio::test]
+async fn a_scan_lets_others_go_on() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    for n in 0..10 * SLICE {
+        File::create(f.path(&n.to_string())).unwrap();
+    }
+    let mut turns = 0;
+    let others = async {
+        loop {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = others => {}
+        () = files.scan(HashSet::new(), HashSet::new()) => {}
+    }
+    assert!(turns >= 10, "{turns}");
+    assert_eq!(f.metrics.published_files.get(), 10 * SLICE as u64);
+}
+
+#[tokio::test]
+async fn a_rescan_tells_what_had_begun_and_nothing_twice() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    File::create(f.path("begun")).unwrap();
+    fs::write(f.path("told"), "x").unwrap();
+    files.hear_at("begun", &[Event::Created], f.at(0));
+    files.hear_at("told", &[Event::Modified, Event::Closed], f.at(0));
+    fs::write(f.path("missed"), "x").unwrap();
+    files.inbox.rescan();
+    files.work().await;
+    let count = |channel: &str| f.told(channel).len();
+    assert_eq!(["begun", "told", "missed"].map(count), [1, 1, 1]);
+    assert_eq!(f.metrics.files_rescans.get(), 1);
+}
