@@ -174,13 +174,14 @@ impl Client {
     /// Sends what is queued, and returns the reply to the last line that was sent.
     fn ask(&mut self) -> Result<Vec<u8>, Error> {
         let deadline = self.deadline();
-        let (earlier, queued) = (self.due, self.queued);
+        let queued = self.queued;
         let again = (self.repeatable && queued > 0).then(|| self.lines.clone());
         let reply = self.send(deadline).and_then(|()| self.receive(deadline));
         match (reply, again) {
-            (Err(Error::Unknown { .. }), Some(lines)) => {
-                if earlier > 0 {
-                    let pending = earlier;
+            (Err(Error::Unknown { pending }), Some(lines)) => {
+                // What was sent before without waiting is not at hand any more, to be sent again.
+                if pending > queued {
+                    let pending = pending - queued;
                     self.untold.get_or_insert(Error::Unknown { pending });
                 }
                 (self.lines, self.queued) = (lines, queued);

@@ -228,6 +228,35 @@ fn with_a_key_a_lost_acknowledgement_is_asked_for_again() {
 }
 
 #[test]
+fn only_what_is_asked_for_again_is_certain() {
+    for acknowledged in [true, false] {
+        let peer = Peer::start(move |accept| {
+            let mut first = accept();
+            assert_eq!(first.read().unwrap().0, "earlier");
+            if acknowledged {
+                first.reply(1);
+            }
+            let lost = first.read().unwrap();
+            drop(first);
+            let mut second = accept();
+            assert_eq!(second.read().unwrap(), lost);
+            second.reply(2);
+        });
+        let mut client = peer.client(PATIENCE, Some("shop"));
+        publish(&mut client, "earlier", Later).unwrap();
+        assert_eq!(publish(&mut client, "lost", Each).unwrap(), Some(2));
+        match client.flush() {
+            Ok(()) => assert!(acknowledged),
+            Err(error) => {
+                assert!(!acknowledged);
+                assert!(matches!(error, Error::Unknown { pending: 1 }), "{error}");
+            }
+        }
+        peer.done();
+    }
+}
+
+#[test]
 fn a_late_reply_never_answers_a_later_message() {
     let (answer, late) = channel::<()>();
     let peer = Peer::start(move |accept| {
