@@ -111,6 +111,9 @@ final class Client
     private static function library(): \FFI
     {
         static $comet = null;
+        if (!\extension_loaded('FFI')) {
+            throw new Exception('PHP has neither the comet extension nor FFI (see php-ext-example/README.md)');
+        }
         return $comet ??= self::checked(self::preloaded() ?? self::load());
     }
 

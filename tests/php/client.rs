@@ -121,6 +121,18 @@ fn the_stub_says_what_the_extension_has() {
 }
 
 #[test]
+fn a_php_without_ffi_and_extension_says_so() {
+    let mut bare = Command::new("php");
+    bare.arg("-n")
+        .arg(repository().join("php-ext-example/examples/cron.php"));
+    let output = bare.output().unwrap();
+    assert_eq!(output.status.code(), Some(75));
+    let text = String::from_utf8_lossy(&output.stderr);
+    let expected = "cannot publish: PHP has neither the comet extension nor FFI (see php-ext-example/README.md)\n";
+    assert_eq!(text, expected);
+}
+
+#[test]
 fn cron_and_the_shell_publish_as_their_examples_say() {
     let daemon = Daemon::start();
     let examples = repository().join("php-ext-example/examples");
