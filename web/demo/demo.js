@@ -29,7 +29,7 @@ const Demo = {
     const texts = {
       connecting: 'connecting …',
       open: 'connected',
-      away: 'trying again …',
+      away: 'away',
       closed: reason || 'closed',
     };
     const element = document.getElementById('state');
