@@ -1,13 +1,17 @@
 //! Touching files, as people and programs do it: each action is one message, or none.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
     sync::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::SystemTime,
 };
 
 use crate::daemon::{Daemon, Lines, wait_for};
@@ -205,6 +209,46 @@ fn after_a_burst_the_last_state_is_told() {
     assert_eq!(told.last().unwrap().1, "1999");
 }
 
+/// Four programs do all sorts of things to the same five files; messages may be fewer than changes and show what
+/// was half written, but the last one of each channel has what the file has in the end.
+#[test]
+fn whatever_happens_the_last_content_is_told() {
+    let daemon = Daemon::start("[history]\nmessages = 100000\n");
+    let file = |n: u64| daemon.dir().join(format!("c{n}.comet"));
+    let disturb = &|seed: u64| {
+        let mut random = seed;
+        for step in 0..1500 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let (path, what) = (file((random >> 32) % 5), (random >> 40) % 7);
+            let content = format!("{seed}-{step}");
+            let temporary = daemon.dir().join(format!(".{seed}"));
+            // The others delete and rename too, so each of these may fail.
+            let _ = match what {
+                0 | 1 => fs::write(&path, content),
+                2 => fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, &path)),
+                3 => OpenOptions::new()
+                    .append(true)
+                    .open(&path)
+                    .and_then(|mut f| f.write_all(b"+")),
+                4 => File::open(&path).and_then(|f| f.set_modified(SystemTime::now())),
+                5 => fs::set_permissions(&path, Permissions::from_mode(0o600 + (step & 0o44))),
+                _ if step < 1400 => fs::remove_file(&path),
+                _ => Ok(()), // in the end there is something to compare
+            };
+        }
+    };
+    thread::scope(|scope| (1..=4).for_each(|seed| drop(scope.spawn(move || disturb(seed)))));
+    settle(&daemon);
+    for n in 0..5 {
+        let content = fs::read_to_string(file(n)).unwrap();
+        let told = daemon.history(&format!("c{n}"));
+        let last = told.last().map(|(_, data)| data);
+        assert_eq!(last, Some(&content), "c{n} after {} messages", told.len());
+    }
+}
+
 #[test]
 fn tells_channels_in_the_order_of_their_touches() {
     let daemon = Daemon::start("");
@@ -246,7 +290,7 @@ fn a_lock_that_is_never_released_does_not_silence_a_channel() {
     fs::write(&file, "x").unwrap();
     settle(&daemon);
     let holder = nix::fcntl::Flock::lock(
-        fs::File::open(&file).unwrap(),
+        File::open(&file).unwrap(),
         nix::fcntl::FlockArg::LockExclusive,
     )
     .unwrap();
@@ -267,7 +311,7 @@ pub(crate) fn settle(daemon: &Daemon) {
     for _ in 0..2 {
         let channel = format!("settle-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let file = daemon.dir().join(format!("{channel}.comet"));
-        fs::File::create_new(&file).unwrap();
+        File::create_new(&file).unwrap();
         wait_for("the sentinel", || {
             (!daemon.history(&channel).is_empty()).then_some(())
         });

@@ -20,6 +20,9 @@ use nix::{
 use super::{refusal::Refusal, rules::State};
 use crate::{auth::Allow, config::FilesConfig};
 
+/// Memory that is reserved before anything was read, in bytes.
+const READ_AHEAD: u64 = 64 << 10;
+
 /// Which files are read.
 pub(super) struct Terms {
     own_user: u32,
@@ -149,13 +152,10 @@ fn read_stable(
 ) -> Result<(Box<[u8]>, State), Unread> {
     let before = state_of(file)?;
     terms.check(&before)?;
-    let mut content = Vec::with_capacity(
-        usize::try_from(before.size)
-            .unwrap_or(0)
-            .min(terms.max_bytes)
-            + 1,
-    );
-    let limit = terms.max_bytes as u64 + 1;
+    // What the file has, not what it says to have: a sparse file costs its owner nothing.
+    let expected = before.size.min(READ_AHEAD) as usize;
+    let mut content = Vec::with_capacity(expected + 1);
+    let limit = (terms.max_bytes as u64).saturating_add(1);
     file.by_ref()
         .take(limit)
         .read_to_end(&mut content)

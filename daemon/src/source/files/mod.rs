@@ -243,6 +243,7 @@ impl Files {
             None => {}
         }
         let was_watched = self.watched.take().is_some();
+        self.signals.reset(false); // nothing waits for files that are gone
         match self.start_watching() {
             Ok((seen, _)) => {
                 info!(dir = %self.path.display(), "watching the directory that is there now");
