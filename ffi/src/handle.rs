@@ -21,6 +21,12 @@ pub struct Handle {
     pooled: bool,
 }
 
+// C shares handles between threads, where no compiler looks.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Handle>();
+};
+
 /// The client is taken out of its slot for a call, so that no lock is held while it talks to the daemon.
 enum Slot {
     /// Not made yet, or lost in a panic.
