@@ -11,7 +11,6 @@ test: ## everything, with real PHP, nginx and Chromium
 	@scripts/packages test
 	cargo build --workspace
 	cargo test --workspace
-	php-ext-example/test
 
 bench: ## memory, CPU and latency, beside bare loops
 	@scripts/packages bench
