@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use comet_client::{Acknowledge, Client, Options};
 use comet_proto::{ChannelName, EventName, line::Publish};
 
@@ -55,8 +55,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         key: None,
     };
     let published = client(arguments.socket).publish(publish, Acknowledge::Each);
-    let id = published.context("cannot publish")?.unwrap_or_default();
-    super::print(format!("{id}\n").as_bytes())
+    // The client's errors say all that they stand on.
+    let id = published.map_err(|error| anyhow!("cannot publish: {error}"))?;
+    super::print(format!("{}\n", id.unwrap_or_default()).as_bytes())
 }
 
 /// A client that waits as long as a person would.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value};
 
 /// Show what the daemon does
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let reply = super::publish::client(arguments.socket)
         .request(r#"{"op":"status"}"#)
-        .context("cannot ask the daemon")?;
+        .map_err(|error| anyhow!("cannot ask the daemon: {error}"))?;
     let mut fields: Map<String, Value> =
         serde_json::from_str(&reply).context("the daemon's answer is not Comet's")?;
     if fields.remove("ok") != Some(Value::Bool(true)) {

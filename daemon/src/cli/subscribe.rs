@@ -5,11 +5,11 @@
 mod http;
 mod socket;
 
-use std::{convert::Infallible, io::Write, time::Duration};
+use std::{convert::Infallible, io::Write, os::fd::AsFd, time::Duration};
 
 use anyhow::Context;
 use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS};
-use tokio::time::sleep;
+use tokio::{io::Interest, net::unix::pipe, time::sleep};
 
 /// Pauses before connecting again: doubled each time it fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CURSOR", value_parser = Cursor::parse)]
     since: Option<Cursor>,
     /// Subscribe over HTTP, by long-polling, instead of the Unix socket
-    #[arg(long, value_name = "URL", conflicts_with = "socket", value_parser = http::parse_url)]
+    #[arg(long, value_name = "URL", value_parser = http::parse_url)]
     url: Option<http::Url>,
     #[command(flatten)]
     socket: super::SocketArgument,
@@ -52,18 +52,42 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build();
     let runtime = runtime.context("cannot start")?;
-    match arguments.url {
-        Some(url) => runtime.block_on(follow(&mut printer, async |printer| {
-            http::run(&url, printer).await
-        })),
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = reader_gone() => Err(super::ClosedPipe.into()),
+            ended = subscribe(arguments.url, arguments.socket, &mut printer) => ended.map(|never| match never {}),
+        }
+    })
+}
+
+async fn subscribe(
+    url: Option<http::Url>,
+    socket: super::SocketArgument,
+    printer: &mut Printer,
+) -> anyhow::Result<Infallible> {
+    match url {
+        Some(url) => follow(printer, async |printer| http::run(&url, printer).await).await,
         None => {
-            let path = comet_client::socket_path(arguments.socket.socket.as_deref())?;
-            runtime.block_on(follow(&mut printer, async |printer| {
-                socket::run(&path, printer).await
-            }))
+            let path = comet_client::socket_path(socket.socket.as_deref())?;
+            follow(printer, async |printer| socket::run(&path, printer).await).await
         }
     }
-    .map(|never| match never {})
+}
+
+/// Waits until nobody reads our standard output any more: `comet subscribe … | head -1` ends at once, not with the
+/// next message.
+async fn reader_gone() {
+    // Only watched, never written to: the descriptor that others may share stays as it is. A file is not
+    // watched: its writes cannot end so.
+    let output = std::io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(output) = output.and_then(pipe::Sender::from_owned_fd_unchecked) {
+        // pipe(7): the write end has an error condition once all read ends are closed.
+        if output.ready(Interest::ERROR).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Why there are no more messages from a connection.
