@@ -488,7 +488,7 @@ fn waiting_connections_cost_little_memory() {
             std::fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.pid())).unwrap();
         let line = smaps
             .lines()
-            .find_map(|line| line.strip_prefix("Private_Dirty:"))
+            .find_map(|line| line.strip_prefix("Anonymous:"))
             .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     };

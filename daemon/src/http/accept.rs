@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, net::SocketAddr, rc::Rc, time::Duration};
 
-use hyper::StatusCode;
+use hyper::{StatusCode, header::RETRY_AFTER};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
@@ -44,7 +44,8 @@ fn take(stream: TcpStream, _peer: SocketAddr, worker: &Rc<Worker>) {
             "more than {} connections are open; try again later",
             site.max_connections
         );
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "connections", message);
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "connections", message)
+            .with(RETRY_AFTER, "5");
         // As far as it goes without waiting; then closed.
         let _ = stream.try_write(&refusal.into_bytes());
         return;

@@ -20,6 +20,15 @@ impl<'a> Query<'a> {
         Self(head.uri.query().unwrap_or_default())
     }
 
+    /// Refuses what is not UTF-8, which would be read as U+FFFD.
+    pub(super) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
+        let query = Self::of(head);
+        match percent_encoding::percent_decode_str(query.0).decode_utf8() {
+            Ok(_) => Ok(query),
+            Err(_) => Err(Refusal::bad("query", "query is not UTF-8")),
+        }
+    }
+
     pub(super) fn pairs(&self) -> form_urlencoded::Parse<'a> {
         form_urlencoded::parse(self.0.as_bytes())
     }

@@ -73,7 +73,7 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
 /// `/ch/NAMES`
 fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
     only(head, CHANNEL_METHODS)?;
-    let query = Query::of(head);
+    let query = Query::of_utf8(head)?;
     if head.method == Method::POST {
         may_publish(site, head)?;
         return Ok(Route::Publish(Publish {
@@ -246,9 +246,10 @@ fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
         Some(origin) => refuse(format!(
             "pages of {origin} may not publish; it is allowed by origins = [{origin:?}] under [http]"
         )),
-        // A browser that sends no Origin with a GET still says when another site made it.
-        None if header("sec-fetch-site") == Some("cross-site") => {
-            refuse("pages of other sites may not publish by GET".into())
+        // A browser that sends no Origin with a GET still says whose page made it. The same site is also
+        // another port of the same host.
+        None if matches!(header("sec-fetch-site"), Some("cross-site" | "same-site")) => {
+            refuse("pages of other origins may not publish by GET".into())
         }
         None => Ok(()),
     }
