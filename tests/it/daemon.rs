@@ -31,11 +31,16 @@ impl Daemon {
 
     /// Starts with further flags in an existing directory (of [`directory`]), to test what outlives a daemon.
     pub fn start_in(root: Arc<tempfile::TempDir>, config: &str, flags: &[&str]) -> Self {
-        Self::try_start_in(root, config, flags).unwrap_or_else(|log| panic!("comet did not start:\n{log}"))
+        Self::try_start_in(root, config, flags)
+            .unwrap_or_else(|log| panic!("comet did not start:\n{log}"))
     }
 
     /// Like [`Daemon::start_in`]; when it ends before it is ready, its log.
-    pub fn try_start_in(root: Arc<tempfile::TempDir>, config: &str, flags: &[&str]) -> Result<Self, String> {
+    pub fn try_start_in(
+        root: Arc<tempfile::TempDir>,
+        config: &str,
+        flags: &[&str],
+    ) -> Result<Self, String> {
         let path = root.path().join("comet.toml");
         std::fs::write(&path, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
@@ -47,7 +52,11 @@ impl Daemon {
         }
         command.args(flags);
         command.env_remove("COMET_SOCKET").stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
 
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, copy) = (child.stderr.take().unwrap(), log.clone());
@@ -103,7 +112,10 @@ impl Daemon {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
         assert!(status.unwrap().success());
     }
 
@@ -116,7 +128,10 @@ impl Daemon {
     /// A command of the command line, with this daemon's socket.
     pub fn comet(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-        command.args(arguments).env("COMET_SOCKET", self.socket_path()).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("COMET_SOCKET", self.socket_path())
+            .stdin(Stdio::null());
         command
     }
 
@@ -128,22 +143,35 @@ impl Daemon {
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        self.http(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr))
+        self.http(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.addr
+        ))
     }
 
     /// Publishes over the socket and returns the id.
     pub fn publish(&self, channel: &str, data: &str) -> u64 {
-        let line = serde_json::json!({"op": "publish", "channel": channel, "data": data}).to_string();
+        let line =
+            serde_json::json!({"op": "publish", "channel": channel, "data": data}).to_string();
         let reply = Lines::connect(&self.socket_path()).ask(&line);
-        reply["id"].as_u64().unwrap_or_else(|| panic!("refused: {reply}"))
+        reply["id"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("refused: {reply}"))
     }
 
     /// All that the channel keeps, over the socket: (id, data).
     pub fn history(&self, channel: &str) -> Vec<(u64, String)> {
         let line = serde_json::json!({"op": "history", "channels": [channel]}).to_string();
         let reply = Lines::connect(&self.socket_path()).ask(&line);
-        let messages = reply["messages"].as_array().unwrap_or_else(|| panic!("refused: {reply}"));
-        let pair = |m: &serde_json::Value| (m["id"].as_u64().unwrap(), m["data"].as_str().unwrap().to_owned());
+        let messages = reply["messages"]
+            .as_array()
+            .unwrap_or_else(|| panic!("refused: {reply}"));
+        let pair = |m: &serde_json::Value| {
+            (
+                m["id"].as_u64().unwrap(),
+                m["data"].as_str().unwrap().to_owned(),
+            )
+        };
         messages.iter().map(pair).collect()
     }
 }
@@ -157,15 +185,27 @@ impl Drop for Daemon {
 
 /// A directory for [`Daemon::start_in`]; what is watched is `dir` in it. On tmpfs where there is one.
 pub fn directory() -> tempfile::TempDir {
-    let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-    let root = tempfile::Builder::new().prefix("comet-test-").tempdir_in(base).unwrap();
+    let base = if Path::new("/dev/shm").is_dir() {
+        PathBuf::from("/dev/shm")
+    } else {
+        std::env::temp_dir()
+    };
+    let root = tempfile::Builder::new()
+        .prefix("comet-test-")
+        .tempdir_in(base)
+        .unwrap();
     std::fs::create_dir(root.path().join("dir")).unwrap();
     root
 }
 
 /// The address in `comet: listening on http://ADDR, socket …`.
 fn address(ready: &str) -> Option<SocketAddr> {
-    ready.strip_prefix("comet: listening on http://")?.split(',').next()?.parse().ok()
+    ready
+        .strip_prefix("comet: listening on http://")?
+        .split(',')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Calls `condition` until it holds, and fails the test when it does not for long.
@@ -192,7 +232,9 @@ pub struct Answer {
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        lines
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -232,7 +274,11 @@ impl Http {
                 let taken: Vec<u8> = self.buffer.drain(..at + text.len()).collect();
                 return String::from_utf8(taken).unwrap();
             }
-            assert!(self.fill() > 0, "closed before {text:?}: {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(
+                self.fill() > 0,
+                "closed before {text:?}: {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
@@ -245,12 +291,16 @@ impl Http {
             body: String::new(),
         };
         let bodyless = matches!(answer.status, 204 | 304);
-        let length = answer.header("content-length").map(|n| n.parse::<usize>().unwrap());
+        let length = answer
+            .header("content-length")
+            .map(|n| n.parse::<usize>().unwrap());
         let bytes = match length {
             Some(length) => self.exactly(length),
             None if bodyless => Vec::new(),
             None if answer.header("transfer-encoding") == Some("chunked") => {
-                std::iter::from_fn(|| self.chunk()).collect::<String>().into()
+                std::iter::from_fn(|| self.chunk())
+                    .collect::<String>()
+                    .into()
             }
             None => self.rest(),
         };
@@ -298,7 +348,9 @@ impl Http {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 /// A client of the Unix socket: lines out, JSON in.
@@ -322,6 +374,14 @@ impl Lines {
     pub fn ask(&mut self, line: &str) -> serde_json::Value {
         self.send(format!("{line}\n"));
         self.read().expect("a reply")
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end(&mut self) {
+        self.stream
+            .get_ref()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
     }
 
     /// The next line, or `None` when the daemon closed.

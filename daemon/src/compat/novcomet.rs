@@ -26,16 +26,21 @@ pub(crate) enum Request {
 
 impl Request {
     /// Reads the query's pairs, decoded. A non-empty `publish` wins; of an id given twice the last counts.
-    pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (impl AsRef<str> + 'a, impl AsRef<str> + 'a)>) -> Self {
+    pub(crate) fn parse<'a>(
+        pairs: impl Iterator<Item = (impl AsRef<str> + 'a, impl AsRef<str> + 'a)>,
+    ) -> Self {
         let mut subscribed = BTreeMap::new();
         for (name, value) in pairs {
             let (name, value) = (name.as_ref(), value.as_ref());
             if name == "publish" && !value.is_empty() {
                 return Self::Publish(ChannelName::parse(value).ok());
             }
-            let id = name.strip_prefix("subscribed[").and_then(|rest| rest.split(']').next());
+            let id = name
+                .strip_prefix("subscribed[")
+                .and_then(|rest| rest.split(']').next());
             if let Some(channel) = id.and_then(|id| ChannelName::parse(id).ok())
-                && (subscribed.len() < comet_proto::MAX_CHANNELS || subscribed.contains_key(&channel))
+                && (subscribed.len() < comet_proto::MAX_CHANNELS
+                    || subscribed.contains_key(&channel))
             {
                 subscribed.insert(channel, time(value));
             }
@@ -45,7 +50,10 @@ impl Request {
 }
 
 /// A poll's answer at once, or what to wait for.
-pub(crate) fn poll(hub: &Hub, subscribed: BTreeMap<ChannelName, Cursor>) -> Result<Vec<u8>, Subscription> {
+pub(crate) fn poll(
+    hub: &Hub,
+    subscribed: BTreeMap<ChannelName, Cursor>,
+) -> Result<Vec<u8>, Subscription> {
     // Taken before the looks below: what comes while they last is found by the subscription.
     let now = hub.last();
     let mut changed = Vec::new();
@@ -92,7 +100,11 @@ impl Format for NovComet {
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         let mut newest: BTreeMap<&ChannelName, u64> = BTreeMap::new();
         if backlog.gap {
-            newest.extend(self.channels.iter().map(|channel| (channel, backlog.cursor.0)));
+            newest.extend(
+                self.channels
+                    .iter()
+                    .map(|channel| (channel, backlog.cursor.0)),
+            );
         }
         for message in &backlog.messages {
             newest.insert(&message.channel, message.id);
@@ -150,12 +162,24 @@ mod tests {
     #[test]
     fn reads_what_the_old_client_sends() {
         let cases = [
-            ("&publish=customAlert", Request::Publish(ChannelName::parse("customAlert").ok())),
+            (
+                "&publish=customAlert",
+                Request::Publish(ChannelName::parse("customAlert").ok()),
+            ),
             ("&publish=../evil", Request::Publish(None)),
             ("publish=&subscribed[a]=1", subscribed(&[("a", 1_000_000)])),
-            ("&subscribed[a]=5&subscribed[b]=7.000001&99", subscribed(&[("a", 5_000_000), ("b", 7_000_001)])),
-            ("subscribed%5Ba%5D=5&subscribed[a]=6", subscribed(&[("a", 6_000_000)])),
-            ("subscribed[a/b]=5&subscribed[]=1&subscribed[c]=-1", subscribed(&[("c", 0)])),
+            (
+                "&subscribed[a]=5&subscribed[b]=7.000001&99",
+                subscribed(&[("a", 5_000_000), ("b", 7_000_001)]),
+            ),
+            (
+                "subscribed%5Ba%5D=5&subscribed[a]=6",
+                subscribed(&[("a", 6_000_000)]),
+            ),
+            (
+                "subscribed[a/b]=5&subscribed[]=1&subscribed[c]=-1",
+                subscribed(&[("c", 0)]),
+            ),
             ("", subscribed(&[])),
         ];
         for (query, request) in cases {
@@ -165,7 +189,13 @@ mod tests {
 
     #[test]
     fn times_are_seconds_with_decimals() {
-        let cases = [("0", 0), ("12", 12_000_000), ("12.5", 12_500_000), ("1.0000019", 1_000_001), ("x", 0)];
+        let cases = [
+            ("0", 0),
+            ("12", 12_000_000),
+            ("12.5", 12_500_000),
+            ("1.0000019", 1_000_001),
+            ("x", 0),
+        ];
         for (text, micros) in cases {
             assert_eq!(time(text), Cursor(micros), "{text}");
         }

@@ -43,12 +43,20 @@ impl ChatRequest {
 }
 
 /// A poll's answer at once, or what to wait for.
-pub(crate) fn poll(hub: &Hub, channel: &ChannelName, seen: Cursor) -> Result<Vec<u8>, Subscription> {
+pub(crate) fn poll(
+    hub: &Hub,
+    channel: &ChannelName,
+    seen: Cursor,
+) -> Result<Vec<u8>, Subscription> {
     let now = hub.last();
     // A time that is still to come counts as now.
     let backlog = hub.since(std::slice::from_ref(channel), seen.min(now));
     // A new page shows the last message only.
-    let message = if seen.0 == 0 { backlog.messages.last() } else { backlog.messages.first() };
+    let message = if seen.0 == 0 {
+        backlog.messages.last()
+    } else {
+        backlog.messages.first()
+    };
     if let Some(message) = message {
         let mut out = Vec::new();
         write_message(message, backlog.gap, &mut out);
@@ -142,8 +150,13 @@ impl Format for Clock {
     fn backlog(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let call = format!("<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n");
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let call = format!(
+            "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
+        );
         out.extend_from_slice(call.as_bytes());
     }
 }
@@ -158,14 +171,24 @@ mod tests {
             ("msg=hi%20%26+bye", ChatRequest::Publish("hi & bye".into())),
             ("msg=0&timestamp=5", ChatRequest::Publish("0".into())),
             ("msg=&timestamp=5", ChatRequest::Poll(Cursor(5_000_000))),
-            ("timestamp=1763690000123456", ChatRequest::Poll(Cursor(1_763_690_000_123_456))),
+            (
+                "timestamp=1763690000123456",
+                ChatRequest::Poll(Cursor(1_763_690_000_123_456)),
+            ),
             ("timestamp=12abc", ChatRequest::Poll(Cursor(12_000_000))),
             ("timestamp=-1", ChatRequest::Poll(Cursor(0))),
-            ("timestamp=99999999999999999999999", ChatRequest::Poll(Cursor(0))),
+            (
+                "timestamp=99999999999999999999999",
+                ChatRequest::Poll(Cursor(0)),
+            ),
             ("", ChatRequest::Poll(Cursor(0))),
         ];
         for (query, request) in cases {
-            assert_eq!(ChatRequest::parse(form_urlencoded::parse(query.as_bytes())), request, "{query}");
+            assert_eq!(
+                ChatRequest::parse(form_urlencoded::parse(query.as_bytes())),
+                request,
+                "{query}"
+            );
         }
     }
 }

@@ -86,7 +86,7 @@ impl Worker {
         for (_, conn) in self.conns.borrow().iter() {
             conn.expire(now);
         }
-        if now % 4 == 0 {
+        if now.is_multiple_of(4) {
             self.audience.tidy();
             let mut conns = self.conns.borrow_mut();
             if conns.len() < conns.capacity() / 8 {

@@ -107,6 +107,12 @@ impl Audience {
         self.inner.borrow().members.len()
     }
 
+    /// Nobody subscribes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Reads what `channels` have after `since` (`None`: from now on). When that is nothing, `subscriber` has
     /// joined and is called from the next message on; otherwise the caller passes the backlog on and joins
     /// again with its cursor.
@@ -172,15 +178,16 @@ impl Audience {
             return false;
         };
         for _ in 0..SLICE {
-            let Some((key, subscriber, last_read)) = self.inner.borrow_mut().next_member(list)
-            else {
+            let mut inner = self.inner.borrow_mut();
+            let Some((key, subscriber)) = inner.next_member(list) else {
                 break;
             };
             let mut feed = Feed {
                 hub: &self.hub,
                 channel: &channel,
-                last_read,
+                last_read: inner.lists[list as usize].last_read.take(),
             };
+            drop(inner);
             // Nothing is borrowed here: the subscriber may join and leave as it likes.
             let next = subscriber.deliver(&mut feed);
             let mut inner = self.inner.borrow_mut();
@@ -282,18 +289,13 @@ impl Inner {
     }
 
     /// Takes one subscriber to call, and puts it back among those that wait.
-    fn next_member(&mut self, index: u32) -> Option<(Key, Rc<dyn Subscriber>, Option<Rc<Batch>>)> {
+    fn next_member(&mut self, index: u32) -> Option<(Key, Rc<dyn Subscriber>)> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
         let position = number(list.waiting.len());
         list.waiting.push(key);
-        let last_read = list.last_read.clone();
         self.set_position(key, index, position);
-        Some((
-            Key(key),
-            self.members[key as usize].subscriber.clone(),
-            last_read,
-        ))
+        Some((Key(key), self.members[key as usize].subscriber.clone()))
     }
 
     fn requeue(&mut self, index: u32) {

@@ -44,13 +44,15 @@ pub struct Socket {
     config: SocketConfig,
 }
 
+type WriteStatus = dyn Fn(&mut Vec<u8>);
+
 /// What all connections share.
 struct Shared {
     audience: Rc<Audience>,
     metrics: Arc<Metrics>,
     config: SocketConfig,
     /// Appends the reply to `status` as a line.
-    write_status: Box<dyn Fn(&mut Vec<u8>)>,
+    write_status: Box<WriteStatus>,
     stop: CancellationToken,
     open: Cell<usize>,
     refused_users: RefCell<HashSet<u32>>,

@@ -232,7 +232,7 @@ fn publish(hub: &Hub, publisher: usize, parked: &Parked) -> Vec<(u64, ChannelNam
     let names = names();
     let mut random = publisher as u64 + 1;
     let publish = |i: usize| {
-        if i % ROUND == 0 {
+        if i.is_multiple_of(ROUND) {
             parked.wait_for_all();
         }
         // Knuth's constants (MMIX); the upper bits are the random ones.

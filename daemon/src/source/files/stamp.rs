@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn trusts_no_planted_file() {
-        let plant: [(&str, fn(&std::path::Path)); 4] = [
+        type Plant = fn(&std::path::Path);
+        let plant: [(&str, Plant); 4] = [
             ("symbolic link", |path| {
                 std::os::unix::fs::symlink("/etc/hostname", path).unwrap()
             }),
