@@ -177,6 +177,56 @@ fn each_action_is_one_message_or_none() {
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), daemon.log());
 }
 
+/// The events of one action may be heard of one by one, with the daemon at work in between. What PHP does at once,
+/// and says so by printing its number, is one message; what took longer may be two.
+#[test]
+fn an_action_of_several_calls_is_one_message_however_its_events_are_heard() {
+    const TIMES: usize = 150;
+    let ways = [
+        ("touch", "touch($f);"),
+        (
+            "times-before-close",
+            "$h = fopen($f, 'w'); fwrite($h, 'x'); touch($f); fclose($h);",
+        ),
+        (
+            "mode-after-close",
+            "file_put_contents($f, 'x'); chmod($f, 0600);",
+        ),
+        ("touch-and-chmod", "touch($f); chmod($f, 0600);"),
+    ];
+    let daemon = Daemon::start("");
+    for (way, code) in ways {
+        let script = format!(
+            "for ($i = 0; $i < {TIMES}; $i++) {{ $f = \"{way}-$i.comet\"; $start = hrtime(true); {code}
+             if (hrtime(true) - $start < 1500000) echo \"$i\\n\"; usleep(1000); }}"
+        );
+        let output = Command::new("php")
+            .args(["-r", &script])
+            .current_dir(daemon.dir())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        settle(&daemon);
+
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let at_once: Vec<usize> = printed.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(
+            at_once.len() > TIMES / 4,
+            "this machine is too busy to tell: {}",
+            at_once.len()
+        );
+        for n in 0..TIMES {
+            let told = daemon.history(&format!("{way}-{n}")).len();
+            let fits = if at_once.contains(&n) {
+                told == 1
+            } else {
+                told >= 1
+            };
+            assert!(fits, "{way} {n}: told {told} times");
+        }
+    }
+}
+
 #[test]
 fn each_of_several_touches_is_a_message() {
     let daemon = Daemon::start("");
