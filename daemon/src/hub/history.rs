@@ -79,7 +79,9 @@ impl History {
 
     /// The messages after `cursor`, and the id that precedes the first of them here.
     pub(super) fn since(&self, cursor: u64) -> (impl Iterator<Item = &Arc<Message>>, u64) {
-        let seen = self.messages.partition_point(|message| message.id <= cursor);
+        let seen = self
+            .messages
+            .partition_point(|message| message.id <= cursor);
         let after = match seen.checked_sub(1) {
             Some(last) => self.messages[last].id,
             None => self.trimmed,

@@ -111,7 +111,10 @@ impl Hub {
     /// Like [`Hub::new`], with a clock of the caller's.
     #[must_use]
     pub fn with_clock(config: HistoryConfig, workers: usize, clock: Clock) -> Arc<Self> {
-        assert!((1..=MAX_WORKERS).contains(&workers), "1 to {MAX_WORKERS} workers");
+        assert!(
+            (1..=MAX_WORKERS).contains(&workers),
+            "1 to {MAX_WORKERS} workers"
+        );
         Arc::new(Self {
             state: Mutex::new(State::new(config, workers, clock())),
             wakers: (0..workers).map(|_| Notify::new()).collect(),
@@ -132,7 +135,12 @@ impl Hub {
 
     /// Joins: from now on `worker` is told about `channels`; returns what they have after `since` (`None`: from
     /// now on).
-    pub fn subscribe(&self, worker: usize, channels: &[ChannelName], since: Option<Cursor>) -> Backlog {
+    pub fn subscribe(
+        &self,
+        worker: usize,
+        channels: &[ChannelName],
+        since: Option<Cursor>,
+    ) -> Backlog {
         let now = (self.clock)();
         let mut state = self.lock();
         state.mark_interest(worker, channels);
@@ -178,12 +186,16 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no code panics while it holds the hub")
+        self.state
+            .lock()
+            .expect("no code panics while it holds the hub")
     }
 }
 
 fn system_clock() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     micros(since_epoch)
 }
 

@@ -159,7 +159,11 @@ impl State {
     pub(super) fn expire(&mut self, now: u64) {
         let now = now.max(self.last);
         self.keys.expire(now);
-        while self.expiry.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
+        while self
+            .expiry
+            .peek()
+            .is_some_and(|Reverse((due, ..))| *due <= now)
+        {
             let Some(Reverse((_, _, slot))) = self.expiry.pop() else {
                 break;
             };
@@ -181,7 +185,11 @@ impl State {
             last_id: self.last,
             published: self.published,
             channels: self.names.len(),
-            messages: self.channels.iter().map(|(_, channel)| channel.history.len()).sum(),
+            messages: self
+                .channels
+                .iter()
+                .map(|(_, channel)| channel.history.len())
+                .sum(),
             bytes: self.bytes,
         }
     }
@@ -228,7 +236,11 @@ impl State {
         let channel = &mut self.channels[slot];
         channel.expires = false;
         // Entries are lazy: where the oldest has gone since, only the entry is renewed.
-        if channel.history.oldest().is_some_and(|oldest| oldest <= expected) {
+        if channel
+            .history
+            .oldest()
+            .is_some_and(|oldest| oldest <= expected)
+        {
             let before = channel.history.bytes();
             channel.history.drop_oldest();
             self.bytes = self.bytes - before + channel.history.bytes();
@@ -254,8 +266,13 @@ impl State {
 
 impl HistoryConfig {
     fn limits(&self, name: &str) -> Limits {
-        let matching = self.prefixes.iter().filter(|(prefix, _)| name.starts_with(prefix.as_str()));
-        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(self.default, |(_, limits)| *limits)
+        let matching = self
+            .prefixes
+            .iter()
+            .filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+        matching
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map_or(self.default, |(_, limits)| *limits)
     }
 }
 
