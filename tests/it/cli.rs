@@ -1,0 +1,408 @@
+//! The command line: help, exit codes, and what each command prints.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::process::ExitStatusExt,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, directory, wait_for};
+
+fn comet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    command
+        .args(arguments)
+        .env_remove("COMET_SOCKET")
+        .env_remove("COMET_CONFIG");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit code, standard output, standard error.
+fn run(mut command: Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+/// A `comet subscribe` that runs; killed when dropped.
+struct Subscriber {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Subscriber {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    fn message(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?} {}", self.errors()))
+    }
+
+    fn errors(&mut self) -> String {
+        let mut errors = String::new();
+        let _ = self.child.kill();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut errors)
+            .unwrap();
+        errors
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until the daemon has so many subscribers.
+fn wait_for_subscribers(daemon: &Daemon, count: u64) {
+    wait_for("subscribers", || {
+        let status = run(daemon.comet(&["status", "--json"])).1;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        (status["metrics"]["subscribers"] == count).then_some(())
+    });
+}
+
+#[test]
+fn help_teaches_and_mistakes_are_told() {
+    let cases: [(&[&str], i32, &str); 17] = [
+        (&["--help"], 0, "subscribe  Print messages as they come"),
+        (
+            &["--version"],
+            0,
+            concat!("comet ", env!("CARGO_PKG_VERSION")),
+        ),
+        (&["serve", "--help"], 0, "touch /dev/shm/news.comet"),
+        (&["help", "publish"], 0, "date | comet publish clock -"),
+        (&["subscribe", "--help"], 0, "--since 0"),
+        (&["status", "--help"], 0, "comet status --json"),
+        (&["check", "--help"], 0, "comet check --config"),
+        (&[], 2, "Usage: comet <COMMAND>"),
+        (&["pubish"], 2, "a similar subcommand exists: 'publish'"),
+        (&["publish"], 2, "<CHANNEL>"),
+        (&["publish", "a/b"], 2, "channel name may not contain '/'"),
+        (
+            &["publish", "a", "--name", "\u{7}"],
+            2,
+            "event name may not contain",
+        ),
+        (&["publish", "a", "b", "c"], 2, "unexpected argument 'c'"),
+        (&["subscribe", "a", "--since", "yesterday"], 2, "RFC 3339"),
+        (
+            &["subscribe", "a", "--url", "https://a.org"],
+            2,
+            "https is not spoken here",
+        ),
+        (
+            &["serve", "--listen", "localhost"],
+            2,
+            "IP:PORT, such as 127.0.0.1:2061",
+        ),
+        (&["serve", "--demo=maybe"], 2, "--demo"),
+    ];
+    for (arguments, code, expected) in cases {
+        let (exit, stdout, stderr) = run(comet(arguments));
+        assert_eq!(exit, Some(code), "{arguments:?}: {stderr}");
+        let told = if code == 0 { &stdout } else { &stderr };
+        assert!(told.contains(expected), "{arguments:?}: {told}");
+        assert!(code == 0 || stdout.is_empty(), "{arguments:?}: {stdout}");
+    }
+}
+
+#[test]
+fn more_than_a_hundred_channels_are_too_many() {
+    let names: Vec<String> = (0..101).map(|i| format!("c{i}")).collect();
+    let mut command = comet(&["subscribe"]);
+    let (exit, _, stderr) = run({
+        command.args(names);
+        command
+    });
+    assert_eq!(exit, Some(2), "{stderr}");
+}
+
+#[test]
+fn without_a_daemon_every_command_fails_and_says_so() {
+    let root = directory();
+    let socket = root.path().join("none.sock");
+    let url = "http://127.0.0.1:1"; // tcpmux: nobody serves it
+    let cases: [&[&str]; 4] = [
+        &["publish", "news", "hi"],
+        &["subscribe", "news"],
+        &["subscribe", "news", "--url", url],
+        &["status"],
+    ];
+    for arguments in cases {
+        let mut command = comet(arguments);
+        command.env("COMET_SOCKET", &socket);
+        let (exit, stdout, stderr) = run(command);
+        assert_eq!(
+            (exit, stdout.as_str()),
+            (Some(1), ""),
+            "{arguments:?}: {stderr}"
+        );
+        assert!(stderr.starts_with("comet: cannot "), "{stderr}");
+        assert!(stderr.contains("does the daemon run?"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn publish_prints_the_id() {
+    let daemon = Daemon::start("");
+    let (exit, stdout, _) = run(daemon.comet(&["publish", "news", "hé"]));
+    let id: u64 = stdout.strip_suffix('\n').unwrap().parse().unwrap();
+    assert_eq!(exit, Some(0));
+    assert_eq!(daemon.history("news"), [(id, "hé".to_owned())]);
+    run(daemon.comet(&["publish", "empty"]));
+    assert_eq!(daemon.history("empty")[0].1, "");
+    run(daemon.comet(&["publish", "dash", "--", "-5"]));
+    assert_eq!(daemon.history("dash")[0].1, "-5");
+}
+
+#[test]
+fn publish_reads_standard_input_byte_by_byte() {
+    let daemon = Daemon::start("");
+    let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news", "--since", "0"]));
+    let mut command = daemon.comet(&["publish", "news", "-", "--name", "bytes"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"\xff\x00\n")
+        .unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let message = subscriber.message();
+    assert_eq!(
+        (&message["data"], &message["encoding"]),
+        (&"/wAK".into(), &"base64".into())
+    );
+    assert_eq!(message["name"], "bytes");
+}
+
+#[test]
+fn publish_tells_the_daemons_refusal() {
+    let daemon = Daemon::start("[socket]\nmax_line = 1024");
+    let (exit, stdout, stderr) = run(daemon.comet(&["publish", "news", &"x".repeat(2000)]));
+    assert_eq!((exit, stdout.as_str()), (Some(1), ""));
+    assert!(
+        stderr.contains("line is over the limit of 1024 bytes"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn subscribe_prints_what_is_kept_and_what_comes() {
+    for over_http in [false, true] {
+        let daemon = Daemon::start("");
+        let url = format!("http://{}", daemon.addr());
+        let subscribe = |since: u64| {
+            let mut command = daemon.comet(&["subscribe", "a", "b", "--since", &since.to_string()]);
+            if over_http {
+                command.args(["--url", &url]);
+            }
+            Subscriber::start(command)
+        };
+        daemon.publish("a", "1");
+        let second = daemon.publish("b", "2");
+        let (mut all, mut rest) = (subscribe(0), subscribe(second));
+        assert_eq!(all.message()["data"], "1", "over HTTP: {over_http}");
+        assert_eq!(all.message()["data"], "2", "over HTTP: {over_http}");
+        let id = daemon.publish("a", "3");
+        let expected = serde_json::json!({"channel": "a", "id": id, "name": "", "data": "3"});
+        assert_eq!(all.message(), expected, "over HTTP: {over_http}");
+        assert_eq!(rest.message(), expected, "over HTTP: {over_http}");
+    }
+}
+
+#[test]
+fn subscribe_without_a_cursor_begins_now() {
+    let daemon = Daemon::start("");
+    daemon.publish("news", "before");
+    let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news"]));
+    wait_for_subscribers(&daemon, 1);
+    daemon.publish("news", "after");
+    assert_eq!(subscriber.message()["data"], "after");
+}
+
+#[test]
+fn subscribe_comes_back_after_a_restart() {
+    for over_http in [false, true] {
+        let port = {
+            // A port that is free now: over HTTP the daemon must come back where it was.
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port().to_string()
+        };
+        let listen = format!("127.0.0.1:{port}");
+        let flags: &[&str] = if over_http {
+            &["--listen", &listen]
+        } else {
+            &[]
+        };
+        let first = Daemon::start_in(std::sync::Arc::new(directory()), "", flags);
+        let root = first.root();
+        let url = format!("http://{listen}");
+        let way: &[&str] = if over_http { &["--url", &url] } else { &[] };
+        let mut command = first.comet(&["subscribe", "news", "--since", "0"]);
+        command.args(way);
+        let mut subscriber = Subscriber::start(command);
+        let seen = first.publish("news", "before");
+        assert_eq!(subscriber.message()["id"], seen);
+        assert!(first.stop().success());
+
+        let second = Daemon::start_in(root, "", flags);
+        // It may be published before the subscriber is back: its cursor brings it all the same.
+        let id = second.publish("news", "after");
+        assert!(id > seen);
+        assert_eq!(subscriber.message()["id"], id, "over HTTP: {over_http}");
+        let errors = subscriber.errors();
+        assert!(errors.contains("connecting again"), "{errors}");
+        assert!(
+            errors.contains("comet: gap: messages up to"),
+            "what the first daemon kept is gone: {errors}"
+        );
+    }
+}
+
+#[test]
+fn subscribe_ends_when_its_reader_is_gone() {
+    let daemon = Daemon::start("");
+    let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news"]));
+    wait_for_subscribers(&daemon, 1);
+    let Subscriber { child, stdout } = &mut subscriber;
+    // Replaced by something else, the pipe's only reader is closed.
+    drop(std::mem::replace(stdout, BufReader::new(silence())));
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(subscriber.errors(), "");
+}
+
+/// The output of a program that has none.
+fn silence() -> ChildStdout {
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    stdout
+}
+
+#[test]
+fn subscribe_ends_quietly_by_sigint() {
+    let daemon = Daemon::start("");
+    let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news"]));
+    wait_for_subscribers(&daemon, 1);
+    let pid = subscriber.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    // As any filter: a shell that runs it in a loop must see the signal.
+    assert_eq!(subscriber.child.wait().unwrap().signal(), Some(2));
+    assert_eq!(subscriber.errors(), "");
+    wait_for_subscribers(&daemon, 0);
+}
+
+#[test]
+fn subscribe_tells_why_it_is_refused() {
+    let daemon = Daemon::start("[socket]\nallow = [\"user:54321\"]");
+    let (exit, _, stderr) = run(daemon.comet(&["subscribe", "news"]));
+    assert_eq!(exit, Some(1));
+    assert!(stderr.contains("socket.allow lacks"), "{stderr}");
+}
+
+#[test]
+fn status_is_readable_and_raw() {
+    let daemon = Daemon::start("");
+    daemon.publish("news", "hi");
+    let (exit, stdout, _) = run(daemon.comet(&["status"]));
+    assert_eq!(exit, Some(0));
+    for line in [
+        format!("pid                     {}", daemon.pid()),
+        "  published             1".into(),
+    ] {
+        assert!(
+            stdout.lines().any(|told| told == line),
+            "{line:?} in {stdout}"
+        );
+    }
+    let raw: Value = serde_json::from_str(&run(daemon.comet(&["status", "--json"])).1).unwrap();
+    assert_eq!(
+        (&raw["ok"], &raw["hub"]["messages"]),
+        (&true.into(), &1.into())
+    );
+}
+
+#[test]
+fn check_names_file_line_and_key() {
+    let root = directory();
+    let path = root.path().join("comet.toml");
+    let check = |text: &str| {
+        fs::write(&path, text).unwrap();
+        run(comet(&["check", "--config", path.to_str().unwrap()]))
+    };
+    let dir = root.path().join("dir");
+    let (exit, stdout, stderr) = check(&format!("dir = {dir:?}"));
+    assert_eq!(
+        (exit, stdout, stderr.as_str()),
+        (Some(0), format!("{}: ok\n", path.display()), "")
+    );
+
+    let (exit, stdout, stderr) = check("grace = \"5s\"\n[http]\nheartbeat = \"15 sec\"\n");
+    assert_eq!((exit, stdout.as_str()), (Some(1), ""));
+    let expected = format!(
+        "comet: {}:3:13: http.heartbeat: \"15 sec\" is no duration",
+        path.display()
+    );
+    assert!(stderr.starts_with(&expected), "{stderr}");
+    assert!(
+        stderr.ends_with("\n  3 | heartbeat = \"15 sec\"\n"),
+        "{stderr}"
+    );
+
+    let (exit, _, stderr) =
+        check("dir = \"/no/such/directory\"\nlisten = \"0.0.0.0:80\"\ndemo = true\n");
+    assert_eq!(exit, Some(0), "allowed, and probably not meant");
+    assert!(
+        stderr.contains("warning: dir: /no/such/directory"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("warning: demo: "), "{stderr}");
+
+    let (exit, _, stderr) = run(comet(&["check", "--config", "/no/such/file"]));
+    assert_eq!(exit, Some(1));
+    assert!(
+        stderr.contains("cannot read /no/such/file: No such file"),
+        "{stderr}"
+    );
+    assert_eq!(run(comet(&["check"])).0, Some(0));
+}
