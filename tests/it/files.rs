@@ -185,8 +185,12 @@ fn an_action_of_several_calls_is_one_message_however_its_events_are_heard() {
     let ways = [
         ("touch", "touch($f);"),
         (
-            "times-before-close",
-            "$h = fopen($f, 'w'); fwrite($h, 'x'); touch($f); fclose($h);",
+            "times-after-close",
+            "fclose(fopen($f, 'w')); spin(); touch($f);",
+        ),
+        (
+            "times-while-writing",
+            "$h = fopen($f, 'w'); fwrite($h, 'x'); touch($f); spin(); fwrite($h, 'y'); fclose($h);",
         ),
         (
             "mode-after-close",
@@ -197,7 +201,8 @@ fn an_action_of_several_calls_is_one_message_however_its_events_are_heard() {
     let daemon = Daemon::start("");
     for (way, code) in ways {
         let script = format!(
-            "for ($i = 0; $i < {TIMES}; $i++) {{ $f = \"{way}-$i.comet\"; $start = hrtime(true); {code}
+            "function spin() {{ $end = hrtime(true) + 300000; while (hrtime(true) < $end); }}
+             for ($i = 0; $i < {TIMES}; $i++) {{ $f = \"{way}-$i.comet\"; $start = hrtime(true); {code}
              if (hrtime(true) - $start < 1500000) echo \"$i\\n\"; usleep(1000); }}"
         );
         let output = Command::new("php")
