@@ -1,0 +1,278 @@
+//! The least that a server can do: one thread, one epoll, a canned answer. It parses nothing that it need not,
+//! keeps the last message only, and limits nothing. What Comet costs beyond it is Comet's.
+//!
+//! It takes what the load client sends: polls over TCP, publishes over a Unix socket, touches in a directory.
+
+use std::{
+    collections::HashMap,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    inotify::{AddWatchFlags, InitFlags, Inotify},
+};
+use socket2::{Domain, Socket, Type};
+
+const STOP: u64 = 0;
+const HTTP: u64 = 1;
+const SOCKET: u64 = 2;
+const FILES: u64 = 3;
+/// Connections are numbered from here on: polls, and far behind them publishers.
+const CLIENTS: u64 = 4;
+const PUBLISHERS: u64 = 1 << 32;
+
+/// What a server may do wrong, on purpose: the load client must see it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    #[cfg(test)]
+    Lose,
+    #[cfg(test)]
+    Double,
+    #[cfg(test)]
+    Reorder,
+    #[cfg(test)]
+    Foreign,
+    #[cfg(test)]
+    Close,
+}
+
+/// Runs until standard input ends.
+pub(crate) fn main(dir: &Path, socket: &Path) -> Result<()> {
+    let http = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let ready = format!("floor: listening on http://{},", http.local_addr()?);
+    let floor = Floor::new(http, UnixListener::bind(socket)?, Some(dir), Fault::None)?;
+    println!("{ready}");
+    floor.run(std::io::stdin().as_fd())
+}
+
+/// With a backlog for all clients at once.
+pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&addr.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+pub(crate) struct Floor {
+    epoll: Epoll,
+    http: TcpListener,
+    socket: UnixListener,
+    files: Option<Inotify>,
+    /// By number, which is never used again.
+    clients: Vec<Option<TcpStream>>,
+    publishers: Vec<Option<Publisher>>,
+    /// Polls that wait, by channel.
+    parked: HashMap<Box<str>, Vec<usize>>,
+    last_id: u64,
+    fault: Fault,
+}
+
+struct Publisher {
+    stream: UnixStream,
+    /// The start of a line.
+    partial: Vec<u8>,
+}
+
+impl Floor {
+    pub(crate) fn new(
+        http: TcpListener,
+        socket: UnixListener,
+        dir: Option<&Path>,
+        fault: Fault,
+    ) -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        http.set_nonblocking(true)?;
+        epoll.add(&http, EpollEvent::new(EpollFlags::EPOLLIN, HTTP))?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        let files = match dir {
+            Some(dir) => {
+                let files = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+                files.add_watch(dir, AddWatchFlags::IN_ATTRIB)?;
+                epoll.add(&files, EpollEvent::new(EpollFlags::EPOLLIN, FILES))?;
+                Some(files)
+            }
+            None => None,
+        };
+        Ok(Self {
+            epoll,
+            http,
+            socket,
+            files,
+            clients: Vec::new(),
+            publishers: Vec::new(),
+            parked: HashMap::new(),
+            last_id: 1,
+            fault,
+        })
+    }
+
+    /// Runs until `stop` can be read, or ends.
+    pub(crate) fn run(mut self, stop: BorrowedFd<'_>) -> Result<()> {
+        self.epoll
+            .add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        let mut events = vec![EpollEvent::empty(); 1024];
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
+            for event in &events[..ready] {
+                match event.data() {
+                    STOP => return Ok(()),
+                    HTTP => self.accept_client()?,
+                    SOCKET => self.accept_publisher()?,
+                    FILES => self.touched()?,
+                    number if number < PUBLISHERS => {
+                        self.request((number - CLIENTS) as usize, &mut buffer)
+                    }
+                    number => self.lines((number - PUBLISHERS) as usize, &mut buffer)?,
+                }
+            }
+        }
+    }
+
+    fn accept_client(&mut self) -> Result<()> {
+        loop {
+            match self.http.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    let number = CLIENTS + self.clients.len() as u64;
+                    self.epoll
+                        .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+                    self.clients.push(Some(stream));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn accept_publisher(&mut self) -> Result<()> {
+        let (stream, _) = self.socket.accept()?;
+        let number = PUBLISHERS + self.publishers.len() as u64;
+        self.epoll
+            .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        let partial = Vec::new();
+        self.publishers.push(Some(Publisher { stream, partial }));
+        Ok(())
+    }
+
+    /// Parks a poll. Requests come whole: the client sends each with one write.
+    fn request(&mut self, number: usize, buffer: &mut [u8]) {
+        let Some(mut stream) = self.clients[number].as_ref() else {
+            return;
+        };
+        let read = stream.read(buffer).unwrap_or(0);
+        let path = buffer[..read].strip_prefix(b"GET /ch/");
+        let name = path.and_then(|path| path.split(|&byte| byte == b'?').next());
+        match name.and_then(|name| str::from_utf8(name).ok()) {
+            None => self.clients[number] = None,
+            Some(name) => match self.parked.get_mut(name) {
+                Some(parked) => parked.push(number),
+                None => {
+                    self.parked.insert(name.into(), vec![number]);
+                }
+            },
+        }
+    }
+
+    /// Publishes each line, and replies to all of them with one write.
+    fn lines(&mut self, number: usize, buffer: &mut [u8]) -> Result<()> {
+        let Some(mut publisher) = self.publishers[number].take() else {
+            return Ok(());
+        };
+        let read = publisher.stream.read(buffer).unwrap_or(0);
+        if read == 0 {
+            return Ok(());
+        }
+        publisher.partial.extend_from_slice(&buffer[..read]);
+        let end = publisher
+            .partial
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |last| last + 1);
+        let mut replies = Vec::new();
+        for line in str::from_utf8(&publisher.partial[..end])?.lines() {
+            let field = |name| line.split_once(name)?.1.split('"').next();
+            let (channel, data) = (field("\"channel\":\""), field("\"data\":\""));
+            let id = self.publish(channel.context("channel")?, data.context("data")?);
+            writeln!(replies, "{{\"ok\":true,\"id\":{id}}}")?;
+        }
+        publisher.partial.drain(..end);
+        publisher.stream.write_all(&replies)?;
+        self.publishers[number] = Some(publisher);
+        Ok(())
+    }
+
+    fn touched(&mut self) -> Result<()> {
+        let events = self.files.as_ref().map(Inotify::read_events).transpose()?;
+        for event in events.unwrap_or_default() {
+            let name = event.name.as_ref().and_then(|name| name.to_str());
+            if let Some(channel) = name.and_then(|name| name.strip_suffix(".comet")) {
+                self.publish(channel, "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the answer to everyone who waits.
+    fn publish(&mut self, channel: &str, data: &str) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        let Some(parked) = self.parked.get_mut(channel) else {
+            return id;
+        };
+        let message = |id| {
+            format!("{{\"channel\":\"{channel}\",\"id\":{id},\"name\":\"\",\"data\":\"{data}\"}}")
+        };
+        let good = answer(id, &message(id));
+        let bad = match self.fault {
+            Fault::None => None,
+            #[cfg(test)]
+            Fault::Lose => Some(Vec::new()),
+            #[cfg(test)]
+            Fault::Double => Some([&good[..], &good[..]].concat()),
+            #[cfg(test)]
+            Fault::Reorder => Some(answer(id, &(message(id) + "," + &message(id - 1)))),
+            #[cfg(test)]
+            Fault::Foreign => Some(answer(id, &message(id).replace(channel, "another"))),
+            #[cfg(test)]
+            Fault::Close => None,
+        };
+        for (i, number) in parked.drain(..).enumerate() {
+            // It may have gone since.
+            let Some(mut stream) = self.clients[number].as_ref() else {
+                continue;
+            };
+            // One goes wrong, the others are served.
+            let bytes = bad.as_ref().filter(|_| i == 0).unwrap_or(&good);
+            // A client that goes just now is removed when its socket says so.
+            let _ = stream.write(bytes);
+        }
+        #[cfg(test)]
+        if self.fault == Fault::Close {
+            self.clients[0] = None;
+        }
+        id
+    }
+}
+
+/// With the headers that an answer has to have, so that both servers write as much.
+fn answer(cursor: u64, messages: &str) -> Vec<u8> {
+    let body = format!("{{\"cursor\":\"{cursor}\",\"gap\":false,\"messages\":[{messages}]}}");
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store, no-transform\r\n\
+         X-Accel-Buffering: no\r\nETag: \"{cursor}\"\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}

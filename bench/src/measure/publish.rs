@@ -1,0 +1,104 @@
+//! Publishes a second on one connection of the Unix socket: each after the reply to the one before, and pipelined.
+
+use std::{
+    io::{BufRead, Write},
+    path::Path,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::Scale;
+use crate::{
+    report::{Budget, Compare, Report},
+    server::{self, Publisher, Server},
+};
+
+const CHANNEL: &str = "published";
+
+pub(crate) fn publish(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
+    let (comet, floor) = (Server::comet(comet)?, Server::floor()?);
+    let mut acked = (Vec::new(), Vec::new());
+    let mut pipelined = (Vec::new(), Vec::new());
+    for _ in 0..scale.rounds {
+        for (server, acked, pipelined) in [
+            (&comet, &mut acked.0, &mut pipelined.0),
+            (&floor, &mut acked.1, &mut pipelined.1),
+        ] {
+            acked.push(one_by_one(server.publisher()?, scale.acked)?);
+            pipelined.push(at_once(server.publisher()?, scale.pipelined)?);
+        }
+    }
+    let budget = |rate| Some(Budget::AtLeast(rate));
+    report.add(
+        "publishes acknowledged one by one",
+        "1/s",
+        acked,
+        Compare::Nothing,
+        budget(60_000.0),
+    );
+    report.add(
+        "publishes pipelined",
+        "1/s",
+        pipelined,
+        Compare::Nothing,
+        budget(1_000_000.0),
+    );
+    Ok(())
+}
+
+fn data() -> String {
+    format!("{:.<60}", "an order was paid")
+}
+
+fn one_by_one(mut publisher: Publisher, count: usize) -> Result<f64> {
+    let data = data();
+    let (start, mut last) = (Instant::now(), 0);
+    for _ in 0..count {
+        last = increasing(last, publisher.publish(CHANNEL, &data)?)?;
+    }
+    Ok(count as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Writes as fast as the server reads, while another thread reads the replies.
+fn at_once(publisher: Publisher, count: usize) -> Result<f64> {
+    const BLOCK: usize = 500;
+    let Publisher {
+        mut stream,
+        mut replies,
+    } = publisher;
+    let block = server::line(CHANNEL, &data()).repeat(BLOCK);
+    let blocks = count.div_ceil(BLOCK);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || -> Result<()> {
+            for _ in 0..blocks {
+                stream.write_all(block.as_bytes())?;
+            }
+            Ok(())
+        });
+        let (mut last, mut reply) = (0, Vec::new());
+        for _ in 0..blocks * BLOCK {
+            reply.clear();
+            replies.read_until(b'\n', &mut reply)?;
+            let id = server::id(&reply);
+            let id = id
+                .with_context(|| format!("not published: {:?}", String::from_utf8_lossy(&reply)))?;
+            last = increasing(last, id)?;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        writer
+            .join()
+            .ok()
+            .context("the writing thread panicked")??;
+        Ok((blocks * BLOCK) as f64 / seconds)
+    })
+}
+
+fn increasing(last: u64, id: u64) -> Result<u64> {
+    if id <= last {
+        bail!("the id {id} after {last}");
+    }
+    Ok(id)
+}
