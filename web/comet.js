@@ -14,6 +14,9 @@
  * Events), or polls where streams cannot be had. Whatever ends that, it begins again from its cursor. So no
  * message is lost or seen twice, and where the daemon no longer has what was missed, `gap` is called.
  *
+ * A browser has six HTTP/1.1 connections to a host, for all its tabs, and a subscription holds one: subscribe once a
+ * page, with all its channels.
+ *
  * A plain script that defines `Comet`; `import './comet.js'` defines it as well. No dependencies.
  */
 (function () {

@@ -79,6 +79,11 @@ impl Browser {
         self.post("/refresh", json!({}));
     }
 
+    /// Goes back to the page before, which the browser may have kept as it was.
+    pub fn back(&self) {
+        self.post("/back", json!({}));
+    }
+
     /// The current tab.
     pub fn tab(&self) -> String {
         self.call("GET", "/window", None)

@@ -93,5 +93,3 @@ const Demo = {
     };
   },
 };
-
-Demo.inform();
