@@ -160,7 +160,7 @@ impl Files {
             scan_again: false,
         };
         let (seen, now) = files.start_watching()?;
-        let unfinished = files.resume(seen, now);
+        let unfinished = files.resume(seen, now, now);
         let mut scan = files.begin_scan(unfinished, HashSet::new());
         while files.scan_slice(&mut scan) {}
         Ok(files)
@@ -245,10 +245,10 @@ impl Files {
         let was_watched = self.watched.take().is_some();
         self.signals.reset(false); // nothing waits for files that are gone
         match self.start_watching() {
-            Ok((seen, _)) => {
+            Ok((seen, now)) => {
                 info!(dir = %self.path.display(), "watching the directory that is there now");
                 // All in a directory that was never watched is new.
-                let unfinished = self.resume(seen, i64::MIN);
+                let unfinished = self.resume(seen, now, i64::MIN);
                 self.metrics.files_rescans.add(1);
                 self.scan(unfinished, HashSet::new()).await;
             }
@@ -294,23 +294,26 @@ impl Files {
         Ok((seen, now))
     }
 
-    /// Goes on where the last daemon ended, or from `start` when none did. Files that it saw being written.
-    fn resume(&mut self, seen: Option<Seen>, start: i64) -> HashSet<ChannelName> {
+    /// Goes on where the last daemon ended, or from `start` when none did. Returns the files that it saw being
+    /// written.
+    fn resume(&mut self, seen: Option<Seen>, now: i64, start: i64) -> HashSet<ChannelName> {
         self.checkpoint = Checkpoint {
             due: 2,
             ..Checkpoint::default()
         };
         match seen {
-            Some(seen) => {
+            Some(seen) if seen.until <= now => {
                 self.told_until = seen.until;
-                seen.unfinished.into_iter().collect()
+                return seen.unfinished.into_iter().collect();
             }
-            None => {
-                self.told_until = start;
-                self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
-                HashSet::new()
+            Some(_) => {
+                warn!("the clock was set back while no daemon ran; telling all files");
+                self.told_until = i64::MIN;
             }
+            None => self.told_until = start,
         }
+        self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
+        HashSet::new()
     }
 
     /// Begins a scan for what changed and was not told; leaves files alone that are being written.
@@ -428,7 +431,7 @@ impl Files {
         }
         self.checkpoint.fence = None;
         self.checkpoint.due = self.checkpoint.due.saturating_sub(1);
-        self.told_until = self.told_until.max(fence - LAG);
+        self.told_until = fence - LAG;
         self.write_stamp(self.signals.pending.being_written().cloned().collect());
     }
 
