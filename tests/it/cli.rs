@@ -171,6 +171,22 @@ fn without_a_daemon_every_command_fails_and_says_so() {
 }
 
 #[test]
+fn a_log_level_that_is_none_is_told() {
+    for (level, known) in [
+        ("loud", false),
+        ("a=loud", false),
+        ("WARN", true),
+        ("off,a=info", true),
+    ] {
+        let mut command = comet(&["serve", "--config", "/no/such/file"]);
+        command.env("COMET_LOG", level);
+        let (exit, _, stderr) = run(command);
+        assert_eq!(exit, Some(1));
+        assert_eq!(stderr.starts_with("comet: COMET_LOG: "), !known, "{stderr}");
+    }
+}
+
+#[test]
 fn publish_prints_the_id() {
     let daemon = Daemon::start("");
     let (exit, stdout, _) = run(daemon.comet(&["publish", "news", "hé"]));
@@ -256,12 +272,7 @@ fn subscribe_without_a_cursor_begins_now() {
 #[test]
 fn subscribe_comes_back_after_a_restart() {
     for over_http in [false, true] {
-        let port = {
-            // A port that is free now: over HTTP the daemon must come back where it was.
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port().to_string()
-        };
-        let listen = format!("127.0.0.1:{port}");
+        let listen = own_address();
         let flags: &[&str] = if over_http {
             &["--listen", &listen]
         } else {
@@ -290,6 +301,12 @@ fn subscribe_comes_back_after_a_restart() {
             "what the first daemon kept is gone: {errors}"
         );
     }
+}
+
+/// An address that a daemon can leave and come back to: no other process has it on the loopback network.
+fn own_address() -> String {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    format!("127.{}.{b}.{c}:2061", a | 64)
 }
 
 #[test]

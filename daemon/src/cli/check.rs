@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = super::read_config(arguments.config.as_deref())?;
     for warning in warnings(&config) {
-        eprintln!("comet: warning: {warning}");
+        super::warn(&format!("warning: {warning}"));
     }
     let checked = match &arguments.config {
         Some(path) => path.display().to_string(),

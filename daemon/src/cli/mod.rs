@@ -99,6 +99,11 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// Writes to standard error, which may be closed.
+fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "comet: {text}");
+}
+
 /// Reads a file, or the defaults.
 fn read_config(path: Option<&Path>) -> anyhow::Result<comet_daemon::config::Config> {
     use comet_daemon::config::Config;

@@ -7,10 +7,10 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use comet_daemon::config::{self, Config};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// Run the daemon
 ///
@@ -85,16 +85,28 @@ impl Arguments {
 }
 
 fn start_log() -> anyhow::Result<()> {
-    let filter = env::var("COMET_LOG")
-        .ok()
-        .filter(|filter| !filter.is_empty());
-    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or("info"))
-        .context("COMET_LOG is none of error, warn, info, debug, trace")?;
+    let setting = env::var("COMET_LOG").unwrap_or_default();
     let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(&setting)?)
         .with_writer(io::stderr)
         .with_ansi(colours)
         .init();
     Ok(())
+}
+
+/// A level, or directives such as `info,comet_daemon::source=debug`.
+fn log_filter(setting: &str) -> anyhow::Result<EnvFilter> {
+    let level = match setting {
+        "" => Ok(LevelFilter::INFO),
+        level => level.parse(),
+    };
+    match level {
+        Ok(level) => Ok(EnvFilter::default().add_directive(level.into())),
+        // A lone word that is no level would be taken for the name of a module, and nothing be logged.
+        Err(_) if setting.contains('=') => {
+            EnvFilter::try_new(setting).with_context(|| format!("COMET_LOG: {setting:?}"))
+        }
+        Err(_) => bail!("COMET_LOG: {setting:?} is none of off, error, warn, info, debug, trace"),
+    }
 }

@@ -5,7 +5,7 @@
 mod http;
 mod socket;
 
-use std::{convert::Infallible, io::Write, os::fd::AsFd, time::Duration};
+use std::{convert::Infallible, os::fd::AsFd, time::Duration};
 
 use anyhow::Context;
 use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS};
@@ -121,18 +121,13 @@ async fn follow(
         if printer.connected {
             pause = FIRST_PAUSE;
             ever_connected = true;
-            warn(&format!("{error:#}; connecting again"));
+            super::warn(&format!("{error:#}; connecting again"));
         } else if !ever_connected {
             return Err(error);
         }
         sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }
-}
-
-/// Writes to standard error, which may be closed.
-fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "comet: {text}");
 }
 
 /// What is subscribed to, and how far it is printed.
@@ -153,7 +148,7 @@ impl Printer {
     }
 
     fn gap(&self, cursor: &str) {
-        warn(&format!(
+        super::warn(&format!(
             "gap: messages up to {cursor} may be missing, they are no longer kept"
         ));
     }
