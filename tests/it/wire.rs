@@ -176,6 +176,14 @@ impl Events {
         }
     }
 
+    /// The data of the next message, which must have this id.
+    #[track_caller]
+    pub(crate) fn message_of(&mut self, id: u64) -> String {
+        let (got, kind, message) = self.message();
+        assert_eq!((got, &*kind), (id, ""));
+        message["data"].as_str().unwrap().to_owned()
+    }
+
     /// The server closed.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.client.is_closed()
