@@ -569,7 +569,9 @@ fn a_stale_socket_is_taken_over() {
     drop(daemon);
     assert!(path.exists(), "nobody was left to remove it");
     let daemon = Daemon::start_in(root, "", &[]);
-    assert!(daemon.log().contains("taking over"), "{}", daemon.log());
+    wait_for("the log", || {
+        daemon.log().contains("taking over").then_some(())
+    });
     daemon.publish("news", "hi");
 }
 
