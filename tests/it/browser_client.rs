@@ -1,9 +1,12 @@
 //! comet.js in a real browser, and the requests of an older client.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{
     browser::{OPEN, SHOWN, demo, shell, url},
+    daemon::{Daemon, directory},
     webdriver::Browser,
 };
 
@@ -162,6 +165,44 @@ fn a_closed_subscription_is_silent() {
         assert_eq!(browser.run("return former.states"), expected);
         assert_eq!(browser.run("return former.messages.length"), 0);
     }
+}
+
+#[test]
+fn a_page_of_another_origin_subscribes_where_that_is_configured() {
+    let (ours, browser) = (demo(), Browser::start());
+    let origins = format!("http.origins = [\"{}\"]", url(&ours, ""));
+    let theirs = Daemon::start_in(Arc::new(directory()), &origins, &["--demo"]);
+    browser.open(&url(&ours, "/demo.json")); // a document without a policy that forbids it
+    browser.run(include_str!("../../web/comet.js"));
+    for transport in ["sse", "longpoll"] {
+        let their_channels = url(&theirs, "/ch/");
+        let options = format!("{{ transport: '{transport}', url: '{their_channels}' }}");
+        subscribe(&browser, &format!("'{transport}', HANDLERS, {options}"));
+        browser.wait_for("return heard.states.length === 2");
+        // The header of the key has to be asked for beforehand; the second of the two is the first.
+        let publish = format!(
+            "const options = {{ url: '{their_channels}', key: '{transport}' }};
+             return Comet.publish('{transport}', 'hi', options)"
+        );
+        let id = browser.run(&publish);
+        assert_eq!(browser.run(&publish), id);
+        theirs.publish(transport, "last");
+        let texts = "return heard.messages.length > 1 && heard.messages.map((m) => m.data)";
+        assert_eq!(browser.wait_for(texts), serde_json::json!(["hi", "last"]));
+    }
+
+    browser.open(&url(&theirs, "/demo.json"));
+    browser.run(include_str!("../../web/comet.js"));
+    subscribe(
+        &browser,
+        &format!("'news', HANDLERS, {{ url: '{}' }}", url(&ours, "/ch/")),
+    );
+    let states = browser.wait_for("return heard.states.length === 2 && heard.states");
+    assert_eq!(
+        states,
+        serde_json::json!([["connecting"], ["away"]]),
+        "ours names no origin"
+    );
 }
 
 /// The requests of NovComet's client (the old PHP long-poll), in a page of ours: one poll after the other, with
