@@ -254,6 +254,16 @@ mod tests {
         assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
         // The answer is remembered; it must stay the same.
         assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
+        // And whoever else this machine has in a group beside its own.
+        let listed = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        for line in listed.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            let members = fields.get(3).copied().unwrap_or_default();
+            for user in members.split(',').flat_map(User::from_name).flatten() {
+                let group = allow(&[&format!("group:{}", fields[0])]);
+                assert!(group.permits(user.uid.as_raw(), 4_000_000_000), "{line}");
+            }
+        }
     }
 
     #[test]
