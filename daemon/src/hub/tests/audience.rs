@@ -23,6 +23,8 @@ struct Script {
     /// What other threads publish meanwhile, and where they get the chance to.
     todo: RefCell<Vec<ChannelName>>,
     choices: RefCell<Choices>,
+    /// The last id when the worker had its latest turn.
+    turn: Cell<Cursor>,
 }
 
 impl Script {
@@ -32,6 +34,7 @@ impl Script {
             published: RefCell::default(),
             todo: RefCell::default(),
             choices: RefCell::default(),
+            turn: Cell::default(),
         })
     }
 
@@ -127,20 +130,17 @@ impl Client {
         self.cursor.set(backlog.cursor);
     }
 
-    /// A shared answer is what a read of one's own would give, but for what was published since.
+    /// A shared answer is what a read of one's own would give, but for what was published since the worker looked.
     fn compare(&self, batch: &Batch) {
-        let (shared, fresh) = (
-            batch.backlog(),
-            self.script.hub.since(&self.channels, self.cursor.get()),
-        );
+        let fresh = self.script.hub.since(&self.channels, self.cursor.get());
+        let shared = batch.backlog();
         if !fresh.gap {
             assert!(!shared.gap);
             assert!(ids(&fresh).starts_with(&ids(shared)));
-            assert!(
-                ids(&fresh)
-                    .get(shared.messages.len())
-                    .is_none_or(|id| *id > shared.cursor.0)
-            );
+            if let Some(next) = ids(&fresh).get(shared.messages.len()) {
+                assert!(*next > shared.cursor.0);
+                assert!(*next > self.script.turn.get().0, "shared for too long");
+            }
         }
     }
 
@@ -190,12 +190,13 @@ impl Wake for Thread {
     }
 }
 
-/// Runs the audience until it waits, `between` its turns; until that says that nothing happened.
-fn run(audience: &Audience, mut between: impl FnMut() -> bool) {
+/// Runs the audience until it waits, with `between` before each of its turns, until that says that nothing happened.
+fn run(script: &Script, audience: &Audience, mut between: impl FnMut() -> bool) {
     let thread = Arc::new(Thread(true.into()));
     let waker = Waker::from(thread.clone());
     let mut run = pin!(audience.run());
     while between() | thread.0.swap(false, Ordering::Relaxed) {
+        script.turn.set(script.hub.last());
         assert!(
             run.as_mut()
                 .poll(&mut Context::from_waker(&waker))
@@ -223,14 +224,14 @@ fn explore(todo: &[usize], clients: &[(&[usize], bool)], expected: usize) {
             .iter()
             .map(|(channels, leaves)| Client::new(&script, &named(channels), *leaves));
         let clients: Vec<Rc<Client>> = clients.collect();
-        run(&audience, || {
+        run(&script, &audience, || {
             let absent = clients.iter().filter(|client| client.key.get().is_none());
             let joined = absent.inspect(|client| client.join(&audience)).count() > 0;
             script.point();
             joined
         });
         // What had no chance until now comes at last.
-        run(&audience, || {
+        run(&script, &audience, || {
             let absent = clients.iter().filter(|client| client.key.get().is_none());
             let joined = absent.inspect(|client| client.join(&audience)).count() > 0;
             joined | script.publish_next()
@@ -297,7 +298,7 @@ proptest! {
         let (script, audience) = (Script::new(&hub), Audience::new(hub.clone(), 0));
         let names = ["a", "b", "c"].map(channel);
         let mut clients: Vec<Rc<Client>> = Vec::new();
-        let serve = |clients: &[Rc<Client>]| run(&audience, || {
+        let serve = |clients: &[Rc<Client>]| run(&script, &audience, || {
             let absent = clients.iter().filter(|client| client.key.get().is_none());
             absent.inspect(|client| client.join(&audience)).count() > 0
         });
@@ -362,12 +363,16 @@ fn a_large_audience_is_served_in_slices() {
             .count()
     };
     let mut before = Vec::new();
-    run(&audience, || {
+    run(&script, &audience, || {
         if !alone.seen.borrow().is_empty() {
             before.push(served());
+            if before.len() == 1 {
+                script.publish(&loud, 0);
+            }
         }
         false
     });
+    crowd.iter().for_each(|client| client.check());
     assert!(
         before[0] < 1000,
         "the quiet channel need not wait for all of the loud one"
@@ -375,12 +380,28 @@ fn a_large_audience_is_served_in_slices() {
     assert_eq!(served(), 1000);
 }
 
-/// Counts how often it reads something that was not read before.
+/// Reads once when it is called.
 struct Reader {
     channels: Vec<ChannelName>,
     cursor: Cell<Cursor>,
     rendered: Rc<Cell<usize>>,
     got: RefCell<Vec<Bytes>>,
+    gap: Cell<bool>,
+}
+
+impl Reader {
+    fn join(audience: &Audience, channels: &[ChannelName], rendered: &Rc<Cell<usize>>) -> Rc<Self> {
+        let reader = Rc::new(Self {
+            channels: channels.into(),
+            cursor: Cell::default(),
+            rendered: rendered.clone(),
+            got: RefCell::default(),
+            gap: Cell::new(false),
+        });
+        let (_, cursor) = audience.join(channels, None, reader.clone()).ok().unwrap();
+        reader.cursor.set(cursor);
+        reader
+    }
 }
 
 impl Subscriber for Reader {
@@ -391,6 +412,7 @@ impl Subscriber for Reader {
             format!("{:?}", ids(backlog)).into()
         });
         self.cursor.set(batch.backlog().cursor);
+        self.gap.set(batch.backlog().gap);
         self.got.borrow_mut().push(bytes);
         Next::Stay
     }
@@ -402,27 +424,30 @@ fn what_many_read_alike_is_rendered_once() {
     let audience = Audience::new(hub.clone(), 0);
     let (a, b) = (channel("a"), channel("b"));
     let rendered = Rc::new(Cell::new(0));
-    let reader = |channels: &[ChannelName]| {
-        let reader = Rc::new(Reader {
-            channels: channels.into(),
-            cursor: Cell::default(),
-            rendered: rendered.clone(),
-            got: RefCell::default(),
-        });
-        let (_, cursor) = audience.join(channels, None, reader.clone()).ok().unwrap();
-        reader.cursor.set(cursor);
-        reader
-    };
+    let script = Script::new(&hub);
+    let reader = |channels: &[ChannelName]| Reader::join(&audience, channels, &rendered);
     let mut readers: Vec<_> = (0..300).map(|_| reader(std::slice::from_ref(&a))).collect();
     readers.push(reader(&[a.clone(), b]));
     let id = hub.publish(message(&a, b"hi"));
-    run(&audience, || false);
+    run(&script, &audience, || false);
     assert!(
         readers
             .iter()
             .all(|reader| reader.got.borrow()[..] == [format!("[{id}]")])
     );
     assert!(rendered.get() <= 2, "{} times", rendered.get());
+}
+
+#[test]
+fn the_gap_of_one_is_not_told_to_others() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let (script, audience) = (Script::new(&hub), Audience::new(hub.clone(), 0));
+    let join = || Reader::join(&audience, &[channel("a")], &Rc::default());
+    let readers = [join(), join(), join()];
+    readers[1].cursor.set(Cursor(1));
+    script.publish(&channel("a"), 0);
+    run(&script, &audience, || false);
+    assert_eq!(readers.map(|reader| reader.gap.get()), [false, true, false]);
 }
 
 /// Listens to two channels and reads them one by one.
@@ -446,6 +471,7 @@ impl Subscriber for OneByOne {
 fn a_feed_answers_for_the_channel_that_is_asked() {
     let hub = hub(HistoryConfig::default(), 1);
     let audience = Audience::new(hub.clone(), 0);
+    let script = Script::new(&hub);
     let names = ["a", "b"].map(channel);
     let client = Rc::new(OneByOne {
         channels: names.clone().map(|name| (name, Cell::new(hub.last()))),
@@ -453,6 +479,6 @@ fn a_feed_answers_for_the_channel_that_is_asked() {
     });
     audience.join(&names, None, client.clone()).ok().unwrap();
     let sent = names.each_ref().map(|name| hub.publish(message(name, b"")));
-    run(&audience, || false);
+    run(&script, &audience, || false);
     assert_eq!(client.got.borrow()[..], sent);
 }

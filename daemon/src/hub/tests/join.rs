@@ -343,3 +343,28 @@ fn one_that_stays_and_one_that_polls_share_a_worker() {
     };
     explore(&scenario, 10_000);
 }
+
+#[test]
+fn a_worker_is_woken_once_until_it_looks() {
+    let hub = hub(HistoryConfig::default(), 2);
+    let names = NAMES.map(channel);
+    hub.subscribe(0, &names, None);
+    let publish = |name| hub.lock().publish(message(name, b""), clock()).1;
+    let woken = [&names[0], &names[0], &names[1]].map(publish);
+    assert_eq!(woken, [1, 0, 1], "a bit for each worker to wake");
+    assert_eq!(hub.take_dirty(0), names);
+    assert_eq!(publish(&names[0]), 1);
+    assert!(hub.take_dirty(1).is_empty(), "it listens to nothing");
+}
+
+#[test]
+fn a_forgotten_channel_is_not_looked_at() {
+    let (hub, a) = (hub(HistoryConfig::default(), 1), channel("a"));
+    hub.subscribe(0, std::slice::from_ref(&a), None);
+    hub.publish(message(&a, b""));
+    hub.unsubscribe(0, &a);
+    NOW.set(NOW.get() + 3600 * SECOND);
+    hub.expire();
+    assert_eq!(hub.status().channels, 0);
+    assert!(hub.take_dirty(0).is_empty());
+}
