@@ -15,6 +15,7 @@ mod http_limits;
 mod http;
 mod sse;
 mod iframe;
+mod http2;
 mod longpoll;
 mod socket;
 mod webdriver;

@@ -1,0 +1,329 @@
+//! HTTP/2 in cleartext, told by its preface: the same answers, many of them on one connection.
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::{
+    daemon::{Daemon, Http, PATIENCE},
+    wire::{data_of, metric, wait_for_subscribers},
+};
+
+/// The client's side of one connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    sender: http2::SendRequest<Full<Bytes>>,
+    addr: SocketAddr,
+}
+
+impl Client {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender, addr }
+    }
+
+    fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.addr))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        self.sender.clone().send_request(request).await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response<Incoming> {
+        self.send(self.request("GET", path).body(Full::default()).unwrap())
+            .await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+        self.send(
+            self.request("POST", path)
+                .body(Full::new(body.into()))
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Status and JSON of a whole answer.
+    pub(crate) async fn json(&self, path: &str) -> (u16, Value) {
+        json(self.get(path).await).await
+    }
+}
+
+async fn json(response: Response<Incoming>) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// The next piece of a stream, as text; nothing after the last.
+async fn piece(body: &mut Incoming) -> Option<String> {
+    let frame = body.frame().await?.unwrap();
+    Some(String::from_utf8(frame.into_data().unwrap().into()).unwrap())
+}
+
+/// Runs a client on a runtime of its own; what waits in vain fails.
+pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, client)
+            .await
+            .expect("waited in vain")
+    })
+}
+
+/// The daemon is asked by other connections, which block.
+async fn subscribers(daemon: &Daemon, count: u64) {
+    while metric(daemon, "comet_subscribers") != count {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[test]
+fn answers_as_http_1_does() {
+    let daemon = Daemon::start("[http]\npublish = true\nmax_body = 1000\n");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let (status, published) = json(client.post("/ch/a", "hi").await).await;
+        assert_eq!((status, daemon.history("a").len()), (201, 1));
+        let response = client.get("/ch/a?since=0").await;
+        let cursor = published["id"].to_string();
+        for (name, value) in [
+            ("etag", &*format!("\"{cursor}\"")),
+            ("content-type", "application/json"),
+            ("cache-control", "no-store, no-transform"),
+            ("x-accel-buffering", "no"),
+        ] {
+            assert_eq!(response.headers()[name], value);
+        }
+        let (status, poll) = json(response).await;
+        assert_eq!((status, data_of(&poll)), (200, vec!["hi".to_owned()]));
+        assert_eq!(poll["cursor"], cursor);
+        assert!(data_of(&client.json("/ch/a?wait=0").await.1).is_empty());
+
+        for (path, status, code) in [
+            ("/ch/..", 400, "channel"),
+            ("/ch/a?since=x", 400, "since"),
+            ("/nowhere", 404, "path"),
+            (&format!("/ch/{}", "x".repeat(8200)), 414, "url"),
+        ] {
+            let (told, error) = client.json(path).await;
+            assert_eq!(
+                (told, error["error"].as_str()),
+                (status, Some(code)),
+                "{path}"
+            );
+        }
+        let (status, error) = json(client.post("/ch/a", vec![b'x'; 1001]).await).await;
+        assert_eq!((status, error["error"].as_str()), (413, Some("body")));
+        let delete = client
+            .request("DELETE", "/ch/a")
+            .body(Full::default())
+            .unwrap();
+        assert_eq!(json(client.send(delete).await).await.0, 405);
+        // All on one connection, beside that of the figures.
+        assert_eq!(metric(&daemon, "comet_http_connections"), 2);
+    });
+}
+
+#[test]
+fn a_head_has_no_body() {
+    let daemon = Daemon::start("");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        for path in [
+            "/healthz",
+            "/metrics",
+            "/comet.js",
+            "/ch/a",
+            "/ch/a?as=sse",
+            "/clock.php",
+        ] {
+            let head = client.request("HEAD", path).body(Full::default()).unwrap();
+            let response = client.send(head).await;
+            assert_eq!(response.status(), 200, "{path}");
+            assert!(response.headers().contains_key("content-type"), "{path}");
+            assert!(
+                response
+                    .into_body()
+                    .collect()
+                    .await
+                    .unwrap()
+                    .to_bytes()
+                    .is_empty(),
+                "{path}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_hundred_polls_wait_on_one_connection() {
+    let daemon = Daemon::start("");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let polls: Vec<_> = (0..100)
+            .map(|n| {
+                let client = client.clone();
+                tokio::spawn(async move { client.json(&format!("/ch/all,c{n}")).await })
+            })
+            .collect();
+        subscribers(&daemon, 100).await;
+        let ids: Vec<u64> = (0..50)
+            .map(|n| daemon.publish(&format!("c{n}"), &n.to_string()))
+            .collect();
+        subscribers(&daemon, 50).await;
+        daemon.publish("all", "all");
+        for (n, poll) in polls.into_iter().enumerate() {
+            let (status, poll) = poll.await.unwrap();
+            let text = if n < 50 { n.to_string() } else { "all".into() };
+            assert_eq!((status, data_of(&poll)), (200, vec![text]));
+            if let Some(id) = ids.get(n) {
+                assert_eq!(poll["messages"][0]["id"], *id);
+            }
+        }
+        assert_eq!(metric(&daemon, "comet_http_connections"), 2);
+    });
+}
+
+#[test]
+fn a_stream_goes_on_beside_polls() {
+    let daemon = Daemon::start("[http]\nheartbeat = \"200ms\"\n");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let response = client.get("/ch/a?as=sse").await;
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/event-stream; charset=utf-8"
+        );
+        let mut stream = response.into_body();
+        assert_eq!(piece(&mut stream).await.as_deref(), Some(": comet\n\n"));
+        for n in 0..20 {
+            let id = daemon.publish("a", &n.to_string());
+            loop {
+                let event = piece(&mut stream).await.unwrap();
+                if event.contains("data: ") {
+                    assert!(event.starts_with(&format!("id: {id}\ndata: ")), "{event}");
+                    break;
+                }
+            }
+            assert_eq!(client.json("/ch/b?wait=0").await.0, 200);
+        }
+        let id = daemon.publish("quiet", "x");
+        while piece(&mut stream).await.unwrap() != format!("id: {id}\n\n") {}
+        drop(stream);
+        subscribers(&daemon, 0).await;
+    });
+}
+
+#[test]
+fn a_poll_that_is_given_up_leaves_nothing_behind() {
+    let daemon = Daemon::start("");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let polls: Vec<_> = (0..20)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.json("/ch/a").await })
+            })
+            .collect();
+        subscribers(&daemon, 20).await;
+        for poll in polls {
+            poll.abort();
+        }
+        subscribers(&daemon, 0).await;
+        assert_eq!(client.get("/healthz").await.status(), 200);
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_leaves_nothing_behind() {
+    let daemon = Daemon::start("");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        tokio::spawn(async move { client.json("/ch/a").await });
+        subscribers(&daemon, 1).await;
+    });
+    // The runtime is gone, and the connection with it.
+    wait_for_subscribers(&daemon, 0);
+}
+
+/// The client's window bounds what waits for it; nothing is lost, and others go on.
+#[test]
+fn a_slow_stream_gets_all() {
+    let daemon = Daemon::start("workers = 1\n");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let mut slow = client.get("/ch/a?as=sse").await.into_body();
+        assert_eq!(piece(&mut slow).await.as_deref(), Some(": comet\n\n"));
+        let text = "x".repeat(30_000);
+        let ids: Vec<u64> = (0..100)
+            .map(|n| daemon.publish("a", &format!("{n} {text}")))
+            .collect();
+        assert_eq!(daemon.get("/healthz").status, 200);
+        let mut got = String::new();
+        let last = format!("id: {}\n", ids[99]);
+        while !got.contains(&last) || !got.ends_with("\n\n") {
+            got += &piece(&mut slow).await.unwrap();
+        }
+        let told: Vec<u64> = got
+            .lines()
+            .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
+            .collect();
+        assert_eq!(told, ids);
+    });
+}
+
+#[test]
+fn old_clients_and_origins_are_served_too() {
+    let daemon = Daemon::start("[http]\norigins = [\"https://a.example\"]\n");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        daemon.publish("a", "x");
+        let request = client
+            .request("GET", "/comet.php?subscribed[a]=1")
+            .header("origin", "https://a.example");
+        let response = client.send(request.body(Full::default()).unwrap()).await;
+        assert_eq!(
+            response.headers()["access-control-allow-origin"],
+            "https://a.example"
+        );
+        assert_eq!(json(response).await.1["s"], 1);
+    });
+}
+
+/// What follows the preface is HTTP/2's own business: it is told by a GOAWAY, and nothing else is disturbed.
+#[test]
+fn garbage_behind_the_preface_ends_the_connection() {
+    let daemon = Daemon::start("");
+    for garbage in [
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" as &[u8],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut client = Http::connect(daemon.addr());
+        client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" as &[u8], garbage].concat());
+        client.rest(); // SETTINGS and GOAWAY, then the end
+    }
+    // The preface may come byte by byte, like any other request.
+    let mut client = Http::connect(daemon.addr());
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+        client.send([*byte]);
+    }
+    client.send(b"\0\0\0\x04\0\0\0\0\0"); // SETTINGS
+    let mut header = [0; 9];
+    std::io::Read::read_exact(&mut client.stream, &mut header).unwrap();
+    assert_eq!(header[3], 4, "SETTINGS come back");
+    assert_eq!(daemon.get("/healthz").status, 200);
+}
