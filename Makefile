@@ -5,7 +5,7 @@
 run: ## the daemon with its demo pages
 	@scripts/packages run
 	cargo build --release --quiet -p comet-daemon -p comet-ffi
-	@exec target/release/comet serve --demo $(ARGS)
+	@exec $${CARGO_TARGET_DIR:-target}/release/comet serve --demo $(ARGS)
 
 test: ## everything, with real PHP, nginx and Chromium
 	@scripts/packages test
@@ -15,7 +15,7 @@ test: ## everything, with real PHP, nginx and Chromium
 bench: ## memory, CPU and latency, beside bare loops
 	@scripts/packages bench
 	cargo build --release -p comet-daemon -p comet-bench
-	target/release/comet-bench $(ARGS)
+	$${CARGO_TARGET_DIR:-target}/release/comet-bench $(ARGS)
 
 fmt: ## formats the code
 	cargo fmt --all
