@@ -93,7 +93,7 @@ pub struct Files {
     /// Everything that changed before was told. Nanoseconds since the epoch, by the clock of the file system.
     told_until: i64,
     checkpoint: Checkpoint,
-    /// A scan failed.
+    /// A scan failed: not all was told, so the stamp stays as it is until one succeeds.
     scan_again: bool,
 }
 
@@ -297,6 +297,7 @@ impl Files {
     /// Goes on where the last daemon ended, or from `start` when none did. Returns the files that it saw being
     /// written.
     fn resume(&mut self, seen: Option<Seen>, now: i64, start: i64) -> HashSet<ChannelName> {
+        self.scan_again = false;
         self.checkpoint = Checkpoint {
             due: 2,
             ..Checkpoint::default()
@@ -406,7 +407,7 @@ impl Files {
         };
         self.scan(HashSet::new(), unfinished.clone()).await;
         unfinished.extend(self.signals.pending.names().cloned());
-        if let Some(now) = now {
+        if let (Some(now), false) = (now, self.scan_again) {
             self.told_until = now;
             self.write_stamp(unfinished.into_iter().collect());
         }
@@ -426,7 +427,7 @@ impl Files {
         let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
             return;
         };
-        if self.signals.pending.waits_since(passed) {
+        if self.signals.pending.waits_since(passed) || self.scan_again {
             return;
         }
         self.checkpoint.fence = None;
@@ -460,7 +461,10 @@ impl Files {
             ..Checkpoint::default()
         };
         match Stamp::open(&watched.directory) {
-            Ok((stamp, _)) => watched.stamp = Some(stamp),
+            Ok((stamp, _)) => {
+                watched.stamp = Some(stamp);
+                self.write_stamp(self.signals.pending.being_written().cloned().collect());
+            }
             Err(error) => {
                 watched.stamp = None;
                 self.warn_of_stamp(&error);

@@ -282,11 +282,29 @@ async fn a_clock_that_was_set_back_hides_nothing() {
 async fn a_deleted_stamp_is_made_again() {
     let f = Fixture::new();
     let mut files = f.open();
+    let first = f.stamp();
     fs::remove_file(f.root.path().join(stamp::FILE_NAME)).unwrap();
+    files.begin_checkpoint();
+    assert_eq!(f.stamp(), first);
+    files.inbox.fence();
+    files.work().await;
+    assert_ne!(f.stamp(), first);
+}
+
+#[tokio::test]
+async fn the_stamp_stays_when_a_scan_failed() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    let first = f.stamp();
+    files.scan_failed(Errno::EIO);
     files.begin_checkpoint();
     files.inbox.fence();
     files.work().await;
-    assert!(f.stamp().ends_with("\n.\n"));
+    files.finish().await;
+    assert_eq!(f.stamp(), first);
+    files.compare_directory().await;
+    files.finish().await;
+    assert_ne!(f.stamp(), first);
 }
 
 #[tokio::test]
