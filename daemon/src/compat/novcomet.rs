@@ -37,8 +37,8 @@ impl Request {
             }
             let id = name
                 .strip_prefix("subscribed[")
-                .and_then(|rest| rest.split(']').next());
-            if let Some(channel) = id.and_then(|id| ChannelName::parse(id).ok())
+                .and_then(|rest| rest.split_once(']'));
+            if let Some(channel) = id.and_then(|(id, _)| ChannelName::parse(id).ok())
                 && (subscribed.len() < comet_proto::MAX_CHANNELS
                     || subscribed.contains_key(&channel))
             {
@@ -177,7 +177,7 @@ mod tests {
                 subscribed(&[("a", 6_000_000)]),
             ),
             (
-                "subscribed[a/b]=5&subscribed[]=1&subscribed[c]=-1",
+                "subscribed[a/b]=5&subscribed[]=1&subscribed[c]=-1&subscribed[d=1",
                 subscribed(&[("c", 0)]),
             ),
             ("", subscribed(&[])),
