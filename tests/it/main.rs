@@ -16,6 +16,8 @@ mod http;
 mod sse;
 mod iframe;
 mod http2;
+mod novcomet;
+mod zeitoun;
 mod longpoll;
 mod socket;
 mod webdriver;
