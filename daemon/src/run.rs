@@ -54,12 +54,15 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let socket = Socket::bind(&socket_path, &config.socket).context("cannot serve the socket")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
+    // First sources stop, HTTP's too; then who waits is told to leave.
+    let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
     let site = Arc::new(site(
         &config,
         addr,
         &socket_path,
         descriptors,
         metrics.clone(),
+        stop.clone(),
     )?);
     let files = Files::open(
         &config.dir,
@@ -69,12 +72,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         metrics.clone(),
     )
     .context("cannot watch for files")?;
-    let stop = CancellationToken::new();
 
     local_runtime()?.block_on(async {
         let started = Instant::now();
         let audience = Audience::new(hub.clone(), workers);
-        let threads = start_workers(listeners, &site, &hub, &stop)?;
+        let threads = start_workers(listeners, &site, &hub, &leave)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
@@ -91,8 +93,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             signal = stopped_by_signal() => info!("{} received, stopping", signal?),
             () = expire(&hub, &audience) => {}
         }
-        stop.cancel(); // sources stop reading; whoever waits gets an answer and a cursor
+        // What sources still acknowledge reaches those who wait before they get their last answer.
+        stop.cancel();
         let ended = async {
+            let _ = timeout(config.grace / 2, tasks.wait()).await;
+            leave.cancel();
             tasks.wait().await;
             wait_for(threads).await;
         };
@@ -140,10 +145,10 @@ fn start_workers(
     listeners: Vec<TcpListener>,
     site: &Arc<Site>,
     hub: &Arc<Hub>,
-    stop: &CancellationToken,
+    leave: &CancellationToken,
 ) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
     let start = |(number, listener)| {
-        let (site, hub, stop) = (site.clone(), hub.clone(), stop.clone());
+        let (site, hub, leave) = (site.clone(), hub.clone(), leave.clone());
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
@@ -152,7 +157,7 @@ fn start_workers(
                     listener,
                     site,
                     Audience::new(hub, number),
-                    stop,
+                    leave,
                 ))
             })
     };
@@ -191,6 +196,7 @@ fn site(
     socket: &std::path::Path,
     descriptors: u64,
     metrics: Arc<Metrics>,
+    stop: CancellationToken,
 ) -> anyhow::Result<Site> {
     let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     let max_connections = config
@@ -216,6 +222,7 @@ fn site(
             listen: addr,
         }),
         metrics,
+        stop,
     })
 }
 

@@ -18,6 +18,7 @@ mod iframe;
 mod http2;
 mod novcomet;
 mod zeitoun;
+mod shutdown;
 mod longpoll;
 mod socket;
 mod webdriver;

@@ -272,18 +272,20 @@ impl Conn {
         }
     }
 
+    /// What there is still, and the end.
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
-        let cursor = held.cursor;
-        let backlog = self
-            .worker
-            .audience
-            .hub()
-            .since(&held.subscription.channels, cursor);
-        if is_news(&backlog) && is_poll(&*held.subscription.format) {
-            return self.advance(held, &backlog);
+        let channels = &held.subscription.channels;
+        let backlog = self.worker.audience.hub().since(channels, held.cursor);
+        if !is_news(&backlog) {
+            return self.writer(held).farewell(held.cursor);
         }
-        self.writer(held).farewell(cursor)
+        let news = self.advance(held, &backlog);
+        if is_poll(&*held.subscription.format) {
+            return news;
+        }
+        let end = self.writer(held).farewell(held.cursor);
+        [news, end].concat().into()
     }
 
     /// Answers a poll, which is over then.

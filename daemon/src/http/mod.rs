@@ -47,6 +47,8 @@ pub struct Site {
     /// With `--demo`: what the pages tell.
     pub demo: Option<Demo>,
     pub metrics: Arc<Metrics>,
+    /// No more is published.
+    pub stop: CancellationToken,
 }
 
 /// What the demo pages tell about this daemon.

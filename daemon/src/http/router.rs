@@ -239,6 +239,7 @@ fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
         let hint = "publishing over HTTP is off; it is switched on by publish = true under [http]";
         return refuse(hint.into());
     }
+    goes_on(site)?;
     let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     match header("origin") {
         Some(origin) if is_same_origin(origin, header("host").unwrap_or_default()) => Ok(()),
@@ -253,6 +254,16 @@ fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
         }
         None => Ok(()),
     }
+}
+
+/// Who waits may have had the last answer already: what is published now would reach nobody.
+pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
+    if !site.stop.is_cancelled() {
+        return Ok(());
+    }
+    let message = "the daemon is stopping; publish again when it is back";
+    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
+    Err(refusal.with(header::RETRY_AFTER, "1"))
 }
 
 /// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves

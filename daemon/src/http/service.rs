@@ -339,6 +339,7 @@ pub(super) async fn publish_body(
             ));
         }
     };
+    router::goes_on(site)?;
     let id = publish_data(
         site,
         hub,
