@@ -118,7 +118,11 @@ impl Report {
             machine.comet,
             env!("CARGO_PKG_VERSION")
         );
-        println!("medians (least-greatest) of single measurements\n");
+        println!("medians (least-greatest) of single measurements");
+        if cfg!(debug_assertions) {
+            println!("NOT OPTIMISED: cargo run --release, or the figures mean nothing");
+        }
+        println!();
         println!(
             "{}",
             columns("", "comet", "the least", "beside it", "budget")

@@ -13,6 +13,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 /// The daemon, or the program that does the least; both take the same requests.
@@ -126,6 +131,20 @@ impl Server {
             }
         }
         Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Has all threads of the server, and this one, run on these cores.
+    pub(crate) fn run_on(&self, cores: &CpuSet) -> Result<()> {
+        sched_setaffinity(Pid::from_raw(0), cores)?;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = task?.file_name().to_string_lossy().parse()?;
+            // A thread may end meanwhile.
+            match sched_setaffinity(Pid::from_raw(thread), cores) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the server does nothing but its timers. Returns the CPU that it has used by then.

