@@ -11,7 +11,7 @@ mod measure;
 mod report;
 mod server;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -66,8 +66,17 @@ enum Subject {
     Publish,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("comet-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     raise_descriptor_limit()?;
     if let Some([dir, socket]) = arguments.floor.as_deref() {
         return floor::main(dir, socket);
