@@ -263,7 +263,7 @@ fn a_connection_that_breaks_leaves_nothing_behind() {
 /// The client's window bounds what waits for it; nothing is lost, and others go on.
 #[test]
 fn a_slow_stream_gets_all() {
-    let daemon = Daemon::start("workers = 1\n");
+    let daemon = Daemon::start("workers = 1\n[history]\nmessages = 1000\nbytes = 134217728\n");
     run(async {
         let client = Client::connect(daemon.addr()).await;
         let mut slow = client.get("/ch/a?as=sse").await.into_body();

@@ -23,7 +23,7 @@ impl Bystander {
         }
     }
 
-    fn is_served(mut self, daemon: &Daemon) {
+    fn gets_its_message(mut self, daemon: &Daemon) {
         daemon.publish("bystander", "undisturbed");
         assert_eq!(data(&self.client.answer()), ["undisturbed"]);
     }
@@ -229,7 +229,7 @@ fn names_cursors_and_parameters_are_refused_with_the_rule() {
             message,
         );
     }
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn publishes_are_refused_with_the_rule() {
         );
     }
     assert!(daemon.history("a").is_empty());
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn a_body_is_never_read_as_a_request() {
         assert!(client.is_closed(), "{shown:?}");
     }
     assert!(daemon.history("smuggled").is_empty());
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn a_client_that_is_still_sending_learns_that_its_body_is_too_large() {
         assert_eq!(answer.header("connection"), Some("close"));
     }
     assert!(daemon.history("a").is_empty());
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -592,7 +592,7 @@ fn what_is_no_request_is_answered_and_closed() {
             assert!(client.rest().is_empty(), "{shown:?}");
         }
     }
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -622,7 +622,7 @@ fn a_head_that_is_not_completed_in_time_is_answered_and_closed() {
             assert!(client.is_closed());
         }
     }
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 /// It could be a request, or HTTP/2's preface: too little to answer.
@@ -658,7 +658,7 @@ fn a_body_that_is_not_completed_in_time_is_answered_and_closed() {
         assert!(client.is_closed());
     }
     assert!(daemon.history("a").is_empty());
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -684,7 +684,7 @@ fn half_a_request_is_no_publish() {
         );
     }
     assert!(daemon.history("a").is_empty());
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -739,7 +739,7 @@ fn connections_over_the_limit_are_refused_and_others_go_on() {
         send_some(&mut client, get("/healthz", "").as_bytes());
         (client.answer().status == 200).then_some(())
     });
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
     assert!(metric(&daemon, "comet_http_refused_total") > 0);
 }
 
@@ -762,7 +762,7 @@ fn a_client_that_never_reads_is_cut() {
     wait_for("its connection", || {
         (metric(&daemon, "comet_http_connections") == before).then_some(())
     });
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -795,7 +795,7 @@ fn random_bytes_disturb_nobody() {
         let _ = client.stream.read(&mut [0; 64]);
     }
     wait_for_subscribers(&daemon, 1);
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
 }
 
 #[test]
@@ -816,6 +816,6 @@ fn many_bad_clients_at_once_leave_nothing_behind() {
     wait_for("their connections", || {
         (metric(&daemon, "comet_http_connections") <= 2).then_some(())
     });
-    bystander.is_served(&daemon);
+    bystander.gets_its_message(&daemon);
     assert_eq!(ask(&daemon, get("/healthz", "")).body, "ok\n");
 }
