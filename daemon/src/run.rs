@@ -1,7 +1,7 @@
 //! Puts the parts together: threads, listeners, signals, and the end of it all.
 
 use std::{
-    io,
+    io::{self, Write},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     rc::Rc,
@@ -17,7 +17,7 @@ use serde::Serialize;
 use socket2::{Domain, Protocol, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -87,10 +87,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tasks.close();
         tokio::task::spawn_local(deliver(audience.clone()));
         let (socket, dir) = (socket_path.display(), config.dir.display());
-        println!("comet: listening on http://{addr}, socket {socket}, watching {dir}");
+        // Before it is said that we are ready: whoever reads that may stop us at once.
+        let signals = Signals::new()?;
+        let ready = format!("comet: listening on http://{addr}, socket {socket}, watching {dir}");
+        let _ = writeln!(io::stdout(), "{ready}"); // where nobody reads it, we serve all the same
 
         tokio::select! {
-            signal = stopped_by_signal() => info!("{} received, stopping", signal?),
+            signal = signals.stop() => info!("{signal} received, stopping"),
             () = expire(&hub, &audience) => {}
         }
         // What sources still acknowledge reaches those who wait before they get their last answer.
@@ -179,15 +182,27 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
     }
 }
 
-async fn stopped_by_signal() -> io::Result<&'static str> {
-    let (mut term, mut int) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
+/// What ends the daemon.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// From here on they are ours.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn stop(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
 }
 
 fn site(
