@@ -287,6 +287,24 @@ fn a_slow_stream_gets_all() {
 }
 
 #[test]
+fn a_stream_that_takes_nothing_is_cut() {
+    let daemon = Daemon::start("[http]\nwrite_time = \"300ms\"\n");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let slow = client.get("/ch/a?as=sse").await;
+        subscribers(&daemon, 1).await;
+        let text = "x".repeat(100_000);
+        while metric(&daemon, "comet_subscribers") > 0 {
+            daemon.publish("a", &text);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // The connection goes on with what else there is.
+        assert_eq!(client.json("/ch/b?wait=0").await.0, 200);
+        drop(slow);
+    });
+}
+
+#[test]
 fn old_clients_and_origins_are_served_too() {
     let daemon = Daemon::start("[http]\norigins = [\"https://a.example\"]\n");
     run(async {

@@ -22,7 +22,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     Worker,
@@ -180,14 +183,13 @@ impl Held {
     }
 
     async fn stream(mut self, heartbeat: Duration, pieces: mpsc::Sender<Bytes>) {
+        let write_time = self.worker.site.config.write_time;
         let mut piece = Vec::new();
         self.subscription.format.opening(&mut piece);
         loop {
-            if pieces
-                .send(std::mem::take(&mut piece).into())
-                .await
-                .is_err()
-            {
+            // A client that takes nothing holds a piece or two: it is cut like any other.
+            let sent = pieces.send(std::mem::take(&mut piece).into());
+            if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
             }
             let woken = tokio::select! {
