@@ -196,6 +196,7 @@
           resolve();
         };
         let timer = setTimeout(end, PATIENCE);
+        let heartbeat = 0; // as the daemon says it
         this.interrupt = end;
         source.onopen = () => {
           clearTimeout(timer);
@@ -205,10 +206,18 @@
           source.addEventListener(type, (event) => {
             works();
             take(JSON.parse(event.data));
+            clearTimeout(timer);
+            if (heartbeat) {
+              timer = setTimeout(end, 2 * heartbeat + PATIENCE); // a connection can die without a word
+            }
           });
         };
         on('message', (message) => this.take(message));
         on('gap', (gap) => this.skipTo(Number(gap.cursor)));
+        on('cursor', (sign) => {
+          this.moveTo(Number(sign.cursor));
+          heartbeat = sign.heartbeat * 1000;
+        });
         source.onerror = end;
       });
     }
@@ -219,6 +228,13 @@
       }
       this.cursor = message.id;
       this.call('message', message);
+    }
+
+    /** Everything up to here was seen: a cursor that stays behind would be told a gap in vain one day. */
+    moveTo(cursor) {
+      if (!this.closed && cursor > this.cursor) {
+        this.cursor = cursor;
+      }
     }
 
     /** A gap: what the daemon still has comes next. It may lie before our cursor, when ids were lost as well. */

@@ -151,8 +151,9 @@ fn a_sign_of_life_moves_the_cursor() {
     let id = daemon.publish("loud", "x");
     wait_for("the cursor", || {
         let event = events.next()?;
-        assert!(!event.contains("data"), "{event}"); // a browser dispatches nothing
-        (event == format!("id: {id}")).then_some(())
+        assert!(event.contains("\nevent: cursor\n"), "{event}"); // onmessage does not see it
+        let data = format!("data: {{\"cursor\":\"{id}\",\"heartbeat\":0.2}}");
+        (event == format!("id: {id}\nevent: cursor\n{data}")).then_some(())
     });
     // And the stream goes on.
     assert_eq!(events.message_of(daemon.publish("quiet", "hello")), "hello");

@@ -41,9 +41,12 @@ impl Format for Sse {
         }
     }
 
-    /// An id without data moves the client's cursor and dispatches nothing.
+    /// An event of its own type, which `onmessage` does not see: it moves the browser's cursor, so that a quiet
+    /// stream resumes where it ended, and tells a client that listens to it when to miss the next one.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("id: {cursor}\n\n").as_bytes());
+        let seconds = self.heartbeat.as_secs_f64();
+        let data = format!("{{\"cursor\":\"{cursor}\",\"heartbeat\":{seconds}}}");
+        out.extend_from_slice(format!("id: {cursor}\nevent: cursor\ndata: {data}\n\n").as_bytes());
     }
 
     fn form(&self) -> Option<u8> {
