@@ -453,6 +453,24 @@ fn connection_close_is_honoured_by_polls() {
     }
 }
 
+/// Closing a socket with unread bytes throws away what the client has not yet received of the answer.
+#[test]
+fn bytes_behind_the_last_poll_do_not_cost_its_answer() {
+    let daemon = Daemon::start("");
+    let text = "x".repeat(300_000);
+    let mut client = parked(&daemon, get("/ch/a", "Connection: close\r\n") + "\r\n");
+    daemon.publish("a", &text);
+    wait_for_subscribers(&daemon, 0);
+    wait_for("the answer", || {
+        (metric(&daemon, "comet_delivered_total") == 1).then_some(())
+    });
+    assert!(data(&client.answer()) == [text.as_str()]);
+    let mut client = parked(&daemon, get("/ch/a", "") + &get("/ch/a", ""));
+    daemon.publish("a", &text);
+    assert!(daemon.stop().success());
+    assert!(data(&client.answer()) == [text.as_str()]);
+}
+
 #[test]
 fn many_clients_of_one_channel_get_the_same_answer() {
     let daemon = Daemon::start("");
