@@ -103,6 +103,26 @@ fn a_gap_is_told_and_what_is_left_follows() {
 }
 
 #[test]
+fn a_connection_that_died_without_a_word_is_missed() {
+    let config = "[http]\nheartbeat = \"200ms\"\n";
+    let daemon = Daemon::start_in(Arc::new(directory()), config, &["--demo"]);
+    let browser = Browser::start();
+    browser.open(&url(&daemon, "/"));
+    subscribe(&browser, "'news', HANDLERS");
+    // The signs of life move the cursor, also past what is of no interest here.
+    let id = daemon.publish("other", "x");
+    browser.wait_for(&format!("return subscription.cursor >= {id}"));
+    daemon.signal("STOP"); // the kernel holds its connections
+    browser.wait_for("return heard.states.includes('away')");
+    daemon.signal("CONT");
+    browser.wait_for("return heard.states[heard.states.length - 1] === 'open'");
+    daemon.publish("news", "back");
+    let messages = browser.wait_for("return heard.messages.length === 1 && heard.messages");
+    assert_eq!(messages[0]["data"], "back");
+    assert_eq!(browser.run("return heard.gaps"), 0);
+}
+
+#[test]
 fn a_gap_within_a_stream_is_told() {
     let (daemon, browser) = (demo(), Browser::start());
     daemon.publish("news", "kept");
