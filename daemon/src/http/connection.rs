@@ -56,7 +56,9 @@ pub(super) enum State {
     Streaming,
     /// The task: an answer, or `rest`, has to be written.
     Writing,
-    /// The task: the connection ends.
+    /// The task: the last answer is written, the connection ends.
+    Ending,
+    /// The task: the connection is cut.
     Closing,
 }
 
@@ -184,7 +186,7 @@ impl Conn {
 
     /// False when the client has closed or `expire` says that it is over.
     fn poll_read_or_close(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<bool> {
-        if self.state.get() == State::Closing {
+        if matches!(self.state.get(), State::Ending | State::Closing) {
             return Poll::Ready(false);
         }
         self.keep_waker(cx);
@@ -255,6 +257,12 @@ impl Conn {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Makes the task end without losing what is written.
+    pub(super) fn end(&self) {
+        self.set(State::Ending, LINGER);
+        self.wake();
     }
 
     /// Makes the task end.

@@ -163,7 +163,7 @@ impl Conn {
 
     fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.state.get() {
-            State::Closing => return Poll::Ready(Event::Closed),
+            State::Ending | State::Closing => return Poll::Ready(Event::Closed),
             State::Writing => return Poll::Ready(Event::Rest),
             _ => self.keep_waker(cx),
         }
@@ -226,7 +226,7 @@ impl Conn {
         }
         match self.state.get() {
             State::Closing => {}
-            State::Idle | State::Busy | State::Writing => self.close(),
+            State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
             State::Polling | State::Streaming => self.say_nothing_new(),
         }
     }
@@ -259,16 +259,16 @@ impl Conn {
     /// The daemon stops: the last answer for who waits, and the end.
     pub(super) fn say_farewell(&self) {
         match self.state.get() {
-            State::Idle => self.close(),
+            State::Idle => self.end(),
             State::Polling | State::Streaming => {
                 let farewell = self.with_held(|held| self.farewell(held));
                 self.leave_audience();
                 if farewell.is_some_and(|farewell| self.write_now(farewell)) {
-                    self.close();
+                    self.end();
                 }
             }
             // The task is at it, and looks afterwards.
-            State::Busy | State::Writing | State::Closing => {}
+            State::Busy | State::Writing | State::Ending | State::Closing => {}
         }
     }
 
@@ -295,7 +295,7 @@ impl Conn {
         if self.write_now(answer.clone()) {
             self.set(State::Idle, self.worker.site.config.idle);
             if close {
-                self.close();
+                self.end();
             } else if self.input_waits.get() {
                 self.wake(); // no edge will
             }
