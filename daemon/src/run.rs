@@ -51,7 +51,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
     let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
-    let socket = Socket::bind(&socket_path, &config.socket).context("cannot serve the socket")?;
+    let socket = Socket::bind(&socket_path, &config.socket)
+        .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
     // First sources stop, HTTP's too; then who waits is told to leave.
