@@ -500,7 +500,7 @@ fn an_address_may_stand_in_the_request_line() {
 
 #[test]
 fn an_idle_connection_is_kept_for_its_time_and_then_closed() {
-    let daemon = Daemon::start("[http]\nidle = \"300ms\"\n");
+    let daemon = Daemon::start("[http]\nidle = \"1s\"\n");
     let mut client = Http::connect(daemon.addr());
     for _ in 0..3 {
         client.send(get("/healthz", ""));
@@ -515,9 +515,8 @@ fn an_idle_connection_is_kept_for_its_time_and_then_closed() {
 /// A poll may wait longer than an idle connection is kept.
 #[test]
 fn a_poll_is_not_idle() {
-    let daemon = Daemon::start(
-        "[http]\nidle = \"300ms\"\nheader_time = \"300ms\"\nwrite_time = \"300ms\"\n",
-    );
+    let daemon =
+        Daemon::start("[http]\nidle = \"1s\"\nheader_time = \"300ms\"\nwrite_time = \"300ms\"\n");
     let mut client = parked(&daemon, get("/ch/a?wait=60", ""));
     assert!(Http::connect(daemon.addr()).is_closed()); // so long
     assert!(Http::connect(daemon.addr()).is_closed()); // and again

@@ -628,7 +628,7 @@ fn a_head_that_is_not_completed_in_time_is_answered_and_closed() {
 /// It could be a request, or HTTP/2's preface: too little to answer.
 #[test]
 fn a_client_that_begins_and_says_no_more_is_closed() {
-    let daemon = Daemon::start("[http]\nheader_time = \"300ms\"\nidle = \"300ms\"\n");
+    let daemon = Daemon::start("[http]\nheader_time = \"300ms\"\nidle = \"1s\"\n");
     for begin in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n"] {
         let mut client = Http::connect(daemon.addr());
         client.send(begin);
