@@ -3,7 +3,8 @@
 use crate::{
     daemon::{Daemon, Http, wait_for},
     wire::{
-        ask, cursor, data, descriptors, get, half_close, metric, parked, post, wait_for_subscribers,
+        ask, cursor, data, descriptors, get, half_close, metric, parked, post,
+        wait_for_all_workers, wait_for_subscribers,
     },
 };
 
@@ -153,9 +154,7 @@ fn a_request_may_be_split_anywhere() {
 #[test]
 fn clients_that_leave_while_parked_leave_nothing_behind() {
     let daemon = Daemon::start("");
-    let ready = parked(&daemon, get("/ch/a", ""));
-    drop(ready);
-    wait_for_subscribers(&daemon, 0);
+    wait_for_all_workers(&daemon);
     let before = descriptors(&daemon);
     let mut clients = Vec::new();
     for n in 0..50 {

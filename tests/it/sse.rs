@@ -11,7 +11,8 @@ use std::{
 use crate::{
     daemon::{Daemon, Http, wait_for},
     wire::{
-        Events, ask, data, descriptors, get, metric, parked, post, refusal, wait_for_subscribers,
+        Events, ask, data, descriptors, get, metric, parked, post, refusal, wait_for_all_workers,
+        wait_for_subscribers,
     },
 };
 
@@ -254,8 +255,7 @@ fn a_reader_that_takes_nothing_is_cut() {
 #[test]
 fn clients_that_leave_a_stream_leave_nothing_behind() {
     let daemon = Daemon::start("");
-    drop(Events::open(&daemon, "/ch/a", ""));
-    wait_for_subscribers(&daemon, 0);
+    wait_for_all_workers(&daemon);
     let before = descriptors(&daemon);
     let streams: Vec<Events> = (0..50)
         .map(|_| Events::open(&daemon, "/ch/a", ""))

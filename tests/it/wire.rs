@@ -57,6 +57,13 @@ pub(crate) fn wait_for_subscribers(daemon: &Daemon, count: u64) {
     });
 }
 
+/// All threads have begun, and opened what they need: the kernel deals connections out among them.
+pub(crate) fn wait_for_all_workers(daemon: &Daemon) {
+    let clients: Vec<Http> = (0..50).map(|_| parked(daemon, get("/ch/a", ""))).collect();
+    drop(clients);
+    wait_for_subscribers(daemon, 0);
+}
+
 /// Files and sockets that the daemon has open.
 pub(crate) fn descriptors(daemon: &Daemon) -> usize {
     fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
