@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use comet_proto::ChannelName;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
@@ -18,9 +18,10 @@ use socket2::{Domain, Protocol, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -82,11 +83,10 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
         };
-        let tasks = TaskTracker::new();
-        tasks.spawn_local(socket.run(audience.clone(), metrics, status, stop.clone()));
-        tasks.spawn_local(files.run(stop.clone()));
-        tasks.close();
-        tokio::task::spawn_local(deliver(audience.clone()));
+        let mut sources = JoinSet::new();
+        sources.spawn_local(socket.run(audience.clone(), metrics, status, stop.clone()));
+        sources.spawn_local(files.run(stop.clone()));
+        let deliveries = tokio::task::spawn_local(deliver(audience.clone()));
         let (socket, dir) = (socket_path.display(), config.dir.display());
         // Before it is said that we are ready: whoever reads that may stop us at once.
         let signals = Signals::new()?;
@@ -96,14 +96,18 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             signal = signals.stop() => info!("{signal} received, stopping"),
             () = expire(&hub, &audience) => {}
+            // None of these ends by itself. Better a restart than a daemon that looks well and is deaf.
+            _ = sources.join_next() => bail!("a source has failed; see above"),
+            _ = deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
+            () = one_has_ended(&threads) => bail!("a worker thread has failed; see above"),
         }
         // What sources still acknowledge reaches those who wait before they get their last answer.
         stop.cancel();
         let ended = async {
-            let _ = timeout(config.grace / 2, tasks.wait()).await;
+            let _ = timeout(config.grace / 2, all_done(&mut sources)).await;
             leave.cancel();
-            tasks.wait().await;
-            wait_for(threads).await;
+            all_done(&mut sources).await;
+            all_have_ended(&threads).await;
         };
         if timeout(config.grace, ended).await.is_err() {
             warn!(grace = ?config.grace, "some clients took too long to leave: connections cut");
@@ -145,12 +149,15 @@ fn local_runtime() -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
+/// A thread that holds browsers.
+type Worker = JoinHandle<io::Result<()>>;
+
 fn start_workers(
     listeners: Vec<TcpListener>,
     site: &Arc<Site>,
     hub: &Arc<Hub>,
     leave: &CancellationToken,
-) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+) -> io::Result<Vec<Worker>> {
     let start = |(number, listener)| {
         let (site, hub, leave) = (site.clone(), hub.clone(), leave.clone());
         thread::Builder::new()
@@ -168,9 +175,19 @@ fn start_workers(
     listeners.into_iter().enumerate().map(start).collect()
 }
 
-async fn wait_for(threads: Vec<JoinHandle<io::Result<()>>>) {
+async fn all_done(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn all_have_ended(threads: &[Worker]) {
     while threads.iter().any(|thread| !thread.is_finished()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn one_has_ended(threads: &[Worker]) {
+    while !threads.iter().any(JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

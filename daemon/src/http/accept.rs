@@ -58,10 +58,25 @@ fn take(stream: TcpStream, _peer: SocketAddr, worker: &Rc<Worker>) {
     let conn = Conn::new(stream, worker);
     entry.insert(conn.clone());
     drop(conns);
-    let worker = worker.clone();
+    let open = Open {
+        worker: worker.clone(),
+        key,
+    };
     tokio::task::spawn_local(async move {
+        let _open = open;
         conn.serve().await;
-        worker.conns.borrow_mut().remove(key);
-        worker.site.metrics.http_connections.sub(1);
     });
+}
+
+/// The connection's place among the worker's, given back also when its task panics.
+struct Open {
+    worker: Rc<Worker>,
+    key: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.conns.borrow_mut().remove(self.key);
+        self.worker.site.metrics.http_connections.sub(1);
+    }
 }

@@ -100,6 +100,9 @@ impl Worker {
 
 /// Serves until `stop`; then answers all who wait and returns when the last connection has closed. The caller
 /// sets a deadline.
+///
+/// # Errors
+/// When the listener cannot be used, or a part of the worker has failed.
 pub async fn serve(
     listener: std::net::TcpListener,
     site: Arc<Site>,
@@ -116,12 +119,15 @@ pub async fn serve(
         stopping: Cell::new(false),
         stop: stop.clone(),
     });
-    let deliveries = tokio::task::spawn_local(async move { audience.run().await });
-    let ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
+    let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
+    let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
 
     tokio::select! {
         () = accept::run(&listener, &worker) => {}
         () = stop.cancelled() => {}
+        // Only by a mistake of ours: without them nobody here would be told anything any more.
+        failed = &mut deliveries => return Ok(failed?),
+        failed = &mut ticks => return Ok(failed?),
     }
     drop(listener);
     worker.stopping.set(true);
