@@ -24,10 +24,8 @@
 
   /** Seconds that a long-poll may wait for a message; shorter than what proxies cut. */
   const WAIT = 25;
-  /** Milliseconds that an answer may take beyond that, and that a stream may take to open. */
+  /** Milliseconds that an answer may take beyond that, and that a stream may take to say something. */
   const PATIENCE = 10000;
-  /** A stream that lived for so many milliseconds, or brought a message, is one that can be had here. */
-  const STEADY = 5000;
   /** So many streams in a row that were none, while polls are answered: something on the way forbids them. */
   const STREAM_TRIES = 3;
   /** Bounds of the back-off in milliseconds. */
@@ -195,13 +193,10 @@
           source.close(); // its own reconnect knows no jitter, and gives up for good on some errors
           resolve();
         };
+        // The daemon says something at once: where nothing comes, a proxy holds it back.
         let timer = setTimeout(end, PATIENCE);
         let heartbeat = 0; // as the daemon says it
         this.interrupt = end;
-        source.onopen = () => {
-          clearTimeout(timer);
-          timer = setTimeout(works, STEADY);
-        };
         const on = (type, take) => {
           source.addEventListener(type, (event) => {
             works();

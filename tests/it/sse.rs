@@ -11,8 +11,8 @@ use std::{
 use crate::{
     daemon::{Daemon, Http, wait_for},
     wire::{
-        Events, ask, data, descriptors, get, metric, parked, post, refusal, wait_for_all_workers,
-        wait_for_subscribers,
+        Events, ask, data, descriptors, get, is_sign_of_life, metric, parked, post, refusal,
+        wait_for_all_workers, wait_for_subscribers,
     },
 };
 
@@ -278,7 +278,7 @@ fn http_1_0_gets_a_stream_without_chunks() {
         !head.contains("transfer-encoding") && head.contains("connection: close"),
         "{head}"
     );
-    assert_eq!(client.until("\n\n"), ": comet\n\n");
+    assert!(is_sign_of_life(&client.until("\n\n")));
     let id = daemon.publish("a", "x");
     assert!(
         client

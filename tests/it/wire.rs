@@ -147,7 +147,7 @@ impl Events {
             client,
             text: String::new(),
         };
-        assert_eq!(events.next().as_deref(), Some(": comet"));
+        assert!(is_sign_of_life(&events.next().unwrap()));
         events
     }
 
@@ -163,7 +163,7 @@ impl Events {
         }
     }
 
-    /// The next event with `data:`, as id, event type and JSON; signs of life are passed over.
+    /// The next message or gap, as id, event type and JSON; signs of life are passed over.
     pub(crate) fn message(&mut self) -> (u64, String, Value) {
         loop {
             let event = self.next().expect("the stream goes on");
@@ -172,7 +172,7 @@ impl Events {
                     .lines()
                     .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
             };
-            if let Some(data) = field("data") {
+            if let Some(data) = field("data").filter(|_| !is_sign_of_life(&event)) {
                 let id = field("id").unwrap().parse().unwrap();
                 return (
                     id,
@@ -195,4 +195,9 @@ impl Events {
     pub(crate) fn is_closed(&mut self) -> bool {
         self.client.is_closed()
     }
+}
+
+/// An event that only moves the cursor.
+pub(crate) fn is_sign_of_life(event: &str) -> bool {
+    event.contains("\nevent: cursor\n")
 }

@@ -137,14 +137,14 @@ impl Format for Clock {
     }
 
     /// The frame's `comet` is the page's.
-    fn opening(&self, out: &mut Vec<u8>) {
+    fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>clock</title></head>\n<body>\n\
               <script type=\"text/javascript\">var comet = window.parent.comet;</script>\n",
         );
         out.resize(out.len() + 1024, b' ');
         out.push(b'\n');
-        self.nothing(Cursor(0), out);
+        self.nothing(cursor, out);
     }
 
     fn backlog(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}

@@ -192,13 +192,13 @@ impl Writer<'_> {
     }
 
     /// A stream's head and what it begins with.
-    pub(super) fn opening(&self) -> Bytes {
+    pub(super) fn opening(&self, cursor: Cursor) -> Bytes {
         let mut out = match self.format.upgrade() {
             Some(accept) => switching_protocols(accept),
             None => self.head(200, None, None),
         };
         let mut body = Vec::new();
-        self.format.opening(&mut body);
+        self.format.opening(cursor, &mut body);
         self.chunk(&body, &mut out);
         out.into()
     }

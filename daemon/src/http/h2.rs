@@ -185,7 +185,7 @@ impl Held {
     async fn stream(mut self, heartbeat: Duration, pieces: mpsc::Sender<Bytes>) {
         let write_time = self.worker.site.config.write_time;
         let mut piece = Vec::new();
-        self.subscription.format.opening(&mut piece);
+        self.subscription.format.opening(self.cursor, &mut piece);
         loop {
             // A client that takes nothing holds a piece or two: it is cut like any other.
             let sent = pieces.send(std::mem::take(&mut piece).into());

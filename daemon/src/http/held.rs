@@ -86,7 +86,7 @@ impl Conn {
             return None; // its frames may not come before our 101
         }
         if !is_poll {
-            let opening = self.with_held(|held| self.writer(held).opening())?;
+            let opening = self.with_held(|held| self.writer(held).opening(held.cursor))?;
             Box::pin(self.send(opening)).await?;
         }
         loop {

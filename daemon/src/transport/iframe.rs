@@ -62,7 +62,7 @@ impl Format for Iframe {
     }
 
     /// Some browsers show nothing before the first kilobyte.
-    fn opening(&self, out: &mut Vec<u8>) {
+    fn opening(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>comet</title>\n<body>\n",
         );

@@ -42,8 +42,8 @@ pub(crate) trait Format {
     /// Appends the body of the answer when the wait is over, or a stream's sign of life.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
 
-    /// Appends what a stream begins with.
-    fn opening(&self, _out: &mut Vec<u8>) {}
+    /// Appends what a stream begins with; `cursor` is where it begins.
+    fn opening(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
     /// Appends what a waiting client gets when the daemon stops, and returns the status for it (a stream has
     /// sent its status before).

@@ -22,9 +22,10 @@ impl Format for Sse {
         "text/event-stream; charset=utf-8"
     }
 
-    /// A comment, so that the client knows at once that the stream stands.
-    fn opening(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b": comet\n\n");
+    /// The first sign of life: the stream stands, nothing on the way holds it back, and whoever is cut off before
+    /// the first message has a cursor to come back with.
+    fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
+        self.nothing(cursor, out);
     }
 
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
