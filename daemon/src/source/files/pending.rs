@@ -55,10 +55,10 @@ impl Pending {
         self.deadlines.first().map(|(until, _)| *until)
     }
 
-    /// A name that is due, the longest overdue first.
-    pub(super) fn due(&self, now: Instant) -> Option<ChannelName> {
-        let (until, name) = self.deadlines.first()?;
-        (*until <= now).then(|| name.clone())
+    /// The names that are due, the longest overdue first.
+    pub(super) fn due(&self, now: Instant) -> Vec<ChannelName> {
+        let due = self.deadlines.iter().take_while(|(until, _)| *until <= now);
+        due.map(|(_, name)| name.clone()).collect()
     }
 
     /// Whether a name waits with events that were heard of by then.
@@ -119,13 +119,13 @@ mod tests {
         pending.put(name("never"), entry(at(0), None));
         pending.put(name("late"), entry(at(0), Some(at(2))));
 
-        assert_eq!((pending.next(), pending.due(at(0))), (Some(at(1)), None));
-        let mut order = Vec::new();
-        while let Some(due) = pending.due(at(2)) {
-            pending.take(&due).unwrap();
-            order.push(due);
+        assert_eq!((pending.next(), pending.due(at(0))), (Some(at(1)), vec![]));
+        assert_eq!(pending.due(at(1)), [name("early")]);
+        let due = pending.due(at(2));
+        assert_eq!(due, [name("early"), name("late")]);
+        for name in due {
+            pending.take(&name).unwrap();
         }
-        assert_eq!(order, [name("early"), name("late")]);
         assert_eq!(pending.next(), None);
         assert!(pending.take(&name("never")).is_some());
     }

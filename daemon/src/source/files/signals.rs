@@ -101,7 +101,8 @@ impl Signals {
 
     /// Decides about names whose window has passed.
     pub(super) fn expire(&mut self, directory: &Directory, now: Instant) {
-        while let Some(name) = self.pending.due(now) {
+        // Each once: what is put back is due later.
+        for name in self.pending.due(now) {
             let file = file_name(&name);
             let judged = self.judge(directory, name, Events::default(), now);
             self.count_refusal(file.as_ref(), judged);
@@ -164,6 +165,7 @@ impl Signals {
                     self.remember(name.clone(), state, Fate::Seen);
                 }
                 if entry.events.open == Some(true) && !is_link {
+                    entry.until = None; // it is the close that matters; a window was another file's
                     self.pending.put(name, entry);
                 }
             }

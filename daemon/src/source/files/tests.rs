@@ -110,6 +110,23 @@ fn touch(path: &Path) {
 }
 
 #[test]
+fn a_file_that_takes_the_place_of_one_that_waits_is_told_when_it_is_closed() {
+    let fixture = Fixture::new();
+    let mut files = fixture.open();
+    fs::write(fixture.path("news"), "").unwrap();
+    files.hear_at("news", &[Event::Created, Event::Closed], fixture.at(0));
+    fs::remove_file(fixture.path("news")).unwrap();
+    fs::write(fixture.path("news"), "new").unwrap();
+    let replaced = [Event::Gone, Event::Created, Event::Modified];
+    files.hear_at("news", &replaced, fixture.at(1));
+    files.expire_at(fixture.at(10));
+    assert_eq!(files.signals.pending.next(), None); // nothing to come back for before the close
+    assert!(fixture.told("news").is_empty());
+    files.hear_at("news", &[Event::Closed], fixture.at(11));
+    assert_eq!(fixture.told("news"), ["new"]);
+}
+
+#[test]
 fn a_new_empty_file_is_told_when_its_window_is_over() {
     let f = Fixture::new();
     let mut files = f.open();
