@@ -4,7 +4,7 @@
 
 run: ## the daemon with its demo pages
 	@scripts/packages run
-	cargo build --release --quiet -p comet-daemon -p comet-ffi
+	cargo build --release -p comet-daemon -p comet-ffi
 	@exec $${CARGO_TARGET_DIR:-target}/release/comet serve --demo $(ARGS)
 
 test: ## everything, with real PHP, nginx and Chromium
