@@ -47,9 +47,9 @@ pub(crate) fn publish(comet: &Path, scale: &Scale, report: &mut Report) -> Resul
         (
             "publishes acknowledged, on one core",
             together,
-            Some(60_000.0),
+            None, // explains the next row, and does not stand in for it
         ),
-        ("publishes acknowledged, on any core", apart, None),
+        ("publishes acknowledged, on any core", apart, Some(60_000.0)),
         ("publishes pipelined", pipelined, Some(1_000_000.0)),
     ] {
         report.add(
