@@ -69,7 +69,7 @@ pub struct Backlog {
     pub gap: bool,
     /// Where to go on: everything up to here is in `messages`, was seen before, or is told by `gap`.
     pub cursor: Cursor,
-    /// There is more after the cursor.
+    /// It was cut: read on from the cursor. Otherwise there was nothing after it.
     pub more: bool,
     /// Unless there is a gap, every cursor from here up to the first message gives the same answer.
     pub(crate) after: u64,

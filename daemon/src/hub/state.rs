@@ -287,7 +287,7 @@ fn extend<'a>(to: &mut Vec<Arc<Message>>, messages: impl Iterator<Item = &'a Arc
     to.extend(fits.cloned());
 }
 
-/// Cuts what is over [`READ_BYTES`], and sets the cursor so that the next read goes on there.
+/// Cuts what is over [`READ_BYTES`], says so, and sets the cursor so that the next read goes on there.
 fn shorten(backlog: &mut Backlog) {
     let mut bytes = 0;
     let fitting = backlog.messages.iter().position(|message| {
@@ -296,6 +296,7 @@ fn shorten(backlog: &mut Backlog) {
     });
     if let Some(fitting) = fitting {
         backlog.messages.truncate(fitting.max(1));
+        backlog.more = true;
         if let Some(last) = backlog.messages.last() {
             backlog.cursor = Cursor(last.id);
         }

@@ -166,10 +166,10 @@ impl Subscriber for Client {
             let batch = feed.read(&self.channels, self.cursor.get());
             self.compare(&batch);
             self.receive(batch.backlog());
-            if batch.backlog().messages.is_empty() {
+            got |= !batch.backlog().messages.is_empty();
+            if !batch.backlog().more {
                 break;
             }
-            got = true;
         }
         self.script.point();
         if self.leaves && got {
