@@ -1,6 +1,10 @@
 //! WebSocket, with a client library of its own.
 
-use std::net::TcpStream;
+use std::{
+    io::Write,
+    net::{Shutdown, TcpStream},
+    thread,
+};
 
 use tungstenite::{
     Message, WebSocket, client::IntoClientRequest, handshake::HandshakeError, http::Request,
@@ -55,6 +59,24 @@ fn carries_one_message_a_frame() {
         );
         assert_eq!(message["channel"], "news");
     }
+}
+
+/// One thread serves them all.
+#[test]
+fn a_client_that_sends_without_end_holds_up_nobody() {
+    let daemon = Daemon::start("workers = 1");
+    let flood = open(&daemon, "/ch/flood");
+    let mut stream = flood.get_ref().try_clone().unwrap();
+    // An empty pong (RFC 6455, section 5.5.3), which gets no answer, over and over.
+    let pongs = [0x8a, 0x80, 1, 2, 3, 4].repeat(10_000);
+    let flooding = thread::spawn(move || while stream.write_all(&pongs).is_ok() {});
+    let mut socket = open(&daemon, "/ch/news");
+    for data in ["one", "two", "three"] {
+        daemon.publish("news", data);
+        assert_eq!(next_json(&mut socket)["data"], data);
+    }
+    flood.get_ref().shutdown(Shutdown::Both).unwrap();
+    flooding.join().unwrap();
 }
 
 #[test]

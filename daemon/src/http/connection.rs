@@ -1,26 +1,25 @@
-//! One connection. hyper, with its buffers, exists only while it parses a request or writes an ordinary answer.
-//! A poll that waits, a stream, and a connection between requests are a socket, a small task and this
-//! structure.
+//! One connection. hyper, with its buffers, exists only while it parses a request or writes an ordinary answer,
+//! and a task only while there is something to do that may have to wait. A poll that waits, a stream, and a
+//! connection between requests are a socket and this structure.
 //!
-//! The task goes round: wait for bytes; let hyper serve what they ask; when that was a subscription, hold it
-//! (`held.rs`). Everything here belongs to one thread: no state changes between two awaits but by the calls
-//! `deliver`, `expire` and `say_farewell`.
+//! `State` says who acts next. When it is the connection, `work` goes on until it is the client or the worker
+//! again; then the task is over. Everything here belongs to one thread: no state changes between two awaits but by
+//! the calls `ready`, `deliver`, `expire` and `say_farewell`.
 
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io,
-    pin::Pin,
+    io::{self, ErrorKind, Read, Write},
+    net::Shutdown,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use mio::net::TcpStream;
+use tokio::task::{coop, spawn_local, yield_now};
 
 use super::{
     Worker, h2,
@@ -31,16 +30,31 @@ use super::{
 /// See the module.
 pub(super) struct Conn {
     pub(super) worker: Rc<Worker>,
-    pub(super) stream: RefCell<TcpStream>,
+    stream: TcpStream,
+    /// Its place among the worker's connections, until it has left them.
+    place: Cell<Option<u32>>,
     pub(super) state: Cell<State>,
-    /// The tick at which `expire` does something about the state.
-    pub(super) due: Cell<u32>,
-    /// Bytes wait in the socket whose readiness was seen and not taken: no edge will tell of them again.
-    pub(super) input_waits: Cell<bool>,
+    /// A task is on.
+    tasked: Cell<bool>,
+    /// Bytes, or the end, may wait in the socket, of which no edge will tell again.
+    pub(super) unread: Cell<bool>,
+    /// The client has closed its side: there is an end to be read.
+    ended: Cell<bool>,
+    /// The connection ends with the answer that is being written.
+    pub(super) last: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     pub(super) held: RefCell<Option<Held>>,
-    /// What of a delivery did not fit into the socket, for the task to write.
-    pub(super) rest: RefCell<Bytes>,
+    /// Seldom there: not worth their room in each connection.
+    leftovers: RefCell<Option<Box<Leftovers>>>,
+}
+
+/// Bytes that wait for their turn.
+#[derive(Default)]
+struct Leftovers {
+    /// The next request, which came behind one that is held.
+    input: Bytes,
+    /// What did not fit into the socket.
+    output: Bytes,
 }
 
 /// Who does what next.
@@ -50,92 +64,184 @@ pub(super) enum State {
     Busy,
     /// The client: the next request.
     Idle,
+    /// The task: a subscription begins, or goes on after a piece that did not fit.
+    Joining,
     /// `deliver` or `expire`: the answer to a poll.
     Polling,
     /// `deliver` or `expire`: the next piece of a stream.
     Streaming,
-    /// The task: an answer, or `rest`, has to be written.
+    /// The task: an answer, or what is left of one, has to be written.
     Writing,
     /// The task: the last answer is written, the connection ends.
     Ending,
-    /// The task: the connection is cut.
+    /// The task, if there is one: the connection is cut.
     Closing,
+}
+
+/// How a task ends.
+#[derive(PartialEq, Eq)]
+enum After {
+    /// The client or the worker acts next.
+    Asleep,
+    Gone,
+}
+
+/// What a look at the socket has found.
+enum Input {
+    Bytes(Bytes),
+    Nothing,
+    End,
 }
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a client may go on sending after its last answer.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read at once, in bytes: most requests fit.
+const CHUNK: usize = 4096;
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, worker: &Rc<Worker>) -> Rc<Self> {
+    pub(super) fn new(stream: TcpStream, worker: &Rc<Worker>, place: u32) -> Rc<Self> {
         Rc::new(Self {
             worker: worker.clone(),
-            stream: RefCell::new(stream),
+            stream,
+            place: Cell::new(Some(place)),
             state: Cell::new(State::Idle),
-            due: Cell::new(worker.tick_after(worker.site.config.idle)),
-            input_waits: Cell::new(false),
+            tasked: Cell::new(false),
+            unread: Cell::new(false),
+            ended: Cell::new(false),
+            last: Cell::new(false),
             waker: RefCell::new(None),
             held: RefCell::new(None),
-            rest: RefCell::new(Bytes::new()),
+            leftovers: RefCell::new(None),
         })
     }
 
-    /// Serves requests until one side closes.
-    pub(super) async fn serve(self: &Rc<Self>) {
-        self.serve_requests().await;
-        // Both would keep the task and the connection alive in a circle.
-        self.end_held();
-        self.waker.borrow_mut().take();
+    /// The socket can be read or written again, or its end has come.
+    pub(super) fn ready(self: &Rc<Self>, readable: bool, ended: bool) {
+        if ended {
+            self.ended.set(true);
+        }
+        if self.tasked.get() {
+            self.unread.set(self.unread.get() || readable);
+            return self.wake();
+        }
+        if !readable && !ended {
+            return;
+        }
+        self.unread.set(true);
+        match self.state.get() {
+            State::Idle => self.work_now(),
+            State::Polling | State::Streaming => self.look(),
+            _ => {} // a task is about to begin, and looks
+        }
     }
 
-    async fn serve_requests(self: &Rc<Self>) {
-        let mut input = Bytes::new();
+    /// Works as far as it goes without waiting, which is nearly always to the end; a task does the rest.
+    fn work_now(self: &Rc<Self>) {
+        self.tasked.set(true);
+        let mut turn = Box::pin(Turn::run(self.clone()));
+        let mut cx = Context::from_waker(Waker::noop());
+        // As in a task of its own: a mistake of ours ends this connection and no other.
+        let polled = catch_unwind(AssertUnwindSafe(|| turn.as_mut().poll(&mut cx)));
+        if let Ok(Poll::Pending) = polled {
+            spawn_local(turn);
+        }
+    }
+
+    /// Begins a task, unless there is one, which goes on.
+    pub(super) fn work_soon(&self) {
+        if self.tasked.get() {
+            return self.wake();
+        }
+        let place = self.place.get();
+        if let Some(conn) = place.and_then(|place| self.worker.conn(place)) {
+            self.tasked.set(true);
+            spawn_local(Turn::run(conn));
+        }
+    }
+
+    /// Does what is the connection's to do.
+    async fn work(self: &Rc<Self>) -> After {
         loop {
-            if input.is_empty() {
-                self.set(State::Idle, self.worker.site.config.idle);
-                match self.read().await {
-                    Some(bytes) => input = bytes,
-                    None => return,
+            match self.state.get() {
+                State::Idle if self.worker.stopping.get() => self.set(State::Ending, LINGER),
+                State::Idle => match self.next_input() {
+                    Input::Bytes(bytes) => self.serve(bytes).await,
+                    Input::Nothing => return After::Asleep,
+                    Input::End => return After::Gone,
+                },
+                State::Joining => self.subscribe().await,
+                State::Polling | State::Streaming => {
+                    if self.has_input() {
+                        self.look();
+                    }
+                    match self.state.get() {
+                        // It floods us: others first.
+                        State::Streaming if self.reads_frames() && self.unread.get() => {
+                            yield_now().await;
+                        }
+                        State::Polling | State::Streaming => return After::Asleep,
+                        _ => {}
+                    }
                 }
-            }
-            if H2_PREFACE.starts_with(&input) {
-                match Box::pin(self.read_preface(input)).await {
-                    Some(bytes) => input = bytes,
-                    None => return,
+                State::Writing => {
+                    let rest = self.take_leftovers(|left| &mut left.output);
+                    self.send(rest).await;
                 }
-            }
-            self.set_busy();
-            if input.starts_with(H2_PREFACE) {
-                return Box::pin(h2::serve(self.clone(), input)).await;
-            }
-            let next = match Box::pin(service::serve_h1(self.clone(), input)).await {
-                Served::Closed => None,
-                Served::Answered(bytes) => Some(bytes),
-                Served::Asked(bytes) => {
-                    self.input_waits.set(!bytes.is_empty());
-                    let goes_on = self.hold().await;
-                    self.end_held();
-                    goes_on.map(|()| bytes)
+                State::Ending => {
+                    self.linger().await;
+                    return After::Gone;
                 }
-            };
-            match next {
-                Some(bytes) if !self.worker.stopping.get() => input = bytes,
-                _ => return Box::pin(self.linger()).await,
+                // Nobody is left who would make another state of it.
+                State::Busy | State::Closing => return After::Gone,
             }
         }
     }
 
-    /// Waits for bytes, without any buffer of its own. `None`: the connection is over.
-    async fn read(&self) -> Option<Bytes> {
-        self.input_waits.set(false);
-        poll_fn(|cx| {
-            let mut chunk = [0; 4096];
-            let mut chunk = ReadBuf::new(&mut chunk);
-            let read = ready!(self.poll_read_or_close(cx, &mut chunk));
-            Poll::Ready(read.then(|| Bytes::copy_from_slice(chunk.filled())))
-        })
-        .await
+    /// Serves what begins with `input`, and says by the state what is next.
+    async fn serve(self: &Rc<Self>, mut input: Bytes) {
+        if H2_PREFACE.starts_with(&input) {
+            match Box::pin(self.read_preface(input)).await {
+                Some(bytes) => input = bytes,
+                None => return self.end_after_close(),
+            }
+        }
+        self.set_busy();
+        if input.starts_with(H2_PREFACE) {
+            Box::pin(h2::serve(self.clone(), input)).await;
+            return self.set(State::Closing, Duration::MAX);
+        }
+        match service::serve_h1(self.clone(), input).await {
+            Served::Closed => self.set(State::Ending, LINGER),
+            Served::Answered(bytes) => {
+                self.leave_over(|left| &mut left.input, bytes);
+                self.set(State::Idle, self.worker.site.config.idle);
+            }
+            Served::Asked(bytes) => {
+                self.leave_over(|left| &mut left.input, bytes);
+                self.set(State::Joining, Duration::MAX);
+            }
+        }
+    }
+
+    /// The start of the next request. Needs no buffer of its own while there is none.
+    fn next_input(&self) -> Input {
+        let before = self.take_leftovers(|left| &mut left.input);
+        if !before.is_empty() {
+            return Input::Bytes(before);
+        }
+        if !self.has_input() {
+            return Input::Nothing; // no system call to be told so
+        }
+        let mut chunk = [0; CHUNK];
+        match self.try_read(&mut chunk) {
+            Ok(0) => Input::End,
+            Ok(n) => Input::Bytes(Bytes::copy_from_slice(&chunk[..n])),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Input::Nothing,
+            Err(_) => Input::End,
+        }
     }
 
     /// Goes on reading while the input may still become HTTP/2's preface. hyper would wait for it without end.
@@ -143,71 +249,122 @@ impl Conn {
         self.set(State::Idle, self.worker.site.config.header_time);
         let mut input = input.to_vec();
         while input.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&input) {
-            input.extend_from_slice(&self.read().await?);
+            let mut chunk = [0; CHUNK];
+            let n = poll_fn(|cx| match self.state.get() {
+                State::Idle => self.poll_read(cx, &mut chunk),
+                _ => Poll::Ready(Ok(0)),
+            });
+            match n.await {
+                Ok(n @ 1..) => input.extend_from_slice(&chunk[..n]),
+                Ok(0) | Err(_) => return None,
+            }
         }
         Some(input.into())
     }
 
-    /// Writes all of it, waiting for the client where it has to. `None`: the connection is over.
-    pub(super) async fn send(&self, mut bytes: Bytes) -> Option<()> {
+    /// The client has closed, or somebody has said already how the connection ends.
+    fn end_after_close(&self) {
+        if self.state.get() == State::Idle {
+            self.set(State::Closing, Duration::MAX);
+        }
+    }
+
+    /// Writes all of it, waiting for the client where it has to, and says by the state what is next.
+    pub(super) async fn send(&self, mut bytes: Bytes) {
         let write_time = self.worker.site.config.write_time;
         self.set(State::Writing, write_time);
-        poll_fn(|cx| {
+        let sent = poll_fn(|cx| {
             while !bytes.is_empty() {
                 if self.state.get() == State::Closing {
-                    return Poll::Ready(None);
+                    return Poll::Ready(false);
                 }
-                self.keep_waker(cx);
                 match ready!(self.poll_write(cx, &bytes)) {
                     Ok(n @ 1..) => bytes.advance(n),
-                    Ok(0) | Err(_) => return Poll::Ready(None),
+                    Ok(0) | Err(_) => return Poll::Ready(false),
                 }
                 self.set(State::Writing, write_time); // each piece has its own time
             }
-            Poll::Ready(Some(()))
-        })
-        .await
+            Poll::Ready(true)
+        });
+        if !sent.await {
+            self.set(State::Closing, Duration::MAX);
+        } else if self.last.get() {
+            self.set(State::Ending, LINGER);
+        } else if self.held.borrow().is_some() {
+            self.set(State::Joining, Duration::MAX);
+        } else {
+            self.set(State::Idle, self.worker.site.config.idle);
+        }
     }
 
     /// Closes so that the client gets the last answer even if it is still sending: says the end, and takes what
     /// comes for a while. Closing at once would make the kernel send a reset, which may overtake the answer.
     async fn linger(&self) {
-        self.set(State::Writing, LINGER);
-        if poll_fn(|cx| self.poll_shutdown(cx)).await.is_err() {
+        self.set(State::Ending, LINGER);
+        if self.shutdown().is_err() {
             return;
         }
         poll_fn(|cx| {
-            let mut chunk = [0; 4096];
-            while ready!(self.poll_read_or_close(cx, &mut ReadBuf::new(&mut chunk))) {}
+            let mut chunk = [0; CHUNK];
+            while self.state.get() != State::Closing {
+                match ready!(self.poll_read(cx, &mut chunk)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
             Poll::Ready(())
         })
         .await;
     }
 
-    /// False when the client has closed or `expire` says that it is over.
-    fn poll_read_or_close(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<bool> {
-        if matches!(self.state.get(), State::Ending | State::Closing) {
-            return Poll::Ready(false);
-        }
-        self.keep_waker(cx);
-        let read = ready!(self.poll_read(cx, buf));
-        Poll::Ready(read.is_ok() && !buf.filled().is_empty())
+    /// Reads what is there, and notes whether there may be more.
+    pub(super) fn try_read(&self, chunk: &mut [u8]) -> io::Result<usize> {
+        let read = uninterrupted(|| (&self.stream).read(chunk));
+        // What comes from here on has its own edge.
+        self.unread.set(matches!(read, Ok(n) if n == chunk.len()));
+        read
+    }
+
+    /// Looks for the next byte or the end, and takes neither.
+    pub(super) fn peek(&self) -> io::Result<usize> {
+        uninterrupted(|| self.stream.peek(&mut [0; 1]))
+    }
+
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| (&self.stream).write(bytes))
+    }
+
+    pub(super) fn shutdown(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     pub(super) fn poll_read(
         &self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)
+        chunk: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(cx, || self.try_read(chunk))
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
+        self.poll_io(cx, || self.try_write(bytes))
     }
 
-    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
+    /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.
+    fn poll_io(
+        &self,
+        cx: &mut Context<'_>,
+        io: impl FnOnce() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.keep_waker(cx);
+        let turn = ready!(coop::poll_proceed(cx));
+        match io() {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
+            done => {
+                turn.made_progress();
+                Poll::Ready(done)
+            }
+        }
     }
 
     /// Like [`Conn::poll_write`], for hyper: `expire` closes the connection of a client that takes nothing.
@@ -217,13 +374,12 @@ impl Conn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.state.get() == State::Closing {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
-        self.keep_waker(cx);
         let written = self.poll_write(cx, bytes);
         if written.is_ready() {
             self.set_busy();
-        } else if self.due.get() == u32::MAX {
+        } else if self.due() == u32::MAX {
             self.set(State::Busy, self.worker.site.config.write_time);
         }
         written
@@ -234,7 +390,9 @@ impl Conn {
         // Whoever closes it has the last word, until the task has seen it.
         if self.state.get() != State::Closing {
             self.state.set(state);
-            self.due.set(self.worker.tick_after(time));
+            if let Some(place) = self.place.get() {
+                self.worker.set_due(place, time);
+            }
         }
     }
 
@@ -242,8 +400,13 @@ impl Conn {
         self.set(State::Busy, Duration::MAX);
     }
 
-    /// For the calls from outside the task: they wake it by this.
-    pub(super) fn keep_waker(&self, cx: &Context<'_>) {
+    fn due(&self) -> u32 {
+        self.place
+            .get()
+            .map_or(u32::MAX, |place| self.worker.due(place))
+    }
+
+    fn keep_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker
             .as_ref()
@@ -253,21 +416,111 @@ impl Conn {
         }
     }
 
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
-    /// Makes the task end without losing what is written.
-    pub(super) fn end(&self) {
-        self.set(State::Ending, LINGER);
-        self.wake();
+    /// Leaves the rest of an answer to a task.
+    pub(super) fn write_soon(&self, rest: Bytes) {
+        self.leave_over(|left| &mut left.output, rest);
+        self.set(State::Writing, self.worker.site.config.write_time);
+        self.work_soon();
     }
 
-    /// Makes the task end.
+    /// Goes on with the next request, of which no edge may tell.
+    pub(super) fn go_on(&self) {
+        self.set(State::Idle, self.worker.site.config.idle);
+        if self.has_input() {
+            self.work_soon();
+        }
+    }
+
+    /// There may be bytes, or the end, of which no edge will tell.
+    pub(super) fn has_input(&self) -> bool {
+        self.unread.get() || self.ended.get() || self.has_leftovers()
+    }
+
+    /// Ends the connection without losing what is written.
+    pub(super) fn end(&self) {
+        self.set(State::Ending, LINGER);
+        self.work_soon();
+    }
+
+    /// Ends the connection at once.
     pub(super) fn close(&self) {
+        self.set(State::Closing, Duration::MAX);
+        if self.tasked.get() {
+            self.wake();
+        } else {
+            self.leave();
+        }
+    }
+
+    /// Leaves the worker: the socket closes with the last reference.
+    fn leave(&self) {
         self.state.set(State::Closing);
-        self.wake();
+        self.end_held();
+        if let Some(place) = self.place.take() {
+            self.worker.forget(place);
+        }
+    }
+
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.leftovers.borrow().is_some()
+    }
+
+    fn leave_over(&self, which: impl FnOnce(&mut Leftovers) -> &mut Bytes, bytes: Bytes) {
+        if !bytes.is_empty() {
+            let mut leftovers = self.leftovers.borrow_mut();
+            *which(leftovers.get_or_insert_default()) = bytes;
+        }
+    }
+
+    fn take_leftovers(&self, which: impl FnOnce(&mut Leftovers) -> &mut Bytes) -> Bytes {
+        let mut leftovers = self.leftovers.borrow_mut();
+        let Some(left) = leftovers.as_mut() else {
+            return Bytes::new();
+        };
+        let bytes = std::mem::take(which(left));
+        if left.input.is_empty() && left.output.is_empty() {
+            *leftovers = None;
+        }
+        bytes
+    }
+}
+
+/// A task's hold on its connection, which ends also when the task panics or is dropped.
+struct Turn {
+    conn: Rc<Conn>,
+    after: After,
+}
+
+impl Turn {
+    async fn run(conn: Rc<Conn>) {
+        let after = After::Gone;
+        let mut turn = Self { conn, after };
+        turn.after = turn.conn.work().await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.conn.tasked.set(false);
+        // It would keep the task alive, and the task the connection.
+        self.conn.waker.take();
+        if self.after == After::Gone {
+            self.conn.leave();
+        }
+    }
+}
+
+fn uninterrupted<T>(mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match io() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }

@@ -2,19 +2,14 @@
 //! without waking the connection's task: the client's next request does. Only what does not fit into the socket
 //! is left to the task.
 
-use std::{
-    future::poll_fn,
-    rc::Rc,
-    task::{Context, Poll, ready},
-};
+use std::{io::ErrorKind, rc::Rc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use comet_proto::Cursor;
-use tokio::io::ReadBuf;
 
 use super::{
     answer::{Variant, Writer},
-    connection::{Conn, State},
+    connection::{Conn, LINGER, State},
 };
 use crate::{
     hub::{
@@ -23,6 +18,9 @@ use crate::{
     },
     transport::{Format, Shape, Subscription},
 };
+
+/// Pieces of what an upgraded client says that are taken in one turn.
+const FRAME_CHUNKS: usize = 16;
 
 /// A subscription that hyper's service found in a request.
 pub(super) struct Ask {
@@ -38,25 +36,12 @@ pub(super) struct Held {
     cursor: Cursor,
     /// It has joined the audience.
     key: Option<Key>,
-}
-
-impl Held {
-    fn is_upgraded(&self) -> bool {
-        self.subscription.format.upgrade().is_some()
-    }
-}
-
-/// What only the task can deal with.
-enum Event {
-    /// The poll was answered, and the next request is coming.
-    Answered,
-    /// `rest` has to be written.
-    Rest,
-    Closed,
+    /// A stream's opening is written, or a poll has none.
+    open: bool,
 }
 
 impl Conn {
-    /// Begins a subscription; `hold` does the rest.
+    /// Begins a subscription; `subscribe` does the rest.
     pub(super) fn begin_held(&self, ask: Ask) {
         let audience = &self.worker.audience;
         let Ask {
@@ -69,6 +54,7 @@ impl Conn {
         let cursor = subscription.since.unwrap_or_else(now);
         self.worker.site.metrics.subscribers.add(1);
         *self.held.borrow_mut() = Some(Held {
+            open: is_poll(&*subscription.format),
             subscription,
             variant,
             cursor,
@@ -76,61 +62,44 @@ impl Conn {
         });
     }
 
-    /// Holds the subscription until it is answered or one side closes. `None`: the connection is over.
-    ///
-    /// This future is what a waiting client costs: what seldom happens is boxed.
-    pub(super) async fn hold(self: &Rc<Self>) -> Option<()> {
-        let (is_poll, close) =
-            self.with_held(|held| (is_poll(&*held.subscription.format), held.variant.close))?;
-        if self.input_waits.get() && self.with_held(|held| held.is_upgraded())? {
-            return None; // its frames may not come before our 101
+    /// Takes the subscription to where the client or the worker acts next: opens it, sends the backlog, and joins.
+    pub(super) async fn subscribe(self: &Rc<Self>) {
+        if self.reads_frames() && self.has_leftovers() {
+            return self.set(State::Ending, LINGER); // its frames may not come before our 101
         }
-        if !is_poll {
-            let opening = self.with_held(|held| self.writer(held).opening(held.cursor))?;
-            Box::pin(self.send(opening)).await?;
+        let opening = self.with_held(|held| {
+            let is_new = !std::mem::replace(&mut held.open, true);
+            is_new.then(|| self.writer(held).opening(held.cursor))
+        });
+        if let Some(opening) = opening.flatten() {
+            return self.send(opening).await;
         }
-        loop {
-            if self.worker.stopping.get() {
-                let farewell = self.with_held(|held| self.farewell(held))?;
-                Box::pin(self.send(farewell)).await?;
-                return None;
-            }
-            if let Some(answer) = self.join_or_answer()? {
-                Box::pin(self.send(answer)).await?;
-                if is_poll {
-                    break;
-                }
-            } else {
-                match poll_fn(|cx| self.poll_held(cx)).await {
-                    Event::Closed => return None,
-                    Event::Answered => break,
-                    Event::Rest => Box::pin(self.send(self.rest.take())).await?,
-                }
-                if is_poll {
-                    break;
-                }
-            }
+        if self.worker.stopping.get() {
+            let farewell = self.with_held(|held| self.farewell(held));
+            return self.send_last(farewell).await;
         }
-        (!close).then_some(())
+        let Err(backlog) = self.join() else {
+            return;
+        };
+        let Some(is_last) = self.with_held(|held| is_poll(&*held.subscription.format)) else {
+            return;
+        };
+        let answer = self.with_held(|held| self.advance(held, &backlog));
+        if is_last {
+            self.end_poll();
+        }
+        self.send(answer.unwrap_or_default()).await;
     }
 
-    /// Joins, or when there is news already, renders it. A poll that does not wait is answered.
-    fn join_or_answer(self: &Rc<Self>) -> Option<Option<Bytes>> {
-        match self.join() {
-            Ok(()) => {
-                let shape = self.with_held(|held| held.subscription.format.shape())?;
-                if matches!(shape, Shape::Poll { wait: Some(wait) } if wait.is_zero()) {
-                    self.say_nothing_new();
-                }
-                Some(None)
-            }
-            Err(backlog) => self.with_held(|held| Some(self.advance(held, &backlog))),
-        }
+    async fn send_last(&self, answer: Option<Bytes>) {
+        self.last.set(true);
+        self.send(answer.unwrap_or_default()).await;
     }
 
     /// Ends the subscription, if there is one.
     pub(super) fn end_held(&self) {
-        if let Some(held) = self.held.take() {
+        let held = self.held.take();
+        if let Some(held) = held {
             self.worker.site.metrics.subscribers.sub(1);
             if let Some(key) = held.key {
                 self.worker.audience.leave(key);
@@ -138,94 +107,91 @@ impl Conn {
         }
     }
 
+    /// The poll's answer is about to be written.
+    fn end_poll(&self) {
+        let close = self.with_held(|held| held.variant.close);
+        self.last.set(close == Some(true));
+        self.end_held();
+    }
+
     /// Joins the audience of the channels; from here on the worker writes.
     fn join(self: &Rc<Self>) -> Result<(), Backlog> {
-        let mut held = self.held.borrow_mut();
-        let Some(held) = held.as_mut() else {
-            return Ok(()); // `hold` has it until it ends
+        let shape = {
+            let mut held = self.held.borrow_mut();
+            let Some(held) = held.as_mut() else {
+                return Ok(()); // it has ended
+            };
+            let audience = &self.worker.audience;
+            if held.subscription.channels.is_empty() {
+                held.cursor = audience.hub().last();
+            } else {
+                let channels = &held.subscription.channels;
+                let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
+                (held.key, held.cursor) = (Some(key), cursor);
+            }
+            held.subscription.format.shape()
         };
-        let audience = &self.worker.audience;
-        if held.subscription.channels.is_empty() {
-            held.cursor = audience.hub().last();
-        } else {
-            let channels = &held.subscription.channels;
-            let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
-            (held.key, held.cursor) = (Some(key), cursor);
-        }
-        match held.subscription.format.shape() {
+        match shape {
             Shape::Poll { wait } => {
-                self.set(State::Polling, wait.unwrap_or(std::time::Duration::MAX))
+                self.set(State::Polling, wait.unwrap_or(Duration::MAX));
+                if wait.is_some_and(|wait| wait.is_zero()) {
+                    self.say_nothing_new();
+                }
             }
             Shape::Stream { heartbeat } => self.set(State::Streaming, heartbeat),
         }
         Ok(())
     }
 
-    fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        match self.state.get() {
-            State::Ending | State::Closing => return Poll::Ready(Event::Closed),
-            State::Writing => return Poll::Ready(Event::Rest),
-            _ => self.keep_waker(cx),
+    /// What has come while the client is to wait?
+    pub(super) fn look(&self) {
+        if self.reads_frames() {
+            return self.take_frames();
         }
-        let answered = self.state.get() == State::Idle;
-        if !self.input_waits.get() {
-            // No system call unless something came: the next request, or the end.
-            if ready!(self.stream.borrow().poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Event::Closed);
-            }
-            if answered {
-                return Poll::Ready(Event::Answered);
-            }
-            if self.with_held(|held| held.is_upgraded()) == Some(true) {
-                return self.poll_frames(cx);
-            }
-            let mut byte = [0; 1];
-            match ready!(
-                self.stream
-                    .borrow()
-                    .poll_peek(cx, &mut ReadBuf::new(&mut byte))
-            ) {
-                Ok(1..) => self.input_waits.set(true), // pipelined; its turn comes
-                Ok(0) | Err(_) => return Poll::Ready(Event::Closed),
-            }
+        match self.peek() {
+            Ok(1..) => self.unread.set(true), // pipelined; its turn comes
+            Err(e) if e.kind() == ErrorKind::WouldBlock => self.unread.set(false),
+            Ok(0) | Err(_) => self.close(),
         }
-        if answered {
-            Poll::Ready(Event::Answered)
-        } else {
-            Poll::Pending
-        }
+    }
+
+    /// The client speaks a protocol of its own, and may say something at any time.
+    pub(super) fn reads_frames(&self) -> bool {
+        self.with_held(|held| held.subscription.format.upgrade().is_some()) == Some(true)
     }
 
     /// Reads what an upgraded client says, and answers where its protocol wants an answer.
-    fn poll_frames(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        loop {
-            let mut chunk = [0; 1024];
-            let mut chunk = ReadBuf::new(&mut chunk);
-            let read = ready!(self.poll_read(cx, &mut chunk));
-            if read.is_err() || chunk.filled().is_empty() {
-                return Poll::Ready(Event::Closed);
-            }
+    fn take_frames(&self) {
+        let mut chunk = [0; 1024];
+        // A client may send without end. It gets its turn again when the others had theirs.
+        for _ in 0..FRAME_CHUNKS {
+            let read = match self.try_read(&mut chunk) {
+                Ok(n @ 1..) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => return self.close(),
+            };
             let mut answer = Vec::new();
-            let goes_on =
-                self.with_held(|held| held.subscription.format.input(chunk.filled(), &mut answer));
-            let written = answer.is_empty() || self.write_now(answer.into());
-            if goes_on != Some(true) {
-                return Poll::Ready(Event::Closed);
+            let input = &chunk[..read];
+            let goes_on = self.with_held(|held| held.subscription.format.input(input, &mut answer));
+            let goes_on = goes_on == Some(true);
+            self.last.set(!goes_on);
+            if !answer.is_empty() && !self.write_now(answer.into()) {
+                return self.leave_audience();
             }
-            if !written {
-                self.leave_audience();
-                return Poll::Ready(Event::Rest);
+            if !goes_on {
+                return self.end();
+            }
+            if !self.unread.get() {
+                return;
             }
         }
+        self.work_soon();
     }
 
-    /// The worker's tick: what is over at `now`?
-    pub(super) fn expire(&self, now: u32) {
-        if now < self.due.get() {
-            return;
-        }
+    /// The time that was set has passed.
+    pub(super) fn expire(&self) {
         match self.state.get() {
-            State::Closing => {}
+            State::Closing | State::Joining => {}
             State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
             State::Polling | State::Streaming => self.say_nothing_new(),
         }
@@ -262,13 +228,14 @@ impl Conn {
             State::Idle => self.end(),
             State::Polling | State::Streaming => {
                 let farewell = self.with_held(|held| self.farewell(held));
-                self.leave_audience();
+                self.end_held();
+                self.last.set(true);
                 if farewell.is_some_and(|farewell| self.write_now(farewell)) {
                     self.end();
                 }
             }
             // The task is at it, and looks afterwards.
-            State::Busy | State::Writing | State::Ending | State::Closing => {}
+            State::Busy | State::Joining | State::Writing | State::Ending | State::Closing => {}
         }
     }
 
@@ -290,34 +257,30 @@ impl Conn {
 
     /// Answers a poll, which is over then.
     fn answer_poll(&self, answer: &Bytes) {
-        let close = self.with_held(|held| held.variant.close).unwrap_or(true);
-        self.end_held();
+        self.end_poll();
         if self.write_now(answer.clone()) {
-            self.set(State::Idle, self.worker.site.config.idle);
-            if close {
+            if self.last.get() {
                 self.end();
-            } else if self.input_waits.get() {
-                self.wake(); // no edge will
+            } else {
+                self.go_on();
             }
         }
     }
 
-    /// Writes as far as the socket takes it. False: not all; the task has the rest, or the connection is over.
+    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
     fn write_now(&self, mut bytes: Bytes) -> bool {
         loop {
-            match self.stream.borrow().try_write(&bytes) {
+            match self.try_write(&bytes) {
                 Ok(n) if n == bytes.len() => return true,
                 Ok(n) => bytes.advance(n),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => {
                     self.close();
                     return false;
                 }
             }
         }
-        *self.rest.borrow_mut() = bytes;
-        self.set(State::Writing, self.worker.site.config.write_time);
-        self.wake();
+        self.write_soon(bytes);
         false
     }
 

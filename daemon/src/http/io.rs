@@ -34,9 +34,8 @@ impl Read for ParkIo {
         // hyper's buffer is not initialised, and filling it without a copy needs unsafe code. Requests are small.
         let mut chunk = [0; 4096];
         let room = buf.remaining().min(chunk.len());
-        let mut chunk = tokio::io::ReadBuf::new(&mut chunk[..room]);
-        std::task::ready!(self.conn.poll_read(cx, &mut chunk))?;
-        buf.put_slice(chunk.filled());
+        let read = std::task::ready!(self.conn.poll_read(cx, &mut chunk[..room]))?;
+        buf.put_slice(&chunk[..read]);
         Poll::Ready(Ok(()))
     }
 }
@@ -65,7 +64,7 @@ impl Write for ParkIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.conn.poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.conn.shutdown())
     }
 }

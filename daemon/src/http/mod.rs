@@ -9,6 +9,7 @@ mod held;
 mod io;
 mod pages;
 mod query;
+mod reactor;
 mod router;
 mod service;
 
@@ -22,6 +23,10 @@ use std::{
 };
 
 use comet_proto::ChannelName;
+use mio::{
+    Registry,
+    net::{TcpListener, TcpStream},
+};
 use slab::Slab;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +36,10 @@ use crate::{
     hub::subscriber::Audience,
     metrics::Metrics,
 };
+use accept::{Accept, Next};
 use answer::DateLine;
 use connection::Conn;
+use reactor::Reactor;
 
 /// What all workers know: settings that do not change while the daemon runs.
 pub struct Site {
@@ -65,7 +72,14 @@ const TICK: Duration = Duration::from_millis(250);
 struct Worker {
     site: Arc<Site>,
     audience: Rc<Audience>,
+    /// Until it stops.
+    accept: RefCell<Option<Accept>>,
+    /// What tells that a socket can be read or written.
+    registry: Registry,
     conns: RefCell<Slab<Rc<Conn>>>,
+    /// The tick at which `expire` does something about the connection with this place. All are looked at on each
+    /// tick, so they lie together.
+    dues: RefCell<Vec<u32>>,
     /// Ticks since the start.
     now: Cell<u32>,
     date: DateLine,
@@ -74,26 +88,85 @@ struct Worker {
 }
 
 impl Worker {
+    fn conn(&self, place: u32) -> Option<Rc<Conn>> {
+        self.conns.borrow().get(place as usize).cloned()
+    }
+
+    fn accept_some(self: &Rc<Self>) -> Next {
+        let mut accept = self.accept.borrow_mut();
+        let accept = accept.as_mut();
+        accept.map_or(Next::Wait, |accept| accept.take_some(self))
+    }
+
+    /// Takes a connection in.
+    fn add(self: &Rc<Self>, mut stream: TcpStream) -> std::io::Result<()> {
+        let mut conns = self.conns.borrow_mut();
+        let entry = conns.vacant_entry();
+        let place = u32::try_from(entry.key()).expect("descriptors are 31 bits");
+        reactor::register(&self.registry, &mut stream, place)?;
+        entry.insert(Conn::new(stream, self, place));
+        drop(conns);
+        self.set_due(place, self.site.config.idle);
+        self.site.metrics.http_connections.add(1);
+        Ok(())
+    }
+
+    fn forget(&self, place: u32) {
+        self.set_due(place, Duration::MAX);
+        self.site.metrics.http_connections.sub(1);
+        let conn = self.conns.borrow_mut().try_remove(place as usize);
+        drop(conn); // after the borrow: it may be the last reference
+    }
+
+    fn due(&self, place: u32) -> u32 {
+        self.dues.borrow()[place as usize]
+    }
+
+    /// `expire` looks at the connection when something that lasts `time` from now is over.
+    fn set_due(&self, place: u32, time: Duration) {
+        let (place, due) = (place as usize, self.tick_after(time));
+        let mut dues = self.dues.borrow_mut();
+        if place >= dues.len() {
+            dues.resize(place + 1, u32::MAX);
+        }
+        dues[place] = due;
+    }
+
     /// The tick at which something that lasts `duration` from now is over; never too early.
     fn tick_after(&self, duration: Duration) -> u32 {
-        let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
-        self.now
-            .get()
-            .saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
+        const PER_SECOND: u64 = 1000 / TICK.as_millis() as u64;
+        let part = duration.subsec_millis().div_ceil(TICK.as_millis() as u32);
+        let whole = duration.as_secs().saturating_mul(PER_SECOND);
+        let ticks = whole.saturating_add(u64::from(part) + 1);
+        let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+        self.now.get().saturating_add(ticks)
     }
 
     fn tick(&self) {
         self.date.refresh();
         let now = self.now.get();
-        for (_, conn) in self.conns.borrow().iter() {
-            conn.expire(now);
+        let overdue = |(place, due): (usize, &u32)| (*due <= now).then_some(place as u32);
+        let places: Vec<u32> = {
+            let dues = self.dues.borrow();
+            dues.iter().enumerate().filter_map(overdue).collect()
+        };
+        for conn in places.into_iter().filter_map(|place| self.conn(place)) {
+            conn.expire();
         }
         if now.is_multiple_of(4) {
             self.audience.tidy();
-            let mut conns = self.conns.borrow_mut();
-            if conns.len() < conns.capacity() / 8 {
-                conns.shrink_to_fit();
-            }
+            self.shrink();
+        }
+    }
+
+    /// A storm of connections that is over should not hold its memory.
+    fn shrink(&self) {
+        let mut conns = self.conns.borrow_mut();
+        if conns.len() < conns.capacity() / 8 {
+            conns.shrink_to_fit();
+            let mut dues = self.dues.borrow_mut();
+            dues.truncate(conns.capacity());
+            dues.shrink_to_fit();
         }
     }
 }
@@ -109,11 +182,15 @@ pub async fn serve(
     audience: Rc<Audience>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut listener = TcpListener::from_std(listener);
+    let reactor = Reactor::new(&mut listener)?;
     let worker = Rc::new(Worker {
         site,
         audience: audience.clone(),
+        accept: RefCell::new(Some(Accept::new(listener))),
+        registry: reactor.registry()?,
         conns: RefCell::default(),
+        dues: RefCell::default(),
         now: Cell::new(0),
         date: DateLine::default(),
         stopping: Cell::new(false),
@@ -121,17 +198,24 @@ pub async fn serve(
     });
     let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
     let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
+    let mut events = tokio::task::spawn_local(reactor.run(worker.clone()));
 
     tokio::select! {
-        () = accept::run(&listener, &worker) => {}
         () = stop.cancelled() => {}
         // Only by a mistake of ours: without them nobody here would be told anything any more.
         failed = &mut deliveries => return Ok(failed?),
         failed = &mut ticks => return Ok(failed?),
+        failed = &mut events => return failed?,
     }
-    drop(listener);
     worker.stopping.set(true);
-    for (_, conn) in worker.conns.borrow().iter() {
+    worker.accept.take();
+    let conns: Vec<_> = worker
+        .conns
+        .borrow()
+        .iter()
+        .map(|(_, conn)| conn.clone())
+        .collect();
+    for conn in conns {
         conn.say_farewell();
     }
     while !worker.conns.borrow().is_empty() {
@@ -139,6 +223,7 @@ pub async fn serve(
     }
     deliveries.abort();
     ticks.abort();
+    events.abort();
     Ok(())
 }
 

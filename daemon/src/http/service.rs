@@ -115,7 +115,7 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
             if let Some(refusal) =
                 unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
             {
-                let _ = conn.send(refusal.into_bytes()).await;
+                conn.send(refusal.into_bytes()).await;
             }
             return Served::Closed;
         }
