@@ -70,13 +70,14 @@ pub(crate) fn poll(
         }
     }
     if changed.is_empty() {
-        let channels: Box<[ChannelName]> = subscribed.into_keys().collect();
+        let channels: Vec<ChannelName> = subscribed.into_keys().collect();
         return Err(Subscription {
             format: Box::new(NovComet {
-                channels: channels.clone(),
+                channels: channels.clone().into(),
             }),
-            channels,
+            channels: channels.into(),
             since: Some(now),
+            wait: Some(WAIT),
         });
     }
     let mut out = Vec::new();
@@ -90,7 +91,7 @@ struct NovComet {
 
 impl Format for NovComet {
     fn shape(&self) -> Shape {
-        Shape::Poll { wait: Some(WAIT) }
+        Shape::Poll
     }
 
     fn content_type(&self) -> &'static str {

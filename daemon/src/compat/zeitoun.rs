@@ -3,16 +3,13 @@
 //! The chat page only echoes `timestamp`, so here it is a message's id, and a poll is given the oldest message
 //! after it instead of the newest: nothing is lost between polls.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comet_proto::{ChannelName, Cursor, Message};
 
 use super::super::{
     hub::{Backlog, Hub},
-    transport::{Format, Shape, Subscription, form, write_script_safe},
+    transport::{Channels, Format, Shape, Subscription, form, write_script_safe},
 };
 
 /// A timestamp below this is in seconds (of the old server, until the year 5138), above it an id.
@@ -29,12 +26,12 @@ pub(crate) enum ChatRequest {
 
 impl ChatRequest {
     /// Reads the query's pairs, decoded. A non-empty `msg` wins.
-    pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+    pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut cursor = Cursor(0);
         for (name, value) in pairs {
-            match &*name {
-                "msg" if !value.is_empty() => return Self::Publish(value.into_owned()),
-                "timestamp" => cursor = timestamp(&value),
+            match name {
+                "msg" if !value.is_empty() => return Self::Publish(value.to_owned()),
+                "timestamp" => cursor = timestamp(value),
                 _ => {}
             }
         }
@@ -63,8 +60,9 @@ pub(crate) fn poll(
         return Ok(out);
     }
     Err(Subscription {
-        channels: Box::new([channel.clone()]),
+        channels: Channels::One(channel.clone()),
         since: Some(backlog.cursor),
+        wait: None,
         format: Box::new(Chat { gap: backlog.gap }),
     })
 }
@@ -77,7 +75,7 @@ struct Chat {
 impl Format for Chat {
     /// The page knows no "nothing happened": it shows whatever it gets.
     fn shape(&self) -> Shape {
-        Shape::Poll { wait: None }
+        Shape::Poll
     }
 
     fn content_type(&self) -> &'static str {
@@ -184,8 +182,9 @@ mod tests {
             ("", ChatRequest::Poll(Cursor(0))),
         ];
         for (query, request) in cases {
+            let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
             assert_eq!(
-                ChatRequest::parse(form_urlencoded::parse(query.as_bytes())),
+                ChatRequest::parse(pairs.iter().map(|(n, v)| (&**n, &**v))),
                 request,
                 "{query}"
             );

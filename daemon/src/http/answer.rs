@@ -205,7 +205,7 @@ impl Writer<'_> {
 
     fn framed(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
         let mut out = match self.format.shape() {
-            Shape::Poll { .. } => {
+            Shape::Poll => {
                 let mut out = self.head(status, Some(body.len()), Some(cursor));
                 out.extend_from_slice(&body);
                 return out.into();

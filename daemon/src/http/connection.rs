@@ -524,3 +524,13 @@ fn uninterrupted<T>(mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_connection_is_small() {
+        assert!(size_of::<Conn>() <= 168, "{} bytes", size_of::<Conn>());
+    }
+}

@@ -118,9 +118,9 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
     let content_type = subscription.format.content_type();
     let mut held = Held::new(worker, subscription);
     match held.subscription.format.shape() {
-        Shape::Poll { wait } => {
+        Shape::Poll => {
             let mut body = Vec::new();
-            let status = held.poll(wait, &mut body).await;
+            let status = held.poll(&mut body).await;
             let mut response = answer(
                 StatusCode::from_u16(status).unwrap_or_default(),
                 content_type,
@@ -172,8 +172,8 @@ impl Held {
     }
 
     /// The status, and the body appended.
-    async fn poll(&mut self, wait: Option<Duration>, body: &mut Vec<u8>) -> u16 {
-        let deadline = wait.map(|wait| Instant::now() + wait);
+    async fn poll(&mut self, body: &mut Vec<u8>) -> u16 {
+        let deadline = self.subscription.wait.map(|wait| Instant::now() + wait);
         match self.wait(deadline).await {
             Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),

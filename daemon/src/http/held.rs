@@ -16,7 +16,7 @@ use crate::{
         Backlog,
         subscriber::{Batch, Feed, Key, Next, Subscriber},
     },
-    transport::{Format, Shape, Subscription},
+    transport::{Channels, Format, Shape, Subscription},
 };
 
 /// Pieces of what an upgraded client says that are taken in one turn.
@@ -30,8 +30,10 @@ pub(super) struct Ask {
 
 /// What a connection waits for.
 pub(super) struct Held {
-    subscription: Subscription,
+    channels: Channels,
+    format: Box<dyn Format>,
     variant: Variant,
+    wait: Option<Duration>,
     /// What the client has been sent.
     cursor: Cursor,
     /// It has joined the audience.
@@ -49,13 +51,21 @@ impl Conn {
             variant,
         } = ask;
         audience.share_names(&mut subscription.channels);
+        let Subscription {
+            channels,
+            since,
+            wait,
+            format,
+        } = subscription;
         // "From now on" is this moment, not when it joins: a client may act on a stream's opening before that.
         let now = || audience.hub().last();
-        let cursor = subscription.since.unwrap_or_else(now);
+        let cursor = since.unwrap_or_else(now);
         self.worker.site.metrics.subscribers.add(1);
         *self.held.borrow_mut() = Some(Held {
-            open: is_poll(&*subscription.format),
-            subscription,
+            open: is_poll(&*format),
+            channels,
+            format,
+            wait,
             variant,
             cursor,
             key: None,
@@ -81,7 +91,7 @@ impl Conn {
         let Err(backlog) = self.join() else {
             return;
         };
-        let Some(is_last) = self.with_held(|held| is_poll(&*held.subscription.format)) else {
+        let Some(is_last) = self.with_held(|held| is_poll(&*held.format)) else {
             return;
         };
         let answer = self.with_held(|held| self.advance(held, &backlog));
@@ -122,17 +132,18 @@ impl Conn {
                 return Ok(()); // it has ended
             };
             let audience = &self.worker.audience;
-            if held.subscription.channels.is_empty() {
+            if held.channels.is_empty() {
                 held.cursor = audience.hub().last();
             } else {
-                let channels = &held.subscription.channels;
+                let channels = &held.channels;
                 let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
                 (held.key, held.cursor) = (Some(key), cursor);
             }
-            held.subscription.format.shape()
+            held.format.shape()
         };
         match shape {
-            Shape::Poll { wait } => {
+            Shape::Poll => {
+                let wait = self.with_held(|held| held.wait).flatten();
                 self.set(State::Polling, wait.unwrap_or(Duration::MAX));
                 if wait.is_some_and(|wait| wait.is_zero()) {
                     self.say_nothing_new();
@@ -157,7 +168,7 @@ impl Conn {
 
     /// The client speaks a protocol of its own, and may say something at any time.
     pub(super) fn reads_frames(&self) -> bool {
-        self.with_held(|held| held.subscription.format.upgrade().is_some()) == Some(true)
+        self.with_held(|held| held.format.upgrade().is_some()) == Some(true)
     }
 
     /// Reads what an upgraded client says, and answers where its protocol wants an answer.
@@ -172,7 +183,7 @@ impl Conn {
             };
             let mut answer = Vec::new();
             let input = &chunk[..read];
-            let goes_on = self.with_held(|held| held.subscription.format.input(input, &mut answer));
+            let goes_on = self.with_held(|held| held.format.input(input, &mut answer));
             let goes_on = goes_on == Some(true);
             self.last.set(!goes_on);
             if !answer.is_empty() && !self.write_now(answer.into()) {
@@ -202,7 +213,7 @@ impl Conn {
     fn say_nothing_new(&self) {
         let hub = self.worker.audience.hub();
         let answer = self.with_held(|held| {
-            let backlog = hub.since(&held.subscription.channels, held.cursor);
+            let backlog = hub.since(&held.channels, held.cursor);
             if is_news(&backlog) {
                 return self.advance(held, &backlog);
             }
@@ -242,13 +253,13 @@ impl Conn {
     /// What there is still, and the end.
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
-        let channels = &held.subscription.channels;
+        let channels = &held.channels;
         let backlog = self.worker.audience.hub().since(channels, held.cursor);
         if !is_news(&backlog) {
             return self.writer(held).farewell(held.cursor);
         }
         let news = self.advance(held, &backlog);
-        if is_poll(&*held.subscription.format) {
+        if is_poll(&*held.format) {
             return news;
         }
         let end = self.writer(held).farewell(held.cursor);
@@ -297,7 +308,7 @@ impl Conn {
 
     fn writer<'a>(&'a self, held: &'a Held) -> Writer<'a> {
         Writer {
-            format: &*held.subscription.format,
+            format: &*held.format,
             variant: held.variant,
             origins: &self.worker.site.config.origins,
             date: &self.worker.date,
@@ -316,7 +327,7 @@ impl Conn {
     }
 
     fn renew_heartbeat(&self) {
-        let shape = self.with_held(|held| held.subscription.format.shape());
+        let shape = self.with_held(|held| held.format.shape());
         if let Some(Shape::Stream { heartbeat }) = shape {
             self.set(State::Streaming, heartbeat);
         }
@@ -324,7 +335,7 @@ impl Conn {
 
     /// Reads what is new and renders it; what many read alike is rendered once. True: there is more.
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
-        let batch: Rc<Batch> = feed.read(&held.subscription.channels, held.cursor);
+        let batch: Rc<Batch> = feed.read(&held.channels, held.cursor);
         let backlog = batch.backlog();
         if !is_news(backlog) {
             return None;
@@ -372,7 +383,7 @@ impl Subscriber for Conn {
 }
 
 fn is_poll(format: &dyn Format) -> bool {
-    matches!(format.shape(), Shape::Poll { .. })
+    matches!(format.shape(), Shape::Poll)
 }
 
 fn is_news(backlog: &Backlog) -> bool {

@@ -1,6 +1,6 @@
 //! The parts of a request that `/ch/` understands, each with its rule.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName};
 use hyper::{HeaderMap, header, http::request::Parts};
@@ -13,32 +13,31 @@ const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
 
 /// The decoded pairs of a query.
-pub(super) struct Query<'a>(&'a str);
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     pub(super) fn of(head: &'a Parts) -> Self {
-        Self(head.uri.query().unwrap_or_default())
+        let query = head.uri.query().unwrap_or_default();
+        Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
     /// Refuses what is not UTF-8, which would be read as U+FFFD.
     pub(super) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
-        let query = Self::of(head);
-        match percent_encoding::percent_decode_str(query.0).decode_utf8() {
-            Ok(_) => Ok(query),
+        let query = head.uri.query().unwrap_or_default();
+        match percent_encoding::percent_decode_str(query).decode_utf8() {
+            Ok(_) => Ok(Self::of(head)),
             Err(_) => Err(Refusal::bad("query", "query is not UTF-8")),
         }
     }
 
-    pub(super) fn pairs(&self) -> form_urlencoded::Parse<'a> {
-        form_urlencoded::parse(self.0.as_bytes())
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// The last value of that name.
-    fn get(&self, name: &str) -> Option<String> {
-        self.pairs()
-            .filter(|(n, _)| n == name)
-            .last()
-            .map(|(_, value)| value.into_owned())
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().rfind(|(known, _)| known == name);
+        found.map(|(_, value)| &**value)
     }
 
     /// `wait=` in whole seconds.
@@ -58,15 +57,12 @@ impl<'a> Query<'a> {
 
     /// `since=`.
     pub(super) fn since(&self) -> Result<Option<Cursor>, Refusal> {
-        let since = self
-            .get("since")
-            .map(|text| Cursor::parse(&text))
-            .transpose();
+        let since = self.get("since").map(Cursor::parse).transpose();
         since.map_err(|e| Refusal::bad("since", e))
     }
 
     /// `as=`: the transport.
-    pub(super) fn transport(&self) -> Option<String> {
+    pub(super) fn transport(&self) -> Option<&str> {
         self.get("as")
     }
 
@@ -78,12 +74,12 @@ impl<'a> Query<'a> {
                 "as=iframe needs callback=, the function to call, such as comet.show",
             )
         })?;
-        Callback::parse(&text).map_err(|e| Refusal::bad("callback", e))
+        Callback::parse(text).map_err(|e| Refusal::bad("callback", e))
     }
 
     /// `name=`: the label of a published message.
     pub(super) fn event_name(&self) -> Result<EventName, Refusal> {
-        let name = EventName::parse(&self.get("name").unwrap_or_default());
+        let name = EventName::parse(self.get("name").unwrap_or_default());
         name.map_err(|e| Refusal::bad("name", e))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
-        Format, Subscription,
+        Channels, Format, Subscription,
         iframe::Iframe,
         longpoll::LongPoll,
         sse::Sse,
@@ -83,21 +83,17 @@ fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
         }));
     }
     let channels = query::channels(names)?.to_vec().into();
-    let (since, format) = transport(site, head, &query)?;
-    let subscription = Subscription {
-        channels,
-        since,
-        format,
-    };
+    let subscription = subscription(site, head, &query, channels)?;
     Ok(hold(head, subscription))
 }
 
 /// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
-fn transport(
+fn subscription(
     site: &Site,
     head: &Parts,
     query: &Query<'_>,
-) -> Result<(Option<Cursor>, Box<dyn Format>), Refusal> {
+    channels: Channels,
+) -> Result<Subscription, Refusal> {
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
@@ -106,12 +102,13 @@ fn transport(
         () => "poll",
     };
     let since = query.since()?;
-    let name = query.transport().unwrap_or_else(|| by_headers().to_owned());
-    Ok(match &*name {
+    let name = query.transport().unwrap_or_else(by_headers);
+    let mut wait = None;
+    let (since, format): (Option<Cursor>, Box<dyn Format>) = match name {
         "poll" => {
-            let wait = query.wait()?;
+            wait = Some(query.wait()?);
             let seen = query::entity_tag(headers)?;
-            (since.or(seen), Box::new(LongPoll { wait }))
+            (since.or(seen), Box::new(LongPoll))
         }
         "sse" => {
             let seen = query::last_event_id(headers)?;
@@ -140,6 +137,12 @@ fn transport(
             let message = format!("no transport {other:?} (known: {known})");
             return Err(Refusal::bad("as", message));
         }
+    };
+    Ok(Subscription {
+        channels,
+        since,
+        wait,
+        format,
     })
 }
 
@@ -224,10 +227,10 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
             "",
         )));
     }
-    let channels = Box::new([]);
     Ok(Route::Hold(Subscription {
-        channels,
+        channels: Vec::new().into(),
         since: None,
+        wait: None,
         format,
     }))
 }

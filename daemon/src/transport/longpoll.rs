@@ -1,21 +1,15 @@
 //! Long-poll: one JSON answer, `{"cursor":"…","gap":false,"messages":[…]}`.
 
-use std::time::Duration;
-
 use comet_proto::Cursor;
 
 use super::{Format, Shape, form};
 use crate::hub::Backlog;
 
-pub(crate) struct LongPoll {
-    pub(crate) wait: Duration,
-}
+pub(crate) struct LongPoll;
 
 impl Format for LongPoll {
     fn shape(&self) -> Shape {
-        Shape::Poll {
-            wait: Some(self.wait),
-        }
+        Shape::Poll
     }
 
     fn content_type(&self) -> &'static str {

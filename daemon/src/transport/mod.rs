@@ -6,7 +6,11 @@ pub(crate) mod longpoll;
 pub(crate) mod sse;
 pub(crate) mod websocket;
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    slice,
+    time::Duration,
+};
 
 use comet_proto::{ChannelName, Cursor};
 
@@ -15,17 +19,55 @@ use crate::hub::Backlog;
 /// What a client asked to be told.
 pub(crate) struct Subscription {
     /// None at all is a stream of heartbeats.
-    pub(crate) channels: Box<[ChannelName]>,
+    pub(crate) channels: Channels,
     /// What it saw last; `None`: from now on.
     pub(crate) since: Option<Cursor>,
+    /// A poll is answered without messages after so long; `None`: never.
+    pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
+}
+
+/// The channels of a subscription. Nearly always it is one, which needs no allocation.
+#[derive(Debug)]
+pub(crate) enum Channels {
+    One(ChannelName),
+    Many(Box<[ChannelName]>),
+}
+
+impl From<Vec<ChannelName>> for Channels {
+    fn from(mut names: Vec<ChannelName>) -> Self {
+        match names.len() {
+            1 => Self::One(names.remove(0)),
+            _ => Self::Many(names.into()),
+        }
+    }
+}
+
+impl Deref for Channels {
+    type Target = [ChannelName];
+
+    fn deref(&self) -> &[ChannelName] {
+        match self {
+            Self::One(name) => slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+impl DerefMut for Channels {
+    fn deref_mut(&mut self) -> &mut [ChannelName] {
+        match self {
+            Self::One(name) => slice::from_mut(name),
+            Self::Many(names) => names,
+        }
+    }
 }
 
 /// One answer, or one that never ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// One answer, with the first messages or, after `wait` (`None`: never), with none.
-    Poll { wait: Option<Duration> },
+    /// One answer, with the first messages or, when the wait is over, with none.
+    Poll,
     /// A stream, with a sign of life every so often.
     Stream { heartbeat: Duration },
 }
