@@ -61,11 +61,12 @@ impl Browser {
             _stdout: stdout,
             _turn: turn,
         };
-        let answer = browser.try_call(
-            "POST",
-            "/session",
-            Some(&capabilities(browser.profile.path())),
-        );
+        // On a busy machine Chromium may give up while it starts, which says nothing about Comet.
+        let begin = || {
+            let capabilities = capabilities(browser.profile.path());
+            browser.try_call("POST", "/session", Some(&capabilities))
+        };
+        let answer = begin().or_else(|_| begin()).or_else(|_| begin());
         let session = answer.unwrap_or_else(|e| missing(&format!("cannot start chromium: {e}")));
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
         browser
