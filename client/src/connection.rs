@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use comet_proto::Pace;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -55,6 +56,7 @@ pub(crate) struct Connection {
     /// What came in and was not taken; lines before `taken` were.
     input: Vec<u8>,
     taken: usize,
+    pace: Pace,
 }
 
 impl Connection {
@@ -77,6 +79,7 @@ impl Connection {
             socket,
             input: Vec::new(),
             taken: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -120,8 +123,7 @@ impl Connection {
             if self.input.len() - self.taken > MAX_LINE {
                 return Err(Failure::TooLong);
             }
-            self.wait(PollFlags::POLLIN, deadline)?;
-            self.fill()?;
+            self.wait_for_input(deadline)?;
         }
         self.take_line().ok_or(Failure::Closed)
     }
@@ -138,8 +140,24 @@ impl Connection {
         Some(&self.input[start..end])
     }
 
-    /// Takes what has come, without waiting.
-    fn fill(&mut self) -> Result<(), Failure> {
+    /// Waits for the daemon, which often has answered before this process would be asleep.
+    fn wait_for_input(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        let start = Instant::now();
+        let awake = self.pace.stays_awake();
+        while awake && start.elapsed() < deadline.left()?.min(Pace::AWAKE) {
+            if self.fill()? > 0 {
+                self.pace.waited(start.elapsed(), false);
+                return Ok(());
+            }
+        }
+        self.wait(PollFlags::POLLIN, deadline)?;
+        self.fill()?;
+        self.pace.waited(start.elapsed(), awake);
+        Ok(())
+    }
+
+    /// Takes what has come, without waiting. Returns how many bytes that was.
+    fn fill(&mut self) -> Result<usize, Failure> {
         self.input.drain(..self.taken);
         self.taken = 0;
         let mut chunk = [0; 16 << 10];
@@ -148,10 +166,10 @@ impl Connection {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(n) => {
                     self.input.extend_from_slice(&chunk[..n]);
-                    return Ok(());
+                    return Ok(n);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EAGAIN) => return Ok(0),
                 Err(_) => return Err(Failure::Closed),
             }
         }

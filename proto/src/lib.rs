@@ -6,8 +6,10 @@ mod cursor;
 mod event_name;
 pub mod line;
 mod message;
+mod pace;
 
 pub use channel::{ChannelName, ChannelNameError, ChannelNames, ChannelNamesError, MAX_CHANNELS};
 pub use cursor::{Cursor, CursorError};
 pub use event_name::{EventName, EventNameError};
 pub use message::Message;
+pub use pace::Pace;

@@ -11,11 +11,11 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use comet_proto::{
-    ChannelNames, Cursor, Message,
+    ChannelNames, Cursor, Message, Pace,
     line::{self, Publish, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
@@ -43,6 +43,7 @@ pub(super) struct Connection {
     output: Vec<u8>,
     subscription: Option<Subscription>,
     shared: Rc<Shared>,
+    pace: Pace,
 }
 
 impl Connection {
@@ -52,6 +53,7 @@ impl Connection {
             output: Vec::new(),
             subscription: None,
             shared,
+            pace: Pace::default(),
         }
     }
 
@@ -73,6 +75,11 @@ impl Connection {
             let caught_up = self.deliver();
             self.flush().await?;
             let subscribed = self.subscription.is_some();
+            let start = Instant::now();
+            let awake = !subscribed && self.pace.stays_awake();
+            if awake && self.read_soon(&mut input, start).await? {
+                continue;
+            }
             let read = tokio::select! {
                 biased;
                 () = &mut stopped => return Ok(()),
@@ -82,6 +89,7 @@ impl Connection {
                 // Without a word: a client that keeps connections would take it for the next reply.
                 () = sleep(shared.config.idle), if !subscribed => return Ok(()),
             };
+            self.pace.waited(start.elapsed(), awake);
             match read {
                 Some(0) => {
                     let rest = input.rest();
@@ -95,6 +103,23 @@ impl Connection {
                 _ => {}
             }
         }
+    }
+
+    /// Reads what comes within moments, while others have their turns. False: that was nothing.
+    async fn read_soon(&mut self, input: &mut Input, start: Instant) -> io::Result<bool> {
+        while start.elapsed() < Pace::AWAKE && !self.shared.stop.is_cancelled() {
+            match input.try_read(&self.stream) {
+                Ok(1..) => {
+                    self.pace.waited(start.elapsed(), false);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // Whoever waits for it is told again.
+                Ok(0) | Err(_) => return Ok(false),
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(false)
     }
 
     /// Says why, and ends the connection when the peer has had a chance to read it.
@@ -245,20 +270,27 @@ struct TooLong;
 impl Input {
     /// Reads what is there, or waits until something is. 0: the peer sends no more.
     async fn read(&mut self, stream: &Stream) -> io::Result<usize> {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
         loop {
-            self.bytes.reserve(CHUNK);
-            match stream.inner().try_read_buf(&mut self.bytes) {
+            match self.try_read(stream) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
                 done => return done,
             }
             if self.bytes.is_empty() {
                 self.bytes = Vec::new(); // a silent connection holds no buffer
             }
             stream.inner().readable().await?;
+        }
+    }
+
+    /// Reads what is there. 0: the peer sends no more.
+    fn try_read(&mut self, stream: &Stream) -> io::Result<usize> {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        self.bytes.reserve(CHUNK);
+        match stream.inner().try_read_buf(&mut self.bytes) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
+            done => done,
         }
     }
 
