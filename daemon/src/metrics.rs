@@ -54,6 +54,8 @@ pub struct Metrics {
     pub http_connections: Counter,
     /// HTTP connections refused because of a limit.
     pub http_refused: Counter,
+    /// Times that accepting paused because the machine had no descriptor or memory left.
+    pub http_accept_pauses: Counter,
     /// HTTP requests answered or parked.
     pub http_requests: Counter,
     /// Subscriptions held now, over all transports.

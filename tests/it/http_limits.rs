@@ -1,6 +1,9 @@
 //! What bad input gets: a status, a code and a message that names the rule; nothing else is disturbed.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    process::Command,
+};
 
 use crate::{
     daemon::{Answer, Daemon, Http, wait_for},
@@ -741,6 +744,46 @@ fn connections_over_the_limit_are_refused_and_others_go_on() {
     });
     bystander.gets_its_message(&daemon);
     assert!(metric(&daemon, "comet_http_refused_total") > 0);
+}
+
+#[test]
+fn without_descriptors_those_that_are_open_go_on_and_others_wait() {
+    let daemon = Daemon::start("workers = 1");
+    let mut open = Http::connect(daemon.addr());
+    open.send(get("/healthz", ""));
+    assert_eq!(open.answer().status, 200);
+    let limit = |limit: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &daemon.pid().to_string()]);
+        let set = prlimit.arg(format!("--nofile={limit}:")).status();
+        assert!(set.unwrap().success());
+    };
+    let soft = rlimit(&daemon);
+    limit("3"); // fewer than are in use
+    let mut waits = Http::connect(daemon.addr()); // by the kernel
+    waits.send(get("/healthz", ""));
+    wait_for("a pause", || {
+        open.send(get("/metrics", ""));
+        let metrics = open.answer().body;
+        let pauses = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("comet_http_accept_pauses_total "))
+            .map(|pauses| pauses.parse::<u64>().unwrap());
+        pauses.filter(|pauses| *pauses >= 2)
+    });
+    let log = daemon.log();
+    assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
+    limit(&soft);
+    assert_eq!(waits.answer().status, 200);
+}
+
+fn rlimit(daemon: &Daemon) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = files.and_then(|line| line.split_whitespace().next());
+    soft.unwrap().to_owned()
 }
 
 /// It sends requests and takes no answer: hyper alone would wait for it without end.

@@ -120,6 +120,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             m.http_refused.get(),
         ),
         (
+            "comet_http_accept_pauses_total",
+            "counter",
+            "pauses of accepting because the machine had no descriptor or memory left",
+            m.http_accept_pauses.get(),
+        ),
+        (
             "comet_http_requests_total",
             "counter",
             "HTTP requests",
