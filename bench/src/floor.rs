@@ -41,6 +41,17 @@ pub(crate) enum Fault {
     Reorder,
     #[cfg(test)]
     Foreign,
+    /// A message of another run.
+    #[cfg(test)]
+    Other,
+    /// The answer before, again.
+    #[cfg(test)]
+    Stale,
+    /// Once more, later.
+    #[cfg(test)]
+    Again,
+    #[cfg(test)]
+    Refuse,
     #[cfg(test)]
     Close,
 }
@@ -74,6 +85,10 @@ pub(crate) struct Floor {
     parked: HashMap<Box<str>, Vec<usize>>,
     last_id: u64,
     fault: Fault,
+    /// Whom it hits, of those who wait.
+    pub(crate) victim: usize,
+    #[cfg(test)]
+    stale: Option<Vec<u8>>,
 }
 
 struct Publisher {
@@ -112,6 +127,9 @@ impl Floor {
             parked: HashMap::new(),
             last_id: 1,
             fault,
+            victim: 0,
+            #[cfg(test)]
+            stale: None,
         })
     }
 
@@ -230,39 +248,59 @@ impl Floor {
         let Some(parked) = self.parked.get_mut(channel) else {
             return id;
         };
-        let message = |id| {
-            format!("{{\"channel\":\"{channel}\",\"id\":{id},\"name\":\"\",\"data\":\"{data}\"}}")
-        };
-        let good = answer(id, &message(id));
+        let waiting = std::mem::take(parked);
+        let good = answer(id, &message(channel, id, data));
         let bad = match self.fault {
-            Fault::None => None,
+            Fault::None => None::<Vec<u8>>,
             #[cfg(test)]
-            Fault::Lose => Some(Vec::new()),
-            #[cfg(test)]
-            Fault::Double => Some([&good[..], &good[..]].concat()),
-            #[cfg(test)]
-            Fault::Reorder => Some(answer(id, &(message(id) + "," + &message(id - 1)))),
-            #[cfg(test)]
-            Fault::Foreign => Some(answer(id, &message(id).replace(channel, "another"))),
-            #[cfg(test)]
-            Fault::Close => None,
+            fault => self.flawed(fault, channel, id, data),
         };
-        for (i, number) in parked.drain(..).enumerate() {
-            // It may have gone since.
-            let Some(mut stream) = self.clients[number].as_ref() else {
-                continue;
-            };
+        for (i, &number) in waiting.iter().enumerate() {
             // One goes wrong, the others are served.
-            let bytes = bad.as_ref().filter(|_| i == 0).unwrap_or(&good);
-            // A client that goes just now is removed when its socket says so.
-            let _ = stream.write(bytes);
+            let bytes = bad.as_ref().filter(|_| i == self.victim);
+            self.write(number, bytes.unwrap_or(&good));
         }
         #[cfg(test)]
-        if self.fault == Fault::Close {
-            self.clients[0] = None;
-        }
+        self.afterwards(waiting.get(self.victim).copied(), good);
         id
     }
+
+    #[cfg(test)]
+    fn flawed(&self, fault: Fault, channel: &str, id: u64, data: &str) -> Option<Vec<u8>> {
+        let message = |id| message(channel, id, data);
+        let good = answer(id, &message(id));
+        match fault {
+            Fault::Lose => Some(Vec::new()),
+            Fault::Double => Some([&good[..], &good[..]].concat()),
+            Fault::Reorder => Some(answer(id, &(message(id) + "," + &message(id - 1)))),
+            Fault::Foreign => Some(answer(id, &message(id).replace(channel, "another"))),
+            Fault::Other => Some(answer(id, &message(id).replace(data, "1.1.news"))),
+            Fault::Stale => self.stale.clone(),
+            Fault::Refuse => Some(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n".into()),
+            Fault::None | Fault::Again | Fault::Close => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn afterwards(&mut self, victim: Option<usize>, good: Vec<u8>) {
+        match (self.fault, victim) {
+            (Fault::Again, Some(victim)) => self.write(victim, &good),
+            (Fault::Close, Some(victim)) => self.clients[victim] = None,
+            _ => {}
+        }
+        self.stale = Some(good);
+    }
+
+    fn write(&self, number: usize, bytes: &[u8]) {
+        // It may have gone since; one that goes just now is removed when its socket says so.
+        if let Some(mut stream) = self.clients[number].as_ref() {
+            let _ = stream.write(bytes);
+        }
+    }
+}
+
+fn message(channel: &str, id: u64, data: &str) -> String {
+    format!("{{\"channel\":\"{channel}\",\"id\":{id},\"name\":\"\",\"data\":\"{data}\"}}")
 }
 
 /// With the headers that an answer has to have, so that both servers write as much.

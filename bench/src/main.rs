@@ -1,69 +1,92 @@
-//! What Comet costs: memory of a parked poll, CPU of a delivery, time from a touch to the client, and publishes a
-//! second. The real daemon runs beside programs that do the least there is to do (`floor`), in one run and in
-//! turns, so that a busy machine touches both.
+//! What Comet costs beside what else there is: memory of a parked poll, CPU of a delivery, latencies, publishes a
+//! second. The real daemon runs beside other servers, started by the bench itself, and beside programs that do the
+//! least there is to do (`floor`), in one run and in turns, so that a busy machine touches all.
 //!
-//! Every delivery is checked; one that is lost, doubled, out of order or not ours ends the run with an error.
+//! Every delivery is checked; one of Comet's that is lost, doubled, out of order or not ours ends the run with an
+//! error, those of others are counted.
 
 mod answer;
+mod bench;
+mod dialect;
 mod floor;
+mod hold;
 mod load;
+mod machine;
 mod measure;
+mod message;
+mod peers;
+mod process;
+mod publisher;
 mod report;
 mod server;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{
+    Parser, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use measure::Scale;
+use bench::Bench;
+use machine::Machine;
+use measure::{SUBJECTS, Scale};
 use report::Report;
+use server::Kind;
 
-/// Measure Comet beside programs that do the least
+/// Measure Comet beside other servers, and beside programs that do the least
 ///
-/// Prints medians (and the least and the greatest), and exits with an error when any delivery was lost, doubled, out
-/// of order or foreign.
+/// Prints medians (and the least and the greatest), and exits with an error when any delivery of Comet's was lost,
+/// doubled, out of order or foreign. Servers that are not installed are left out, which is said.
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
-  comet-bench --quick                         a minute's run with few connections
+  comet-bench --quick                         a run of two minutes with few connections
   comet-bench --json raw.json                 everything, with each single measurement in a file
-  comet-bench memory --connections 5000       one subject")]
+  comet-bench memory --connections 5000       one subject
+  comet-bench fanout --only comet,nchan       some of the servers")]
 struct Arguments {
     /// What to measure [default: all]
-    #[arg(value_enum)]
-    subjects: Vec<Subject>,
+    #[arg(value_parser = subjects())]
+    subjects: Vec<String>,
     /// Few connections and rounds: to see that it works, not to compare
     #[arg(long)]
     quick: bool,
-    /// Connections in the memory test [default: 15000]; the fan-out takes two thirds of them
+    /// Connections of the largest audience [default: 15000]; a fan-out takes two thirds of them
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
-    /// Rounds of the interleaved measurements [default: 7]
+    /// Rounds of the interleaved measurements [default: 7, and 5 of those that take long]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
+    /// Servers that take part [default: all that are installed]
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
     /// Writes each single measurement to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the table to a file
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Writes plots (SVG) to a directory
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// The daemon's program [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     comet: Option<PathBuf>,
     /// Be the program that does the least, for a directory and a socket
     #[arg(long, hide = true, num_args = 2, value_names = ["DIR", "SOCKET"])]
     floor: Option<Vec<PathBuf>>,
+    /// Hold idle polls
+    #[arg(long, hide = true, num_args = 3, value_names = ["SERVER", "ADDR", "COUNT"])]
+    hold: Option<Vec<String>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Subject {
-    /// User memory of a parked poll, and its growth
-    Memory,
-    /// CPU of a delivery
-    Fanout,
-    /// From a touch to the client
-    Touch,
-    /// Publishes a second over the Unix socket
-    Publish,
+fn subjects() -> PossibleValuesParser {
+    let values = SUBJECTS.iter();
+    PossibleValuesParser::new(
+        values.map(|subject| PossibleValue::new(subject.name).help(subject.about)),
+    )
 }
 
 fn main() -> ExitCode {
@@ -77,15 +100,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit()?;
     if let Some([dir, socket]) = arguments.floor.as_deref() {
         return floor::main(dir, socket);
     }
-    let scale = Scale::new(arguments.quick, arguments.connections, arguments.rounds);
-    let wants = |subject| arguments.subjects.is_empty() || arguments.subjects.contains(&subject);
-    if wants(Subject::Memory) || wants(Subject::Fanout) {
-        check_descriptor_limit(scale.connections)?;
+    if let Some([kind, addr, count]) = arguments.hold.as_deref() {
+        let kind = Kind::from_str(kind, false).map_err(anyhow::Error::msg)?;
+        return hold::main(kind, addr.parse()?, count.parse()?);
     }
+    let scale = Scale::new(arguments.quick, arguments.connections, arguments.rounds);
+    check_descriptor_limit(scale.connections, descriptors)?;
     let comet = match arguments.comet {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("comet"),
@@ -97,44 +121,44 @@ fn run(arguments: Arguments) -> Result<()> {
         );
     }
 
-    let mut report = Report::new(&comet, &scale)?;
-    if wants(Subject::Memory) {
-        measure::memory(&comet, &scale, &mut report).context("memory")?;
+    let mut report = Report::new(Machine::look(&comet, descriptors)?, scale);
+    let bench = Bench::new(comet, scale, arguments.only);
+    let wanted = &arguments.subjects;
+    for subject in SUBJECTS {
+        if wanted.is_empty() || wanted.iter().any(|name| name == subject.name) {
+            (subject.run)(&bench, &mut report).context(subject.name)?;
+        }
     }
-    if wants(Subject::Fanout) {
-        measure::fanout(&comet, &scale, &mut report).context("fanout")?;
-    }
-    if wants(Subject::Touch) {
-        measure::touch(&comet, &scale, &mut report).context("touch")?;
-    }
-    if wants(Subject::Publish) {
-        measure::publish(&comet, &scale, &mut report).context("publish")?;
-    }
+    report.left_out = bench.left_out();
     report.print();
     if let Some(path) = arguments.json {
-        report
-            .write_json(&path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        report.write_json(&path)?;
+    }
+    if let Some(path) = arguments.markdown {
+        report.write_markdown(&path)?;
+    }
+    if let Some(dir) = arguments.plots {
+        bail!("cannot write plots to {}: not yet", dir.display());
     }
     Ok(())
 }
 
 /// Soft to hard; the servers that are started inherit it.
-fn raise_descriptor_limit() -> Result<()> {
+fn raise_descriptor_limit() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
+    Ok(hard)
 }
 
-fn check_descriptor_limit(connections: usize) -> Result<()> {
+fn check_descriptor_limit(connections: usize, limit: u64) -> Result<()> {
     /// What a process needs beside its connections, generously.
     const OTHER: u64 = 300;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let needed = connections as u64 + OTHER;
-    if hard < needed {
+    if limit < needed {
         bail!(
-            "the limit of {hard} descriptors a process is too low for {connections} connections, which need \
+            "the limit of {limit} descriptors a process is too low for {connections} connections, which need \
              {needed}: raise it (ulimit -Hn, as root) or use --connections {}",
-            hard.saturating_sub(OTHER)
+            limit.saturating_sub(OTHER)
         );
     }
     Ok(())

@@ -1,71 +1,72 @@
-//! What is measured, and how.
+//! What is measured: one subject in each file, all in one table.
 
 mod fanout;
 mod memory;
 mod publish;
+mod scale;
 mod touch;
 
-pub(crate) use fanout::fanout;
-pub(crate) use memory::memory;
-pub(crate) use publish::publish;
-pub(crate) use touch::touch;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
+
+pub(crate) use scale::Scale;
 
 use crate::{
+    bench::Bench,
     load::Load,
-    server::{Publisher, Server},
+    message::{Faults, Series},
+    publisher::Publisher,
+    report::Report,
+    server::Server,
 };
 
-/// How much of each.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct Scale {
-    /// Parked polls in the memory test.
-    pub(crate) connections: usize,
-    /// Parked polls in the fan-out.
-    pub(crate) fanout: usize,
-    /// Rounds of what is measured in turns.
-    pub(crate) rounds: usize,
-    /// Rounds of fan-out and re-poll after which memory may not have grown.
-    pub(crate) repolls: usize,
-    /// Touches of each round.
-    pub(crate) touches: usize,
-    /// Publishes of each round: with a reply each, and pipelined.
-    pub(crate) acked: usize,
-    pub(crate) pipelined: usize,
+pub(crate) struct Subject {
+    /// As it is asked for.
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn(&Bench, &mut Report) -> Result<()>,
 }
 
-impl Scale {
-    pub(crate) fn new(quick: bool, connections: Option<usize>, rounds: Option<usize>) -> Self {
-        let full = Self {
-            connections: 15_000,
-            fanout: 10_000,
-            rounds: 7,
-            repolls: 20,
-            touches: 500,
-            acked: 100_000,
-            pipelined: 1_000_000,
-        };
-        let mut scale = match quick {
-            false => full,
-            true => Self {
-                connections: 1500,
-                fanout: 1000,
-                rounds: 3,
-                repolls: 5,
-                touches: 100,
-                acked: 10_000,
-                pipelined: 100_000,
-            },
-        };
-        if let Some(connections) = connections.map(|connections| connections.max(3)) {
-            scale.connections = connections;
-            scale.fanout = connections * 2 / 3;
+/// In the order in which they run.
+pub(crate) const SUBJECTS: &[Subject] = &[
+    Subject {
+        name: "memory",
+        about: "Memory of a parked poll, and its growth",
+        run: memory::memory,
+    },
+    Subject {
+        name: "fanout",
+        about: "CPU of a delivery, and time to the last of many",
+        run: fanout::fanout,
+    },
+    Subject {
+        name: "touch",
+        about: "From a touch to the client",
+        run: touch::touch,
+    },
+    Subject {
+        name: "publish",
+        about: "Publishes a second over the Unix socket",
+        run: publish::publish,
+    },
+];
+
+/// The length of what is published: as much as an event has.
+const LENGTH: usize = 100;
+
+/// Has each server measured once in each round. Who is first may have an advantage: they take turns.
+fn rounds(
+    count: usize,
+    servers: &[Server],
+    mut measure: impl FnMut(&Server) -> Result<()>,
+) -> Result<()> {
+    for round in 0..count {
+        for i in 0..servers.len() {
+            measure(&servers[(round + i) % servers.len()])?;
         }
-        scale.rounds = rounds.unwrap_or(scale.rounds).max(1);
-        scale
     }
+    Ok(())
 }
 
 /// Parked polls on one channel, and who publishes to it.
@@ -74,7 +75,7 @@ struct Polls<'a> {
     publisher: Publisher,
     load: Load,
     channel: &'static str,
-    published: usize,
+    series: Series,
 }
 
 impl<'a> Polls<'a> {
@@ -83,9 +84,9 @@ impl<'a> Polls<'a> {
         let mut polls = Self {
             server,
             publisher: server.publisher()?,
-            load: Load::connect(server.addr(), channel, count)?,
+            load: Load::connect(server.kind, server.addr(), channel, count)?,
             channel,
-            published: 0,
+            series: Series::new(channel),
         };
         polls.again()?;
         Ok(polls)
@@ -98,13 +99,18 @@ impl<'a> Polls<'a> {
         Ok(())
     }
 
-    /// One message to all, each delivery checked.
-    fn deliver(&mut self) -> Result<()> {
-        self.published += 1;
-        // A hundred bytes, and different every time.
-        let data = format!("{:.<100}", format!("{}:{}", self.channel, self.published));
-        self.publisher.publish(self.channel, &data)?;
-        self.load.collect(&data)?;
-        self.load.quiet()
+    /// One message to all, each delivery checked. Returns how long it took until the last had it.
+    fn deliver(&mut self) -> Result<Duration> {
+        let data = self.series.next(LENGTH);
+        let start = Instant::now();
+        self.publisher.send(self.channel, &data)?;
+        let last = self.load.collect(&data)?;
+        self.publisher.confirm()?;
+        self.load.quiet()?;
+        Ok(last - start)
+    }
+
+    fn faults(&self) -> Faults {
+        self.load.faults()
     }
 }

@@ -1,11 +1,10 @@
-//! A server as a process of its own, and what the kernel says it costs.
+//! A server that is measured: its processes, where it is reached, and what it costs.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     net::SocketAddr,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
@@ -13,58 +12,146 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use nix::{
-    errno::Errno,
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
+use serde::Serialize;
 use tempfile::TempDir;
 
-/// The daemon, or the program that does the least; both take the same requests.
+use crate::{
+    peers, process,
+    publisher::{Publisher, Socket},
+};
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Comet,
+    /// Our own, which does the least.
+    Floor,
+    Nchan,
+    Pushpin,
+    /// A script that sleeps and looks at a file's time.
+    Php,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Comet,
+        Self::Floor,
+        Self::Nchan,
+        Self::Pushpin,
+        Self::Php,
+    ];
+
+    /// For the command line and the raw results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Comet => "comet",
+            Self::Floor => "floor",
+            Self::Nchan => "nchan",
+            Self::Pushpin => "pushpin",
+            Self::Php => "php",
+        }
+    }
+
+    /// For the table and the plots.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Comet => "Comet",
+            Self::Floor => "bare loop",
+            Self::Nchan => "nginx + nchan",
+            Self::Pushpin => "Pushpin",
+            Self::Php => "php-fpm, sleeping",
+        }
+    }
+
+    /// Others than ours may lose a message: it is counted, and the run goes on.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Comet | Self::Floor)
+    }
+
+    /// CPU in 20 ms that is nothing but timers.
+    fn timers(self) -> Duration {
+        Duration::from_micros(match self {
+            Self::Comet | Self::Floor | Self::Nchan => 200,
+            // Several processes that look after each other.
+            Self::Pushpin => 1000,
+            // Every child wakes up by itself.
+            Self::Php => 2000,
+        })
+    }
+}
+
+/// What starting a server gives.
+pub(crate) struct Started {
+    /// Those that are told to stop; what they started themselves is found.
+    pub(crate) children: Vec<Child>,
+    /// What it needs to be of use and is not part of it, like an origin behind a proxy.
+    pub(crate) uncounted: Vec<Child>,
+    /// Where polls and streams go.
+    pub(crate) addr: SocketAddr,
+    /// Where HTTP publishes go.
+    pub(crate) publish: SocketAddr,
+    /// Everything that it needs on disk, and removed with it. Files that publish are `dir/CHANNEL.comet` in it, and
+    /// the Unix socket is `socket`.
+    pub(crate) root: TempDir,
+}
+
 pub(crate) struct Server {
-    child: Child,
-    addr: SocketAddr,
-    root: TempDir,
-    _stdout: BufReader<ChildStdout>,
+    pub(crate) kind: Kind,
+    started: Started,
+    /// Who reads nothing of it must not make it fail to write.
+    _stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Server {
-    pub(crate) fn comet(program: &Path) -> Result<Self> {
-        let flags = ["serve", "--listen", "127.0.0.1:0", "--dir"];
-        Self::start(program, flags.map(OsStr::new), |root| {
-            vec![root.join("dir"), "--socket".into(), root.join("socket")]
-        })
-    }
-
-    pub(crate) fn floor() -> Result<Self> {
-        let program = std::env::current_exe()?;
-        Self::start(&program, ["--floor"].map(OsStr::new), |root| {
-            vec![root.join("dir"), root.join("socket")]
-        })
-    }
-
-    fn start<const N: usize>(
-        program: &Path,
-        flags: [&OsStr; N],
-        paths: impl FnOnce(&Path) -> Vec<PathBuf>,
-    ) -> Result<Self> {
-        let root = tempfile::Builder::new()
-            .prefix("comet-bench-")
-            .tempdir_in("/dev/shm")?;
-        fs::create_dir(root.path().join("dir"))?;
+    /// The daemon with its defaults, and `config` (TOML) beside them.
+    pub(crate) fn comet(program: &Path, config: &str) -> Result<Self> {
+        let root = root()?;
+        let file = root.path().join("comet.toml");
+        fs::write(&file, config)?;
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--config"].map(OsStr::new);
         let mut command = Command::new(program);
-        command.args(flags).args(paths(root.path()));
+        command.args(flags).arg(file);
+        command.arg("--dir").arg(root.path().join("dir"));
+        command.arg("--socket").arg(root.path().join("socket"));
         // Nothing that is set here may change what is measured.
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COMET_"))
-        {
+        let ours = |name: &OsString| name.to_string_lossy().starts_with("COMET_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
         }
+        Self::start(Kind::Comet, command, root)
+    }
+
+    /// The program that does the least.
+    pub(crate) fn floor() -> Result<Self> {
+        let root = root()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--floor");
+        command.args(["dir", "socket"].map(|name| root.path().join(name)));
+        Self::start(Kind::Floor, command, root)
+    }
+
+    /// Another server; the text says why it cannot be had here.
+    pub(crate) fn peer(kind: Kind) -> Result<Result<Self, String>> {
+        Ok(peers::start(kind)?.map(|started| Self {
+            kind,
+            started,
+            _stdout: None,
+        }))
+    }
+
+    /// For a program that prints its address when it is ready.
+    fn start(kind: Kind, mut command: Command, root: TempDir) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let mut stdout = BufReader::new(child.stdout.take().context("it is piped")?);
         let mut ready = String::new();
         stdout.read_line(&mut ready)?;
@@ -75,129 +162,120 @@ impl Server {
         let Some(addr) = addr else {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("{} did not start: {ready:?}", program.display());
+            bail!(
+                "{} did not start: {ready:?}",
+                command.get_program().display()
+            );
         };
         Ok(Self {
-            child,
-            addr,
-            root,
-            _stdout: stdout,
+            kind,
+            started: Started {
+                children: vec![child],
+                uncounted: Vec::new(),
+                addr,
+                publish: addr,
+                root,
+            },
+            _stdout: Some(stdout),
         })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
+        self.started.addr
     }
 
     /// The file that publishes to `channel`.
     pub(crate) fn file(&self, channel: &str) -> PathBuf {
-        self.root
-            .path()
-            .join("dir")
-            .join(format!("{channel}.comet"))
+        let dir = self.started.root.path().join("dir");
+        dir.join(format!("{channel}.comet"))
     }
 
+    /// In the way that its users publish: by the Unix socket, HTTP, or a file.
     pub(crate) fn publisher(&self) -> Result<Publisher> {
-        let stream = UnixStream::connect(self.root.path().join("socket"))
-            .context("cannot connect to the socket")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Publisher {
-            replies: BufReader::new(stream.try_clone()?),
-            stream,
-        })
-    }
-
-    /// Bytes that this process alone needs, with its part of what it shares.
-    pub(crate) fn pss(&self) -> Result<u64> {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let rollup = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let kilobytes =
-            pss.and_then(|pss| pss.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        Ok(kilobytes.with_context(|| format!("no Pss in {path}"))? * 1024)
-    }
-
-    /// CPU that all threads have used so far.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end meanwhile.
-            if let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) {
-                let on_cpu = schedstat
-                    .split(' ')
-                    .next()
-                    .and_then(|first| first.parse::<u64>().ok());
-                nanoseconds += on_cpu.context("schedstat")?;
-            }
+        match self.kind {
+            Kind::Comet | Kind::Floor => Ok(Publisher::Socket(self.socket()?)),
+            Kind::Nchan | Kind::Pushpin => self.poster(),
+            Kind::Php => Ok(Publisher::Files(self.started.root.path().join("dir"))),
         }
-        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// A connection to the Unix socket.
+    pub(crate) fn socket(&self) -> Result<Socket> {
+        Socket::connect(&self.started.root.path().join("socket"))
+    }
+
+    /// By HTTP.
+    pub(crate) fn poster(&self) -> Result<Publisher> {
+        Publisher::http(self.kind, self.started.publish)
+    }
+
+    /// Where HTTP publishes go.
+    pub(crate) fn publish_addr(&self) -> SocketAddr {
+        self.started.publish
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        process::tree(&self.started.children)
+    }
+
+    /// Bytes that its processes alone need, with their part of what they share.
+    pub(crate) fn pss(&self) -> Result<u64> {
+        process::pss(&self.pids())
+    }
+
+    /// CPU that all threads of its processes have used so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        process::cpu(&self.pids())
     }
 
     /// Has all threads of the server, and this one, run on these cores.
     pub(crate) fn run_on(&self, cores: &CpuSet) -> Result<()> {
         sched_setaffinity(Pid::from_raw(0), cores)?;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let thread = task?.file_name().to_string_lossy().parse()?;
-            // A thread may end meanwhile.
-            match sched_setaffinity(Pid::from_raw(thread), cores) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        process::run_on(&self.pids(), cores)
     }
 
     /// Waits until the server does nothing but its timers. Returns the CPU that it has used by then.
     pub(crate) fn at_rest(&self) -> Result<Duration> {
         const WINDOW: Duration = Duration::from_millis(20);
-        const TIMERS: Duration = Duration::from_micros(200);
         let (start, mut before) = (Instant::now(), self.cpu()?);
         let mut calm = 0;
         while calm < 2 {
             if start.elapsed() > Duration::from_secs(60) {
-                bail!("the server never rests");
+                bail!("{} never rests", self.kind.label());
             }
             thread::sleep(WINDOW);
             let now = self.cpu()?;
-            calm = if now - before < TIMERS { calm + 1 } else { 0 };
+            // What a process used that has ended is not in the sum any more.
+            let used = now.saturating_sub(before);
+            calm = if used < self.kind.timers() {
+                calm + 1
+            } else {
+                0
+            };
             before = now;
         }
         Ok(before)
     }
 }
 
+/// A directory of its own, in memory, with the one for files in it.
+pub(crate) fn root() -> Result<TempDir> {
+    let root = tempfile::Builder::new()
+        .prefix("comet-bench-")
+        .tempdir_in("/dev/shm")?;
+    fs::create_dir(root.path().join("dir"))?;
+    Ok(root)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Ours keep nothing that they would have to tidy up.
+        if self.kind.is_ours() {
+            for child in &mut self.started.children {
+                let _ = child.kill();
+            }
+        }
+        process::stop(&mut self.started.children);
+        process::stop(&mut self.started.uncounted);
     }
-}
-
-/// One connection to the Unix socket.
-pub(crate) struct Publisher {
-    pub(crate) stream: UnixStream,
-    pub(crate) replies: BufReader<UnixStream>,
-}
-
-impl Publisher {
-    /// Publishes and waits for the reply. Returns the id.
-    pub(crate) fn publish(&mut self, channel: &str, data: &str) -> Result<u64> {
-        self.stream.write_all(line(channel, data).as_bytes())?;
-        let mut reply = String::new();
-        self.replies.read_line(&mut reply)?;
-        id(reply.as_bytes()).with_context(|| format!("not published: {reply:?}"))
-    }
-}
-
-pub(crate) fn line(channel: &str, data: &str) -> String {
-    format!("{{\"op\":\"publish\",\"channel\":\"{channel}\",\"data\":\"{data}\"}}\n")
-}
-
-/// The id in a reply to a publish; `None`: it was refused.
-pub(crate) fn id(reply: &[u8]) -> Option<u64> {
-    let digits = reply
-        .trim_ascii()
-        .strip_prefix(b"{\"ok\":true,\"id\":")?
-        .strip_suffix(b"}")?;
-    str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -1,69 +1,112 @@
-//! CPU of a delivery: one message to many parked polls. What all threads of the server ran from just before the
-//! publish until it is at rest again, by deliveries; parking again is measured apart.
+//! One message to many parked polls: CPU of a delivery, of parking again, and the time until the last has it. CPU is
+//! what all threads of the server ran from just before the publish until it is at rest again, by deliveries.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Polls, Scale};
+use super::{Polls, rounds};
 use crate::{
-    report::{Budget, Compare, Report, percentile},
-    server::Server,
+    bench::Bench,
+    report::{Figures, Limit, Report, Row, median},
+    server::{Kind, Server},
 };
 
 /// Messages while one server's clients are connected; their median is the round's value.
 const MESSAGES: usize = 3;
 
-pub(crate) fn fanout(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
-    let (comet, floor) = (Server::comet(comet)?, Server::floor()?);
-    let mut deliver = (Vec::new(), Vec::new());
-    let mut park = (Vec::new(), Vec::new());
-    for round in 0..scale.rounds {
-        // Who is first may have an advantage: they take turns.
-        let mut sides = [
-            (&comet, &mut deliver.0, &mut park.0),
-            (&floor, &mut deliver.1, &mut park.1),
-        ];
-        sides.rotate_left(round % 2);
-        for (server, deliver, park) in sides {
-            let (delivery, parking) = measure(server, scale.fanout)?;
-            deliver.push(delivery);
-            park.push(parking);
-        }
-    }
-    let what = format!("CPU of a delivery, {} parked polls", scale.fanout);
+pub(crate) fn fanout(bench: &Bench, report: &mut Report) -> Result<()> {
+    let count = bench.scale.fanout();
+    let kinds = [Kind::Comet, Kind::Floor, Kind::Nchan];
+    let measured = measure(bench, &kinds, count, bench.scale.rounds)?;
     report.add(
-        &what,
-        "us",
-        deliver,
-        Compare::Ratio,
-        Some(Budget::AtMost(1.2)),
+        Row::new(
+            format!("CPU of a delivery, {count} parked polls"),
+            "us",
+            measured.delivery,
+        )
+        .must(Kind::Floor, Limit::AtMost(1.2))
+        .stretch(Kind::Floor, Limit::AtMost(1.1))
+        .must(Kind::Nchan, Limit::AtMost(0.8)),
     );
-    report.add("CPU of parking again", "us", park, Compare::Ratio, None);
+    report.add(
+        Row::new(
+            "CPU of reading and parking a poll again",
+            "us",
+            measured.parking,
+        )
+        .must(Kind::Nchan, Limit::AtMost(0.9))
+        .stretch(Kind::Nchan, Limit::AtMost(0.6)),
+    );
+    report.add(
+        Row::new(
+            format!("time to the last of {count} deliveries"),
+            "ms",
+            measured.last,
+        )
+        .must(Kind::Nchan, Limit::AtMost(1.0))
+        .stretch(Kind::Nchan, Limit::AtMost(0.7)),
+    );
+    small(bench, report, Kind::Pushpin, bench.scale.pushpin())?;
+    small(bench, report, Kind::Php, bench.scale.php)
+}
+
+/// Beside one that cannot have as many.
+fn small(bench: &Bench, report: &mut Report, other: Kind, count: usize) -> Result<()> {
+    let kinds = [Kind::Comet, other];
+    let measured = measure(bench, &kinds, count, bench.scale.dear_rounds)?;
+    for (what, unit, figures) in [
+        ("CPU of a delivery", "us", measured.delivery),
+        ("CPU of parking a poll again", "us", measured.parking),
+        ("time to the last delivery", "ms", measured.last),
+    ] {
+        let what = format!("{what}, {count} parked polls");
+        report.add(Row::new(what, unit, figures));
+    }
     Ok(())
 }
 
-/// Microseconds of CPU: of a delivery, and of parking again.
-fn measure(server: &Server, count: usize) -> Result<(f64, f64)> {
-    let mut polls = Polls::park(server, "bench", count)?;
-    // The first one pays for what the others find ready.
-    polls.deliver()?;
-    polls.again()?;
-    let each = |from: Duration, to: Duration| (to - from).as_secs_f64() * 1e6 / count as f64;
-    let (mut deliveries, mut parkings) = (Vec::new(), Vec::new());
-    for _ in 0..MESSAGES {
-        let before = server.cpu()?;
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) delivery: Figures,
+    pub(super) parking: Figures,
+    pub(super) last: Figures,
+}
+
+fn measure(bench: &Bench, kinds: &[Kind], count: usize, times: usize) -> Result<Measured> {
+    let servers = bench.servers(kinds)?;
+    let mut measured = Measured::default();
+    rounds(times, &servers, |server| measured.round(server, count))?;
+    Ok(measured)
+}
+
+impl Measured {
+    /// Microseconds of CPU, and milliseconds.
+    pub(super) fn round(&mut self, server: &Server, count: usize) -> Result<()> {
+        let mut polls = Polls::park(server, "bench", count)?;
+        // The first one pays for what the others find ready.
         polls.deliver()?;
-        let delivered = server.at_rest()?;
         polls.again()?;
-        let parked = server.at_rest()?;
-        deliveries.push(each(before, delivered));
-        parkings.push(each(delivered, parked));
+        let each = |from: Duration, to: Duration| {
+            to.saturating_sub(from).as_secs_f64() * 1e6 / count as f64
+        };
+        let (mut deliveries, mut parkings, mut last) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..MESSAGES {
+            let before = server.cpu()?;
+            last.push(polls.deliver()?.as_secs_f64() * 1e3);
+            let delivered = server.at_rest()?;
+            polls.again()?;
+            let parked = server.at_rest()?;
+            deliveries.push(each(before, delivered));
+            parkings.push(each(delivered, parked));
+        }
+        let kind = server.kind;
+        self.delivery.push(kind, median(&deliveries));
+        self.delivery.faults(kind, polls.faults());
+        self.parking.push(kind, median(&parkings));
+        self.last.push(kind, median(&last));
+        drop(polls);
+        server.at_rest()?;
+        Ok(())
     }
-    drop(polls);
-    server.at_rest()?;
-    for values in [&mut deliveries, &mut parkings] {
-        values.sort_by(f64::total_cmp);
-    }
-    Ok((percentile(&deliveries, 50.0), percentile(&parkings, 50.0)))
 }

@@ -1,55 +1,124 @@
 //! User memory of a parked poll: growth of the server's PSS while polls park, by polls. Afterwards rounds of one
 //! message to all and parking again, after which it should not have grown.
 
-use std::path::Path;
-
 use anyhow::Result;
 
-use super::{Polls, Scale};
+use super::Polls;
 use crate::{
-    report::{Budget, Compare, Report},
-    server::Server,
+    bench::Bench,
+    process,
+    report::{Figures, Limit, Report, Row},
+    server::{Kind, Server},
 };
 
-/// Fresh servers are measured at most; they differ by a percent.
+/// Fresh servers are measured; they differ by a percent.
 const RUNS: usize = 3;
 
-pub(crate) fn memory(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
-    let (mut parked, mut growth) = <([Vec<f64>; 2], [Vec<f64>; 2])>::default();
-    for _ in 0..scale.rounds.min(RUNS) {
-        for (i, server) in [Server::comet(comet), Server::floor()]
-            .into_iter()
-            .enumerate()
-        {
-            let values = measure(&server?, scale)?;
-            parked[i].push(values.0);
-            growth[i].push(values.1);
+pub(crate) fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
+    let mut curves: [(Kind, Vec<(f64, f64)>); 3] =
+        [Kind::Comet, Kind::Floor, Kind::Nchan].map(|kind| (kind, Vec::new()));
+    let runs = bench.scale.rounds.min(RUNS);
+    let audiences = bench.scale.audiences();
+    for count in audiences {
+        let mut kinds = vec![Kind::Comet, Kind::Floor, Kind::Nchan];
+        if count <= bench.scale.pushpin() {
+            kinds.push(Kind::Pushpin);
+        }
+        let (mut parked, mut kernel) = (Figures::default(), Figures::default());
+        for &kind in (0..runs).flat_map(|_| &kinds) {
+            let Some(server) = bench.server(kind)? else {
+                continue;
+            };
+            let (user, slab) = park(&server, count)?;
+            parked.push(kind, user);
+            kernel.push(kind, slab);
+        }
+        for (kind, points) in &mut curves {
+            points.push((count as f64, parked.median(*kind) * count as f64));
+        }
+        let what = format!("memory of a parked poll, {count} of them");
+        let row = Row::new(what, "bytes", parked);
+        report.add(if count == bench.scale.connections {
+            goals(row)
+        } else {
+            row
+        });
+        if count == bench.scale.connections {
+            let what = format!("kernel memory of a parked connection, both ends, {count} of them");
+            report.add(Row::new(what, "bytes", kernel));
         }
     }
-    let what = format!("memory of a parked poll, {} of them", scale.connections);
-    let budget = Some(Budget::AtMost(1300.0));
-    report.add(&what, "bytes", parked.into(), Compare::Nothing, budget);
-    let what = format!("its growth over {} rounds", scale.repolls);
-    report.add(&what, "bytes", growth.into(), Compare::Nothing, None);
+    for (kind, points) in curves {
+        if points.iter().all(|(_, bytes)| bytes.is_finite()) {
+            report.curve("memory", kind, points);
+        }
+    }
+    php(bench, report)?;
+    growth(bench, report)
+}
+
+fn goals(row: Row) -> Row {
+    row.must(Kind::Comet, Limit::AtMost(1300.0))
+        .stretch(Kind::Comet, Limit::AtMost(800.0))
+        .must(Kind::Nchan, Limit::AtMost(1.0 / 7.0))
+}
+
+/// Of a server that holds a process for each poll.
+fn php(bench: &Bench, report: &mut Report) -> Result<()> {
+    let mut parked = Figures::default();
+    for _ in 0..bench.scale.rounds.min(RUNS) {
+        for kind in [Kind::Comet, Kind::Php] {
+            if let Some(server) = bench.server(kind)? {
+                parked.push(kind, park(&server, bench.scale.php)?.0);
+            }
+        }
+    }
+    let what = format!("memory of a parked poll, {} of them", bench.scale.php);
+    report.add(Row::new(what, "bytes", parked));
     Ok(())
 }
 
-/// Bytes per poll: parked, and what the rounds added.
-fn measure(server: &Server, scale: &Scale) -> Result<(f64, f64)> {
-    // What the first requests need once is no poll's.
+/// Bytes per poll: of the server, and of the kernel at both ends.
+fn park(server: &Server, count: usize) -> Result<(f64, f64)> {
+    warm(server)?;
+    let (before, slab) = (server.pss()?, process::slab()?);
+    let polls = Polls::park(server, "bench", count)?;
+    let each = |from: u64, to: u64| (to as f64 - from as f64) / count as f64;
+    let values = (each(before, server.pss()?), each(slab, process::slab()?));
+    drop(polls);
+    Ok(values)
+}
+
+/// What the first requests need once is no poll's.
+fn warm(server: &Server) -> Result<()> {
     let mut first = Polls::park(server, "warm", 10)?;
     first.deliver()?;
     drop(first);
     server.at_rest()?;
+    Ok(())
+}
 
+/// What rounds of fan-out and re-poll add.
+fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
+    let Some(server) = bench.server(Kind::Comet)? else {
+        return Ok(());
+    };
+    let (count, rounds) = (bench.scale.connections, bench.scale.repolls);
+    warm(&server)?;
     let before = server.pss()?;
-    let mut polls = Polls::park(server, "bench", scale.connections)?;
+    let mut polls = Polls::park(&server, "bench", count)?;
     let parked = server.pss()?;
-    for _ in 0..scale.repolls {
+    for _ in 0..rounds {
         polls.deliver()?;
         polls.again()?;
     }
-    let after = server.pss()?;
-    let each = |from: u64, to: u64| (to as f64 - from as f64) / scale.connections as f64;
-    Ok((each(before, parked), each(parked, after)))
+    let grown = server.pss()? as f64 - parked as f64;
+    let (mut each, mut share) = (Figures::default(), Figures::default());
+    each.push(Kind::Comet, grown / count as f64);
+    share.push(Kind::Comet, 100.0 * grown / (parked as f64 - before as f64));
+    let what = format!("growth of a parked poll over {rounds} rounds of fan-out and re-poll");
+    report.add(Row::new(&what, "bytes", each));
+    // A page here and there is not growth: each round would have added it.
+    report.add(Row::new(what, "percent", share).must(Kind::Comet, Limit::AtMost(1.0)));
+    Ok(())
 }

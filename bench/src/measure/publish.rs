@@ -6,7 +6,6 @@
 
 use std::{
     io::{BufRead, Write},
-    path::Path,
     thread,
     time::Instant,
 };
@@ -17,49 +16,38 @@ use nix::{
     unistd::Pid,
 };
 
-use super::Scale;
+use super::rounds;
 use crate::{
-    report::{Budget, Compare, Report},
-    server::{self, Publisher, Server},
+    bench::Bench,
+    publisher::{self, Socket},
+    report::{Figures, Limit, Report, Row},
+    server::Kind,
 };
 
 const CHANNEL: &str = "published";
 
-/// Of Comet, and of the program that does the least.
-type Both = [Vec<f64>; 2];
-
-pub(crate) fn publish(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
-    let (comet, floor) = (Server::comet(comet)?, Server::floor()?);
+pub(crate) fn publish(bench: &Bench, report: &mut Report) -> Result<()> {
+    let servers = bench.servers(&[Kind::Comet, Kind::Floor])?;
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;
     let mut one_core = CpuSet::new();
     one_core.set(sched_getcpu()?)?;
-    let (mut together, mut apart, mut pipelined) = <(Both, Both, Both)>::default();
-    for _ in 0..scale.rounds {
-        for (i, server) in [&comet, &floor].into_iter().enumerate() {
-            server.run_on(&one_core)?;
-            together[i].push(one_by_one(server.publisher()?, scale.acked)?);
-            server.run_on(&everywhere)?;
-            apart[i].push(one_by_one(server.publisher()?, scale.acked)?);
-            pipelined[i].push(at_once(server.publisher()?, scale.pipelined)?);
-        }
-    }
-    for (what, rates, budget) in [
-        (
-            "publishes acknowledged, on one core",
-            together,
-            None, // explains the next row, and does not stand in for it
-        ),
-        ("publishes acknowledged, on any core", apart, Some(60_000.0)),
-        ("publishes pipelined", pipelined, Some(1_000_000.0)),
-    ] {
-        report.add(
-            what,
-            "1/s",
-            rates.into(),
-            Compare::Nothing,
-            budget.map(Budget::AtLeast),
-        );
-    }
+    let (mut together, mut apart, mut pipelined) = <(Figures, Figures, Figures)>::default();
+    let scale = &bench.scale;
+    rounds(scale.rounds, &servers, |server| {
+        server.run_on(&one_core)?;
+        together.push(server.kind, one_by_one(server.socket()?, scale.acked)?);
+        server.run_on(&everywhere)?;
+        apart.push(server.kind, one_by_one(server.socket()?, scale.acked)?);
+        pipelined.push(server.kind, at_once(server.socket()?, scale.pipelined)?);
+        Ok(())
+    })?;
+    // Explains the next row, and does not stand in for it.
+    let what = "publishes over the socket acknowledged, on one core";
+    report.add(Row::new(what, "1/s", together));
+    let what = "publishes over the socket acknowledged, on any core";
+    report.add(Row::new(what, "1/s", apart).must(Kind::Comet, Limit::AtLeast(60_000.0)));
+    let what = "publishes over the socket pipelined";
+    report.add(Row::new(what, "1/s", pipelined).must(Kind::Comet, Limit::AtLeast(1_000_000.0)));
     Ok(())
 }
 
@@ -67,7 +55,7 @@ fn data() -> String {
     format!("{:.<60}", "an order was paid")
 }
 
-fn one_by_one(mut publisher: Publisher, count: usize) -> Result<f64> {
+fn one_by_one(mut publisher: Socket, count: usize) -> Result<f64> {
     let data = data();
     let (start, mut last) = (Instant::now(), 0);
     for _ in 0..count {
@@ -77,13 +65,13 @@ fn one_by_one(mut publisher: Publisher, count: usize) -> Result<f64> {
 }
 
 /// Writes as fast as the server reads, while another thread reads the replies.
-fn at_once(publisher: Publisher, count: usize) -> Result<f64> {
+fn at_once(publisher: Socket, count: usize) -> Result<f64> {
     const BLOCK: usize = 500;
-    let Publisher {
+    let Socket {
         mut stream,
         mut replies,
     } = publisher;
-    let block = server::line(CHANNEL, &data()).repeat(BLOCK);
+    let block = publisher::line(CHANNEL, &data()).repeat(BLOCK);
     let blocks = count.div_ceil(BLOCK);
     let start = Instant::now();
     thread::scope(|scope| {
@@ -97,7 +85,7 @@ fn at_once(publisher: Publisher, count: usize) -> Result<f64> {
         for _ in 0..blocks * BLOCK {
             reply.clear();
             replies.read_until(b'\n', &mut reply)?;
-            let id = server::id(&reply);
+            let id = publisher::id(&reply);
             let id = id
                 .with_context(|| format!("not published: {:?}", String::from_utf8_lossy(&reply)))?;
             last = increasing(last, id)?;

@@ -1,4 +1,5 @@
-//! From a touch to the last byte at the client: one parked poll, one file, both servers in turns.
+//! From a touch to the last byte at the client: one parked poll, one file, all servers in turns; with no other polls,
+//! and with thousands that are idle.
 
 use std::{
     fs::{File, FileTimes},
@@ -9,65 +10,102 @@ use std::{
 
 use anyhow::Result;
 
-use super::Scale;
 use crate::{
+    bench::Bench,
+    hold::Hold,
     load::Load,
-    report::{Budget, Compare, Report, percentile},
-    server::Server,
+    report::{Figures, Limit, Report, Row, percentile},
+    server::{Kind, Server},
 };
 
 const CHANNEL: &str = "touched";
 
-pub(crate) fn touch(comet: &Path, scale: &Scale, report: &mut Report) -> Result<()> {
-    let servers = [Server::comet(comet)?, Server::floor()?];
-    let mut loads = Vec::new();
-    for server in &servers {
-        // The first touch of all creates the file, which is another thing.
-        File::create(server.file(CHANNEL))?;
-        server.at_rest()?;
-        let mut load = Load::connect(server.addr(), CHANNEL, 1)?;
-        load.poll()?;
-        server.at_rest()?;
-        loads.push(load);
-    }
-    let mut medians = [Vec::new(), Vec::new()];
-    let mut tails = [Vec::new(), Vec::new()];
-    for _ in 0..scale.rounds {
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..scale.touches {
-            for ((server, load), times) in servers.iter().zip(&mut loads).zip(&mut times) {
-                times.push(once(&server.file(CHANNEL), load)?.as_secs_f64() * 1e6);
-                // As seldom as people touch: the server has parked the poll and sleeps.
-                thread::sleep(Duration::from_millis(1));
+pub(crate) fn touch(bench: &Bench, report: &mut Report) -> Result<()> {
+    for idle in [0, bench.scale.fanout()] {
+        let mut latencies = Latencies::default();
+        let servers = bench.servers(&[Kind::Comet, Kind::Floor])?;
+        let holds = servers.iter().filter(|_| idle > 0);
+        let mut holds: Vec<Hold> = holds
+            .map(|server| Hold::park(server, idle))
+            .collect::<Result<_>>()?;
+        let mut loads: Vec<Load> = servers.iter().map(ready).collect::<Result<_>>()?;
+        for _ in 0..bench.scale.rounds {
+            let mut times = vec![Vec::new(); servers.len()];
+            for _ in 0..bench.scale.touches {
+                for ((server, load), times) in servers.iter().zip(&mut loads).zip(&mut times) {
+                    times.push(once(&server.file(CHANNEL), load)?);
+                    // As seldom as people touch: the server has parked the poll and sleeps.
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            for (server, times) in servers.iter().zip(times) {
+                latencies.round(server.kind, times);
             }
         }
-        for (i, times) in times.iter_mut().enumerate() {
-            times.sort_by(f64::total_cmp);
-            medians[i].push(percentile(times, 50.0));
-            tails[i].push(percentile(times, 99.0));
+        // A touch that became two messages shows at the latest now.
+        for (server, load) in servers.iter().zip(&mut loads) {
+            server.at_rest()?;
+            load.quiet()?;
+        }
+        holds.iter_mut().try_for_each(Hold::check)?;
+        let plot = if idle == 0 { "touch" } else { "touch-idle" };
+        latencies.curves(plot, report);
+        let what = |which| format!("touch to client, {which}, {idle} idle polls");
+        report.add(
+            Row::new(what("median"), "us", latencies.median)
+                .difference()
+                .must(Kind::Floor, Limit::AtMost(60.0))
+                .stretch(Kind::Floor, Limit::AtMost(30.0)),
+        );
+        report.add(
+            Row::new(what("99th percentile"), "us", latencies.tail)
+                .must(Kind::Floor, Limit::AtMost(2.0)),
+        );
+    }
+    Ok(())
+}
+
+/// Microseconds, of many single events in each round.
+#[derive(Default)]
+pub(super) struct Latencies {
+    pub(super) median: Figures,
+    pub(super) tail: Figures,
+    all: Figures,
+}
+
+impl Latencies {
+    pub(super) fn round(&mut self, kind: Kind, times: Vec<Duration>) {
+        let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+        times.sort_by(f64::total_cmp);
+        self.median.push(kind, percentile(&times, 50.0));
+        self.tail.push(kind, percentile(&times, 99.0));
+        for time in times {
+            self.all.push(kind, time);
         }
     }
-    // A touch that became two messages shows at the latest now.
-    for (server, load) in servers.iter().zip(&mut loads) {
-        server.at_rest()?;
-        load.quiet()?;
+
+    /// Which share of all was there after how long.
+    pub(super) fn curves(&mut self, plot: &'static str, report: &mut Report) {
+        const POINTS: u32 = 200;
+        for (&kind, times) in &mut self.all.values {
+            times.sort_by(f64::total_cmp);
+            let points = (1..=POINTS).map(|i| {
+                let percent = f64::from(i) * 100.0 / f64::from(POINTS);
+                (percentile(times, percent), percent)
+            });
+            report.curve(plot, kind, points.collect());
+        }
     }
-    let budget = Some(Budget::AtMost(60.0));
-    report.add(
-        "touch to client, median",
-        "us",
-        medians.into(),
-        Compare::Difference,
-        budget,
-    );
-    report.add(
-        "touch to client, 99th percentile",
-        "us",
-        tails.into(),
-        Compare::Difference,
-        None,
-    );
-    Ok(())
+}
+
+/// One poll that waits for the file, which is there: the first touch of all creates it, which is another thing.
+fn ready(server: &Server) -> Result<Load> {
+    File::create(server.file(CHANNEL))?;
+    server.at_rest()?;
+    let mut load = Load::connect(server.kind, server.addr(), CHANNEL, 1)?;
+    load.poll()?;
+    server.at_rest()?;
+    Ok(load)
 }
 
 /// As touch(1) does it. Polls again afterwards.

@@ -1,0 +1,65 @@
+//! One run: the servers that take part in it, and at which scale.
+
+use std::{cell::RefCell, collections::BTreeMap, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::{
+    measure::Scale,
+    server::{Kind, Server},
+};
+
+/// Lets `POST /ch/NAME` publish, which is off by default.
+const CONFIG: &str = "[http]\npublish = true\n";
+
+pub(crate) struct Bench {
+    /// The daemon's program.
+    pub(crate) comet: PathBuf,
+    pub(crate) scale: Scale,
+    /// Who takes part; empty: everybody.
+    pub(crate) only: Vec<Kind>,
+    left_out: RefCell<BTreeMap<Kind, String>>,
+}
+
+impl Bench {
+    pub(crate) fn new(comet: PathBuf, scale: Scale, only: Vec<Kind>) -> Self {
+        Self {
+            comet,
+            scale,
+            only,
+            left_out: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn wants(&self, kind: Kind) -> bool {
+        self.only.is_empty() || self.only.contains(&kind)
+    }
+
+    /// A fresh server; `None`: it is not wanted, or cannot be had here, which is said once.
+    pub(crate) fn server(&self, kind: Kind) -> Result<Option<Server>> {
+        if !self.wants(kind) || self.left_out.borrow().contains_key(&kind) {
+            return Ok(None);
+        }
+        let started = match kind {
+            Kind::Comet => Ok(Server::comet(&self.comet, CONFIG)?),
+            Kind::Floor => Ok(Server::floor()?),
+            Kind::Nchan | Kind::Pushpin | Kind::Php => Server::peer(kind)?,
+        };
+        Ok(started
+            .map_err(|why| {
+                eprintln!("{} is left out: {why}", kind.label());
+                self.left_out.borrow_mut().insert(kind, why);
+            })
+            .ok())
+    }
+
+    /// Those of them that take part.
+    pub(crate) fn servers(&self, kinds: &[Kind]) -> Result<Vec<Server>> {
+        let servers = kinds.iter().map(|&kind| self.server(kind));
+        servers.filter_map(Result::transpose).collect()
+    }
+
+    pub(crate) fn left_out(&self) -> BTreeMap<Kind, String> {
+        self.left_out.borrow().clone()
+    }
+}

@@ -1,0 +1,68 @@
+//! Idle polls in a process of their own, so that one which measures has its descriptors and its epoll for itself, and
+//! several servers can hold thousands at once.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    os::fd::AsFd,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    load::Load,
+    server::{Kind, Server},
+};
+
+/// A channel that nobody publishes to.
+const CHANNEL: &str = "idle";
+
+pub(crate) struct Hold {
+    child: Child,
+}
+
+impl Hold {
+    /// Parks `count` polls; the server is at rest afterwards.
+    pub(crate) fn park(server: &Server, count: usize) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--hold")
+            .args([server.kind.name(), &server.addr().to_string()])
+            .arg(count.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("it is piped")?;
+        let hold = Self { child };
+        let mut ready = String::new();
+        BufReader::new(stdout).read_line(&mut ready)?;
+        if ready.trim() != "parked" {
+            bail!("{count} idle polls could not be parked");
+        }
+        server.at_rest()?;
+        Ok(hold)
+    }
+
+    /// They wait as before.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the idle polls did not stay: {status}"),
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Holds polls until standard input ends.
+pub(crate) fn main(kind: Kind, addr: SocketAddr, count: usize) -> Result<()> {
+    let mut load = Load::connect(kind, addr, CHANNEL, count)?;
+    load.poll()?;
+    println!("parked");
+    load.hold(std::io::stdin().as_fd())
+}

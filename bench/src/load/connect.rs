@@ -1,0 +1,117 @@
+//! Connecting: one after the other, or as many at once as a storm has.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::AsFd,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    sys::epoll::{EpollEvent, EpollFlags, EpollTimeout},
+};
+use socket2::{Domain, Socket, Type};
+
+use super::{Connection, Load, PATIENCE};
+use crate::{message::Fault, server::Kind};
+
+/// Connections from one source address: well below the ports that one has, of which some may still be in TIME_WAIT.
+const PER_SOURCE: usize = 8000;
+
+/// How a storm went, as the clients saw it.
+pub(crate) struct Rush {
+    /// From the first connect until the last request was written.
+    pub(crate) took: Duration,
+    /// Handshakes for which the kernel had to try again: the server's queue was full.
+    pub(crate) slow: usize,
+}
+
+impl Load {
+    /// Connects, and polls on each connection as soon as it can be written to, with `at_once` of them under way.
+    pub(crate) fn rush(
+        kind: Kind,
+        addr: SocketAddr,
+        channel: &str,
+        (count, at_once): (usize, usize),
+    ) -> Result<(Self, Rush)> {
+        /// The kernel sends the first packet again after a second.
+        const SLOW: Duration = Duration::from_millis(900);
+        let mut load = Self::new(kind, addr, channel, count)?;
+        let mut request = Vec::new();
+        load.target.request(None, &mut request);
+        let start = Instant::now();
+        let (mut began, mut ready, mut slow) = (Vec::with_capacity(count), 0, 0);
+        let mut events = vec![EpollEvent::empty(); 1024];
+        while ready < count {
+            while began.len() < count && began.len() - ready < at_once {
+                began.push(Some(Instant::now()));
+                load.begin()?;
+            }
+            let patience = EpollTimeout::try_from(PATIENCE).unwrap_or(EpollTimeout::MAX);
+            let woken = load.epoll.wait(&mut events, patience)?;
+            if woken == 0 {
+                bail!("{} connections were never made", began.len() - ready);
+            }
+            for event in &events[..woken] {
+                let i = event.data() as usize;
+                let Some(began) = began[i].take() else {
+                    load.handle(i)?;
+                    continue;
+                };
+                load.made(i, &mut request)
+                    .with_context(|| format!("connection {i} of {count}"))?;
+                slow += usize::from(began.elapsed() > SLOW);
+                ready += 1;
+            }
+        }
+        let took = start.elapsed();
+        Ok((load, Rush { took, slow }))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let socket = bound()?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&self.target.addr.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
+                return Err(error.into());
+            }
+            _ => {}
+        }
+        let event = EpollEvent::new(EpollFlags::EPOLLOUT, self.connections.len() as u64);
+        self.epoll.add(socket.as_fd(), event)?;
+        self.connections.push(Connection::new(socket.into()));
+        Ok(())
+    }
+
+    fn made(&mut self, i: usize, request: &mut Vec<u8>) -> Result<()> {
+        if let Some(error) = self.connections[i].stream().take_error()? {
+            self.fault(Fault::Failed, 1, &error.to_string())?;
+            self.reconnect(i, &error.to_string())?;
+        }
+        let connection = &mut self.connections[i];
+        connection.stream().set_nodelay(true)?;
+        let mut event = EpollEvent::new(EpollFlags::EPOLLIN, i as u64);
+        self.epoll.modify(connection.stream(), &mut event)?;
+        connection.poll(&self.target, request)
+    }
+}
+
+pub(super) fn blocking(addr: SocketAddr) -> Result<TcpStream> {
+    let socket = bound()?;
+    socket.connect(&addr.into())?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Source addresses are used in turn, over the whole run.
+fn bound() -> Result<Socket> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let block = COUNT.fetch_add(1, Ordering::Relaxed) / PER_SOURCE % 250;
+    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, block as u8 + 1), 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&source.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,198 @@
+//! What is published: every message differs from all others of all runs and says what it is, so that one that is
+//! lost, doubled, out of order or not ours can be told apart.
+
+use std::{
+    fmt,
+    ops::AddAssign,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+
+/// The messages of one publisher on one channel.
+pub(crate) struct Series {
+    run: u64,
+    channel: String,
+    last: u64,
+}
+
+impl Series {
+    pub(crate) fn new(channel: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_micros() as u64);
+        Self {
+            run: now.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)),
+            channel: channel.into(),
+            last: 0,
+        }
+    }
+
+    /// The next one's data, which is `length` bytes or a few more.
+    pub(crate) fn next(&mut self, length: usize) -> String {
+        self.last += 1;
+        let data = format!("{:x}.{}.{}", self.run, self.last, self.channel);
+        format!("{data:.<length$}")
+    }
+}
+
+/// What a message says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp<'a> {
+    pub(crate) run: u64,
+    /// From 1 on, without a hole.
+    pub(crate) number: u64,
+    pub(crate) channel: &'a str,
+}
+
+impl<'a> Stamp<'a> {
+    pub(crate) fn read(data: &'a str) -> Option<Self> {
+        let mut parts = data.splitn(3, '.');
+        Some(Self {
+            run: u64::from_str_radix(parts.next()?, 16).ok()?,
+            number: parts.next()?.parse().ok()?,
+            channel: parts.next()?.trim_end_matches('.'),
+        })
+    }
+}
+
+/// What went wrong with one message at one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It did not come.
+    Lost,
+    /// It came again.
+    Doubled,
+    /// An older one came after it.
+    Reordered,
+    /// It is of another channel or another run.
+    Foreign,
+    /// The poll was refused, or its connection closed.
+    Failed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "lost",
+            Self::Doubled => "doubled",
+            Self::Reordered => "reordered",
+            Self::Foreign => "foreign",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// Judges `data` where `due` was due, at a client that has seen the messages up to `seen` of this series.
+/// `Ok(true)`: it is the one.
+pub(crate) fn judge(data: &str, due: &str, seen: u64) -> Result<bool, Fault> {
+    if data == due {
+        return Ok(true);
+    }
+    match (Stamp::read(data), Stamp::read(due)) {
+        (Some(got), Some(due)) if (got.run, got.channel) == (due.run, due.channel) => {
+            match got.number {
+                number if number == seen => Err(Fault::Doubled),
+                number if number < seen => Err(Fault::Reordered),
+                // What had been given up comes after all: it was counted as lost.
+                number if number < due.number => Ok(false),
+                _ => Err(Fault::Foreign),
+            }
+        }
+        _ => Err(Fault::Foreign),
+    }
+}
+
+/// How many of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Faults {
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) reordered: u64,
+    pub(crate) foreign: u64,
+    pub(crate) failed: u64,
+}
+
+impl Faults {
+    pub(crate) fn count(&mut self, fault: Fault, times: u64) {
+        *match fault {
+            Fault::Lost => &mut self.lost,
+            Fault::Doubled => &mut self.doubled,
+            Fault::Reordered => &mut self.reordered,
+            Fault::Foreign => &mut self.foreign,
+            Fault::Failed => &mut self.failed,
+        } += times;
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl AddAssign for Faults {
+    fn add_assign(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.failed += other.failed;
+    }
+}
+
+/// `lost 4, failed 1`
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (Fault::Lost, self.lost),
+            (Fault::Doubled, self.doubled),
+            (Fault::Reordered, self.reordered),
+            (Fault::Foreign, self.foreign),
+            (Fault::Failed, self.failed),
+        ];
+        for (i, (fault, count)) in all.iter().filter(|(_, count)| *count > 0).enumerate() {
+            write!(f, "{}{fault} {count}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_they_are() {
+        let (mut series, mut other) = (Series::new("news"), Series::new("news"));
+        let (first, second, foreign) = (series.next(100), series.next(100), other.next(100));
+        assert_eq!(first.len(), 100);
+        assert_ne!(first, foreign);
+        let stamp = Stamp::read(&second).unwrap();
+        assert_eq!((stamp.number, stamp.channel), (2, "news"));
+        assert_eq!(Stamp::read("hello"), None);
+    }
+
+    #[test]
+    fn what_is_not_due_is_told_apart() {
+        let mut series = Series::new("news");
+        let mut elsewhere = Series::new("news");
+        let all: Vec<String> = (0..5).map(|_| series.next(0)).collect();
+        assert_eq!(judge(&all[3], &all[3], 3), Ok(true));
+        assert_eq!(judge(&all[2], &all[3], 3), Err(Fault::Doubled));
+        assert_eq!(judge(&all[1], &all[3], 3), Err(Fault::Reordered));
+        assert_eq!(judge(&all[2], &all[3], 2), Ok(false));
+        assert_eq!(judge(&all[4], &all[3], 3), Err(Fault::Foreign));
+        assert_eq!(judge(&elsewhere.next(0), &all[3], 3), Err(Fault::Foreign));
+        assert_eq!(judge("hello", &all[3], 3), Err(Fault::Foreign));
+    }
+
+    #[test]
+    fn faults_are_shown_by_name() {
+        let mut faults = Faults::default();
+        assert!(!faults.any());
+        faults.count(Fault::Lost, 4);
+        faults += faults;
+        faults.count(Fault::Failed, 1);
+        assert_eq!(faults.to_string(), "lost 8, failed 1");
+    }
+}

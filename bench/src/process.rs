@@ -1,0 +1,222 @@
+//! What the kernel says a server costs: all its processes, looked up each time, for servers start and end them.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    sched::{CpuSet, sched_setaffinity},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// The processes that were started, and all that these have started.
+pub(crate) fn tree(roots: &[Child]) -> Vec<u32> {
+    let mut pids: Vec<u32> = roots.iter().map(Child::id).collect();
+    let mut looked_at = 0;
+    while let Some(&pid) = pids.get(looked_at) {
+        looked_at += 1;
+        // A process or a thread may end meanwhile: then it has no children either.
+        for task in tasks(pid) {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{task}/children"));
+            let children = children.unwrap_or_default();
+            pids.extend(
+                children
+                    .split_ascii_whitespace()
+                    .flat_map(str::parse::<u32>),
+            );
+        }
+    }
+    pids
+}
+
+/// Threads of a process; none: it has ended.
+fn tasks(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| task.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Bytes that these processes alone need, with their part of what they share.
+pub(crate) fn pss(pids: &[u32]) -> Result<u64> {
+    let mut sum = 0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let rollup = match fs::read_to_string(&path) {
+            Ok(rollup) => rollup,
+            Err(error) if ended(&error) => continue,
+            Err(error) => return Err(error).context(path),
+        };
+        sum += kilobytes(&rollup, "Pss:").with_context(|| format!("no Pss in {path}"))?;
+    }
+    Ok(sum)
+}
+
+/// CPU that all threads of these processes have used so far.
+pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for &pid in pids {
+        for task in tasks(pid) {
+            // A thread may end meanwhile.
+            if let Ok(schedstat) = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat"))
+            {
+                let on_cpu = schedstat.split(' ').next();
+                let on_cpu = on_cpu.and_then(|first| first.parse::<u64>().ok());
+                nanoseconds += on_cpu.context("schedstat")?;
+            }
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Bytes in the kernel's slab caches, for the whole machine. What grows while connections are made is sockets, files
+/// and epoll's entries of *both* ends, because the client is on this machine too.
+pub(crate) fn slab() -> Result<u64> {
+    let path = "/proc/meminfo";
+    kilobytes(&fs::read_to_string(path)?, "Slab:").with_context(|| format!("no Slab in {path}"))
+}
+
+/// Bytes after a name in one of /proc's tables.
+fn kilobytes(table: &str, name: &str) -> Option<u64> {
+    let value = table.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(
+        value
+            .trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            * 1024,
+    )
+}
+
+/// Has all threads of these processes run on these cores.
+pub(crate) fn run_on(pids: &[u32], cores: &CpuSet) -> Result<()> {
+    for task in pids.iter().flat_map(|&pid| tasks(pid)) {
+        // A thread may end meanwhile.
+        match sched_setaffinity(Pid::from_raw(task as i32), cores) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Asks these to stop, and after a while stops what is left of them and of what they started.
+pub(crate) fn stop(roots: &mut [Child]) {
+    // Whose parent ends first is nobody's child: they are known by number and by when they began.
+    let mut left: BTreeMap<u32, String> = tree(roots)
+        .into_iter()
+        .filter_map(|pid| Some((pid, began(pid)?)))
+        .collect();
+    for child in roots.iter() {
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    }
+    wait_for(roots, &mut left);
+    for &pid in left.keys() {
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+    wait_for(roots, &mut left);
+}
+
+/// Until none is left, or too long.
+fn wait_for(roots: &mut [Child], left: &mut BTreeMap<u32, String>) {
+    const GRACE: Duration = Duration::from_secs(2);
+    let start = Instant::now();
+    while !left.is_empty() && start.elapsed() < GRACE {
+        for child in roots.iter_mut() {
+            let _ = child.try_wait();
+        }
+        left.retain(|&pid, at| began(pid).as_ref() == Some(at));
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// When a process began, in the kernel's ticks; `None`: it is no more.
+fn began(pid: u32) -> Option<String> {
+    /// The fields after the name, which may contain anything, start with the third.
+    const STATE: usize = 3;
+    const START_TIME: usize = 22;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.clone().next()?;
+    // What has ended and waits for its parent needs no signal.
+    if state == "Z" {
+        return None;
+    }
+    fields.nth(START_TIME - STATE).map(str::to_owned)
+}
+
+fn ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// A shell that has started another process, and says so.
+    struct Parent([Child; 1]);
+
+    impl Parent {
+        fn start() -> (Self, u32) {
+            let shell = Command::new("sh")
+                .args(["-c", "cat /dev/zero >/dev/null & echo $!; wait"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn();
+            let mut parent = Self([shell.unwrap()]);
+            let mut line = String::new();
+            BufReader::new(parent.0[0].stdout.take().unwrap())
+                .read_line(&mut line)
+                .unwrap();
+            (parent, line.trim().parse().unwrap())
+        }
+    }
+
+    impl Drop for Parent {
+        fn drop(&mut self) {
+            stop(&mut self.0);
+        }
+    }
+
+    #[test]
+    fn counts_and_stops_what_the_children_started() {
+        let (mut parent, grandchild) = Parent::start();
+        let pids = tree(&parent.0);
+        assert_eq!(pids, [parent.0[0].id(), grandchild]);
+        let shell = cpu(&pids[..1]).unwrap() + Duration::from_millis(1);
+        // It has work to do and memory of its own, as soon as it gets a core.
+        while cpu(&pids).unwrap() <= shell || pss(&pids).unwrap() <= pss(&pids[..1]).unwrap() {
+            thread::yield_now();
+        }
+        stop(&mut parent.0);
+        assert_eq!(began(grandchild), None);
+        assert_eq!(pss(&pids).unwrap(), 0);
+    }
+
+    #[test]
+    fn reads_the_kernels_tables() {
+        assert_eq!(
+            kilobytes("A: 1 kB\nSlab:    12 kB\n", "Slab:"),
+            Some(12 << 10)
+        );
+        assert!(slab().unwrap() > 1 << 20);
+    }
+}
