@@ -9,6 +9,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::Files;
+
 /// Names that may wait; beyond it the directory is scanned instead.
 pub(super) const MAX_NAMES: usize = 65_536;
 
@@ -120,8 +122,15 @@ pub(super) struct Batch {
 /// Filled by the watcher's thread, which never waits for anything here, emptied by the daemon.
 #[derive(Default)]
 pub(super) struct Inbox {
-    batch: Mutex<Batch>,
+    contents: Mutex<Contents>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Contents {
+    batch: Batch,
+    /// Whoever empties the inbox, while it waits: the watcher's thread need not wake it.
+    lent: Option<Box<Files>>,
 }
 
 impl Inbox {
@@ -142,7 +151,17 @@ impl Inbox {
     }
 
     pub(super) fn take(&self) -> Batch {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut self.lock().batch)
+    }
+
+    /// Until it is taken back, what comes is dealt with at once where that is possible.
+    pub(super) fn lend(&self, files: Box<Files>) {
+        self.lock().lent = Some(files);
+    }
+
+    pub(super) fn take_back(&self) -> Box<Files> {
+        let lent = self.lock().lent.take();
+        lent.expect("nobody else takes it")
     }
 
     /// Waits until there is something to take.
@@ -151,25 +170,44 @@ impl Inbox {
     }
 
     fn change(&self, change: impl FnOnce(&mut Batch)) {
-        let mut batch = self.lock();
-        let was_empty = batch.is_empty();
-        change(&mut batch);
-        drop(batch);
-        if was_empty {
+        let mut contents = self.lock();
+        let was_empty = contents.batch.is_empty();
+        change(&mut contents.batch);
+        let done = was_empty && contents.hear_now();
+        drop(contents);
+        if was_empty && !done {
             self.changed.notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Batch> {
-        self.batch
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents
             .lock()
             .expect("no code panics while it holds the inbox")
     }
 }
 
+impl Contents {
+    /// False: the daemon has to look.
+    fn hear_now(&mut self) -> bool {
+        let Some(files) = &mut self.lent else {
+            return false;
+        };
+        if !self.batch.is_just_names() || !files.hears_now() {
+            return false;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        files.hear_now(&batch.names)
+    }
+}
+
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.rescan && !self.moved && !self.fence
+        self.names.is_empty() && self.is_just_names()
+    }
+
+    fn is_just_names(&self) -> bool {
+        !self.rescan && !self.moved && !self.fence
     }
 
     fn push(&mut self, name: &OsStr, event: Event) {

@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use self::{
     directory::{Directory, Terms},
-    inbox::{Batch, Inbox},
+    inbox::{Batch, Events, Inbox},
     inotify::{Inotify, Watch},
     signals::{Search, Signals},
     stamp::{Seen, Stamp, StampError},
@@ -50,6 +50,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Files that are looked at before others on the thread get their turn.
 const SLICE: usize = 256;
+
+/// Events that the watcher's thread deals with itself in so much time. When there are more, they are gathered: it must
+/// not fall behind the kernel's queue.
+const AT_ONCE: u32 = 32;
+const AT_ONCE_TIME: Duration = Duration::from_millis(1);
 
 /// A change may be announced that long after the time it was given, in nanoseconds.
 const LAG: i64 = 100_000_000;
@@ -95,6 +100,8 @@ pub struct Files {
     checkpoint: Checkpoint,
     /// A scan failed: not all was told, so the stamp stays as it is until one succeeds.
     scan_again: bool,
+    /// How many events the watcher's thread has dealt with since then.
+    at_once: (Instant, u32),
 }
 
 /// The directory that is watched now.
@@ -158,6 +165,7 @@ impl Files {
             told_until: 0,
             checkpoint: Checkpoint::default(),
             scan_again: false,
+            at_once: (Instant::now(), 0),
         };
         let (seen, now) = files.start_watching()?;
         let unfinished = files.resume(seen, now, now);
@@ -167,27 +175,58 @@ impl Files {
     }
 
     /// Publishes what changes until `stop`; then what changed last, and remembers that for the next daemon.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let mut files = Box::new(self);
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let inbox = self.inbox.clone();
-            let due = self.signals.pending.next();
+            let inbox = files.inbox.clone();
+            let due = files.signals.pending.next();
             let window = async {
                 match due {
                     Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = inbox.changed() => {}
-                () = window => {}
-                _ = period.tick() => self.compare_directory().await,
+            // While nothing is done here, the watcher's thread publishes by itself what needs no waiting.
+            inbox.lend(files);
+            let compare = tokio::select! {
+                () = stop.cancelled() => None,
+                () = inbox.changed() => Some(false),
+                () = window => Some(false),
+                _ = period.tick() => Some(true),
+            };
+            files = inbox.take_back();
+            match compare {
+                None => return files.finish().await,
+                Some(true) => files.compare_directory().await,
+                Some(false) => {}
             }
-            self.work().await;
+            files.work().await;
         }
-        self.finish().await;
+    }
+
+    /// What the watcher's thread has just heard, there and then: to wake another thread first would take longer
+    /// than all the rest. False: somebody has to come back to it, or there is so much that it is better gathered.
+    fn hear_now(&mut self, names: &[(Arc<OsStr>, Events)]) -> bool {
+        self.checkpoint.due = 2;
+        let now = Instant::now();
+        if let Some(watched) = &self.watched {
+            for (file, events) in names {
+                self.signals.heard(&watched.directory, file, *events, now);
+            }
+        }
+        self.signals.pending.next().is_none()
+    }
+
+    /// Has the watcher's thread time for more?
+    fn hears_now(&mut self) -> bool {
+        let now = Instant::now();
+        if now - self.at_once.0 > AT_ONCE_TIME {
+            self.at_once = (now, 0);
+        }
+        self.at_once.1 += 1;
+        self.at_once.1 <= AT_ONCE
     }
 
     /// Handles what was heard, and what has waited for long enough.

@@ -392,3 +392,49 @@ async fn a_rescan_tells_what_had_begun_and_nothing_twice() {
     assert_eq!(["begun", "told", "missed"].map(count), [1, 1, 1]);
     assert_eq!(f.metrics.files_rescans.get(), 1);
 }
+
+#[tokio::test]
+async fn what_needs_no_waiting_is_told_by_who_hears_it() {
+    let f = Fixture::new();
+    let files = f.open();
+    let inbox = files.inbox.clone();
+    inbox.lend(Box::new(files));
+    touch(&f.path("news"));
+    inbox.push("news.comet".as_ref(), Event::Attributes);
+    inbox.push("news.comet".as_ref(), Event::Closed);
+    assert_eq!(f.told("news").len(), 1);
+    let woken = |inbox: Arc<Inbox>| async move {
+        tokio::select! {
+            biased;
+            () = inbox.changed() => true,
+            () = tokio::task::yield_now() => false,
+        }
+    };
+    assert!(!woken(inbox.clone()).await);
+
+    // Whether it is a touch shows in a moment only.
+    File::create(f.path("new")).unwrap();
+    inbox.push("new.comet".as_ref(), Event::Created);
+    inbox.push("new.comet".as_ref(), Event::Closed);
+    assert!(woken(inbox.clone()).await);
+    let mut files = inbox.take_back();
+    files.expire_at(Instant::now() + Duration::from_secs(1));
+    assert_eq!(f.told("new").len(), 1);
+    files.finish().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_gathered() {
+    let f = Fixture::new();
+    let files = f.open();
+    let inbox = files.inbox.clone();
+    inbox.lend(Box::new(files));
+    let mut waiting = 0;
+    while waiting == 0 {
+        for n in 0..10 * AT_ONCE {
+            inbox.push(format!("{n}.comet").as_ref(), Event::Closed);
+        }
+        waiting = inbox.take().names.len(); // less than that many in a millisecond, and none is left
+    }
+    inbox.take_back().finish().await;
+}
