@@ -24,6 +24,7 @@ use tokio::task::{coop, spawn_local, yield_now};
 use super::{
     Worker, h2,
     held::Held,
+    reactor,
     service::{self, Served},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Conn {
     pub(super) unread: Cell<bool>,
     /// The client has closed its side: there is an end to be read.
     ended: Cell<bool>,
+    /// It is told when it can be written again.
+    watches_writes: Cell<bool>,
     /// The connection ends with the answer that is being written.
     pub(super) last: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -111,6 +114,7 @@ impl Conn {
             tasked: Cell::new(false),
             unread: Cell::new(false),
             ended: Cell::new(false),
+            watches_writes: Cell::new(false),
             last: Cell::new(false),
             waker: RefCell::new(None),
             held: RefCell::new(None),
@@ -347,7 +351,16 @@ impl Conn {
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, || self.try_write(bytes))
+        let written = self.poll_io(cx, || self.try_write(bytes));
+        if written.is_pending() && !self.watches_writes.replace(true) {
+            self.watch_writes()?;
+        }
+        written
+    }
+
+    fn watch_writes(&self) -> io::Result<()> {
+        let place = self.place.get().ok_or(ErrorKind::NotConnected)?;
+        reactor::watch_writes(&self.worker.registry, &self.stream, place)
     }
 
     /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.

@@ -99,11 +99,11 @@ impl Worker {
     }
 
     /// Takes a connection in.
-    fn add(self: &Rc<Self>, mut stream: TcpStream) -> std::io::Result<()> {
+    fn add(self: &Rc<Self>, stream: TcpStream) -> std::io::Result<()> {
         let mut conns = self.conns.borrow_mut();
         let entry = conns.vacant_entry();
         let place = u32::try_from(entry.key()).expect("descriptors are 31 bits");
-        reactor::register(&self.registry, &mut stream, place)?;
+        reactor::register(&self.registry, &stream, place)?;
         entry.insert(Conn::new(stream, self, place));
         drop(conns);
         self.set_due(place, self.site.config.idle);

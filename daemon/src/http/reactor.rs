@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    os::fd::AsRawFd,
     rc::Rc,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use mio::{
     Events, Interest, Poll, Registry, Token,
     event::{Event, Source},
     net::{TcpListener, TcpStream},
+    unix::SourceFd,
 };
 use tokio::{
     io::{Interest as Wants, unix::AsyncFd},
@@ -45,10 +47,17 @@ enum Accepting {
     PausesUntil(Instant),
 }
 
-/// Edges of both directions, once for the connection's life.
-pub(super) fn register(registry: &Registry, stream: &mut TcpStream, place: u32) -> io::Result<()> {
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    stream.register(registry, Token(place as usize), interest)
+/// Tells of what comes, from now on.
+pub(super) fn register(registry: &Registry, stream: &TcpStream, place: u32) -> io::Result<()> {
+    let fd = stream.as_raw_fd();
+    SourceFd(&fd).register(registry, Token(place as usize), Interest::READABLE)
+}
+
+/// Tells also when it can be written again. A new socket always can, and to be told so is an event for nothing: so
+/// only those are asked for it that were full once.
+pub(super) fn watch_writes(registry: &Registry, stream: &TcpStream, place: u32) -> io::Result<()> {
+    let (fd, both) = (stream.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+    SourceFd(&fd).reregister(registry, Token(place as usize), both)
 }
 
 impl Reactor {
