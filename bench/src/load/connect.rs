@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
-    sys::epoll::{EpollEvent, EpollFlags, EpollTimeout},
+    sys::{
+        epoll::{EpollEvent, EpollFlags, EpollTimeout},
+        socket::{setsockopt, sockopt::IpBindAddressNoPort},
+    },
 };
 use socket2::{Domain, Socket, Type};
 
@@ -112,6 +115,8 @@ fn bound() -> Result<Socket> {
     let block = COUNT.fetch_add(1, Ordering::Relaxed) / PER_SOURCE % 250;
     let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, block as u8 + 1), 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    // Else it would take a port that is in use towards no server at all, of which few are left after many runs.
+    setsockopt(&socket, IpBindAddressNoPort, &true)?;
     socket.bind(&source.into())?;
     Ok(socket)
 }
