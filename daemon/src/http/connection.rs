@@ -136,9 +136,35 @@ impl Conn {
         }
         self.unread.set(true);
         match self.state.get() {
-            State::Idle => self.work_now(),
+            State::Idle => self.serve_now(),
             State::Polling | State::Streaming => self.look(),
             _ => {} // a task is about to begin, and looks
+        }
+    }
+
+    /// Nearly every request is a poll, plain and whole: for that, neither hyper nor a task is needed.
+    fn serve_now(self: &Rc<Self>) {
+        let mut chunk = [0; CHUNK];
+        let input = match self.try_read(&mut chunk) {
+            Ok(n @ 1..) => &chunk[..n],
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+            Ok(0) | Err(_) => return self.close(),
+        };
+        let rest = match service::plain_poll(self, input) {
+            Some((ask, length)) => {
+                self.begin_held(ask);
+                self.set(State::Joining, Duration::MAX);
+                &input[length..]
+            }
+            None => input,
+        };
+        self.leave_over(|left| &mut left.input, Bytes::copy_from_slice(rest));
+        if self.state.get() == State::Joining && !self.worker.stopping.get() {
+            self.poll_now();
+        }
+        let has_work = self.state.get() == State::Joining || self.has_input();
+        if has_work && !self.tasked.get() {
+            self.work_now();
         }
     }
 

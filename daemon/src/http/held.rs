@@ -101,6 +101,14 @@ impl Conn {
         self.send(answer.unwrap_or_default()).await;
     }
 
+    /// A poll waits, or has its answer, without waiting for anything.
+    pub(super) fn poll_now(self: &Rc<Self>) {
+        if let Err(backlog) = self.join() {
+            let answer = self.with_held(|held| self.advance(held, &backlog));
+            self.answer_poll(&answer.unwrap_or_default());
+        }
+    }
+
     async fn send_last(&self, answer: Option<Bytes>) {
         self.last.set(true);
         self.send(answer.unwrap_or_default()).await;

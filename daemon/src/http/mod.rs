@@ -5,6 +5,7 @@ mod accept;
 mod answer;
 mod connection;
 mod h2;
+mod head;
 mod held;
 mod io;
 mod pages;

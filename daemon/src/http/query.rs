@@ -21,13 +21,27 @@ impl<'a> Query<'a> {
         Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
+    /// Of one that has no escapes.
+    pub(super) fn plain(query: &'a str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(
+            pairs
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+
     /// Refuses what is not UTF-8, which would be read as U+FFFD.
     pub(super) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
         let query = head.uri.query().unwrap_or_default();
-        match percent_encoding::percent_decode_str(query).decode_utf8() {
-            Ok(_) => Ok(Self::of(head)),
-            Err(_) => Err(Refusal::bad("query", "query is not UTF-8")),
-        }
+        let is_utf8 = !query.contains('%')
+            || percent_encoding::percent_decode_str(query)
+                .decode_utf8()
+                .is_ok();
+        is_utf8
+            .then(|| Self::of(head))
+            .ok_or_else(|| Refusal::bad("query", "query is not UTF-8"))
     }
 
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {

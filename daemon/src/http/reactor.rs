@@ -94,6 +94,7 @@ impl Reactor {
                     Next::Pause => Accepting::PausesUntil(Instant::now() + PAUSE),
                 };
             }
+            // Others first; and what has come meanwhile saves this thread from falling asleep and being woken.
             yield_now().await;
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
-        Channels, Format, Subscription,
+        Format, Subscription,
         iframe::Iframe,
         longpoll::LongPoll,
         sse::Sse,
@@ -82,18 +82,17 @@ fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
             key: query::idempotency_key(&head.headers)?,
         }));
     }
-    let channels = query::channels(names)?.to_vec().into();
-    let subscription = subscription(site, head, &query, channels)?;
-    Ok(hold(head, subscription))
+    Ok(hold(head, subscription(site, head, names, &query)?))
 }
 
 /// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
-fn subscription(
+pub(super) fn subscription(
     site: &Site,
     head: &Parts,
+    names: &str,
     query: &Query<'_>,
-    channels: Channels,
 ) -> Result<Subscription, Refusal> {
+    let channels = query::channels(names)?.to_vec().into();
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {

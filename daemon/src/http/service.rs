@@ -26,13 +26,16 @@ use super::{
     Site, Worker,
     answer::{Cors, Refusal, Variant, add_cors, answer, wants_close},
     connection::Conn,
+    head,
     held::Ask,
     io::ParkIo,
+    query::Query,
     router::{self, Publish, Route},
 };
 use crate::{
     config::HttpConfig,
     hub::{Hub, NewMessage},
+    transport::Shape,
 };
 
 /// How hyper's part of a round ended.
@@ -133,6 +136,30 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
         }
         None => Served::Answered(input.freeze()),
     }
+}
+
+/// The subscription of a plain poll at the start of `input`, and the length of the request. `None`: for hyper.
+pub(super) fn plain_poll(conn: &Conn, input: &[u8]) -> Option<(Ask, usize)> {
+    let worker = &conn.worker;
+    let get = head::plain_get(input, &worker.site.config)?;
+    let (site, head, query) = (&worker.site, &get.head, Query::plain(get.query));
+    let subscription = router::subscription(site, head, get.names, &query).ok()?;
+    if subscription.format.shape() != Shape::Poll {
+        return None;
+    }
+    worker.site.metrics.http_requests.add(1);
+    let variant = Variant {
+        close: wants_close(head.version, &head.headers),
+        chunked: true,
+        cors: router::cors(&worker.site, &head.headers),
+    };
+    Some((
+        Ask {
+            subscription,
+            variant,
+        },
+        get.length,
+    ))
 }
 
 /// What to say about a head that hyper could not read; nothing when the client has just gone.
