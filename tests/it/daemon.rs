@@ -337,7 +337,14 @@ impl Http {
 
     fn fill(&mut self) -> usize {
         let mut chunk = [0; 16 << 10];
-        let n = match self.stream.read(&mut chunk) {
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                // A read with a time-out is not begun again when the machine was stopped meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let n = match read {
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(e) => panic!("{e}; so far: {:?}", String::from_utf8_lossy(&self.buffer)),

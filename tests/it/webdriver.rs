@@ -42,20 +42,12 @@ impl Browser {
             .prefix("comet-browser-")
             .tempdir()
             .unwrap();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            // Whatever is started from here carries the profile's path in its arguments or its environment.
-            .env("HOME", profile.path())
-            .env("TMPDIR", profile.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| missing(&format!("cannot start chromedriver: {e}")));
-        let mut stdout = BufReader::new(driver.stdout.take().unwrap());
+        let (driver, stdout, port) = (0..5)
+            .find_map(|_| start_driver(profile.path()))
+            .unwrap_or_else(|| missing("chromedriver does not start"));
         let mut browser = Self {
             driver,
-            addr: SocketAddr::from(([127, 0, 0, 1], port(&mut stdout))),
+            addr: SocketAddr::from(([127, 0, 0, 1], port)),
             session: String::new(),
             profile,
             _stdout: stdout,
@@ -273,15 +265,29 @@ fn missing(what: &str) -> ! {
     )
 }
 
-/// Reads `ChromeDriver was started successfully on port N.`
-fn port(stdout: &mut impl BufRead) -> u16 {
+/// The driver, and its port. `None`: it found no port that was free for both families, and ended.
+fn start_driver(profile: &Path) -> Option<(Child, BufReader<ChildStdout>, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        // Whatever is started from here carries the profile's path in its arguments or its environment.
+        .env("HOME", profile)
+        .env("TMPDIR", profile)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| missing(&format!("cannot start chromedriver: {e}")));
+    let mut stdout = BufReader::new(driver.stdout.take().unwrap());
     let mut output = String::new();
     while stdout.read_line(&mut output).unwrap() > 0 {
+        // `ChromeDriver was started successfully on port N.`
         if let Some((_, rest)) = output.split_once("successfully on port ") {
-            return rest.trim().trim_end_matches('.').parse().unwrap();
+            let port = rest.trim().trim_end_matches('.').parse().unwrap();
+            return Some((driver, stdout, port));
         }
     }
-    missing(&format!("chromedriver did not start: {output}"))
+    driver.wait().unwrap();
+    None
 }
 
 fn capabilities(profile: &Path) -> Value {
