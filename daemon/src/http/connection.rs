@@ -11,7 +11,6 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, Read, Write},
     net::Shutdown,
-    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -173,9 +172,7 @@ impl Conn {
         self.tasked.set(true);
         let mut turn = Box::pin(Turn::run(self.clone()));
         let mut cx = Context::from_waker(Waker::noop());
-        // As in a task of its own: a mistake of ours ends this connection and no other.
-        let polled = catch_unwind(AssertUnwindSafe(|| turn.as_mut().poll(&mut cx)));
-        if let Ok(Poll::Pending) = polled {
+        if turn.as_mut().poll(&mut cx).is_pending() {
             spawn_local(turn);
         }
     }

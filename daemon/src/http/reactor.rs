@@ -4,6 +4,7 @@
 use std::{
     io::{self, ErrorKind},
     os::fd::AsRawFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     time::Duration,
 };
@@ -132,10 +133,12 @@ impl Reactor {
             // It may have left since.
             let conn = u32::try_from(event.token().0).ok();
             if let Some(conn) = conn.and_then(|place| worker.conn(place)) {
-                conn.ready(
-                    event.is_readable(),
-                    event.is_read_closed() || event.is_error(),
-                );
+                let ended = event.is_read_closed() || event.is_error();
+                // As in a task of its own: a mistake of ours ends this connection and no other.
+                let ready = || conn.ready(event.is_readable(), ended);
+                if catch_unwind(AssertUnwindSafe(ready)).is_err() {
+                    conn.close();
+                }
             }
         } else if let Accepting::Waits = self.accepting {
             self.accepting = Accepting::Now;
