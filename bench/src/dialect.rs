@@ -110,6 +110,15 @@ fn pushpin_items(channel: &str, data: &str) -> String {
     )
 }
 
+/// The id in Comet's reply to a publish.
+pub(crate) fn published(body: &[u8]) -> Option<u64> {
+    let digits = body
+        .trim_ascii()
+        .strip_prefix(b"{\"id\":")?
+        .strip_suffix(b"}")?;
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// What an answer to a poll says; the text says what is wrong with it.
 pub(crate) fn received(kind: Kind, answer: &Answer<'_>) -> Result<Received, String> {
     let said = || {
@@ -286,5 +295,10 @@ mod tests {
             assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
             assert!(body.contains("hi"));
         }
+        assert_eq!(
+            published(b"{\"id\":1763690000123456}\n"),
+            Some(1_763_690_000_123_456)
+        );
+        assert_eq!(published(b"{\"error\":\"forbidden\"}"), None);
     }
 }

@@ -43,6 +43,12 @@ impl Hold {
         Ok(hold)
     }
 
+    /// With each of the servers, if any are to be held.
+    pub(crate) fn park_all(servers: &[Server], count: usize) -> Result<Vec<Self>> {
+        let servers = servers.iter().filter(|_| count > 0);
+        servers.map(|server| Self::park(server, count)).collect()
+    }
+
     /// They wait as before.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {

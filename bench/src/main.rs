@@ -15,6 +15,7 @@ mod machine;
 mod measure;
 mod message;
 mod peers;
+mod posts;
 mod process;
 mod publisher;
 mod report;

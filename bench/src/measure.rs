@@ -1,7 +1,11 @@
 //! What is measured: one subject in each file, all in one table.
 
+mod audience;
 mod fanout;
+mod idle;
+mod latency;
 mod memory;
+mod post;
 mod publish;
 mod scale;
 mod touch;
@@ -41,14 +45,29 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         run: fanout::fanout,
     },
     Subject {
+        name: "audience",
+        about: "The same by the size of the audience",
+        run: audience::audience,
+    },
+    Subject {
         name: "touch",
         about: "From a touch to the client",
         run: touch::touch,
     },
     Subject {
+        name: "post",
+        about: "From a publish over HTTP to the client",
+        run: post::post,
+    },
+    Subject {
         name: "publish",
-        about: "Publishes a second over the Unix socket",
+        about: "Publishes a second over the Unix socket and over HTTP",
         run: publish::publish,
+    },
+    Subject {
+        name: "idle",
+        about: "CPU while nothing happens",
+        run: idle::idle,
     },
 ];
 

@@ -32,7 +32,12 @@ impl Series {
     /// The next one's data, which is `length` bytes or a few more.
     pub(crate) fn next(&mut self, length: usize) -> String {
         self.last += 1;
-        let data = format!("{:x}.{}.{}", self.run, self.last, self.channel);
+        self.numbered(&self.last.to_string(), length)
+    }
+
+    /// For who counts by itself.
+    pub(crate) fn numbered(&self, number: &str, length: usize) -> String {
+        let data = format!("{:x}.{number}.{}", self.run, self.channel);
         format!("{data:.<length$}")
     }
 }

@@ -79,11 +79,51 @@ pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// The same of the bench itself.
+pub(crate) fn own_cpu() -> Result<Duration> {
+    cpu(&[std::process::id()])
+}
+
+/// Whether any thread of these has, or waits for, a core.
+pub(crate) fn is_running(pids: &[u32]) -> bool {
+    let running = |pid, task| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{task}/stat"));
+        stat.is_ok_and(|stat| state(&stat) == Some("R"))
+    };
+    let mut pids = pids.iter();
+    pids.any(|&pid| tasks(pid).into_iter().any(|task| running(pid, task)))
+}
+
+/// What follows the name, which may contain anything.
+fn after_name(stat: &str) -> Option<&str> {
+    Some(stat.rsplit_once(')')?.1)
+}
+
+fn state(stat: &str) -> Option<&str> {
+    after_name(stat)?.split_ascii_whitespace().next()
+}
+
 /// Bytes in the kernel's slab caches, for the whole machine. What grows while connections are made is sockets, files
 /// and epoll's entries of *both* ends, because the client is on this machine too.
 pub(crate) fn slab() -> Result<u64> {
     let path = "/proc/meminfo";
     kilobytes(&fs::read_to_string(path)?, "Slab:").with_context(|| format!("no Slab in {path}"))
+}
+
+/// The same, when what ended before has been given back, which the kernel does when it comes to it.
+pub(crate) fn slab_at_rest() -> Result<u64> {
+    const WINDOW: Duration = Duration::from_millis(100);
+    const STILL: u64 = 64 << 10;
+    let (start, mut before) = (Instant::now(), slab()?);
+    loop {
+        thread::sleep(WINDOW);
+        let now = slab()?;
+        // On a busy machine it never rests.
+        if now.abs_diff(before) <= STILL || start.elapsed() > Duration::from_secs(3) {
+            return Ok(now);
+        }
+        before = now;
+    }
 }
 
 /// Bytes after a name in one of /proc's tables.
@@ -144,17 +184,15 @@ fn wait_for(roots: &mut [Child], left: &mut BTreeMap<u32, String>) {
 
 /// When a process began, in the kernel's ticks; `None`: it is no more.
 fn began(pid: u32) -> Option<String> {
-    /// The fields after the name, which may contain anything, start with the third.
+    /// Numbers of fields; the state is the first after the name.
     const STATE: usize = 3;
     const START_TIME: usize = 22;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.clone().next()?;
     // What has ended and waits for its parent needs no signal.
-    if state == "Z" {
+    if state(&stat)? == "Z" {
         return None;
     }
+    let mut fields = after_name(&stat)?.split_ascii_whitespace();
     fields.nth(START_TIME - STATE).map(str::to_owned)
 }
 

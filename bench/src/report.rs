@@ -45,8 +45,11 @@ impl Report {
         }
     }
 
-    /// A row, which is shown at once.
+    /// A row, which is shown at once; none, if nobody takes part.
     pub(crate) fn add(&mut self, row: Row) {
+        if row.figures.values.is_empty() {
+            return;
+        }
         eprintln!("{}", row.text());
         self.rows.push(row);
     }

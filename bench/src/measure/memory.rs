@@ -1,5 +1,5 @@
-//! User memory of a parked poll: growth of the server's PSS while polls park, by polls. Afterwards rounds of one
-//! message to all and parking again, after which it should not have grown.
+//! Memory of a parked poll: growth of the server's PSS while polls park, by polls, and of the kernel's caches. Then
+//! rounds of one message to all and parking again, after which it should not have grown.
 
 use anyhow::Result;
 
@@ -24,17 +24,15 @@ pub(crate) fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
         if count <= bench.scale.pushpin() {
             kinds.push(Kind::Pushpin);
         }
-        let (mut parked, mut kernel) = (Figures::default(), Figures::default());
+        let mut parked = Figures::default();
         for &kind in (0..runs).flat_map(|_| &kinds) {
-            let Some(server) = bench.server(kind)? else {
-                continue;
-            };
-            let (user, slab) = park(&server, count)?;
-            parked.push(kind, user);
-            kernel.push(kind, slab);
+            if let Some(server) = bench.server(kind)? {
+                parked.push(kind, user(&server, count)?);
+            }
         }
         for (kind, points) in &mut curves {
-            points.push((count as f64, parked.median(*kind) * count as f64));
+            let bytes = parked.median(*kind) * count as f64;
+            points.push((count as f64, bytes / f64::from(1 << 20)));
         }
         let what = format!("memory of a parked poll, {count} of them");
         let row = Row::new(what, "bytes", parked);
@@ -43,17 +41,14 @@ pub(crate) fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
         } else {
             row
         });
-        if count == bench.scale.connections {
-            let what = format!("kernel memory of a parked connection, both ends, {count} of them");
-            report.add(Row::new(what, "bytes", kernel));
-        }
     }
     for (kind, points) in curves {
-        if points.iter().all(|(_, bytes)| bytes.is_finite()) {
+        if points.iter().all(|(_, mebibytes)| mebibytes.is_finite()) {
             report.curve("memory", kind, points);
         }
     }
     php(bench, report)?;
+    kernel(bench, report)?;
     growth(bench, report)
 }
 
@@ -69,7 +64,7 @@ fn php(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in 0..bench.scale.rounds.min(RUNS) {
         for kind in [Kind::Comet, Kind::Php] {
             if let Some(server) = bench.server(kind)? {
-                parked.push(kind, park(&server, bench.scale.php)?.0);
+                parked.push(kind, user(&server, bench.scale.php)?);
             }
         }
     }
@@ -78,15 +73,36 @@ fn php(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Bytes per poll: of the server, and of the kernel at both ends.
-fn park(server: &Server, count: usize) -> Result<(f64, f64)> {
+/// Bytes per poll.
+fn user(server: &Server, count: usize) -> Result<f64> {
     warm(server)?;
-    let (before, slab) = (server.pss()?, process::slab()?);
+    let before = server.pss()?;
     let polls = Polls::park(server, "bench", count)?;
-    let each = |from: u64, to: u64| (to as f64 - from as f64) / count as f64;
-    let values = (each(before, server.pss()?), each(slab, process::slab()?));
+    let parked = server.pss()?;
     drop(polls);
-    Ok(values)
+    Ok((parked as f64 - before as f64) / count as f64)
+}
+
+/// What the kernel needs for each connection, at both ends of it.
+fn kernel(bench: &Bench, report: &mut Report) -> Result<()> {
+    let count = bench.scale.connections;
+    let mut parked = Figures::default();
+    for _ in 0..bench.scale.rounds.min(RUNS) {
+        for kind in [Kind::Comet, Kind::Floor, Kind::Nchan] {
+            let Some(server) = bench.server(kind)? else {
+                continue;
+            };
+            warm(&server)?;
+            let before = process::slab_at_rest()?;
+            let polls = Polls::park(&server, "bench", count)?;
+            let grown = process::slab_at_rest()? as f64 - before as f64;
+            drop(polls);
+            parked.push(kind, grown / count as f64);
+        }
+    }
+    let what = format!("kernel memory of a connection with its poll, both ends, {count} of them");
+    report.add(Row::new(what, "bytes", parked));
+    Ok(())
 }
 
 /// What the first requests need once is no poll's.

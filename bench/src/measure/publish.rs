@@ -1,13 +1,14 @@
-//! Publishes a second on one connection of the Unix socket: each after the reply to the one before, and pipelined.
+//! Publishes a second: on one connection of the Unix socket, each after the reply to the one before, and pipelined;
+//! and over HTTP, on several connections, to channels without subscribers.
 //!
-//! One by one is measured twice. Where the kernel puts client and server on different cores, each publish waits for
+//! Over the socket one by one is measured twice. Where the kernel puts client and server on different cores, each publish waits for
 //! two sleeping cores to wake, which on a virtual machine takes far longer than the publish. On one core the rate is
 //! that of the work.
 
 use std::{
     io::{BufRead, Write},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -16,9 +17,11 @@ use nix::{
     unistd::Pid,
 };
 
-use super::rounds;
+use super::{LENGTH, rounds};
 use crate::{
     bench::Bench,
+    posts::Posts,
+    process,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
     server::Kind,
@@ -26,7 +29,50 @@ use crate::{
 
 const CHANNEL: &str = "published";
 
+/// Over HTTP.
+const CONNECTIONS: [usize; 2] = [16, 64];
+const CHANNELS: usize = 100;
+
 pub(crate) fn publish(bench: &Bench, report: &mut Report) -> Result<()> {
+    over_socket(bench, report)?;
+    CONNECTIONS
+        .iter()
+        .try_for_each(|&connections| over_http(bench, report, connections))
+}
+
+fn over_http(bench: &Bench, report: &mut Report, connections: usize) -> Result<()> {
+    let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
+    let (mut rate, mut cpu, mut own) = <(Figures, Figures, Figures)>::default();
+    let count = bench.scale.posts;
+    rounds(bench.scale.dear_rounds, &servers, |server| {
+        let mut posts = Posts::connect(server, connections, CHANNELS, LENGTH)?;
+        // The first ones pay for what the others find ready.
+        posts.publish(count / 10)?;
+        let (before, own_before) = (server.at_rest()?, process::own_cpu()?);
+        let took = posts.publish(count)?;
+        let own_used = process::own_cpu()?.saturating_sub(own_before);
+        let used = server.at_rest()?.saturating_sub(before);
+        let each = |used: Duration| used.as_secs_f64() * 1e6 / count as f64;
+        rate.push(server.kind, count as f64 / took.as_secs_f64());
+        rate.faults(server.kind, posts.faults);
+        cpu.push(server.kind, each(used));
+        own.push(server.kind, each(own_used));
+        Ok(())
+    })?;
+    let what = format!("publishes over HTTP, {connections} connections");
+    report.add(
+        Row::new(&what, "1/s", rate)
+            .must(Kind::Nchan, Limit::AtLeast(1.5))
+            .stretch(Kind::Nchan, Limit::AtLeast(2.0)),
+    );
+    report.add(Row::new(format!("CPU of {what}"), "us", cpu));
+    // One thread publishes: no server can be faster than it.
+    let what = format!("CPU of the client in {what}");
+    report.add(Row::new(what, "us", own).alone());
+    Ok(())
+}
+
+fn over_socket(bench: &Bench, report: &mut Report) -> Result<()> {
     let servers = bench.servers(&[Kind::Comet, Kind::Floor])?;
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;
     let mut one_core = CpuSet::new();

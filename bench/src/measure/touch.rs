@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::Result;
 
+use super::latency::Latencies;
 use crate::{
     bench::Bench,
     hold::Hold,
     load::Load,
-    report::{Figures, Limit, Report, Row, percentile},
+    report::{Limit, Report, Row},
     server::{Kind, Server},
 };
 
@@ -22,34 +23,10 @@ const CHANNEL: &str = "touched";
 
 pub(crate) fn touch(bench: &Bench, report: &mut Report) -> Result<()> {
     for idle in [0, bench.scale.fanout()] {
-        let mut latencies = Latencies::default();
-        let servers = bench.servers(&[Kind::Comet, Kind::Floor])?;
-        let holds = servers.iter().filter(|_| idle > 0);
-        let mut holds: Vec<Hold> = holds
-            .map(|server| Hold::park(server, idle))
-            .collect::<Result<_>>()?;
-        let mut loads: Vec<Load> = servers.iter().map(ready).collect::<Result<_>>()?;
-        for _ in 0..bench.scale.rounds {
-            let mut times = vec![Vec::new(); servers.len()];
-            for _ in 0..bench.scale.touches {
-                for ((server, load), times) in servers.iter().zip(&mut loads).zip(&mut times) {
-                    times.push(once(&server.file(CHANNEL), load)?);
-                    // As seldom as people touch: the server has parked the poll and sleeps.
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-            for (server, times) in servers.iter().zip(times) {
-                latencies.round(server.kind, times);
-            }
+        let mut latencies = measure(bench, idle)?;
+        if idle > 0 {
+            latencies.plot("touch", report);
         }
-        // A touch that became two messages shows at the latest now.
-        for (server, load) in servers.iter().zip(&mut loads) {
-            server.at_rest()?;
-            load.quiet()?;
-        }
-        holds.iter_mut().try_for_each(Hold::check)?;
-        let plot = if idle == 0 { "touch" } else { "touch-idle" };
-        latencies.curves(plot, report);
         let what = |which| format!("touch to client, {which}, {idle} idle polls");
         report.add(
             Row::new(what("median"), "us", latencies.median)
@@ -65,37 +42,31 @@ pub(crate) fn touch(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Microseconds, of many single events in each round.
-#[derive(Default)]
-pub(super) struct Latencies {
-    pub(super) median: Figures,
-    pub(super) tail: Figures,
-    all: Figures,
-}
-
-impl Latencies {
-    pub(super) fn round(&mut self, kind: Kind, times: Vec<Duration>) {
-        let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
-        times.sort_by(f64::total_cmp);
-        self.median.push(kind, percentile(&times, 50.0));
-        self.tail.push(kind, percentile(&times, 99.0));
-        for time in times {
-            self.all.push(kind, time);
+fn measure(bench: &Bench, idle: usize) -> Result<Latencies> {
+    let servers = bench.servers(&[Kind::Comet, Kind::Floor])?;
+    let mut holds = Hold::park_all(&servers, idle)?;
+    let mut loads: Vec<Load> = servers.iter().map(ready).collect::<Result<_>>()?;
+    let mut latencies = Latencies::default();
+    for _ in 0..bench.scale.rounds {
+        let mut times = vec![Vec::new(); servers.len()];
+        for _ in 0..bench.scale.touches {
+            for ((server, load), times) in servers.iter().zip(&mut loads).zip(&mut times) {
+                times.push(once(&server.file(CHANNEL), load)?);
+                // As seldom as people touch: the server has parked the poll and sleeps.
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        for (server, times) in servers.iter().zip(times) {
+            latencies.round(server.kind, times);
         }
     }
-
-    /// Which share of all was there after how long.
-    pub(super) fn curves(&mut self, plot: &'static str, report: &mut Report) {
-        const POINTS: u32 = 200;
-        for (&kind, times) in &mut self.all.values {
-            times.sort_by(f64::total_cmp);
-            let points = (1..=POINTS).map(|i| {
-                let percent = f64::from(i) * 100.0 / f64::from(POINTS);
-                (percentile(times, percent), percent)
-            });
-            report.curve(plot, kind, points.collect());
-        }
+    // A touch that became two messages shows at the latest now.
+    for (server, load) in servers.iter().zip(&mut loads) {
+        server.at_rest()?;
+        load.quiet()?;
     }
+    holds.iter_mut().try_for_each(Hold::check)?;
+    Ok(latencies)
 }
 
 /// One poll that waits for the file, which is there: the first touch of all creates it, which is another thing.

@@ -66,7 +66,8 @@ pub(super) fn number(value: f64) -> String {
         size if size >= 1000.0 => grouped(value),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        size if size >= 0.1 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
     }
 }
 
@@ -106,8 +107,16 @@ mod tests {
 
     #[test]
     fn numbers_have_the_digits_that_mean_something() {
-        let numbers = [0.654, 12.34, 999.4, 1300.0, -1_234_567.8];
-        let texts = ["0.65", "12.3", "999", "1,300", "-1,234,568"];
+        let numbers = [0.0, 0.0038, 0.654, 12.34, 999.4, 1300.0, -1_234_567.8];
+        let texts = [
+            "0.00",
+            "0.0038",
+            "0.65",
+            "12.3",
+            "999",
+            "1,300",
+            "-1,234,568",
+        ];
         assert_eq!(numbers.map(number), texts);
     }
 }

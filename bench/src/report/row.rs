@@ -18,6 +18,8 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Compare {
+    /// Not at all.
+    Alone,
     /// Comet's value by the other's, in each round.
     Ratio,
     /// What Comet has more, in each round.
@@ -65,6 +67,12 @@ impl Row {
         self
     }
 
+    /// For what says more without the others' part of it.
+    pub(crate) fn alone(mut self) -> Self {
+        self.compare = Compare::Alone;
+        self
+    }
+
     pub(crate) fn must(self, against: Kind, limit: Limit) -> Self {
         self.goal(against, limit, "must")
     }
@@ -83,9 +91,11 @@ impl Row {
     }
 
     pub(super) fn lines(&self) -> Vec<Line> {
-        let has = |kind: &Kind| {
-            self.figures.values.contains_key(kind)
-                || self.goals.iter().any(|goal| goal.against == *kind)
+        let measured = |kind: Kind| self.figures.values.contains_key(&kind);
+        // A goal without its server has not been reached, which is said, if it could have been.
+        let has = |&kind: &Kind| {
+            let is_goal = self.goals.iter().any(|goal| goal.against == kind);
+            measured(kind) || is_goal && measured(Kind::Comet)
         };
         Kind::ALL
             .into_iter()
@@ -129,6 +139,13 @@ impl Row {
         }
         let pairs = of(Kind::Comet).zip(of(kind));
         match self.compare {
+            Compare::Alone => Vec::new(),
+            // Beside next to nothing anything is immense, which says nothing.
+            Compare::Ratio
+                if self.figures.median(kind) * 50.0 < self.figures.median(Kind::Comet) =>
+            {
+                Vec::new()
+            }
             Compare::Ratio => pairs.map(|(comet, other)| comet / other).collect(),
             Compare::Difference => pairs.map(|(comet, other)| comet - other).collect(),
         }
@@ -136,7 +153,7 @@ impl Row {
 
     fn mark(&self, kind: Kind) -> &'static str {
         match (kind, self.compare) {
-            (Kind::Comet, _) => "",
+            (Kind::Comet, _) | (_, Compare::Alone) => "",
             (_, Compare::Ratio) => "x ",
             (_, Compare::Difference) => "+ ",
         }
