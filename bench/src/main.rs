@@ -15,6 +15,7 @@ mod machine;
 mod measure;
 mod message;
 mod peers;
+mod plot;
 mod posts;
 mod process;
 mod publisher;
@@ -139,7 +140,7 @@ fn run(arguments: Arguments) -> Result<()> {
         report.write_markdown(&path)?;
     }
     if let Some(dir) = arguments.plots {
-        bail!("cannot write plots to {}: not yet", dir.display());
+        plot::write(&report.curves, &dir)?;
     }
     Ok(())
 }
