@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub(crate) use connect::Rush;
+pub(crate) use connect::{Rush, bound};
 use connection::{Connection, Outcome};
 
 use crate::{

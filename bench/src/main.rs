@@ -21,6 +21,7 @@ mod process;
 mod publisher;
 mod report;
 mod server;
+mod stream;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,13 +1,19 @@
 //! What is measured: one subject in each file, all in one table.
 
 mod audience;
+mod channels;
+mod churn;
 mod fanout;
 mod idle;
 mod latency;
 mod memory;
 mod post;
 mod publish;
+mod quiet;
 mod scale;
+mod slow;
+mod storm;
+mod stream;
 mod touch;
 
 use std::time::{Duration, Instant};
@@ -68,6 +74,36 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "idle",
         about: "CPU while nothing happens",
         run: idle::idle,
+    },
+    Subject {
+        name: "stream",
+        about: "CPU of a delivery to streams, and their memory",
+        run: stream::stream,
+    },
+    Subject {
+        name: "storm",
+        about: "All clients connect and poll at once",
+        run: storm::storm,
+    },
+    Subject {
+        name: "slow",
+        about: "Clients that never read, beside others",
+        run: slow::slow,
+    },
+    Subject {
+        name: "quiet",
+        about: "A quiet channel beside a loud one",
+        run: quiet::quiet,
+    },
+    Subject {
+        name: "churn",
+        about: "Clients that come and go as fast as they can",
+        run: churn::churn,
+    },
+    Subject {
+        name: "channels",
+        about: "Memory of many channels, and when they have expired",
+        run: channels::channels,
     },
 ];
 

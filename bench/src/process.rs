@@ -62,6 +62,20 @@ pub(crate) fn pss(pids: &[u32]) -> Result<u64> {
     Ok(sum)
 }
 
+/// What these processes have open.
+pub(crate) fn descriptors(pids: &[u32]) -> Result<usize> {
+    let mut sum = 0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/fd");
+        match fs::read_dir(&path) {
+            Ok(entries) => sum += entries.count(),
+            Err(error) if ended(&error) => {}
+            Err(error) => return Err(error).context(path),
+        }
+    }
+    Ok(sum)
+}
+
 /// CPU that all threads of these processes have used so far.
 pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     let mut nanoseconds = 0;

@@ -232,6 +232,11 @@ impl Server {
         process::pss(&self.pids())
     }
 
+    /// What its processes have open.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        process::descriptors(&self.pids())
+    }
+
     /// CPU that all threads of its processes have used so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         process::cpu(&self.pids())

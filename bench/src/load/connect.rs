@@ -110,7 +110,7 @@ pub(super) fn blocking(addr: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Source addresses are used in turn, over the whole run.
-fn bound() -> Result<Socket> {
+pub(crate) fn bound() -> Result<Socket> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let block = COUNT.fetch_add(1, Ordering::Relaxed) / PER_SOURCE % 250;
     let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, block as u8 + 1), 0));

@@ -23,6 +23,12 @@ pub(crate) struct Scale {
     pub(crate) php: usize,
     /// Seconds that nothing happens in.
     pub(crate) idle: f64,
+    /// Messages of each round to streams, as fast as they are taken.
+    pub(crate) messages: u32,
+    /// Seconds of what comes at a steady rate.
+    pub(crate) steady: f64,
+    /// Channels with a message each.
+    pub(crate) channels: usize,
 }
 
 impl Scale {
@@ -39,6 +45,9 @@ impl Scale {
                 posts: 100_000,
                 php: 200,
                 idle: 5.0,
+                messages: 1000,
+                steady: 5.0,
+                channels: 100_000,
             },
             true => Self {
                 connections: 1500,
@@ -51,6 +60,9 @@ impl Scale {
                 posts: 10_000,
                 php: 20,
                 idle: 1.0,
+                messages: 200,
+                steady: 1.0,
+                channels: 10_000,
             },
         };
         if let Some(connections) = connections {
@@ -74,6 +86,11 @@ impl Scale {
             self.connections / 3,
             self.connections,
         ]
+    }
+
+    /// Streams that get many messages: 1,000.
+    pub(crate) fn streams(&self) -> usize {
+        self.connections / 15
     }
 
     /// What Pushpin is asked for, which parks 500 polls a second: 1,000.

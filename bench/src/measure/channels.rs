@@ -1,0 +1,110 @@
+//! Many channels with one message each: what a channel takes beside its data, and what is left when all have expired.
+
+use std::{
+    io::{BufRead, Write},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    bench::Bench,
+    publisher::{self, Socket},
+    report::{Figures, Limit, Report, Row},
+    server::{Kind, Server},
+};
+
+/// Long enough to publish them all and to look.
+const CONFIG: &str = "[history]\nage = \"10s\"\n";
+
+/// The daemon looks at what has expired now and then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is published to each.
+const DATA: &str = "an order was paid";
+
+/// Publishes on the way at once; replies to so many fit a socket's buffer.
+const BLOCK: usize = 500;
+
+/// Fresh servers are measured; they differ by a percent.
+const RUNS: usize = 3;
+
+pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
+    let count = bench.scale.channels;
+    let (mut each, mut left) = <(Figures, Figures)>::default();
+    if !bench.wants(Kind::Comet) {
+        return Ok(());
+    }
+    for _ in 0..bench.scale.rounds.min(RUNS) {
+        let server = Server::comet(&bench.comet, CONFIG)?;
+        let mut socket = server.socket()?;
+        // What the first of them needs once is no channel's.
+        publish(&mut socket, 0..BLOCK)?;
+        server.at_rest()?;
+        let before = server.pss()? as f64;
+        publish(&mut socket, BLOCK..BLOCK + count)?;
+        server.at_rest()?;
+        let full = server.pss()? as f64;
+        let kept = channels_of(&mut socket)?;
+        ensure!(
+            kept >= count as u64,
+            "{kept} of {count} channels are left too early"
+        );
+        each.push(
+            Kind::Comet,
+            (full - before) / count as f64 - DATA.len() as f64,
+        );
+        expire(&mut socket)?;
+        server.at_rest()?;
+        left.push(Kind::Comet, (server.pss()? as f64 - before) / count as f64);
+    }
+    let what = format!("memory of a channel with one message, beside its data, {count} of them");
+    report.add(Row::new(what, "bytes", each).must(Kind::Comet, Limit::AtMost(500.0)));
+    report.add(Row::new(
+        "what is left of a channel that has expired",
+        "bytes",
+        left,
+    ));
+    Ok(())
+}
+
+/// One message to each of these channels.
+fn publish(socket: &mut Socket, channels: std::ops::Range<usize>) -> Result<()> {
+    let (mut lines, mut reply) = (String::new(), Vec::new());
+    for start in channels.clone().step_by(BLOCK) {
+        let block = start..channels.end.min(start + BLOCK);
+        lines.clear();
+        for number in block.clone() {
+            lines += &publisher::line(&format!("orders:{number}"), DATA);
+        }
+        socket.stream.write_all(lines.as_bytes())?;
+        for _ in block {
+            reply.clear();
+            socket.replies.read_until(b'\n', &mut reply)?;
+            publisher::id(&reply).context("not published")?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the server says that it has no channel any more.
+fn expire(socket: &mut Socket) -> Result<()> {
+    let start = Instant::now();
+    while channels_of(socket)? > 0 {
+        ensure!(start.elapsed() < PATIENCE, "channels do not expire");
+        thread::sleep(Duration::from_millis(250));
+    }
+    Ok(())
+}
+
+/// How many there are, by `status`.
+fn channels_of(socket: &mut Socket) -> Result<u64> {
+    socket.stream.write_all(b"{\"op\":\"status\"}\n")?;
+    let mut reply = String::new();
+    socket.replies.read_line(&mut reply)?;
+    let status: Value = serde_json::from_str(&reply)?;
+    let channels = status["hub"]["channels"].as_u64();
+    channels.with_context(|| format!("no status: {reply:?}"))
+}

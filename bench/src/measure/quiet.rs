@@ -1,0 +1,171 @@
+//! A quiet channel beside a loud one: what its one subscriber and its publisher notice of thousands who get a message
+//! every millisecond.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    rounds,
+    stream::{judge, open, percentile},
+};
+use crate::{
+    bench::Bench,
+    report::{self, Figures, Report, Row},
+    server::{Kind, Server},
+    stream::{Pump, Steady, Streams, Tally, Transport},
+};
+
+/// Messages a second on the quiet channel.
+const QUIET: u32 = 50;
+
+/// And on the loud one, unless server and client cannot keep up with so many.
+const LOUD: u32 = 1000;
+
+/// The last of a steady run may be so late.
+const LATE: Duration = Duration::from_millis(250);
+
+pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
+    let (seconds, count) = (bench.scale.steady, bench.scale.connections / 3);
+    let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
+    let (mut alone, mut beside) = <(Latencies, Latencies)>::default();
+    let (mut rate, mut deliveries) = <(Figures, Figures)>::default();
+    rounds(bench.scale.dear_rounds, &servers, |server| {
+        let mut quiet = Channel::open(server, "quiet", 1)?;
+        alone.push(server, &quiet.run(QUIET, seconds)?, &mut quiet)?;
+        let mut loud = Channel::open(server, "loud", count)?;
+        let loudness = loud.bearable(seconds)?;
+        let (ours, theirs) = thread::scope(|scope| {
+            let theirs = scope.spawn(|| loud.run(loudness, seconds));
+            let ours = quiet.run(QUIET, seconds);
+            let theirs = theirs
+                .join()
+                .ok()
+                .context("the loud channel's thread panicked")?;
+            anyhow::Ok((ours?, theirs?))
+        })?;
+        beside.push(server, &ours, &mut quiet)?;
+        rate.push(server.kind, theirs.steady.rate);
+        deliveries.push(
+            server.kind,
+            theirs.tally.delivered as f64 / theirs.took.as_secs_f64(),
+        );
+        judge(server, &theirs.tally, &mut rate)?;
+        drop(loud);
+        server.at_rest()?;
+        Ok(())
+    })?;
+    let what = format!("a loud channel with {count} subscribers");
+    report.add(Row::new(
+        format!("messages a second on {what}"),
+        "1/s",
+        rate,
+    ));
+    report.add(Row::new(
+        format!("deliveries a second on {what}"),
+        "1/s",
+        deliveries,
+    ));
+    alone.report("alone", report);
+    beside.report("beside the loud one", report);
+    Ok(())
+}
+
+/// One channel with its subscribers and its publisher.
+struct Channel {
+    streams: Streams,
+    pump: Pump,
+}
+
+/// What a steady run gave.
+struct Ran {
+    tally: Tally,
+    steady: Steady,
+    took: Duration,
+}
+
+impl Channel {
+    fn open(server: &Server, name: &str, count: usize) -> Result<Self> {
+        Ok(Self {
+            streams: open(server, name, Transport::Sse, count)?,
+            pump: Pump::new(server, name)?,
+        })
+    }
+
+    fn run(&mut self, rate: u32, seconds: f64) -> Result<Ran> {
+        let messages = (f64::from(rate) * seconds).ceil() as u32;
+        let pump = &mut self.pump;
+        self.streams.note_latency()?;
+        let start = Instant::now();
+        let every = Duration::from_secs(1) / rate;
+        let (tally, steady) = self
+            .streams
+            .receive(messages, |run| pump.steady(run, messages, every))?;
+        let took = tally.last - start;
+        Ok(Ran {
+            tally,
+            steady,
+            took,
+        })
+    }
+
+    /// Messages a second with which server and client keep up.
+    fn bearable(&mut self, seconds: f64) -> Result<u32> {
+        let mut rate = LOUD;
+        while rate > QUIET {
+            let ran = self.run(rate, seconds / 2.0)?;
+            let in_time = ran.took < Duration::from_secs_f64(seconds / 2.0) + LATE;
+            if in_time && ran.steady.rate > f64::from(rate) * 0.95 {
+                break;
+            }
+            rate /= 2;
+        }
+        Ok(rate)
+    }
+}
+
+/// Microseconds, of the quiet channel.
+#[derive(Default)]
+struct Latencies {
+    median: Figures,
+    tail: Figures,
+    acknowledged: Figures,
+    acknowledged_tail: Figures,
+}
+
+impl Latencies {
+    fn push(&mut self, server: &Server, ran: &Ran, channel: &mut Channel) -> Result<()> {
+        let latency = channel.streams.latency().context("nothing was noted")?;
+        self.median.push(server.kind, percentile(&latency, 50.0));
+        self.tail.push(server.kind, percentile(&latency, 99.0));
+        let acknowledged = ran.steady.acknowledged.iter();
+        let mut acknowledged: Vec<f64> =
+            acknowledged.map(|time| time.as_secs_f64() * 1e6).collect();
+        acknowledged.sort_by(f64::total_cmp);
+        for (percent, figures) in [
+            (50.0, &mut self.acknowledged),
+            (99.0, &mut self.acknowledged_tail),
+        ] {
+            figures.push(server.kind, report::percentile(&acknowledged, percent));
+        }
+        judge(server, &ran.tally, &mut self.median)
+    }
+
+    fn report(self, how: &str, report: &mut Report) {
+        for (what, figures) in [
+            ("to its subscriber, median", self.median),
+            ("to its subscriber, 99th percentile", self.tail),
+            ("to its acknowledgement, median", self.acknowledged),
+            (
+                "to its acknowledgement, 99th percentile",
+                self.acknowledged_tail,
+            ),
+        ] {
+            let what = format!("a publish on a quiet channel {what}, {how}");
+            report.add(Row::new(what, "us", figures));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One stream, and the run that is checked on it.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Instant,
+};
+
+use anyhow::{Result, bail};
+use hdrhistogram::Histogram;
+
+use super::{
+    message,
+    order::{Order, Tally},
+    reader::{Event, Reader},
+    target::{Content, Target},
+    websocket,
+};
+use crate::load;
+
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) reader: Reader,
+    pub(super) order: Order,
+    pub(super) open: bool,
+}
+
+/// What is expected, and what has come of it.
+pub(super) struct Run {
+    pub(super) number: u32,
+    pub(super) messages: u32,
+    pub(super) tally: Tally,
+    /// Open connections that have not got everything.
+    pub(super) missing: usize,
+    /// Nanoseconds from the publish to the read, of each delivery.
+    pub(super) latency: Option<Histogram<u64>>,
+}
+
+fn connect(addr: SocketAddr, room: Option<usize>) -> Result<TcpStream> {
+    let socket = load::bound()?;
+    if let Some(room) = room {
+        // Before it connects: the window that is offered depends on it.
+        socket.set_recv_buffer_size(room)?;
+    }
+    socket.connect(&addr.into())?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+impl Run {
+    pub(super) fn new(number: u32, messages: u32, missing: usize) -> Self {
+        Self {
+            number,
+            messages,
+            tally: Tally::new(),
+            missing,
+            latency: None,
+        }
+    }
+
+    fn take(&mut self, content: &Content, order: &mut Order, now: u64) {
+        match content {
+            Content::Message(message) if message.run == self.number => {
+                if order.take(message.seq, self.messages, &mut self.tally) {
+                    self.missing -= 1;
+                }
+                if let Some(latency) = &mut self.latency {
+                    latency.saturating_record(now.saturating_sub(message.sent));
+                }
+            }
+            Content::Message(_) | Content::Foreign => self.tally.faults.foreign += 1,
+            Content::Gap => self.tally.faults.failed += 1,
+        }
+    }
+}
+
+impl Connection {
+    /// Connects and asks, with little `room` for what it does not read, or the usual.
+    pub(super) fn ask(target: &Target, request: &str, room: Option<usize>) -> Result<Self> {
+        let mut stream = connect(target.addr, room)?;
+        // It fits: the socket's buffer is empty.
+        if stream.write(request.as_bytes())? < request.len() {
+            bail!("a request was not taken at once");
+        }
+        Ok(Self {
+            stream,
+            reader: Reader::default(),
+            order: Order::default(),
+            open: true,
+        })
+    }
+
+    /// Reads once, and checks what has come. False: it is over.
+    pub(super) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        target: &Target,
+        run: &mut Run,
+    ) -> Result<bool> {
+        let kept = self.reader.restore(buffer)?;
+        let end = match self.stream.read(&mut buffer[kept..]) {
+            Ok(0) => return Ok(false),
+            Ok(read) => kept + read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let (now, before) = (message::now(), run.tally.delivered);
+        let (mut pongs, mut closed) = (Vec::new(), false);
+        let order = &mut self.order;
+        let each = &mut |event: Event<'_>| match event {
+            Event::Message(data) => run.take(&target.read(data), order, now),
+            Event::Gap => run.take(&Content::Gap, order, now),
+            Event::Ping(payload) => websocket::pong(payload, &mut pongs),
+            Event::Close => closed = true,
+        };
+        let goes_on = self
+            .reader
+            .take(&mut buffer[..end], kept, target.transport, each)?;
+        if run.tally.delivered > before {
+            run.tally.last = Instant::now();
+        }
+        if !pongs.is_empty() {
+            self.stream.write_all(&pongs)?;
+        }
+        Ok(goes_on && !closed)
+    }
+}

@@ -1,0 +1,126 @@
+//! Whom to ask for a stream, and how its messages are wrapped.
+
+use std::net::SocketAddr;
+
+use super::{message::Message, websocket};
+use crate::server::Kind;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Sse,
+    WebSocket,
+}
+
+impl Transport {
+    /// For the table.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Sse => "SSE",
+            Self::WebSocket => "WebSocket",
+        }
+    }
+}
+
+/// One channel of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) addr: SocketAddr,
+    pub(crate) transport: Transport,
+    path: String,
+    /// How the JSON begins that Comet puts around the data, up to the id. `None`: the data comes bare.
+    envelope: Option<String>,
+}
+
+/// What the data of an event turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Message(Message),
+    Gap,
+    Foreign,
+}
+
+/// What a browser sends beside the request line and the host, as far as it matters here: its size.
+const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+    Accept-Language: en-GB,en;q=0.8,de;q=0.5,fr;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
+    Cookie: session=0f8fad5bd9cb469fa16570867728950e; theme=dark; consent=necessary\r\nDNT: 1\r\n\
+    Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n";
+
+impl Target {
+    pub(crate) fn new(kind: Kind, addr: SocketAddr, channel: &str, transport: Transport) -> Self {
+        let path = match (kind, transport) {
+            (Kind::Comet | Kind::Floor, Transport::Sse) => format!("/ch/{channel}?as=sse"),
+            (Kind::Comet | Kind::Floor, Transport::WebSocket) => format!("/ch/{channel}"),
+            (_, Transport::Sse) => format!("/sse/{channel}"),
+            (_, Transport::WebSocket) => format!("/ws/{channel}"),
+        };
+        let wraps = matches!(kind, Kind::Comet | Kind::Floor);
+        Self {
+            addr,
+            transport,
+            path,
+            envelope: wraps.then(|| format!("{{\"channel\":\"{channel}\",\"id\":")),
+        }
+    }
+
+    pub(super) fn request(&self) -> String {
+        let special = match self.transport {
+            Transport::Sse => "Accept: text/event-stream\r\nConnection: keep-alive\r\n".into(),
+            Transport::WebSocket => format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
+                websocket::KEY
+            ),
+        };
+        let Self { addr, path, .. } = self;
+        format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n{special}{HEADERS}\r\n")
+    }
+
+    pub(super) fn read(&self, data: &[u8]) -> Content {
+        let message = match &self.envelope {
+            None => Message::read(data),
+            Some(_) if data.starts_with(b"{\"gap\":true") => return Content::Gap,
+            Some(envelope) => unwrap(data, envelope).and_then(Message::read),
+        };
+        message.map_or(Content::Foreign, Content::Message)
+    }
+}
+
+/// The data within Comet's JSON; `None`: that is not as it has to be.
+fn unwrap<'a>(json: &'a [u8], envelope: &str) -> Option<&'a [u8]> {
+    let id = json.strip_prefix(envelope.as_bytes())?;
+    let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let data = id[digits..].strip_prefix(b",\"name\":\"\",\"data\":\"")?;
+    data.strip_suffix(b"\"}").filter(|_| digits > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_is_found_in_its_envelope_and_nowhere_else() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (run, seq, sent) = (3, 5, 7);
+        let message = Message { run, seq, sent };
+        let data = message.to_string();
+        let bare = Target::new(Kind::Nchan, addr, "news", Transport::Sse);
+        assert_eq!(bare.read(data.as_bytes()), Content::Message(message));
+
+        let comet = Target::new(Kind::Comet, addr, "news", Transport::Sse);
+        let json = |channel, id, name| {
+            format!(
+                "{{\"channel\":\"{channel}\",\"id\":{id},\"name\":\"{name}\",\"data\":\"{data}\"}}"
+            )
+        };
+        let read = |json: &str| comet.read(json.as_bytes());
+        assert_eq!(read(&json("news", "17", "")), Content::Message(message));
+        for foreign in [
+            json("new", "17", ""),
+            json("news", "", ""),
+            json("news", "1", "x"),
+            data.clone(),
+        ] {
+            assert_eq!(read(&foreign), Content::Foreign, "{foreign}");
+        }
+        assert_eq!(read("{\"gap\":true,\"cursor\":\"1\"}"), Content::Gap);
+    }
+}
