@@ -61,6 +61,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    super::allocator::give_memory_back();
     start_log()?;
     comet_daemon::run::serve(arguments.settings()?)
 }
