@@ -227,18 +227,48 @@ impl Writer<'_> {
     }
 
     fn head(&self, status: u16, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
-        let reason = if status == 200 {
-            "OK"
-        } else {
-            "Service Unavailable"
+        let head = Head {
+            status: match status {
+                200 => "200 OK",
+                _ => "503 Service Unavailable",
+            },
+            content_type: self.format.content_type(),
+            variant: self.variant,
+            origins: self.origins,
+            date: self.date,
         };
+        head.write(length, cursor.filter(|_| self.format.has_etag()))
+    }
+}
+
+/// The head of an answer that hyper does not write.
+pub(super) struct Head<'a> {
+    pub(super) status: &'static str,
+    pub(super) content_type: &'static str,
+    pub(super) variant: Variant,
+    pub(super) origins: &'a [String],
+    pub(super) date: &'a DateLine,
+}
+
+impl Head<'_> {
+    pub(super) fn with_body(&self, body: &str) -> Bytes {
+        let mut out = self.write(Some(body.len()), None);
+        out.extend_from_slice(body.as_bytes());
+        out.into()
+    }
+
+    /// Without `length` the body is a stream.
+    fn write(&self, length: Option<usize>, tag: Option<Cursor>) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
+        for part in ["HTTP/1.1 ", self.status, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
         let mut line = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
         };
-        line("content-type", self.format.content_type());
+        line("content-type", self.content_type);
         for (name, value) in LIVE_HEADERS {
             line(name, value);
         }
@@ -247,7 +277,7 @@ impl Writer<'_> {
         } else if self.variant.chunked {
             line("transfer-encoding", "chunked");
         }
-        if let Some(cursor) = cursor.filter(|_| self.format.has_etag()) {
+        if let Some(cursor) = tag {
             line("etag", &format!("\"{cursor}\""));
         }
         if let Some(origin) = allow_origin(self.variant.cors, self.origins) {
@@ -259,10 +289,8 @@ impl Writer<'_> {
             line("connection", "close");
         }
         line("date", &self.date.text());
-        let mut head = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
-        head.append(&mut out);
-        head.extend_from_slice(b"\r\n");
-        head
+        out.extend_from_slice(b"\r\n");
+        out
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     Worker, h2,
     held::Held,
     reactor,
-    service::{self, Served},
+    service::{self, Plainly, Served},
 };
 
 /// See the module.
@@ -141,28 +141,32 @@ impl Conn {
         }
     }
 
-    /// Nearly every request is a poll, plain and whole: for that, neither hyper nor a task is needed.
+    /// Nearly every request is a poll or a publish, plain and whole: for that, neither hyper nor a task is needed.
     fn serve_now(self: &Rc<Self>) {
         let mut chunk = [0; CHUNK];
-        let input = match self.try_read(&mut chunk) {
+        let mut input = match self.try_read(&mut chunk) {
             Ok(n @ 1..) => &chunk[..n],
             Err(e) if e.kind() == ErrorKind::WouldBlock => return,
             Ok(0) | Err(_) => return self.close(),
         };
-        let rest = match service::plain_poll(self, input) {
-            Some((ask, length)) => {
-                self.begin_held(ask);
-                self.set(State::Joining, Duration::MAX);
-                &input[length..]
+        while self.state.get() == State::Idle && !self.worker.stopping.get() {
+            let Some((served, length)) = service::serve_plain(self, input) else {
+                break;
+            };
+            input = &input[length..];
+            match served {
+                Plainly::Poll(ask) => {
+                    self.begin_held(ask);
+                    self.poll_now();
+                }
+                Plainly::Published(answer, close) => {
+                    self.last.set(close);
+                    self.answer(answer);
+                }
             }
-            None => input,
-        };
-        self.leave_over(|left| &mut left.input, Bytes::copy_from_slice(rest));
-        if self.state.get() == State::Joining && !self.worker.stopping.get() {
-            self.poll_now();
         }
-        let has_work = self.state.get() == State::Joining || self.has_input();
-        if has_work && !self.tasked.get() {
+        self.leave_over(|left| &mut left.input, Bytes::copy_from_slice(input));
+        if self.has_input() && !self.tasked.get() {
             self.work_now();
         }
     }
@@ -357,7 +361,7 @@ impl Conn {
         uninterrupted(|| self.stream.peek(&mut [0; 1]))
     }
 
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| (&self.stream).write(bytes))
     }
 
@@ -459,18 +463,46 @@ impl Conn {
     }
 
     /// Leaves the rest of an answer to a task.
-    pub(super) fn write_soon(&self, rest: Bytes) {
+    fn write_soon(&self, rest: Bytes) {
         self.leave_over(|left| &mut left.output, rest);
         self.set(State::Writing, self.worker.site.config.write_time);
         self.work_soon();
     }
 
     /// Goes on with the next request, of which no edge may tell.
-    pub(super) fn go_on(&self) {
+    fn go_on(&self) {
         self.set(State::Idle, self.worker.site.config.idle);
         if self.has_input() {
             self.work_soon();
         }
+    }
+
+    /// Writes a whole answer, after which nothing is held.
+    pub(super) fn answer(&self, answer: Bytes) {
+        if self.write_now(answer) {
+            if self.last.get() {
+                self.end();
+            } else {
+                self.go_on();
+            }
+        }
+    }
+
+    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
+    pub(super) fn write_now(&self, mut bytes: Bytes) -> bool {
+        loop {
+            match self.try_write(&bytes) {
+                Ok(n) if n == bytes.len() => return true,
+                Ok(n) => bytes.advance(n),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.close();
+                    return false;
+                }
+            }
+        }
+        self.write_soon(bytes);
+        false
     }
 
     /// There may be bytes, or the end, of which no edge will tell.

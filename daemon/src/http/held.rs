@@ -4,7 +4,7 @@
 
 use std::{io::ErrorKind, rc::Rc, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use comet_proto::Cursor;
 
 use super::{
@@ -105,7 +105,7 @@ impl Conn {
     pub(super) fn poll_now(self: &Rc<Self>) {
         if let Err(backlog) = self.join() {
             let answer = self.with_held(|held| self.advance(held, &backlog));
-            self.answer_poll(&answer.unwrap_or_default());
+            self.answer_poll(answer.unwrap_or_default());
         }
     }
 
@@ -229,7 +229,7 @@ impl Conn {
             self.writer(held).nothing(held.cursor)
         });
         match (answer, self.state.get()) {
-            (Some(answer), State::Polling) => self.answer_poll(&answer),
+            (Some(answer), State::Polling) => self.answer_poll(answer),
             (Some(piece), _) => {
                 if self.write_now(piece) {
                     self.renew_heartbeat();
@@ -275,32 +275,9 @@ impl Conn {
     }
 
     /// Answers a poll, which is over then.
-    fn answer_poll(&self, answer: &Bytes) {
+    fn answer_poll(&self, answer: Bytes) {
         self.end_poll();
-        if self.write_now(answer.clone()) {
-            if self.last.get() {
-                self.end();
-            } else {
-                self.go_on();
-            }
-        }
-    }
-
-    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
-    fn write_now(&self, mut bytes: Bytes) -> bool {
-        loop {
-            match self.try_write(&bytes) {
-                Ok(n) if n == bytes.len() => return true,
-                Ok(n) => bytes.advance(n),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.close();
-                    return false;
-                }
-            }
-        }
-        self.write_soon(bytes);
-        false
+        self.answer(answer);
     }
 
     /// The bytes for a backlog that is not shared; moves the cursor.
@@ -375,7 +352,7 @@ impl Subscriber for Conn {
                 return Next::Stay;
             };
             if state == State::Polling {
-                self.answer_poll(&piece);
+                self.answer_poll(piece);
                 return Next::Leave;
             }
             if !self.write_now(piece) {

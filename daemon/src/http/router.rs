@@ -45,6 +45,16 @@ pub(super) struct Publish {
     pub(super) key: Option<String>,
 }
 
+impl Publish {
+    fn to(channel: ChannelName) -> Self {
+        Self {
+            channel,
+            name: EventName::default(),
+            key: None,
+        }
+    }
+}
+
 pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     let path = head.uri.path();
     if head.method == Method::OPTIONS {
@@ -75,14 +85,24 @@ fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
     only(head, CHANNEL_METHODS)?;
     let query = Query::of_utf8(head)?;
     if head.method == Method::POST {
-        may_publish(site, head)?;
-        return Ok(Route::Publish(Publish {
-            channel: query::channel(names)?,
-            name: query.event_name()?,
-            key: query::idempotency_key(&head.headers)?,
-        }));
+        return Ok(Route::Publish(publish(site, head, names, &query)?));
     }
     Ok(hold(head, subscription(site, head, names, &query)?))
+}
+
+/// What is to be published, apart from the body.
+pub(super) fn publish(
+    site: &Site,
+    head: &Parts,
+    names: &str,
+    query: &Query<'_>,
+) -> Result<Publish, Refusal> {
+    may_publish(site, head)?;
+    Ok(Publish {
+        channel: query::channel(names)?,
+        name: query.event_name()?,
+        key: query::idempotency_key(&head.headers)?,
+    })
 }
 
 /// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
@@ -170,7 +190,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     match novcomet::Request::parse(Query::of(head).pairs()) {
         novcomet::Request::Publish(channel) => match (channel, may_publish(site, head)) {
             (Some(channel), Ok(())) if head.method == Method::GET => {
-                publish_data(site, hub, &channel, EventName::default(), b"", None);
+                publish_data(site, hub, Publish::to(channel), b"");
                 json(b"true".to_vec())
             }
             _ => json(b"false".to_vec()),
@@ -189,14 +209,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
         zeitoun::ChatRequest::Publish(text) => {
             may_publish(site, head)?;
             if head.method == Method::GET {
-                publish_data(
-                    site,
-                    hub,
-                    &site.chat,
-                    EventName::default(),
-                    text.as_bytes(),
-                    None,
-                );
+                publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
             }
             Ok(Route::Answer(answer(
                 StatusCode::OK,

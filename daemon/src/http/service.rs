@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use comet_proto::ChannelName;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -24,7 +23,7 @@ use hyper_util::rt::TokioTimer;
 
 use super::{
     Site, Worker,
-    answer::{Cors, Refusal, Variant, add_cors, answer, wants_close},
+    answer::{Cors, Head, Refusal, Variant, add_cors, answer, wants_close},
     connection::Conn,
     head,
     held::Ask,
@@ -138,28 +137,50 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
     }
 }
 
-/// The subscription of a plain poll at the start of `input`, and the length of the request. `None`: for hyper.
-pub(super) fn plain_poll(conn: &Conn, input: &[u8]) -> Option<(Ask, usize)> {
+/// What a plain request asked for.
+pub(super) enum Plainly {
+    Poll(Ask),
+    /// It was published; the answer, and whether the connection closes after it.
+    Published(Bytes, bool),
+}
+
+/// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
+pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)> {
     let worker = &conn.worker;
-    let get = head::plain_get(input, &worker.site.config)?;
-    let (site, head, query) = (&worker.site, &get.head, Query::plain(get.query));
-    let subscription = router::subscription(site, head, get.names, &query).ok()?;
-    if subscription.format.shape() != Shape::Poll {
-        return None;
-    }
-    worker.site.metrics.http_requests.add(1);
+    let plain = head::plain(input, &worker.site.config)?;
+    let (site, head, query) = (&worker.site, &plain.head, Query::plain(plain.query));
     let variant = Variant {
         close: wants_close(head.version, &head.headers),
         chunked: true,
-        cors: router::cors(&worker.site, &head.headers),
+        cors: router::cors(site, &head.headers),
     };
-    Some((
-        Ask {
+    let served = if head.method == Method::POST {
+        let publish = router::publish(site, head, plain.names, &query).ok()?;
+        let id = publish_data(site, worker.audience.hub(), publish, plain.body);
+        let head = Head {
+            status: "201 Created",
+            content_type: "application/json",
+            variant,
+            origins: &site.config.origins,
+            date: &worker.date,
+        };
+        Plainly::Published(head.with_body(&receipt(id)), variant.close)
+    } else {
+        let subscription = router::subscription(site, head, plain.names, &query).ok()?;
+        if subscription.format.shape() != Shape::Poll {
+            return None;
+        }
+        Plainly::Poll(Ask {
             subscription,
             variant,
-        },
-        get.length,
-    ))
+        })
+    };
+    site.metrics.http_requests.add(1);
+    Some((served, plain.length))
+}
+
+fn receipt(id: u64) -> String {
+    format!("{{\"id\":{id}}}\n")
 }
 
 /// What to say about a head that hyper could not read; nothing when the client has just gone.
@@ -367,35 +388,17 @@ pub(super) async fn publish_body(
         }
     };
     router::goes_on(site)?;
-    let id = publish_data(
-        site,
-        hub,
-        &publish.channel,
-        publish.name,
-        &data,
-        publish.key.as_deref(),
-    );
-    Ok(answer(
-        StatusCode::CREATED,
-        "application/json",
-        format!("{{\"id\":{id}}}\n"),
-    ))
+    let id = publish_data(site, hub, publish, &data);
+    Ok(answer(StatusCode::CREATED, "application/json", receipt(id)))
 }
 
 /// Publishes what came by HTTP.
-pub(super) fn publish_data(
-    site: &Site,
-    hub: &Hub,
-    channel: &ChannelName,
-    name: comet_proto::EventName,
-    data: &[u8],
-    key: Option<&str>,
-) -> u64 {
+pub(super) fn publish_data(site: &Site, hub: &Hub, publish: Publish, data: &[u8]) -> u64 {
     site.metrics.published_http.add(1);
     hub.publish(NewMessage {
-        channel,
-        name,
+        channel: &publish.channel,
+        name: publish.name,
         data: data.into(),
-        key,
+        key: publish.key.as_deref(),
     })
 }
