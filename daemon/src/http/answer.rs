@@ -251,10 +251,10 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    pub(super) fn with_body(&self, body: &str) -> Bytes {
+    pub(super) fn with_body(&self, body: &str) -> Vec<u8> {
         let mut out = self.write(Some(body.len()), None);
         out.extend_from_slice(body.as_bytes());
-        out.into()
+        out
     }
 
     /// Without `length` the body is a stream.
@@ -288,7 +288,7 @@ impl Head<'_> {
         if self.variant.close {
             line("connection", "close");
         }
-        line("date", &self.date.text());
+        self.date.with(|date| line("date", date));
         out.extend_from_slice(b"\r\n");
         out
     }
@@ -328,10 +328,10 @@ impl DateLine {
         }
     }
 
-    fn text(&self) -> String {
+    fn with(&self, write: impl FnOnce(&str)) {
         if self.second.get() == 0 {
             self.refresh();
         }
-        self.text.borrow().clone()
+        write(&self.text.borrow());
     }
 }

@@ -478,7 +478,7 @@ impl Conn {
     }
 
     /// Writes a whole answer, after which nothing is held.
-    pub(super) fn answer(&self, answer: Bytes) {
+    pub(super) fn answer(&self, answer: impl AsRef<[u8]> + Into<Bytes>) {
         if self.write_now(answer) {
             if self.last.get() {
                 self.end();
@@ -489,20 +489,22 @@ impl Conn {
     }
 
     /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
-    pub(super) fn write_now(&self, mut bytes: Bytes) -> bool {
-        loop {
-            match self.try_write(&bytes) {
-                Ok(n) if n == bytes.len() => return true,
-                Ok(n) => bytes.advance(n),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+    pub(super) fn write_now(&self, bytes: impl AsRef<[u8]> + Into<Bytes>) -> bool {
+        let mut written = 0;
+        while written < bytes.as_ref().len() {
+            match self.try_write(&bytes.as_ref()[written..]) {
+                Ok(n) => written += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.write_soon(bytes.into().split_off(written));
+                    return false;
+                }
                 Err(_) => {
                     self.close();
                     return false;
                 }
             }
         }
-        self.write_soon(bytes);
-        false
+        true
     }
 
     /// There may be bytes, or the end, of which no edge will tell.

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Status;
 use hyper::{
-    HeaderMap, Method, Request, Version,
+    Method, Request, Version,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
@@ -48,10 +48,19 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig) -> Option<Plain<'a
     let names = path.strip_prefix("/ch/")?;
     let (mut head, ()) = Request::new(()).into_parts();
     (head.method, head.version) = (method, Version::HTTP_11);
+    let mut body_length = None;
     for header in request.headers {
-        take(header, &mut head.headers)?;
+        match meaning(header) {
+            Meaning::Nothing => {}
+            Meaning::Length if body_length.is_none() => body_length = Some(header.value),
+            Meaning::Length | Meaning::NotPlain => return None,
+            Meaning::Taken(name) => {
+                let value = HeaderValue::from_bytes(header.value).ok()?;
+                head.headers.append(name, value);
+            }
+        }
     }
-    let body = body(&mut head, &input[length..])?;
+    let body = body(&head.method, body_length, &input[length..])?;
     (body.len() <= config.max_body).then(|| Plain {
         names,
         query,
@@ -66,46 +75,51 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-_.~,:=@?&".contains(&byte)
 }
 
-/// Takes a header that a plain request depends on. `None`: the request is not plain.
-fn take(header: &httparse::Header<'_>, headers: &mut HeaderMap) -> Option<()> {
-    let first = header.name.as_bytes().first()?.to_ascii_lowercase();
-    // What cannot be meant is ruled out first: there are many headers, and few of them matter.
-    let (name, is_taken) = match (header.name.len(), first) {
-        (4, b'h') => (header::HOST, true),
-        (6, b'a') => (header::ACCEPT, true),
-        (6, b'o') => (header::ORIGIN, true),
-        (10, b'c') => (header::CONNECTION, true),
-        (13, b'i') => (header::IF_NONE_MATCH, true),
-        (13, b'l') => (HeaderName::from_static("last-event-id"), true),
-        (14, b'c') => (header::CONTENT_LENGTH, true),
-        (14, b's') => (HeaderName::from_static("sec-fetch-site"), true),
-        (15, b'i') => (HeaderName::from_static("idempotency-key"), true),
-        // Of another protocol, or with a body of another kind.
-        (2, b't') => (header::TE, false),
-        (6, b'e') => (header::EXPECT, false),
-        (7, b'u') => (header::UPGRADE, false),
-        (17, b't') => (header::TRANSFER_ENCODING, false),
-        _ => return Some(()),
+/// What a header means to a plain request.
+enum Meaning {
+    Nothing,
+    /// `Content-Length`.
+    Length,
+    Taken(HeaderName),
+    NotPlain,
+}
+
+fn meaning(header: &httparse::Header<'_>) -> Meaning {
+    let (name, value) = (header.name, header.value);
+    let is = |known: HeaderName, meaning| match name.eq_ignore_ascii_case(known.as_str()) {
+        true => meaning,
+        false => Meaning::Nothing,
     };
-    if !header.name.eq_ignore_ascii_case(name.as_str()) {
-        return Some(());
+    let taken = |known: HeaderName| is(known.clone(), Meaning::Taken(known));
+    let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+    // What cannot be meant is ruled out first: there are many headers, few of them matter, and of those two the usual
+    // values mean nothing.
+    match (name.len(), first) {
+        (6, b'a') if !value.windows(6).any(|part| part == b"stream") => Meaning::Nothing,
+        (6, b'a') => taken(header::ACCEPT),
+        (10, b'c') if value.eq_ignore_ascii_case(b"keep-alive") => Meaning::Nothing,
+        (10, b'c') => taken(header::CONNECTION),
+        (6, b'o') => taken(header::ORIGIN),
+        (13, b'i') => taken(header::IF_NONE_MATCH),
+        (13, b'l') => taken(HeaderName::from_static("last-event-id")),
+        (14, b's') => taken(HeaderName::from_static("sec-fetch-site")),
+        (15, b'i') => taken(HeaderName::from_static("idempotency-key")),
+        (14, b'c') => is(header::CONTENT_LENGTH, Meaning::Length),
+        // Of another protocol, or with a body of another kind.
+        (2, b't') => is(header::TE, Meaning::NotPlain),
+        (6, b'e') => is(header::EXPECT, Meaning::NotPlain),
+        (7, b'u') => is(header::UPGRADE, Meaning::NotPlain),
+        (17, b't') => is(header::TRANSFER_ENCODING, Meaning::NotPlain),
+        _ => Meaning::Nothing,
     }
-    if !is_taken {
-        return None;
-    }
-    headers.append(name, HeaderValue::from_bytes(header.value).ok()?);
-    Some(())
 }
 
 /// The body at the start of `rest`. `None`: it is not whole, or its length is in doubt (RFC 9112, section 6.3).
-fn body<'a>(head: &mut Parts, rest: &'a [u8]) -> Option<&'a [u8]> {
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    match (&head.method, lengths.next(), lengths.next()) {
-        (&Method::GET, None, None) => Some(&[]),
-        (&Method::POST, Some(length), None) => {
-            let is_number = length.as_bytes().iter().all(u8::is_ascii_digit);
-            let length = length.to_str().ok().filter(|_| is_number)?.parse().ok()?;
-            rest.get(..length)
+fn body<'a>(method: &Method, length: Option<&[u8]>, rest: &'a [u8]) -> Option<&'a [u8]> {
+    match (method, length) {
+        (&Method::GET, None) => Some(&[]),
+        (&Method::POST, Some(length)) if length.iter().all(u8::is_ascii_digit) => {
+            rest.get(..str::from_utf8(length).ok()?.parse().ok()?)
         }
         _ => None,
     }
@@ -121,16 +135,16 @@ mod tests {
 
     #[test]
     fn takes_what_a_subscription_depends_on() {
-        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: x\r\naccept: a\r\nAccept: b\r\nORIGIN: o\r\n\r\n";
+        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: x\r\naccept: a-stream\r\nAccept: b/stream\r\nORIGIN: o\r\nConnection: Keep-Alive\r\n\r\n";
         let input = format!("{request}GET /next");
         let get = read(&input).unwrap();
         assert_eq!(get.length, request.len());
         assert_eq!((get.names, get.query), ("a,b", "since=1&wait=2"));
         let head = get.head;
         let accept: Vec<_> = head.headers.get_all(header::ACCEPT).iter().collect();
-        assert_eq!(accept, ["a", "b"]);
+        assert_eq!(accept, ["a-stream", "b/stream"]);
         assert_eq!(head.headers[header::ORIGIN], "o");
-        assert_eq!(head.headers.len(), 4);
+        assert_eq!(head.headers.len(), 3);
     }
 
     #[test]

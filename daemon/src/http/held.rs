@@ -194,7 +194,7 @@ impl Conn {
             let goes_on = self.with_held(|held| held.format.input(input, &mut answer));
             let goes_on = goes_on == Some(true);
             self.last.set(!goes_on);
-            if !answer.is_empty() && !self.write_now(answer.into()) {
+            if !answer.is_empty() && !self.write_now(answer) {
                 return self.leave_audience();
             }
             if !goes_on {

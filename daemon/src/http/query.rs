@@ -6,7 +6,7 @@ use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventNam
 use hyper::{HeaderMap, header, http::request::Parts};
 
 use super::answer::Refusal;
-use crate::transport::iframe::Callback;
+use crate::transport::{Channels, iframe::Callback};
 
 /// Longest wait of a poll, and the one that is meant when none is given.
 const MAX_WAIT: u64 = 60;
@@ -99,18 +99,23 @@ impl<'a> Query<'a> {
 }
 
 /// `NAMES` of `/ch/NAMES`: percent-encoded, comma-separated.
-pub(super) fn channels(names: &str) -> Result<ChannelNames, Refusal> {
-    let decoded: Vec<u8> = percent_encoding::percent_decode_str(names).collect();
-    let text = String::from_utf8(decoded)
+pub(super) fn channels(names: &str) -> Result<Channels, Refusal> {
+    // Nearly always it is one, and nothing is escaped.
+    if let Ok(one) = ChannelName::parse(names) {
+        return Ok(Channels::One(one));
+    }
+    let text = percent_encoding::percent_decode_str(names)
+        .decode_utf8()
         .map_err(|_| Refusal::bad("channel", comet_proto::ChannelNameError::NotUtf8))?;
-    ChannelNames::parse(text.split(',')).map_err(|e| {
+    let names = ChannelNames::parse(text.split(',')).map_err(|e| {
         let code = if matches!(e, ChannelNamesError::Name(_)) {
             "channel"
         } else {
             "channels"
         };
         Refusal::bad(code, e)
-    })
+    })?;
+    Ok(names.to_vec().into())
 }
 
 /// The one channel of a publish.

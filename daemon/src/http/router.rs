@@ -112,7 +112,7 @@ pub(super) fn subscription(
     names: &str,
     query: &Query<'_>,
 ) -> Result<Subscription, Refusal> {
-    let channels = query::channels(names)?.to_vec().into();
+    let channels = query::channels(names)?;
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {

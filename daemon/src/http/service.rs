@@ -141,7 +141,7 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
 pub(super) enum Plainly {
     Poll(Ask),
     /// It was published; the answer, and whether the connection closes after it.
-    Published(Bytes, bool),
+    Published(Vec<u8>, bool),
 }
 
 /// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
