@@ -36,9 +36,6 @@ use order::Order;
 /// No message in so long, and what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// New connections whose heads may be outstanding: less than any server's backlog.
-const AT_ONCE: usize = 256;
-
 /// Streams of one channel of one server.
 pub(crate) struct Streams {
     target: Target,
@@ -80,7 +77,7 @@ impl Streams {
         let request = target.request();
         let mut heads = 0;
         while heads < count {
-            if streams.connections.len() < count.min(heads + AT_ONCE) {
+            if streams.connections.len() < count.min(heads + target.at_once) {
                 streams.add(&request, room)?;
             } else if streams.turn(PATIENCE)? == 0 {
                 bail!(

@@ -37,16 +37,7 @@ pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
         let mut quiet = Channel::open(server, "quiet", 1)?;
         alone.push(server, &quiet.run(QUIET, seconds)?, &mut quiet)?;
         let mut loud = Channel::open(server, "loud", count)?;
-        let loudness = loud.bearable(seconds)?;
-        let (ours, theirs) = thread::scope(|scope| {
-            let theirs = scope.spawn(|| loud.run(loudness, seconds));
-            let ours = quiet.run(QUIET, seconds);
-            let theirs = theirs
-                .join()
-                .ok()
-                .context("the loud channel's thread panicked")?;
-            anyhow::Ok((ours?, theirs?))
-        })?;
+        let (ours, theirs) = bearable(server, &mut quiet, &mut loud, seconds)?;
         beside.push(server, &ours, &mut quiet)?;
         rate.push(server.kind, theirs.steady.rate);
         deliveries.push(
@@ -111,19 +102,40 @@ impl Channel {
             took,
         })
     }
+}
 
-    /// Messages a second with which server and client keep up.
-    fn bearable(&mut self, seconds: f64) -> Result<u32> {
-        let mut rate = LOUD;
-        while rate > QUIET {
-            let ran = self.run(rate, seconds / 2.0)?;
-            let in_time = ran.took < Duration::from_secs_f64(seconds / 2.0) + LATE;
-            if in_time && ran.steady.rate > f64::from(rate) * 0.95 {
-                break;
-            }
-            rate /= 2;
+impl Ran {
+    fn kept_up(&self, rate: u32, seconds: f64) -> bool {
+        self.tally.check().is_ok()
+            && self.took < Duration::from_secs_f64(seconds) + LATE
+            && self.steady.rate > f64::from(rate) * 0.95
+    }
+}
+
+/// Both at once, with a rate of the loud one with which server and client keep up.
+fn bearable(
+    server: &Server,
+    quiet: &mut Channel,
+    loud: &mut Channel,
+    seconds: f64,
+) -> Result<(Ran, Ran)> {
+    let mut rate = LOUD;
+    loop {
+        let (ours, theirs) = thread::scope(|scope| {
+            let theirs = scope.spawn(|| loud.run(rate, seconds));
+            let ours = quiet.run(QUIET, seconds);
+            let theirs = theirs.join().ok();
+            let theirs = theirs.context("the loud channel's thread panicked")?;
+            anyhow::Ok((ours?, theirs?))
+        })?;
+        if rate <= QUIET || theirs.kept_up(rate, seconds) {
+            return Ok((ours, theirs));
         }
-        Ok(rate)
+        rate /= 2;
+        server.at_rest()?;
+        // What came too late is nothing of the next run's.
+        loud.streams.expect(0);
+        loud.streams.collect()?;
     }
 }
 

@@ -30,12 +30,13 @@ pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
     // Comet cuts them after half a minute: each round has fresh ones.
     rounds(bench.scale.dear_rounds, &servers, |server| {
         let mut readers = open(server, CHANNEL, Transport::Sse, count)?;
-        let alone = tail(bench, server, &mut readers, &mut found.alone)?;
+        let alone = tail(bench, server, &mut readers, &mut found.alone).context("alone")?;
         let before = server.pss()?;
         let target = Target::new(server.kind, server.addr(), CHANNEL, Transport::Sse);
         let stuck = Streams::stuck(&target, count)?;
-        fill(server, &mut readers)?;
-        let beside = tail(bench, server, &mut readers, &mut found.beside)?;
+        fill(server, &mut readers).context("filling")?;
+        let beside =
+            tail(bench, server, &mut readers, &mut found.beside).context("beside stuck ones")?;
         let grown = server.pss()? as f64 - before as f64;
         found.ratio.push(server.kind, beside / alone);
         found.memory.push(server.kind, grown / count as f64);

@@ -26,6 +26,8 @@ impl Transport {
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
     pub(crate) transport: Transport,
+    /// New streams whose heads may be outstanding.
+    pub(super) at_once: usize,
     path: String,
     /// How the JSON begins that Comet puts around the data, up to the id. `None`: the data comes bare.
     envelope: Option<String>,
@@ -57,6 +59,12 @@ impl Target {
         Self {
             addr,
             transport,
+            at_once: match kind {
+                // It asks its origin about each, which takes 2 ms of CPU: of more at once it refuses some.
+                Kind::Pushpin => 8,
+                // Less than any backlog.
+                _ => 256,
+            },
             path,
             envelope: wraps.then(|| format!("{{\"channel\":\"{channel}\",\"id\":")),
         }
