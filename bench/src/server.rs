@@ -210,7 +210,11 @@ impl Server {
 
     /// A connection to the Unix socket.
     pub(crate) fn socket(&self) -> Result<Socket> {
-        Socket::connect(&self.started.root.path().join("socket"))
+        Socket::connect(&self.socket_path())
+    }
+
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        self.started.root.path().join("socket")
     }
 
     /// By HTTP.

@@ -1,9 +1,10 @@
 //! Publishes a second: on one connection of the Unix socket, each after the reply to the one before, and pipelined;
 //! and over HTTP, on several connections, to channels without subscribers.
 //!
-//! Over the socket one by one is measured twice. Where the kernel puts client and server on different cores, each publish waits for
-//! two sleeping cores to wake, which on a virtual machine takes far longer than the publish. On one core the rate is
-//! that of the work.
+//! Over the socket one by one is measured three times: by a client that sleeps until the reply comes, and on one core
+//! and on any; and by the client library, which looks for it first. Where the kernel puts client and server on different
+//! cores, a publish waits for sleeping cores to wake, which on a virtual machine takes far longer than the publish. On
+//! one core the rate is that of the work.
 
 use std::{
     io::{BufRead, Write},
@@ -12,6 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use comet_client::{
+    Acknowledge, Client, Options,
+    proto::{ChannelName, EventName, line::Publish},
+};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_getcpu},
     unistd::Pid,
@@ -24,7 +29,7 @@ use crate::{
     process,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
-    server::Kind,
+    server::{Kind, Server},
 };
 
 const CHANNEL: &str = "published";
@@ -77,13 +82,15 @@ fn over_socket(bench: &Bench, report: &mut Report) -> Result<()> {
     let everywhere = sched_getaffinity(Pid::from_raw(0))?;
     let mut one_core = CpuSet::new();
     one_core.set(sched_getcpu()?)?;
-    let (mut together, mut apart, mut pipelined) = <(Figures, Figures, Figures)>::default();
+    let (mut together, mut apart) = <(Figures, Figures)>::default();
+    let (mut library, mut pipelined) = <(Figures, Figures)>::default();
     let scale = &bench.scale;
     rounds(scale.rounds, &servers, |server| {
         server.run_on(&one_core)?;
         together.push(server.kind, one_by_one(server.socket()?, scale.acked)?);
         server.run_on(&everywhere)?;
         apart.push(server.kind, one_by_one(server.socket()?, scale.acked)?);
+        library.push(server.kind, by_library(server, scale.acked)?);
         pipelined.push(server.kind, at_once(server.socket()?, scale.pipelined)?);
         Ok(())
     })?;
@@ -92,6 +99,8 @@ fn over_socket(bench: &Bench, report: &mut Report) -> Result<()> {
     report.add(Row::new(what, "1/s", together));
     let what = "publishes over the socket acknowledged, on any core";
     report.add(Row::new(what, "1/s", apart).must(Kind::Comet, Limit::AtLeast(60_000.0)));
+    let what = "publishes over the socket acknowledged, by the client library";
+    report.add(Row::new(what, "1/s", library).must(Kind::Comet, Limit::AtLeast(60_000.0)));
     let what = "publishes over the socket pipelined";
     report.add(Row::new(what, "1/s", pipelined).must(Kind::Comet, Limit::AtLeast(1_000_000.0)));
     Ok(())
@@ -106,6 +115,26 @@ fn one_by_one(mut publisher: Socket, count: usize) -> Result<f64> {
     let (start, mut last) = (Instant::now(), 0);
     for _ in 0..count {
         last = increasing(last, publisher.publish(CHANNEL, &data)?)?;
+    }
+    Ok(count as f64 / start.elapsed().as_secs_f64())
+}
+
+fn by_library(server: &Server, count: usize) -> Result<f64> {
+    let mut client = Client::new(Options {
+        socket: Some(server.socket_path()),
+        ..Options::default()
+    });
+    let (data, channel) = (data(), ChannelName::parse(CHANNEL)?);
+    let publish = || Publish {
+        channel: channel.clone(),
+        name: EventName::default(),
+        data: data.as_bytes().into(),
+        key: None,
+    };
+    let (start, mut last) = (Instant::now(), 0);
+    for _ in 0..count {
+        let id = client.publish(publish(), Acknowledge::Each)?;
+        last = increasing(last, id.context("no id")?)?;
     }
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }
