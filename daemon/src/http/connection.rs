@@ -6,11 +6,12 @@
 //! again; then the task is over. Everything here belongs to one thread: no state changes between two awaits but by
 //! the calls `ready`, `deliver`, `expire` and `say_farewell`.
 
+mod socket;
+
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io::{self, ErrorKind, Read, Write},
-    net::Shutdown,
+    io::ErrorKind,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -18,12 +19,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
-use tokio::task::{coop, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 
 use super::{
     Worker, h2,
     held::Held,
-    reactor,
     service::{self, Plainly, Served},
 };
 
@@ -348,83 +348,6 @@ impl Conn {
         .await;
     }
 
-    /// Reads what is there, and notes whether there may be more.
-    pub(super) fn try_read(&self, chunk: &mut [u8]) -> io::Result<usize> {
-        let read = uninterrupted(|| (&self.stream).read(chunk));
-        // What comes from here on has its own edge.
-        self.unread.set(matches!(read, Ok(n) if n == chunk.len()));
-        read
-    }
-
-    /// Looks for the next byte or the end, and takes neither.
-    pub(super) fn peek(&self) -> io::Result<usize> {
-        uninterrupted(|| self.stream.peek(&mut [0; 1]))
-    }
-
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| (&self.stream).write(bytes))
-    }
-
-    pub(super) fn shutdown(&self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)
-    }
-
-    pub(super) fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        chunk: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, || self.try_read(chunk))
-    }
-
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.poll_io(cx, || self.try_write(bytes));
-        if written.is_pending() && !self.watches_writes.replace(true) {
-            self.watch_writes()?;
-        }
-        written
-    }
-
-    fn watch_writes(&self) -> io::Result<()> {
-        let place = self.place.get().ok_or(ErrorKind::NotConnected)?;
-        reactor::watch_writes(&self.worker.registry, &self.stream, place)
-    }
-
-    /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.
-    fn poll_io(
-        &self,
-        cx: &mut Context<'_>,
-        io: impl FnOnce() -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        self.keep_waker(cx);
-        let turn = ready!(coop::poll_proceed(cx));
-        match io() {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
-            done => {
-                turn.made_progress();
-                Poll::Ready(done)
-            }
-        }
-    }
-
-    /// Like [`Conn::poll_write`], for hyper: `expire` closes the connection of a client that takes nothing.
-    pub(super) fn poll_write_busy(
-        &self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.state.get() == State::Closing {
-            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-        }
-        let written = self.poll_write(cx, bytes);
-        if written.is_ready() {
-            self.set_busy();
-        } else if self.due() == u32::MAX {
-            self.set(State::Busy, self.worker.site.config.write_time);
-        }
-        written
-    }
-
     /// `expire` looks at the connection after `time`.
     pub(super) fn set(&self, state: State, time: Duration) {
         // Whoever closes it has the last word, until the task has seen it.
@@ -444,16 +367,6 @@ impl Conn {
         self.place
             .get()
             .map_or(u32::MAX, |place| self.worker.due(place))
-    }
-
-    fn keep_waker(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
     }
 
     fn wake(&self) {
@@ -486,25 +399,6 @@ impl Conn {
                 self.go_on();
             }
         }
-    }
-
-    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
-    pub(super) fn write_now(&self, bytes: impl AsRef<[u8]> + Into<Bytes>) -> bool {
-        let mut written = 0;
-        while written < bytes.as_ref().len() {
-            match self.try_write(&bytes.as_ref()[written..]) {
-                Ok(n) => written += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.write_soon(bytes.into().split_off(written));
-                    return false;
-                }
-                Err(_) => {
-                    self.close();
-                    return false;
-                }
-            }
-        }
-        true
     }
 
     /// There may be bytes, or the end, of which no edge will tell.
@@ -582,15 +476,6 @@ impl Drop for Turn {
         self.conn.waker.take();
         if self.after == After::Gone {
             self.conn.leave();
-        }
-    }
-}
-
-fn uninterrupted<T>(mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match io() {
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            done => return done,
         }
     }
 }

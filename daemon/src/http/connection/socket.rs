@@ -1,0 +1,135 @@
+//! A connection's socket. It is told of in edges, once for each that something comes or that it can be written again:
+//! what an edge told and nobody has taken yet is noted here.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::Shutdown,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::task::coop;
+
+use super::{Conn, State};
+use crate::http::reactor;
+
+impl Conn {
+    /// Reads what is there, and notes whether there may be more.
+    pub(in crate::http) fn try_read(&self, chunk: &mut [u8]) -> io::Result<usize> {
+        let read = uninterrupted(|| (&self.stream).read(chunk));
+        // What comes from here on has its own edge.
+        self.unread.set(matches!(read, Ok(n) if n == chunk.len()));
+        read
+    }
+
+    /// Looks for the next byte or the end, and takes neither.
+    pub(in crate::http) fn peek(&self) -> io::Result<usize> {
+        uninterrupted(|| self.stream.peek(&mut [0; 1]))
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| (&self.stream).write(bytes))
+    }
+
+    pub(in crate::http) fn shutdown(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    pub(in crate::http) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        chunk: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(cx, || self.try_read(chunk))
+    }
+
+    pub(in crate::http) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.poll_io(cx, || self.try_write(bytes));
+        if written.is_pending() && !self.watches_writes.replace(true) {
+            self.watch_writes()?;
+        }
+        written
+    }
+
+    fn watch_writes(&self) -> io::Result<()> {
+        let place = self.place.get().ok_or(ErrorKind::NotConnected)?;
+        reactor::watch_writes(&self.worker.registry, &self.stream, place)
+    }
+
+    /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.
+    fn poll_io(
+        &self,
+        cx: &mut Context<'_>,
+        io: impl FnOnce() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.keep_waker(cx);
+        let turn = ready!(coop::poll_proceed(cx));
+        match io() {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
+            done => {
+                turn.made_progress();
+                Poll::Ready(done)
+            }
+        }
+    }
+
+    /// Like [`Conn::poll_write`], for hyper: `expire` closes the connection of a client that takes nothing.
+    pub(in crate::http) fn poll_write_busy(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.state.get() == State::Closing {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        let written = self.poll_write(cx, bytes);
+        if written.is_ready() {
+            self.set_busy();
+        } else if self.due() == u32::MAX {
+            self.set(State::Busy, self.worker.site.config.write_time);
+        }
+        written
+    }
+
+    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
+    pub(in crate::http) fn write_now(&self, bytes: impl AsRef<[u8]> + Into<Bytes>) -> bool {
+        let mut written = 0;
+        while written < bytes.as_ref().len() {
+            match self.try_write(&bytes.as_ref()[written..]) {
+                Ok(n) => written += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.write_soon(bytes.into().split_off(written));
+                    return false;
+                }
+                Err(_) => {
+                    self.close();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn keep_waker(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+fn uninterrupted<T>(mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match io() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
