@@ -5,6 +5,7 @@
 //! interested, read the backlog) is one too. So a message is in the backlog or announced afterwards, never in
 //! neither, and its id decides whether it was seen.
 
+mod feed;
 mod history;
 mod keys;
 mod state;

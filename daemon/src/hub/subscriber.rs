@@ -4,20 +4,22 @@
 //! Everything here belongs to one thread. A loud channel is served in slices, so that others get their turn.
 
 use std::{
-    cell::{Ref, RefCell},
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     rc::Rc,
     sync::Arc,
 };
 
-use bytes::Bytes;
 use comet_proto::{ChannelName, Cursor};
 use slab::Slab;
 
-use super::{Backlog, Hub};
+use super::{Backlog, Hub, feed::LastRead};
 
-/// Subscribers called before other tasks of the thread get their turn.
-const SLICE: usize = 128;
+pub use super::feed::{Batch, Feed};
+
+/// Subscribers called before other channels, and other tasks of the thread, get their turn. Each call may be a write
+/// of some microseconds.
+const SLICE: usize = 64;
 
 /// What is called when one of its channels has something new.
 pub trait Subscriber {
@@ -51,6 +53,8 @@ struct Inner {
     members: Slab<Member>,
     /// Lists with subscribers to call, each once.
     ready: VecDeque<u32>,
+    /// The list that had the latest turn; it is in `ready` again after those that have come meanwhile.
+    served: Option<u32>,
 }
 
 /// The subscribers of one channel.
@@ -59,12 +63,12 @@ struct List {
     waiting: Vec<u32>,
     /// Those still to be called about what is new.
     delivering: Vec<u32>,
-    /// It is in `Inner::ready`.
+    /// It is in `Inner::ready`, or is the one that is served.
     ready: bool,
     /// Published to since `delivering` was filled.
     again: bool,
-    /// What was read last, as long as nothing newer is there.
-    last_read: Option<Rc<Batch>>,
+    /// As long as nothing newer is there.
+    last_read: LastRead,
 }
 
 struct Member {
@@ -164,6 +168,8 @@ impl Audience {
             loop {
                 let dirty = self.hub.take_dirty(self.worker);
                 self.inner.borrow_mut().mark(dirty);
+                // After those that are new: a loud channel lets a quiet one go first.
+                self.inner.borrow_mut().requeue();
                 if !self.serve_slice() {
                     break;
                 }
@@ -185,7 +191,7 @@ impl Audience {
             let mut feed = Feed {
                 hub: &self.hub,
                 channel: &channel,
-                last_read: inner.lists[list as usize].last_read.take(),
+                last_read: std::mem::take(&mut inner.lists[list as usize].last_read),
             };
             drop(inner);
             // Nothing is borrowed here: the subscriber may join and leave as it likes.
@@ -196,7 +202,6 @@ impl Audience {
                 inner.remove(key);
             }
         }
-        self.inner.borrow_mut().requeue(list);
         true
     }
 }
@@ -220,7 +225,7 @@ impl Inner {
             delivering: Vec::new(),
             ready: false,
             again: false,
-            last_read: None,
+            last_read: LastRead::default(),
         }));
         self.by_name.insert(channel.clone(), list);
         list
@@ -269,7 +274,7 @@ impl Inner {
             if let Some(&index) = self.by_name.get(&channel) {
                 let list = &mut self.lists[index as usize];
                 list.again = true;
-                list.last_read = None;
+                list.last_read = LastRead::default();
                 if !list.ready {
                     list.ready = true;
                     self.ready.push_back(index);
@@ -285,6 +290,7 @@ impl Inner {
             std::mem::swap(&mut list.waiting, &mut list.delivering);
             list.again = false;
         }
+        self.served = Some(index);
         Some((index, list.channel.clone()))
     }
 
@@ -298,13 +304,17 @@ impl Inner {
         Some((Key(key), self.members[key as usize].subscriber.clone()))
     }
 
-    fn requeue(&mut self, index: u32) {
+    /// Lets the list that was served wait for its next turn, if it needs one.
+    fn requeue(&mut self) {
+        let Some(index) = self.served.take() else {
+            return;
+        };
         let list = &mut self.lists[index as usize];
         list.ready = list.again || !list.delivering.is_empty();
         if list.ready {
             self.ready.push_back(index);
         } else {
-            list.last_read = None;
+            list.last_read = LastRead::default();
             list.delivering = Vec::new(); // a large audience is often gone after one message
         }
     }
@@ -350,90 +360,4 @@ impl Places {
 
 fn number(index: usize) -> u32 {
     u32::try_from(index).expect("fewer subscribers than descriptors, which are 31 bits")
-}
-
-/// How a called subscriber reads. What many read alike is read and serialised once.
-pub struct Feed<'a> {
-    hub: &'a Hub,
-    /// What `last_read` is about: who listens to more channels may ask for any of them.
-    channel: &'a ChannelName,
-    last_read: Option<Rc<Batch>>,
-}
-
-impl Feed<'_> {
-    /// What `channels` have after `cursor`.
-    pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<Batch> {
-        let just_this = channels == std::slice::from_ref(self.channel);
-        if let Some(batch) = &self.last_read
-            && just_this
-            && batch.answers(cursor)
-        {
-            return batch.clone();
-        }
-        let batch = Rc::new(Batch::new(self.hub.since(channels, cursor)));
-        if let Some(last) = &self.last_read
-            && last.same_messages(&batch)
-        {
-            return last.clone();
-        }
-        if just_this && !batch.backlog.messages.is_empty() {
-            self.last_read = Some(batch.clone());
-        }
-        batch
-    }
-}
-
-/// A backlog, and what it looks like on the wire in the forms that were asked for.
-pub struct Batch {
-    backlog: Backlog,
-    forms: RefCell<Vec<(u32, Bytes)>>,
-}
-
-impl Batch {
-    /// Nothing rendered yet.
-    #[must_use]
-    pub fn new(backlog: Backlog) -> Self {
-        Self {
-            backlog,
-            forms: RefCell::default(),
-        }
-    }
-
-    /// What was read.
-    #[must_use]
-    pub fn backlog(&self) -> &Backlog {
-        &self.backlog
-    }
-
-    /// The bytes in the form with this number, made by `render` when nobody asked before.
-    pub fn form(&self, form: u32, render: impl FnOnce(&Backlog) -> Bytes) -> Bytes {
-        let known = |forms: Ref<'_, Vec<(u32, Bytes)>>| {
-            forms
-                .iter()
-                .find(|(known, _)| *known == form)
-                .map(|(_, bytes)| bytes.clone())
-        };
-        known(self.forms.borrow()).unwrap_or_else(|| {
-            let bytes = render(&self.backlog);
-            self.forms.borrow_mut().push((form, bytes.clone()));
-            bytes
-        })
-    }
-
-    /// A read of the same channel from `cursor` would give just this.
-    fn answers(&self, cursor: Cursor) -> bool {
-        let first = self.backlog.messages.first();
-        !self.backlog.gap
-            && first.is_some_and(|first| self.backlog.after <= cursor.0 && cursor.0 < first.id)
-    }
-
-    fn same_messages(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.backlog.messages, &other.backlog.messages);
-        !self.backlog.gap
-            && !other.backlog.gap
-            && ours.len() == theirs.len()
-            && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b))
-            // A read that was cut short ends earlier: what it left out must not be skipped.
-            && self.backlog.cursor <= other.backlog.cursor
-    }
 }

@@ -343,7 +343,7 @@ proptest! {
 }
 
 #[test]
-fn a_large_audience_is_served_in_slices() {
+fn a_quiet_channel_has_its_turn_after_one_slice_of_a_loud_one() {
     let hub = hub(HistoryConfig::default(), 1);
     let (script, audience) = (Script::new(&hub), Audience::new(hub, 0));
     let (loud, quiet) = (channel("loud"), channel("quiet"));
@@ -354,30 +354,23 @@ fn a_large_audience_is_served_in_slices() {
         .iter()
         .chain([&alone])
         .for_each(|client| client.join(&audience));
+    let has_seen = |client: &Rc<Client>| !client.seen.borrow().is_empty();
+    let served = || crowd.iter().filter(|client| has_seen(client)).count();
     script.publish(&loud, 0);
-    script.publish(&quiet, 0);
-    let served = || {
-        crowd
-            .iter()
-            .filter(|client| !client.seen.borrow().is_empty())
-            .count()
-    };
-    let mut before = Vec::new();
+    let (mut published, mut told) = (0, 0);
     run(&script, &audience, || {
-        if !alone.seen.borrow().is_empty() {
-            before.push(served());
-            if before.len() == 1 {
-                script.publish(&loud, 0);
-            }
+        if published == 0 && served() > 0 {
+            published = served();
+            script.publish(&quiet, 0);
+        } else if told == 0 && has_seen(&alone) {
+            told = served();
+            script.publish(&loud, 0);
         }
         false
     });
+    assert!(0 < published && published < 1000, "the loud one is at it");
+    assert_eq!(told, published);
     crowd.iter().for_each(|client| client.check());
-    assert!(
-        before[0] < 1000,
-        "the quiet channel need not wait for all of the loud one"
-    );
-    assert_eq!(served(), 1000);
 }
 
 /// Reads once when it is called.
@@ -436,6 +429,56 @@ fn what_many_read_alike_is_rendered_once() {
             .all(|reader| reader.got.borrow()[..] == [format!("[{id}]")])
     );
     assert!(rendered.get() <= 2, "{} times", rendered.get());
+}
+
+#[test]
+fn what_waits_for_one_subscriber_is_one_piece() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let (script, audience) = (Script::new(&hub), Audience::new(hub.clone(), 0));
+    let (a, rendered) = (channel("a"), Rc::default());
+    let join = |_| Reader::join(&audience, std::slice::from_ref(&a), &rendered);
+    let readers: Vec<_> = (0..300).map(join).collect();
+    let publish = || hub.publish(message(&a, b""));
+    let mut pieces = Vec::new();
+    for count in [1, 3, 2] {
+        let sent: Vec<u64> = (0..count).map(|_| publish()).collect();
+        pieces.push(format!("{sent:?}"));
+        run(&script, &audience, || false);
+    }
+    for reader in &readers {
+        assert_eq!(reader.got.borrow()[..], pieces);
+    }
+    assert_eq!(rendered.get(), 3, "all of them go on from the same place");
+}
+
+#[test]
+fn what_is_read_among_other_channels_is_rendered_once_too() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let (script, audience) = (Script::new(&hub), Audience::new(hub.clone(), 0));
+    let (news, rendered) = (channel("news"), Rc::default());
+    let user = |i: usize| channel(&format!("user:{i}"));
+    let join = |i| Reader::join(&audience, &[news.clone(), user(i)], &rendered);
+    let readers: Vec<_> = (0..300).map(join).collect();
+    let own = hub.publish(message(&user(7), b""));
+    let sent = [0, 1].map(|_| {
+        let id = hub.publish(message(&news, b""));
+        run(&script, &audience, || false);
+        id
+    });
+    let all = |reader: &Reader| {
+        let pieces = reader.got.borrow();
+        let texts = pieces.iter().map(|piece| str::from_utf8(piece).unwrap());
+        texts.filter(|text| *text != "[]").collect::<String>()
+    };
+    for (i, reader) in readers.iter().enumerate() {
+        let [first, second] = sent;
+        let expected = match i {
+            7 => format!("[{own}, {first}][{second}]"),
+            _ => format!("[{first}][{second}]"),
+        };
+        assert_eq!(all(reader), expected);
+    }
+    assert!(rendered.get() < 10, "{} times", rendered.get());
 }
 
 #[test]
