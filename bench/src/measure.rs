@@ -16,7 +16,10 @@ mod storm;
 mod stream;
 mod touch;
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -28,7 +31,7 @@ use crate::{
     message::{Faults, Series},
     publisher::Publisher,
     report::Report,
-    server::Server,
+    server::{Kind, Server},
 };
 
 pub(crate) struct Subject {
@@ -147,11 +150,10 @@ impl<'a> Polls<'a> {
         Ok(polls)
     }
 
-    /// Parks again.
-    fn again(&mut self) -> Result<()> {
+    /// Parks again. Returns the CPU that the server has used by then.
+    fn again(&mut self) -> Result<Duration> {
         self.load.poll()?;
-        self.server.at_rest()?;
-        Ok(())
+        self.server.at_rest()
     }
 
     /// One message to all, each delivery checked. Returns how long it took until the last had it.
@@ -167,5 +169,18 @@ impl<'a> Polls<'a> {
 
     fn faults(&self) -> Faults {
         self.load.faults()
+    }
+
+    /// The clients go; the server is at rest afterwards.
+    fn leave(mut self) -> Result<()> {
+        drop(self.load);
+        // A script does not see that its client has gone, and would hold its process: a last message ends it.
+        if self.server.kind == Kind::Php {
+            let data = self.series.next(LENGTH);
+            self.publisher.publish(self.channel, &data)?;
+            thread::sleep(Duration::from_secs(1));
+        }
+        self.server.at_rest()?;
+        Ok(())
     }
 }

@@ -127,13 +127,13 @@ pub(crate) fn slab() -> Result<u64> {
 /// The same, when what ended before has been given back, which the kernel does when it comes to it.
 pub(crate) fn slab_at_rest() -> Result<u64> {
     const WINDOW: Duration = Duration::from_millis(100);
-    const STILL: u64 = 64 << 10;
+    const STILL: u64 = 256 << 10;
     let (start, mut before) = (Instant::now(), slab()?);
     loop {
         thread::sleep(WINDOW);
         let now = slab()?;
         // On a busy machine it never rests.
-        if now.abs_diff(before) <= STILL || start.elapsed() > Duration::from_secs(3) {
+        if now.abs_diff(before) <= STILL || start.elapsed() > Duration::from_secs(1) {
             return Ok(now);
         }
         before = now;
@@ -181,6 +181,10 @@ pub(crate) fn stop(roots: &mut [Child]) {
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
     }
     wait_for(roots, &mut left);
+    // What has ended is there until its parent has asked for it.
+    for child in roots {
+        let _ = child.wait();
+    }
 }
 
 /// Until none is left, or too long.
@@ -218,6 +222,7 @@ fn ended(error: &io::Error) -> bool {
 mod tests {
     use std::{
         io::{BufRead, BufReader},
+        path::Path,
         process::{Command, Stdio},
     };
 
@@ -258,8 +263,10 @@ mod tests {
         while cpu(&pids).unwrap() <= shell || pss(&pids).unwrap() <= pss(&pids[..1]).unwrap() {
             thread::yield_now();
         }
+        assert!(descriptors(&pids).unwrap() > descriptors(&pids[..1]).unwrap());
         stop(&mut parent.0);
         assert_eq!(began(grandchild), None);
+        assert!(!Path::new("/proc").join(pids[0].to_string()).exists());
         assert_eq!(pss(&pids).unwrap(), 0);
     }
 

@@ -95,8 +95,7 @@ impl Measured {
             let before = server.cpu()?;
             last.push(polls.deliver()?.as_secs_f64() * 1e3);
             let delivered = server.at_rest()?;
-            polls.again()?;
-            let parked = server.at_rest()?;
+            let parked = polls.again()?;
             deliveries.push(each(before, delivered));
             parkings.push(each(delivered, parked));
         }
@@ -105,8 +104,6 @@ impl Measured {
         self.delivery.faults(kind, polls.faults());
         self.parking.push(kind, median(&parkings));
         self.last.push(kind, median(&last));
-        drop(polls);
-        server.at_rest()?;
-        Ok(())
+        polls.leave()
     }
 }

@@ -17,7 +17,7 @@ const RUNS: usize = 3;
 pub(crate) fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut curves: [(Kind, Vec<(f64, f64)>); 3] =
         [Kind::Comet, Kind::Floor, Kind::Nchan].map(|kind| (kind, Vec::new()));
-    let runs = bench.scale.rounds.min(RUNS);
+    let runs = bench.scale.dear_rounds.min(RUNS);
     let audiences = bench.scale.audiences();
     for count in audiences {
         let mut kinds = vec![Kind::Comet, Kind::Floor, Kind::Nchan];
@@ -61,7 +61,7 @@ fn goals(row: Row) -> Row {
 /// Of a server that holds a process for each poll.
 fn php(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut parked = Figures::default();
-    for _ in 0..bench.scale.rounds.min(RUNS) {
+    for _ in 0..bench.scale.dear_rounds.min(RUNS) {
         for kind in [Kind::Comet, Kind::Php] {
             if let Some(server) = bench.server(kind)? {
                 parked.push(kind, user(&server, bench.scale.php)?);
@@ -87,7 +87,7 @@ fn user(server: &Server, count: usize) -> Result<f64> {
 fn kernel(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = bench.scale.connections;
     let mut parked = Figures::default();
-    for _ in 0..bench.scale.rounds.min(RUNS) {
+    for _ in 0..bench.scale.dear_rounds.min(RUNS) {
         for kind in [Kind::Comet, Kind::Floor, Kind::Nchan] {
             let Some(server) = bench.server(kind)? else {
                 continue;
@@ -121,20 +121,30 @@ fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
     };
     let (count, rounds) = (bench.scale.connections, bench.scale.repolls);
     warm(&server)?;
-    let before = server.pss()?;
+    let before = server.pss()? as f64;
     let mut polls = Polls::park(&server, "bench", count)?;
-    let parked = server.pss()?;
-    for _ in 0..rounds {
+    let parked = server.pss()? as f64;
+    let (mut first, mut all) = (f64::NAN, f64::NAN);
+    for round in 0..rounds {
         polls.deliver()?;
         polls.again()?;
+        all = server.pss()? as f64 - parked;
+        if round == 0 {
+            first = all;
+        }
     }
-    let grown = server.pss()? as f64 - parked as f64;
-    let (mut each, mut share) = (Figures::default(), Figures::default());
-    each.push(Kind::Comet, grown / count as f64);
-    share.push(Kind::Comet, 100.0 * grown / (parked as f64 - before as f64));
-    let what = format!("growth of a parked poll over {rounds} rounds of fan-out and re-poll");
-    report.add(Row::new(&what, "bytes", each));
+    let over = |rounds: &str| format!("growth of a parked poll, {rounds} of fan-out and re-poll");
+    let row = |what: &str, unit, value| {
+        let mut figures = Figures::default();
+        figures.push(Kind::Comet, value);
+        Row::new(over(what), unit, figures)
+    };
+    // Tells what is made ready once from what each round adds.
+    report.add(row("first round", "bytes", first / count as f64));
+    let what = format!("{rounds} rounds");
+    report.add(row(&what, "bytes", all / count as f64));
     // A page here and there is not growth: each round would have added it.
-    report.add(Row::new(what, "percent", share).must(Kind::Comet, Limit::AtMost(1.0)));
+    let share = 100.0 * all / (parked - before);
+    report.add(row(&what, "percent", share).must(Kind::Comet, Limit::AtMost(1.0)));
     Ok(())
 }

@@ -67,7 +67,7 @@ fn measure(bench: &Bench, kinds: &[Kind], idle: usize) -> Result<Latencies> {
         let mut times = vec![Vec::new(); clients.len()];
         for _ in 0..posts {
             for (client, times) in clients.iter_mut().zip(&mut times) {
-                times.push(client.once()?);
+                times.extend(client.once()?);
                 thread::sleep(Duration::from_millis(pause));
             }
         }
@@ -98,15 +98,16 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Polls again afterwards.
-    fn once(&mut self) -> Result<Duration> {
+    /// Polls again afterwards. `None`: it was lost, which is counted.
+    fn once(&mut self) -> Result<Option<Duration>> {
         self.load.quiet()?;
+        let lost = self.load.faults().lost;
         let data = self.series.next(LENGTH);
         let start = Instant::now();
         self.publisher.send(CHANNEL, &data)?;
         let end = self.load.collect(&data)?;
         self.publisher.confirm()?;
         self.load.poll()?;
-        Ok(end - start)
+        Ok((self.load.faults().lost == lost).then(|| end - start))
     }
 }
