@@ -25,6 +25,8 @@ const STOP: u64 = 0;
 const HTTP: u64 = 1;
 const SOCKET: u64 = 2;
 const FILES: u64 = 3;
+use crate::wait::wait;
+
 /// Connections are numbered from here on: polls, and far behind them publishers.
 const CLIENTS: u64 = 4;
 const PUBLISHERS: u64 = 1 << 32;
@@ -140,7 +142,7 @@ impl Floor {
         let mut events = vec![EpollEvent::empty(); 1024];
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
+            let ready = wait(&self.epoll, &mut events, EpollTimeout::NONE)?;
             for event in &events[..ready] {
                 match event.data() {
                     STOP => return Ok(()),

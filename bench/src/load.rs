@@ -27,6 +27,7 @@ use crate::{
     dialect::{self, Cursor},
     message::{Fault, Faults},
     server::Kind,
+    wait::wait,
 };
 
 /// No answer in so long, and it counts as lost.
@@ -131,7 +132,7 @@ impl Load {
         let mut events = vec![EpollEvent::empty(); 1024];
         while missing > 0 {
             let patience = EpollTimeout::try_from(self.patience).unwrap_or(EpollTimeout::MAX);
-            let ready = self.epoll.wait(&mut events, patience)?;
+            let ready = wait(&self.epoll, &mut events, patience)?;
             for event in &events[..ready] {
                 if self.handle(event.data() as usize)? {
                     missing -= 1;
@@ -156,7 +157,7 @@ impl Load {
         // A server that refuses each poll is not asked for ever.
         let mut left = self.connections.len() + events.len();
         loop {
-            let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
+            let ready = wait(&self.epoll, &mut events, EpollTimeout::ZERO)?;
             if ready == 0 || left < ready {
                 return Ok(());
             }
@@ -175,7 +176,7 @@ impl Load {
             .add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let mut events = vec![EpollEvent::empty(); 1024];
         loop {
-            let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;
+            let ready = wait(&self.epoll, &mut events, EpollTimeout::NONE)?;
             for event in &events[..ready] {
                 if event.data() == STOP {
                     return Ok(());

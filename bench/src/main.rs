@@ -22,6 +22,7 @@ mod publisher;
 mod report;
 mod server;
 mod stream;
+mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -17,6 +17,7 @@ use crate::{
     dialect,
     message::{Fault, Faults, Series},
     server::{Kind, Server},
+    wait::wait,
 };
 
 /// No reply in so long, and the run ends.
@@ -91,7 +92,7 @@ impl<'a> Posts<'a> {
             self.send(i)?;
         }
         while confirmed < count {
-            let ready = self.epoll.wait(&mut events, EpollTimeout::from(PATIENCE))?;
+            let ready = wait(&self.epoll, &mut events, EpollTimeout::from(PATIENCE))?;
             if ready == 0 {
                 bail!("{} publishes got no reply", self.sent - first - confirmed);
             }

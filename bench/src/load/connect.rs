@@ -18,7 +18,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use super::{Connection, Load, PATIENCE};
-use crate::{message::Fault, server::Kind};
+use crate::{message::Fault, server::Kind, wait::wait};
 
 /// Connections from one source address: well below the ports that one has, of which some may still be in TIME_WAIT.
 const PER_SOURCE: usize = 8000;
@@ -53,7 +53,7 @@ impl Load {
                 load.begin()?;
             }
             let patience = EpollTimeout::try_from(PATIENCE).unwrap_or(EpollTimeout::MAX);
-            let woken = load.epoll.wait(&mut events, patience)?;
+            let woken = wait(&load.epoll, &mut events, patience)?;
             if woken == 0 {
                 bail!("{} connections were never made", began.len() - ready);
             }
