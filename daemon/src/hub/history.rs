@@ -31,6 +31,23 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// When a message expires. Those that never do have an order too.
+    pub(super) fn expiry(&self, id: u64) -> u64 {
+        id.saturating_add(micros(self.age).min(u64::MAX / 2))
+    }
+}
+
+/// What all channels keep together.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// Room for the first messages of a channel: as much as the allocator's smallest block has.
+const FEW: usize = 3;
+
 /// Oldest first.
 pub(super) struct History {
     messages: VecDeque<Arc<Message>>,
@@ -48,13 +65,19 @@ impl History {
         }
     }
 
-    pub(super) fn push(&mut self, message: Arc<Message>) {
-        self.bytes += cost(&message);
+    pub(super) fn push(&mut self, message: Arc<Message>, kept: &mut Kept) {
+        let cost = cost(&message);
+        self.bytes += cost;
+        kept.bytes += cost;
+        kept.messages += 1;
+        if self.messages.capacity() == 0 {
+            self.messages.reserve_exact(FEW);
+        }
         self.messages.push_back(message);
     }
 
     /// Drops what the limits do not keep at `now` (µs since the epoch).
-    pub(super) fn trim(&mut self, limits: &Limits, now: u64) {
+    pub(super) fn trim(&mut self, limits: &Limits, now: u64, kept: &mut Kept) {
         let old = now.saturating_sub(micros(limits.age));
         let settled = now.saturating_sub(micros(BURST));
         while let Some(oldest) = self.messages.front() {
@@ -63,17 +86,22 @@ impl History {
             if oldest.id > old && !too_many && !too_large {
                 break;
             }
-            self.drop_oldest();
+            self.drop_oldest(kept);
         }
     }
 
-    pub(super) fn drop_oldest(&mut self) {
-        if let Some(message) = self.messages.pop_front() {
-            self.bytes -= cost(&message);
-            self.trimmed = message.id;
-        }
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new(); // gives the buffer back
+    pub(super) fn drop_oldest(&mut self, kept: &mut Kept) {
+        let Some(message) = self.messages.pop_front() else {
+            return;
+        };
+        let cost = cost(&message);
+        self.bytes -= cost;
+        kept.bytes -= cost;
+        kept.messages -= 1;
+        self.trimmed = message.id;
+        // After a burst, and after the last one.
+        if self.messages.len() < self.messages.capacity() / 8 || self.messages.is_empty() {
+            self.messages.shrink_to(2 * self.messages.len());
         }
     }
 
@@ -97,12 +125,8 @@ impl History {
         self.trimmed
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 }
 
@@ -110,4 +134,41 @@ impl History {
 pub(super) fn cost(message: &Message) -> usize {
     const FIXED: usize = size_of::<Message>() + 3 * size_of::<usize>();
     FIXED + message.name.as_str().len() + message.data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use comet_proto::{ChannelName, EventName};
+
+    use super::*;
+
+    fn message(id: u64) -> Arc<Message> {
+        Arc::new(Message {
+            channel: ChannelName::parse("a").unwrap(),
+            id,
+            name: EventName::default(),
+            data: Box::default(),
+        })
+    }
+
+    #[test]
+    fn takes_room_for_what_it_has() {
+        let (mut history, mut kept) = (History::new(0), Kept::default());
+        assert_eq!(history.messages.capacity(), 0);
+        history.push(message(1), &mut kept);
+        assert_eq!(history.messages.capacity(), FEW);
+        for id in 2..=10_000 {
+            history.push(message(id), &mut kept);
+        }
+        let few = Limits {
+            messages: 10,
+            ..Limits::default()
+        };
+        history.trim(&few, 3_000_000, &mut kept);
+        assert_eq!((history.messages.len(), kept.messages), (10, 10));
+        assert!(history.messages.capacity() < 100, "a burst is over");
+        history.trim(&few, 700_000_000, &mut kept);
+        assert_eq!(history.messages.capacity(), 0);
+        assert_eq!((history.bytes, kept.bytes, kept.messages), (0, 0, 0));
+    }
 }

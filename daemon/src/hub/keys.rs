@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,34 +16,54 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// How many keys are remembered; beyond it the oldest are forgotten early.
 const MAX_KEYS: usize = 65_536;
 
-type Key = (ChannelName, Box<str>);
-
 #[derive(Default)]
 pub(super) struct Keys {
-    ids: HashMap<Key, u64>,
-    by_age: VecDeque<(u64, Key)>,
+    /// By the channel's name, a NUL, which no name has, and the key.
+    ids: HashMap<Arc<str>, u64>,
+    by_age: VecDeque<(u64, Arc<str>)>,
+    /// Where these are put together, so that a lookup allocates nothing.
+    joined: String,
 }
 
 impl Keys {
-    pub(super) fn get(&self, channel: &ChannelName, key: &str) -> Option<u64> {
-        self.ids.get(&(channel.clone(), key.into())).copied()
+    pub(super) fn get(&mut self, channel: &ChannelName, key: &str) -> Option<u64> {
+        self.ids.get(join(channel, key, &mut self.joined)).copied()
     }
 
     pub(super) fn insert(&mut self, channel: &ChannelName, key: &str, id: u64) {
-        let key: Key = (channel.clone(), key.into());
-        self.ids.insert(key.clone(), id);
-        self.by_age.push_back((id, key));
+        let joined: Arc<str> = join(channel, key, &mut self.joined).into();
+        self.ids.insert(joined.clone(), id);
+        self.by_age.push_back((id, joined));
         if self.by_age.len() > MAX_KEYS {
             self.drop_oldest();
         }
     }
 
-    /// Forgets keys that were given an id before the window; an id is a time.
-    pub(super) fn expire(&mut self, now: u64) {
+    /// Forgets keys that were given an id before the window (an id is a time), at most so many. True: there may be
+    /// more.
+    pub(super) fn expire(&mut self, now: u64, at_most: usize) -> bool {
         let old = now.saturating_sub(micros(WINDOW));
-        while self.by_age.front().is_some_and(|(id, _)| *id <= old) {
+        for _ in 0..at_most {
+            if self.by_age.front().is_none_or(|(id, _)| *id > old) {
+                return false;
+            }
             self.drop_oldest();
         }
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_age.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.ids.capacity() + self.by_age.capacity()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.ids.shrink_to_fit();
+        self.by_age.shrink_to_fit();
     }
 
     fn drop_oldest(&mut self) {
@@ -50,4 +71,12 @@ impl Keys {
             self.ids.remove(&key);
         }
     }
+}
+
+fn join<'a>(channel: &ChannelName, key: &str, joined: &'a mut String) -> &'a str {
+    joined.clear();
+    joined.push_str(channel);
+    joined.push('\0');
+    joined.push_str(key);
+    joined
 }

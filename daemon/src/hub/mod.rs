@@ -5,6 +5,7 @@
 //! interested, read the backlog) is one too. So a message is in the backlog or announced afterwards, never in
 //! neither, and its id decides whether it was seen.
 
+mod channel;
 mod feed;
 mod history;
 mod keys;
@@ -177,8 +178,14 @@ impl Hub {
 
     /// Drops what is older than its channel keeps. To be called every second or so.
     pub fn expire(&self) {
+        while self.expire_some() {}
+    }
+
+    /// Does a part of what [`Hub::expire`] does. True: there is more, for which to call again when publishers had
+    /// their turn.
+    pub fn expire_some(&self) -> bool {
         let now = (self.clock)();
-        self.lock().expire(now);
+        self.lock().expire(now)
     }
 
     /// Figures for people and metrics.

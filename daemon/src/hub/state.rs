@@ -2,19 +2,30 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, binary_heap::PeekMut},
     sync::Arc,
 };
 
 use comet_proto::{ChannelName, Cursor, Message};
-use slab::Slab;
 
 use super::{
     Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
-    history::{History, Limits, cost},
+    channel::{Channel, Channels},
+    history::{History, Kept, Limits, cost},
     keys::Keys,
-    micros,
 };
+
+/// Channels, and keys, that expire under one lock: some hundred microseconds.
+const SLICE: usize = 512;
+
+/// Room for so much stays.
+const FEW: usize = 64;
+
+/// About what a channel costs beside its messages.
+const CHANNEL: usize = 256;
+
+/// Less than this is no storm: see [`State::shrink`].
+const CALM: usize = 1 << 20;
 
 pub(super) struct State {
     config: HistoryConfig,
@@ -22,28 +33,16 @@ pub(super) struct State {
     published: u64,
     /// A cursor below this may have missed messages of channels that are forgotten, or of an earlier daemon.
     floor: u64,
-    names: HashMap<ChannelName, usize>,
-    channels: Slab<Channel>,
-    /// Costs of all messages kept.
-    bytes: usize,
-    /// One entry for each channel with messages: when its oldest message expires, that message's id, and the
-    /// slot. Since then the message may have gone.
-    expiry: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    channels: Channels,
+    /// Over all channels.
+    kept: Kept,
+    /// One entry for each channel with messages: when its oldest one expires. That may have gone since.
+    expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
     /// For each worker the channels that it has to look at; bounded by those that it listens to.
     dirty: Vec<Vec<ChannelName>>,
     keys: Keys,
-}
-
-struct Channel {
-    name: ChannelName,
-    limits: Limits,
-    history: History,
-    /// Bit w: worker w has subscribers here.
-    interest: u64,
-    /// Bit w: this channel is in worker w's dirty list.
-    dirty: u64,
-    /// It has an entry in `expiry`.
-    expires: bool,
+    /// The largest size that [`State::shrink`] has seen since it last shrank.
+    peak: usize,
 }
 
 impl State {
@@ -55,12 +54,12 @@ impl State {
             last: start,
             published: 0,
             floor: start,
-            names: HashMap::new(),
-            channels: Slab::new(),
-            bytes: 0,
+            channels: Channels::new(),
+            kept: Kept::default(),
             expiry: BinaryHeap::new(),
             dirty: vec![Vec::new(); workers],
             keys: Keys::default(),
+            peak: 0,
         }
     }
 
@@ -75,46 +74,59 @@ impl State {
         if let Some(key) = new.key {
             self.keys.insert(new.channel, key, id);
         }
-        let slot = self.slot(new.channel);
-        let channel = &mut self.channels[slot];
-        let before = channel.history.bytes();
-        channel.history.push(Arc::new(Message {
+        let channel = match self.channels.get_mut(new.channel) {
+            Some(known) => known,
+            None => {
+                let channel = self.make(new.channel);
+                self.channels.insert(channel)
+            }
+        };
+        let message = Message {
             channel: channel.name.clone(),
             id,
             name: new.name,
             data: new.data,
-        }));
-        channel.history.trim(&channel.limits, id);
-        self.bytes = self.bytes - before + channel.history.bytes();
+        };
+        channel.history.push(Arc::new(message), &mut self.kept);
+        let limits = self.config.limits(channel.class);
+        channel.history.trim(limits, id, &mut self.kept);
         let wake = channel.interest & !channel.dirty;
         channel.dirty |= wake;
         for worker in bits(wake) {
             self.dirty[worker].push(channel.name.clone());
         }
-        self.schedule(slot);
-        while self.bytes > self.config.total_bytes && self.evict() {}
+        if let Some(due) = channel.schedule(limits) {
+            self.expiry.push(Reverse((due, channel.name.clone())));
+        }
+        while self.kept.bytes > self.config.total_bytes && self.evict() {}
         (id, wake)
     }
 
-    pub(super) fn mark_interest(&mut self, worker: usize, channels: &[ChannelName]) {
-        for name in channels {
-            let slot = self.slot(name);
-            self.channels[slot].interest |= 1 << worker;
+    pub(super) fn mark_interest(&mut self, worker: usize, names: &[ChannelName]) {
+        for name in names {
+            let channel = match self.channels.get_mut(name) {
+                Some(known) => known,
+                None => {
+                    let channel = self.make(name);
+                    self.channels.insert(channel)
+                }
+            };
+            channel.interest |= 1 << worker;
         }
     }
 
     pub(super) fn unmark_interest(&mut self, worker: usize, name: &ChannelName) {
-        if let Some(&slot) = self.names.get(name) {
-            self.channels[slot].interest &= !(1 << worker);
-            self.forget_if_unused(slot);
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.interest &= !(1 << worker);
+            self.forget_if_unused(name);
         }
     }
 
     pub(super) fn take_dirty(&mut self, worker: usize) -> Vec<ChannelName> {
         let names = std::mem::take(&mut self.dirty[worker]);
         for name in &names {
-            if let Some(&slot) = self.names.get(name) {
-                self.channels[slot].dirty &= !(1 << worker);
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.dirty &= !(1 << worker);
             }
         }
         names
@@ -125,181 +137,187 @@ impl State {
     }
 
     pub(super) fn read(&mut self, names: &[ChannelName], cursor: Cursor, now: u64) -> Backlog {
+        let now = now.max(self.last);
         let mut backlog = Backlog {
             cursor: self.last(),
             gap: cursor.0 > self.last,
             ..Backlog::default()
         };
+        let mut with_news = Vec::new();
         for name in names {
-            let trimmed = match self.names.get(name) {
-                None => {
-                    backlog.after = backlog.after.max(self.floor);
-                    self.floor
-                }
-                Some(&slot) => {
-                    self.trim(slot, now);
-                    let history = &self.channels[slot].history;
-                    let (messages, after) = history.since(cursor.0);
-                    extend(&mut backlog.messages, messages);
-                    backlog.after = backlog.after.max(after);
-                    history.trimmed()
+            let (trimmed, after) = match self.channels.get_mut(name) {
+                None => (self.floor, self.floor),
+                Some(Channel { history, class, .. }) => {
+                    history.trim(self.config.limits(*class), now, &mut self.kept);
+                    let (mut messages, after) = history.since(cursor.0);
+                    if names.len() == 1 {
+                        fill(&mut backlog, messages);
+                    } else if messages.next().is_some() {
+                        with_news.push(name);
+                    }
+                    (history.trimmed(), after)
                 }
             };
+            backlog.after = backlog.after.max(after);
             // 0 asks for what is kept: nothing can be missing from that.
             backlog.gap |= cursor.0 != 0 && cursor.0 < trimmed;
         }
-        if names.len() > 1 {
-            backlog.messages.sort_unstable_by_key(|message| message.id);
+        let channels = with_news.iter().filter_map(|name| self.channels.get(name));
+        let mut lists = channels.map(|channel| channel.history.since(cursor.0).0);
+        if with_news.len() > 1 {
+            fill(&mut backlog, in_order(lists));
+        } else if let Some(messages) = lists.next() {
+            fill(&mut backlog, messages);
         }
-        shorten(&mut backlog);
         backlog
     }
 
-    /// Drops what has expired at `now`.
-    pub(super) fn expire(&mut self, now: u64) {
+    /// Drops a slice of what has expired at `now`. True: there is more.
+    pub(super) fn expire(&mut self, now: u64) -> bool {
         let now = now.max(self.last);
-        self.keys.expire(now);
-        while self
-            .expiry
-            .peek()
-            .is_some_and(|Reverse((due, ..))| *due <= now)
-        {
-            let Some(Reverse((_, _, slot))) = self.expiry.pop() else {
+        let mut more = self.keys.expire(now, SLICE);
+        for _ in 0..SLICE {
+            if !self.is_due(now) {
                 break;
-            };
-            self.channels[slot].expires = false;
-            self.trim(slot, now);
-            self.schedule(slot);
-            self.forget_if_unused(slot);
+            }
+            self.shorten_next(|history, limits, _, kept| history.trim(limits, now, kept));
         }
-        // A storm of channels that is over should not hold its memory.
-        if self.names.len() < self.names.capacity() / 8 {
-            self.names.shrink_to_fit();
-            self.channels.shrink_to_fit();
-            self.expiry.shrink_to_fit();
+        more |= self.is_due(now);
+        if !more {
+            self.shrink();
         }
+        more
+    }
+
+    fn is_due(&self, now: u64) -> bool {
+        let next = self.expiry.peek();
+        next.is_some_and(|Reverse((due, _))| *due <= now)
+    }
+
+    /// A storm that is over should not hold its memory.
+    fn shrink(&mut self) {
+        let size = self.kept.bytes + (self.channels.len() + self.keys.len()) * CHANNEL;
+        if self.peak < CALM || size >= self.peak / 8 {
+            self.peak = self.peak.max(size);
+            return;
+        }
+        self.peak = size;
+        self.channels.shrink();
+        self.expiry.shrink_to(FEW);
+        self.keys.shrink();
     }
 
     pub(super) fn status(&self) -> HubStatus {
         HubStatus {
             last_id: self.last,
             published: self.published,
-            channels: self.names.len(),
-            messages: self
-                .channels
-                .iter()
-                .map(|(_, channel)| channel.history.len())
-                .sum(),
-            bytes: self.bytes,
+            channels: self.channels.len(),
+            messages: self.kept.messages,
+            bytes: self.kept.bytes,
         }
     }
 
-    fn slot(&mut self, name: &ChannelName) -> usize {
-        if let Some(&slot) = self.names.get(name) {
-            return slot;
-        }
-        let limits = self.config.limits(name);
-        let slot = self.channels.insert(Channel {
-            name: name.clone(),
-            limits,
-            // It may have been forgotten before.
-            history: History::new(self.floor),
-            interest: 0,
-            dirty: 0,
-            expires: false,
-        });
-        self.names.insert(name.clone(), slot);
-        slot
-    }
-
-    fn trim(&mut self, slot: usize, now: u64) {
-        let channel = &mut self.channels[slot];
-        let before = channel.history.bytes();
-        channel.history.trim(&channel.limits, now.max(self.last));
-        self.bytes = self.bytes - before + channel.history.bytes();
-    }
-
-    fn schedule(&mut self, slot: usize) {
-        let channel = &mut self.channels[slot];
-        if let (false, Some(oldest)) = (channel.expires, channel.history.oldest()) {
-            channel.expires = true;
-            let due = oldest.saturating_add(micros(channel.limits.age));
-            self.expiry.push(Reverse((due, oldest, slot)));
-        }
+    /// It may have been forgotten before.
+    fn make(&self, name: &ChannelName) -> Channel {
+        Channel::new(name.clone(), self.floor, self.config.class(name))
     }
 
     /// Drops the message that would expire first, of all channels. False: there is none.
     fn evict(&mut self) -> bool {
-        let Some(Reverse((_, expected, slot))) = self.expiry.pop() else {
+        self.shorten_next(|history, limits, due, kept| {
+            // Entries are lazy: where the oldest has gone since, only the entry is renewed.
+            let oldest = history.oldest();
+            if oldest.is_some_and(|oldest| limits.expiry(oldest) <= due) {
+                history.drop_oldest(kept);
+            }
+        })
+    }
+
+    /// Takes the entry that is due first; `shorten` may drop messages of its channel. False: there is none.
+    fn shorten_next(
+        &mut self,
+        shorten: impl FnOnce(&mut History, &Limits, u64, &mut Kept),
+    ) -> bool {
+        let Some(Reverse((due, name))) = self.expiry.pop() else {
             return false;
         };
-        let channel = &mut self.channels[slot];
+        let channel = self.channels.get_mut(&name);
+        let channel = channel.expect("who has an entry is not forgotten");
+        let limits = self.config.limits(channel.class);
         channel.expires = false;
-        // Entries are lazy: where the oldest has gone since, only the entry is renewed.
-        if channel
-            .history
-            .oldest()
-            .is_some_and(|oldest| oldest <= expected)
-        {
-            let before = channel.history.bytes();
-            channel.history.drop_oldest();
-            self.bytes = self.bytes - before + channel.history.bytes();
+        shorten(&mut channel.history, limits, due, &mut self.kept);
+        match channel.schedule(limits) {
+            Some(due) => self.expiry.push(Reverse((due, name))),
+            None => self.forget_if_unused(&name),
         }
-        self.schedule(slot);
-        self.forget_if_unused(slot);
         true
     }
 
     /// A channel without messages and listeners costs nothing; what it forgot is remembered by the floor.
-    fn forget_if_unused(&mut self, slot: usize) {
-        let channel = &self.channels[slot];
-        if channel.interest == 0 && channel.history.len() == 0 && !channel.expires {
-            let channel = self.channels.remove(slot);
+    fn forget_if_unused(&mut self, name: &ChannelName) {
+        if !self.channels.get(name).is_some_and(Channel::is_unused) {
+            return;
+        }
+        if let Some(channel) = self.channels.remove(name) {
             self.floor = self.floor.max(channel.history.trimmed());
-            self.names.remove(&channel.name);
             for worker in bits(channel.dirty) {
-                self.dirty[worker].retain(|name| *name != channel.name);
+                self.dirty[worker].retain(|dirty| dirty != name);
             }
         }
     }
 }
 
 impl HistoryConfig {
-    fn limits(&self, name: &str) -> Limits {
-        let matching = self
-            .prefixes
-            .iter()
-            .filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+    /// The number of the limits that hold for a channel.
+    fn class(&self, name: &str) -> u32 {
+        let prefixes = self.prefixes.iter().zip(1..);
+        let matching = prefixes.filter(|((prefix, _), _)| name.starts_with(prefix.as_str()));
         matching
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map_or(self.default, |(_, limits)| *limits)
+            .max_by_key(|((prefix, _), _)| prefix.len())
+            .map_or(0, |(_, class)| class)
+    }
+
+    fn limits(&self, class: u32) -> &Limits {
+        match class.checked_sub(1) {
+            Some(prefix) => &self.prefixes[prefix as usize].1,
+            None => &self.default,
+        }
     }
 }
 
-/// Appends messages of one channel, up to the one that passes [`READ_BYTES`]: what comes after it would be cut.
-fn extend<'a>(to: &mut Vec<Arc<Message>>, messages: impl Iterator<Item = &'a Arc<Message>>) {
-    let mut bytes = 0;
-    let fits = messages.take_while(|message| {
-        let fits = bytes <= READ_BYTES;
-        bytes += cost(message);
-        fits
-    });
-    to.extend(fits.cloned());
+/// Of lists that are in order, one that is.
+fn in_order<'a, I: Iterator<Item = &'a Arc<Message>>>(
+    lists: impl Iterator<Item = I>,
+) -> impl Iterator<Item = &'a Arc<Message>> {
+    let mut lists: Vec<_> = lists.map(Iterator::peekable).collect();
+    let heads = lists.iter_mut().enumerate();
+    let heads = heads.filter_map(|(list, rest)| Some(Reverse((rest.peek()?.id, list))));
+    let mut heads: BinaryHeap<_> = heads.collect();
+    std::iter::from_fn(move || {
+        let mut head = heads.peek_mut()?;
+        let Reverse((_, list)) = *head;
+        let message = lists[list].next();
+        match lists[list].peek() {
+            Some(next) => head.0.0 = next.id,
+            None => _ = PeekMut::pop(head),
+        }
+        message
+    })
 }
 
-/// Cuts what is over [`READ_BYTES`], says so, and sets the cursor so that the next read goes on there.
-fn shorten(backlog: &mut Backlog) {
+/// Takes up to [`READ_BYTES`]. What is left is told, and the cursor set so that the next read goes on there.
+fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Message>>) {
     let mut bytes = 0;
-    let fitting = backlog.messages.iter().position(|message| {
+    for message in messages {
         bytes += cost(message);
-        bytes > READ_BYTES
-    });
-    if let Some(fitting) = fitting {
-        backlog.messages.truncate(fitting.max(1));
-        backlog.more = true;
-        if let Some(last) = backlog.messages.last() {
+        if bytes > READ_BYTES
+            && let Some(last) = backlog.messages.last()
+        {
             backlog.cursor = Cursor(last.id);
+            backlog.more = true;
+            return;
         }
+        backlog.messages.push(message.clone());
     }
 }
 
@@ -309,4 +327,12 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
         set &= set - 1;
         Some(bit)
     })
+}
+
+#[cfg(test)]
+impl State {
+    /// Entries that there is room for.
+    pub(super) fn room(&self) -> usize {
+        self.channels.room() + self.expiry.capacity() + self.keys.room()
+    }
 }

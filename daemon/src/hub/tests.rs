@@ -1,10 +1,12 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
-//! and `ids` over random histories and clocks, `audience` for the subscribers of one worker.
+//! and `ids` over random histories and clocks, `audience` for the subscribers of one worker, `storm` for what is left
+//! of many channels.
 
 mod audience;
 mod gaps;
 mod ids;
 mod join;
+mod storm;
 mod threads;
 
 use std::{cell::Cell, sync::Arc};

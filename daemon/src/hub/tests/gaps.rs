@@ -223,6 +223,7 @@ impl Model {
         if cursor == Cursor(0) && backlog.cursor == last {
             self.check_kept(&channels, &backlog);
         }
+        self.check_sums();
         self.readers[reader].cursor = backlog.cursor;
     }
 
@@ -331,6 +332,15 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// What the hub says that it keeps is what can be read.
+    fn check_sums(&self) {
+        let everywhere: Vec<usize> = (0..NAMES.len()).collect();
+        let kept = self.rest(&everywhere, Cursor(0)).messages;
+        let bytes: usize = kept.iter().map(|message| history::cost(message)).sum();
+        let status = self.hub.status();
+        assert_eq!((status.messages, status.bytes), (kept.len(), bytes));
     }
 
     /// The limits, said once more: by what is newer on the same channel.

@@ -76,6 +76,15 @@ fn a_key_gives_its_first_id_back_and_publishes_once() {
 }
 
 #[test]
+fn a_channel_and_a_key_do_not_run_together() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let mut ids = [("a", "bc"), ("ab", "c"), ("a", "b\0c"), ("a", "")]
+        .map(|(name, key)| publish_with_key(&hub, &channel(name), key));
+    ids.sort_unstable();
+    assert!(ids.is_sorted_by(|a, b| a < b), "four messages");
+}
+
+#[test]
 fn a_repeated_key_wakes_nobody() {
     let hub = hub(HistoryConfig::default(), 1);
     let a = channel("a");

@@ -1,0 +1,161 @@
+//! What the hub keeps of each channel, and the channels by name.
+
+use std::{array, collections::HashMap};
+
+use comet_proto::ChannelName;
+
+use super::history::{History, Limits};
+
+pub(super) struct Channel {
+    /// The copy that all its messages share.
+    pub(super) name: ChannelName,
+    pub(super) history: History,
+    /// Bit w: worker w has subscribers here.
+    pub(super) interest: u64,
+    /// Bit w: this channel is in worker w's dirty list.
+    pub(super) dirty: u64,
+    /// Which limits it has: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
+    pub(super) class: u32,
+    /// It has an entry among those that expire.
+    pub(super) expires: bool,
+}
+
+impl Channel {
+    /// `trimmed`: what it may have forgotten before.
+    pub(super) fn new(name: ChannelName, trimmed: u64, class: u32) -> Self {
+        Self {
+            name,
+            history: History::new(trimmed),
+            interest: 0,
+            dirty: 0,
+            class,
+            expires: false,
+        }
+    }
+
+    /// When it has to be looked at for its oldest message, unless there is an entry already.
+    pub(super) fn schedule(&mut self, limits: &Limits) -> Option<u64> {
+        let oldest = self.history.oldest().filter(|_| !self.expires)?;
+        self.expires = true;
+        Some(limits.expiry(oldest))
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.interest == 0 && self.history.is_empty() && !self.expires
+    }
+}
+
+/// How many maps there are.
+const MAPS: usize = 256;
+
+/// By name, in many maps: one large map would stop everyone for milliseconds while it grows. Boxed, because a map has
+/// room for up to twice as many as it holds.
+pub(super) struct Channels {
+    maps: Box<[HashMap<ChannelName, Box<Channel>>; MAPS]>,
+    len: usize,
+}
+
+impl Channels {
+    pub(super) fn new() -> Self {
+        Self {
+            maps: Box::new(array::from_fn(|_| HashMap::new())),
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn get(&self, name: &ChannelName) -> Option<&Channel> {
+        self.maps[map(name)].get(name).map(|channel| &**channel)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &ChannelName) -> Option<&mut Channel> {
+        self.maps[map(name)]
+            .get_mut(name)
+            .map(|channel| &mut **channel)
+    }
+
+    /// Adds a channel that is not there.
+    pub(super) fn insert(&mut self, channel: Channel) -> &mut Channel {
+        self.len += 1;
+        let place = self.maps[map(&channel.name)].entry(channel.name.clone());
+        place.insert_entry(Box::new(channel)).into_mut()
+    }
+
+    pub(super) fn remove(&mut self, name: &ChannelName) -> Option<Box<Channel>> {
+        let channel = self.maps[map(name)].remove(name)?;
+        self.len -= 1;
+        Some(channel)
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.maps.iter().map(HashMap::capacity).sum()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        for map in self.maps.iter_mut() {
+            map.shrink_to_fit();
+        }
+    }
+}
+
+/// Which map a name is in. Whoever chooses names that are all in one gets a map as good as any.
+fn map(name: &str) -> usize {
+    let word = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    let words = name.as_bytes().chunks(8).map(word);
+    let hash = words.fold(0, |hash: u64, word| {
+        (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    (hash >> 56) as usize % MAPS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_was_put_in_and_leaves_nothing() {
+        let names = (0..10_000).map(|i| ChannelName::parse(&format!("c{i}")).unwrap());
+        let names: Vec<ChannelName> = names.collect();
+        let mut channels = Channels::new();
+        for (i, name) in names.iter().enumerate() {
+            assert!(channels.get(name).is_none());
+            channels.insert(Channel::new(name.clone(), i as u64, 0));
+        }
+        assert_eq!(channels.len(), names.len());
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!(channels.get(name).unwrap().history.trimmed(), i as u64);
+            assert_eq!(channels.remove(name).unwrap().name, *name);
+            assert!(channels.remove(name).is_none());
+        }
+        channels.shrink();
+        assert_eq!(channels.len(), 0);
+        assert_eq!(channels.room(), 0);
+    }
+
+    #[test]
+    fn numbered_names_spread_over_the_maps() {
+        type Naming = fn(usize) -> String;
+        let namings: [Naming; 4] = [
+            |i| format!("c{i:06}"),
+            |i| i.to_string(),
+            |i| format!("user:{i}:inbox"),
+            |i| format!("{i}{}", "x".repeat(100)),
+        ];
+        for name in namings {
+            let mut counts = [0; MAPS];
+            for i in 0..100 * MAPS {
+                counts[map(&name(i))] += 1;
+            }
+            let most = counts.iter().max().unwrap();
+            assert!(*most < 300, "{most} like {}", name(0));
+        }
+    }
+}
