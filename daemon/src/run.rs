@@ -195,7 +195,10 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
     let mut seconds = tokio::time::interval(EXPIRE_EVERY);
     loop {
         seconds.tick().await;
-        hub.expire();
+        // In parts: whoever publishes must not wait for a hundred thousand channels to expire.
+        while hub.expire_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         audience.tidy();
     }
 }

@@ -22,6 +22,10 @@ use crate::{
 /// Pieces of what an upgraded client says that are taken in one turn.
 const FRAME_CHUNKS: usize = 16;
 
+/// What a stream that has fallen behind is sent at once, in bytes. It is rendered for this client alone, which may be one
+/// of many that take nothing.
+const PIECE: usize = 16 * 1024;
+
 /// A subscription that hyper's service found in a request.
 pub(super) struct Ask {
     pub(super) subscription: Subscription,
@@ -88,12 +92,15 @@ impl Conn {
             let farewell = self.with_held(|held| self.farewell(held));
             return self.send_last(farewell).await;
         }
-        let Err(backlog) = self.join() else {
+        let Err(mut backlog) = self.join() else {
             return;
         };
         let Some(is_last) = self.with_held(|held| is_poll(&*held.format)) else {
             return;
         };
+        if !is_last {
+            backlog.cut(PIECE);
+        }
         let answer = self.with_held(|held| self.advance(held, &backlog));
         if is_last {
             self.end_poll();

@@ -77,6 +77,24 @@ pub struct Backlog {
     pub(crate) after: u64,
 }
 
+impl Backlog {
+    /// Leaves what is beyond `bytes` to the next read, but for the first message.
+    pub(crate) fn cut(&mut self, bytes: usize) {
+        let mut room = bytes;
+        let kept = self.messages.iter().take_while(|message| {
+            let fits = history::cost(message) <= room;
+            room = room.saturating_sub(history::cost(message));
+            fits
+        });
+        let kept = kept.count().max(1);
+        if kept < self.messages.len() {
+            self.messages.truncate(kept);
+            self.more = true;
+            self.cursor = self.messages.last().map_or(self.cursor, |last| Cursor(last.id));
+        }
+    }
+}
+
 /// Figures of a hub at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct HubStatus {

@@ -620,3 +620,25 @@ fn a_read_of_messages_without_data_is_cut_too() {
     let sent: Vec<u64> = (0..10_000).map(|_| hub.publish(message(&a, b""))).collect();
     assert!(reads(&hub, &[a], &sent) > 2);
 }
+
+#[test]
+fn a_backlog_that_is_cut_goes_on_where_it_was_cut() {
+    let hub = hub(limited(roomy()), 1);
+    let name = channel("a");
+    let start = hub.last().0;
+    let sent: Vec<u64> = [10, 5_000, 100_000, 1, 1, 30_000, 0]
+        .map(|size| hub.publish(message(&name, &vec![b'x'; size])))
+        .into();
+    let (mut seen, mut cursor) = (Vec::new(), start);
+    loop {
+        let mut backlog = read(&hub, &name, cursor);
+        backlog.cut(10_000);
+        seen.extend(ids(&backlog));
+        cursor = backlog.cursor.0;
+        if !backlog.more {
+            break;
+        }
+        assert!(!backlog.messages.is_empty());
+    }
+    assert_eq!(seen, sent);
+}
