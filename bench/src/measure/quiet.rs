@@ -108,6 +108,7 @@ impl Ran {
     fn kept_up(&self, rate: u32, seconds: f64) -> bool {
         self.tally.check().is_ok()
             && self.took < Duration::from_secs_f64(seconds) + LATE
+            && self.steady.complete
             && self.steady.rate > f64::from(rate) * 0.95
     }
 }

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{
-    rounds,
-    stream::{judge, open, percentile},
-};
+use super::stream::{judge, open, percentile};
 use crate::{
     bench::Bench,
     report::{Figures, Limit, Report, Row},
@@ -20,30 +17,30 @@ const CHANNEL: &str = "slow";
 /// Messages a second to those that read.
 const RATE: u32 = 200;
 
-/// Messages until the buffers between the server and a client that reads nothing are full.
-const FILL: u32 = 1000;
+/// Messages of which a client that never reads gets only a part: so many, so many times.
+const FILL: (u32, usize) = (100, 10);
 
 pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = bench.scale.streams();
-    let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
-    let mut found = Found::default();
-    // Comet cuts them after half a minute: each round has fresh ones.
-    rounds(bench.scale.dear_rounds, &servers, |server| {
-        let mut readers = open(server, CHANNEL, Transport::Sse, count)?;
-        let alone = tail(bench, server, &mut readers, &mut found.alone).context("alone")?;
-        let before = server.pss()?;
-        let target = Target::new(server.kind, server.addr(), CHANNEL, Transport::Sse);
-        let stuck = Streams::stuck(&target, count)?;
-        fill(server, &mut readers).context("filling")?;
-        let beside =
-            tail(bench, server, &mut readers, &mut found.beside).context("beside stuck ones")?;
-        let grown = server.pss()? as f64 - before as f64;
-        found.ratio.push(server.kind, beside / alone);
-        found.memory.push(server.kind, grown / count as f64);
-        drop((readers, stuck));
-        server.at_rest()?;
-        Ok(())
-    })?;
+    let (mut found, mut kinds) = (Found::default(), vec![Kind::Comet, Kind::Nchan]);
+    for _ in 0..bench.scale.dear_rounds {
+        let mut able = Vec::new();
+        for kind in kinds {
+            // A fresh one: Comet cuts clients after half a minute, and others may never come to rest again.
+            let Some(server) = bench.server(kind)? else {
+                continue;
+            };
+            if found.round(bench, &server, count)? {
+                able.push(kind);
+            } else {
+                let label = kind.label();
+                eprintln!(
+                    "{label} cannot keep up beside {count} that never read, and is left out from here on"
+                );
+            }
+        }
+        kinds = able;
+    }
     let what =
         format!("99th percentile of latency, SSE to {count} that read, {RATE} messages a second");
     report.add(Row::new(format!("{what}, alone"), "ms", found.alone));
@@ -67,29 +64,67 @@ struct Found {
     memory: Figures,
 }
 
-/// Until those that do not read have all that fits.
-fn fill(server: &Server, readers: &mut Streams) -> Result<()> {
-    let mut pump = Pump::new(server, CHANNEL)?;
-    let (tally, ()) = readers.receive(FILL, |run| pump.flood(run, FILL, 1))?;
-    judge(server, &tally, &mut Figures::default())?;
-    server.at_rest()?;
-    Ok(())
+impl Found {
+    /// False: the server could not go on as before.
+    fn round(&mut self, bench: &Bench, server: &Server, count: usize) -> Result<bool> {
+        let kind = server.kind;
+        let mut readers = open(server, CHANNEL, Transport::Sse, count)?;
+        // What the first deliveries need once is nobody's.
+        fill(server, &mut readers).context("alone")?;
+        let alone = tail(bench, server, &mut readers, &mut self.alone).context("alone")?;
+        let before = server.pss()? as f64;
+        let target = Target::new(kind, server.addr(), CHANNEL, Transport::Sse);
+        let stuck = Streams::stuck(&target, count)?;
+        let beside = match fill(server, &mut readers).context("while they are filled")? {
+            true => tail(bench, server, &mut readers, &mut self.beside),
+            false => Ok(None),
+        };
+        let beside = beside.context("beside those that never read")?;
+        self.memory
+            .push(kind, (server.pss()? as f64 - before) / count as f64);
+        drop((readers, stuck));
+        if let (Some(alone), Some(beside)) = (alone, beside) {
+            self.ratio.push(kind, beside / alone);
+        }
+        Ok(alone.and(beside).is_some())
+    }
 }
 
-/// Milliseconds.
+/// More than the buffers between the server and a client that reads nothing take. False: it took far too long.
+fn fill(server: &Server, readers: &mut Streams) -> Result<bool> {
+    let mut pump = Pump::new(server, CHANNEL)?;
+    let (messages, times) = FILL;
+    // No more at once than a channel keeps, however late they are read.
+    for _ in 0..times {
+        let at_once = Duration::ZERO;
+        let (tally, steady) =
+            readers.receive(messages, |run| pump.steady(run, messages, at_once))?;
+        if !steady.complete && !server.kind.is_ours() {
+            return Ok(false);
+        }
+        judge(server, &tally, &mut Figures::default())?;
+    }
+    Ok(true)
+}
+
+/// Milliseconds. `None`: it could not keep up.
 fn tail(
     bench: &Bench,
     server: &Server,
     readers: &mut Streams,
     figures: &mut Figures,
-) -> Result<f64> {
+) -> Result<Option<f64>> {
     let messages = (f64::from(RATE) * bench.scale.steady).ceil() as u32;
     let mut pump = Pump::new(server, CHANNEL)?;
     readers.note_latency()?;
     let every = Duration::from_secs(1) / RATE;
-    let (tally, _) = readers.receive(messages, |run| pump.steady(run, messages, every))?;
-    let tail = percentile(&readers.latency().context("nothing was noted")?, 99.0) / 1e3;
+    let (tally, steady) = readers.receive(messages, |run| pump.steady(run, messages, every))?;
+    let latency = readers.latency().context("nothing was noted")?;
+    if !steady.complete && !server.kind.is_ours() {
+        return Ok(None);
+    }
+    let tail = percentile(&latency, 99.0) / 1e3;
     figures.push(server.kind, tail);
     judge(server, &tally, figures)?;
-    Ok(tail)
+    Ok(Some(tail))
 }

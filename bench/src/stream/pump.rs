@@ -20,6 +20,9 @@ use crate::{
 /// No acknowledgement in so long, and none comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So far behind its rate, publishing steadily has no sense any more.
+const LATE: Duration = Duration::from_secs(2);
+
 pub(crate) struct Pump {
     stream: Box<dyn Stream>,
     way: Way,
@@ -45,6 +48,8 @@ pub(crate) struct Steady {
     pub(crate) acknowledged: Vec<Duration>,
     /// Messages a second; less than asked for if the server takes longer.
     pub(crate) rate: f64,
+    /// All were published. If not, the server took far too long.
+    pub(crate) complete: bool,
 }
 
 impl Pump {
@@ -94,12 +99,15 @@ impl Pump {
         Ok(())
     }
 
-    /// One after the other, `every` so often; if the server takes longer, as fast as it does.
+    /// One after the other, `every` so often; if the server takes longer, as fast as it does, for a while.
     pub(crate) fn steady(&mut self, run: u32, messages: u32, every: Duration) -> Result<Steady> {
         let (mut acknowledged, mut request) = (Vec::new(), Vec::new());
         let start = Instant::now();
         for seq in 0..messages {
             let due = start + every * seq;
+            if due.elapsed() > LATE {
+                break;
+            }
             thread::sleep(due.saturating_duration_since(Instant::now()));
             request.clear();
             self.request(run, seq, &mut request);
@@ -109,10 +117,14 @@ impl Pump {
             acknowledged.push(sent.elapsed());
         }
         // The last one has its time, too.
-        let end = start + every * messages;
+        let published = acknowledged.len() as u32;
+        let end = start + every * published;
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        let rate = f64::from(messages) / start.elapsed().as_secs_f64();
-        Ok(Steady { acknowledged, rate })
+        Ok(Steady {
+            acknowledged,
+            rate: f64::from(published) / start.elapsed().as_secs_f64(),
+            complete: published == messages,
+        })
     }
 
     fn request(&self, run: u32, seq: u32, out: &mut Vec<u8>) {
