@@ -12,7 +12,7 @@ test: ## everything, with real PHP, nginx and Chromium
 	cargo build --workspace
 	cargo test --workspace
 
-bench: ## memory, CPU and latency, beside bare loops
+bench: ## memory, CPU and latency, beside nginx + nchan, Pushpin, PHP and bare loops
 	@scripts/packages bench
 	cargo build --release -p comet-daemon -p comet-bench
 	$${CARGO_TARGET_DIR:-target}/release/comet-bench $(ARGS)

@@ -25,6 +25,9 @@ pub(super) fn give_memory_back() {
     let _ = Command::new(program)
         .arg0(name)
         .args(arguments)
-        .env(TUNABLES, "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0")
+        .env(
+            TUNABLES,
+            "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
+        )
         .exec();
 }

@@ -90,7 +90,10 @@ impl Backlog {
         if kept < self.messages.len() {
             self.messages.truncate(kept);
             self.more = true;
-            self.cursor = self.messages.last().map_or(self.cursor, |last| Cursor(last.id));
+            self.cursor = self
+                .messages
+                .last()
+                .map_or(self.cursor, |last| Cursor(last.id));
         }
     }
 }

@@ -51,6 +51,8 @@ struct Inner {
     lists: Slab<List>,
     by_name: HashMap<ChannelName, u32>,
     members: Slab<Member>,
+    /// The most that they were since the last look: an audience that has just been answered comes back at once.
+    most: usize,
     /// Lists with subscribers to call, each once.
     ready: VecDeque<u32>,
     /// The list that had the latest turn; it is in `ready` again after those that have come meanwhile.
@@ -240,6 +242,7 @@ impl Inner {
             waiting.push(key);
         }
         entry.insert(Member { subscriber, places });
+        self.most = self.most.max(self.members.len());
         Key(key)
     }
 
@@ -325,15 +328,17 @@ impl Inner {
             let keep = list.ready || !list.waiting.is_empty() || !list.delivering.is_empty();
             if !keep {
                 empty.push(list.channel.clone());
-            } else if list.waiting.len() < list.waiting.capacity() / 8 {
-                list.waiting.shrink_to_fit();
             }
             keep
         });
         for channel in &empty {
             self.by_name.remove(channel);
         }
-        if self.members.len() < self.members.capacity() / 8 {
+        let most = std::mem::replace(&mut self.most, self.members.len());
+        if most < self.members.capacity() / 8 {
+            for (_, list) in &mut self.lists {
+                list.waiting.shrink_to_fit();
+            }
             self.members.shrink_to_fit();
             self.by_name.shrink_to_fit();
             self.lists.shrink_to_fit();
