@@ -2,6 +2,7 @@
 //! every millisecond.
 
 use std::{
+    collections::BTreeMap,
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::{
     rounds,
-    stream::{judge, open, percentile},
+    stream::{IN_FLIGHT, judge, open, percentile},
 };
 use crate::{
     bench::Bench,
@@ -22,8 +23,9 @@ use crate::{
 /// Messages a second on the quiet channel.
 const QUIET: u32 = 50;
 
-/// And on the loud one, unless server and client cannot keep up with so many.
+/// And on the loud one, unless server and client cannot keep up with so many; then less, down to the least.
 const LOUD: u32 = 1000;
+const LEAST: u32 = 10;
 
 /// The last of a steady run may be so late.
 const LATE: Duration = Duration::from_millis(250);
@@ -33,11 +35,18 @@ pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
     let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
     let (mut alone, mut beside) = <(Latencies, Latencies)>::default();
     let (mut rate, mut deliveries) = <(Figures, Figures)>::default();
+    // What a server bore once is where its next round begins: each rate that is too high takes long to find out.
+    let mut bearable: BTreeMap<Kind, u32> = BTreeMap::new();
     rounds(bench.scale.dear_rounds, &servers, |server| {
         let mut quiet = Channel::open(server, "quiet", 1)?;
         alone.push(server, &quiet.run(QUIET, seconds)?, &mut quiet)?;
         let mut loud = Channel::open(server, "loud", count)?;
-        let (ours, theirs) = bearable(server, &mut quiet, &mut loud, seconds)?;
+        let loudness = match bearable.get(&server.kind) {
+            Some(&known) => known,
+            None => loud.guess(count)?,
+        };
+        let (ours, theirs, loudness) = both(server, &mut quiet, &mut loud, loudness, seconds)?;
+        bearable.insert(server.kind, loudness);
         beside.push(server, &ours, &mut quiet)?;
         rate.push(server.kind, theirs.steady.rate);
         deliveries.push(
@@ -102,6 +111,18 @@ impl Channel {
             took,
         })
     }
+
+    /// Half of the rate at which messages go through at once, and not more than is asked for.
+    fn guess(&mut self, count: usize) -> Result<u32> {
+        /// As many as any channel keeps: none is lost.
+        const MESSAGES: u32 = 100;
+        let (pump, start) = (&mut self.pump, Instant::now());
+        let (tally, ()) = self
+            .streams
+            .receive(MESSAGES, |run| pump.flood(run, MESSAGES, IN_FLIGHT))?;
+        let deliveries = tally.delivered as f64 / (tally.last - start).as_secs_f64();
+        Ok(((deliveries / count as f64 / 2.0) as u32).clamp(LEAST, LOUD))
+    }
 }
 
 impl Ran {
@@ -113,14 +134,14 @@ impl Ran {
     }
 }
 
-/// Both at once, with a rate of the loud one with which server and client keep up.
-fn bearable(
+/// Both at once. The loud one's rate is halved until server and client keep up with it.
+fn both(
     server: &Server,
     quiet: &mut Channel,
     loud: &mut Channel,
+    mut rate: u32,
     seconds: f64,
-) -> Result<(Ran, Ran)> {
-    let mut rate = LOUD;
+) -> Result<(Ran, Ran, u32)> {
     loop {
         let (ours, theirs) = thread::scope(|scope| {
             let theirs = scope.spawn(|| loud.run(rate, seconds));
@@ -129,10 +150,14 @@ fn bearable(
             let theirs = theirs.context("the loud channel's thread panicked")?;
             anyhow::Ok((ours?, theirs?))
         })?;
-        if rate <= QUIET || theirs.kept_up(rate, seconds) {
-            return Ok((ours, theirs));
+        if rate <= LEAST || theirs.kept_up(rate, seconds) {
+            return Ok((ours, theirs, rate));
         }
-        rate /= 2;
+        eprintln!(
+            "{}: {rate} messages a second are too many",
+            server.kind.label()
+        );
+        rate = (rate / 2).max(LEAST);
         server.at_rest()?;
         // What came too late is nothing of the next run's.
         loud.streams.expect(0);

@@ -20,7 +20,7 @@ use crate::{
 const CHANNEL: &str = "stream";
 
 /// Publishes on the way at once.
-const IN_FLIGHT: u32 = 16;
+pub(super) const IN_FLIGHT: u32 = 16;
 
 /// Messages a second where each is delivered by itself.
 const SELDOM: u32 = 50;
