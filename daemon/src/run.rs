@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    http::{self, Demo, Site},
+    http::{self, Demo, Rights, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
     source::{files::Files, socket::Socket},
@@ -46,6 +46,13 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// What could not be opened, and why.
 pub fn serve(config: Config) -> anyhow::Result<()> {
+    config.check_readers()?;
+    let channels = &config.channels;
+    if !channels.socket.is_empty() || !channels.files.is_empty() {
+        bail!(
+            "socket and files under [[channel]] are not enforced yet: this daemon takes read and publish there"
+        );
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // The control thread's subscribers need a bit too.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
@@ -241,16 +248,11 @@ fn site(
         .map_or(room, |max| room.min(max as u64));
     let chat =
         ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
-    // Whoever reaches an address that is not loopback may not publish unless somebody said so.
-    let publish = config
-        .http
-        .publish
-        .unwrap_or(config.demo && addr.ip().is_loopback());
     Ok(Site {
         config: config.http.clone(),
         compat: config.compat.clone(),
         chat,
-        publish,
+        rights: Rights::new(config),
         max_connections,
         demo: config.demo.then(|| Demo {
             dir: config.dir.clone(),

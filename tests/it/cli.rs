@@ -379,6 +379,11 @@ fn status_is_readable_and_raw() {
     );
 }
 
+/// What an address needs that others reach.
+const READABLE: &str = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
+const READABLE_AS_SHOWN: &str =
+    "\n  [[channel]]\n  prefix = \"\"          # all channels\n  read = \"public\" ";
+
 #[test]
 fn check_names_file_line_and_key() {
     let root = directory();
@@ -406,8 +411,13 @@ fn check_names_file_line_and_key() {
         "{stderr}"
     );
 
-    let (exit, _, stderr) =
-        check("dir = \"/no/such/directory\"\nlisten = \"0.0.0.0:80\"\ndemo = true\n");
+    let open = "listen = \"0.0.0.0:80\"\n";
+    let (exit, _, stderr) = check(open);
+    assert_eq!(exit, Some(1));
+    assert!(stderr.contains(READABLE_AS_SHOWN), "{stderr}");
+    let (exit, _, stderr) = check(&format!(
+        "dir = \"/no/such/directory\"\n{open}demo = true\n{READABLE}"
+    ));
     assert_eq!(exit, Some(0), "allowed, and probably not meant");
     assert!(
         stderr.contains("warning: dir: /no/such/directory"),

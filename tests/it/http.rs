@@ -316,6 +316,9 @@ fn a_shared_answer_names_each_readers_origin() {
     }
 }
 
+/// What an address needs that others reach.
+const READABLE: &str = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
+
 #[test]
 fn publishing_by_http_is_off_unless_somebody_switched_it_on() {
     let start =
@@ -326,8 +329,11 @@ fn publishing_by_http_is_off_unless_somebody_switched_it_on() {
         (start("", &["--demo"]), true),
         (start("[http]\npublish = false\n", &["--demo"]), false),
         // Whoever reaches a network's address is not asked to publish by a demo.
-        (start("", &["--demo", "--listen", "0.0.0.0:0"]), false),
-        (start(PUBLISHING, &["--listen", "0.0.0.0:0"]), true),
+        (start(READABLE, &["--demo", "--listen", "0.0.0.0:0"]), false),
+        (
+            start(&[READABLE, PUBLISHING].concat(), &["--listen", "0.0.0.0:0"]),
+            true,
+        ),
     ];
     for (n, (daemon, on)) in cases.iter().enumerate() {
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], daemon.addr().port()));

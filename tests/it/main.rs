@@ -17,6 +17,7 @@ mod http_limits;
 mod iframe;
 mod longpoll;
 mod novcomet;
+mod rights;
 mod shutdown;
 mod socket;
 mod sse;

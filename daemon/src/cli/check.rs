@@ -26,6 +26,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = super::read_config(arguments.config.as_deref())?;
+    config.check_readers()?;
     for warning in warnings(&config) {
         super::warn(&format!("warning: {warning}"));
     }

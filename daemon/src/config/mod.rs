@@ -1,5 +1,6 @@
 //! What can be set. A flag beats `COMET_*` beats the file beats these defaults. `docs/comet.toml` shows the file.
 
+mod channels;
 mod file;
 mod value;
 
@@ -7,6 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
 pub use file::ConfigError;
 pub use value::parse_addr;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub socket: SocketConfig,
     pub http: HttpConfig,
     pub compat: CompatConfig,
+    #[serde(rename = "channel", deserialize_with = "channels::rules")]
+    pub channels: ChannelRules,
 }
 
 /// `[files]`
@@ -140,6 +144,7 @@ impl Default for Config {
             socket: SocketConfig::default(),
             http: HttpConfig::default(),
             compat: CompatConfig::default(),
+            channels: ChannelRules::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod io;
 mod pages;
 mod query;
 mod reactor;
+mod rights;
 mod router;
 mod service;
 
@@ -41,6 +42,7 @@ use accept::{Accept, Next};
 use answer::DateLine;
 use connection::Conn;
 use reactor::Reactor;
+pub use rights::Rights;
 
 /// What all workers know: settings that do not change while the daemon runs.
 pub struct Site {
@@ -48,8 +50,7 @@ pub struct Site {
     pub compat: CompatConfig,
     /// The channel of the zeitoun chat.
     pub chat: ChannelName,
-    /// Publishing over HTTP is on.
-    pub publish: bool,
+    pub rights: Rights,
     /// Connections over all workers.
     pub max_connections: u64,
     /// With `--demo`: what the pages tell.

@@ -1,5 +1,7 @@
 //! What a request asks for: one line for each path and each transport.
 
+use std::slice;
+
 use bytes::Bytes;
 use comet_proto::{ChannelName, Cursor, EventName};
 use hyper::{
@@ -13,6 +15,7 @@ use super::{
     answer::{Cors, Refusal, answer},
     pages,
     query::{self, Query},
+    rights,
     service::publish_data,
 };
 use crate::{
@@ -97,9 +100,10 @@ pub(super) fn publish(
     names: &str,
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
-    may_publish(site, head)?;
+    let channel = query::channel(names)?;
+    rights::may_publish(site, head, &channel)?;
     Ok(Publish {
-        channel: query::channel(names)?,
+        channel,
         name: query.event_name()?,
         key: query::idempotency_key(&head.headers)?,
     })
@@ -113,6 +117,7 @@ pub(super) fn subscription(
     query: &Query<'_>,
 ) -> Result<Subscription, Refusal> {
     let channels = query::channels(names)?;
+    rights::may_read(site, &channels)?;
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
@@ -142,7 +147,7 @@ pub(super) fn subscription(
             (since, Box::new(format))
         }
         "websocket" => {
-            may_read(site, head)?;
+            rights::may_open(site, head)?;
             let accepted = WebSocket::accept(head, heartbeat);
             let format = accepted.map_err(|e| {
                 Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", e.to_string())
@@ -188,17 +193,25 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         )))
     };
     match novcomet::Request::parse(Query::of(head).pairs()) {
-        novcomet::Request::Publish(channel) => match (channel, may_publish(site, head)) {
-            (Some(channel), Ok(())) if head.method == Method::GET => {
-                publish_data(site, hub, Publish::to(channel), b"");
-                json(b"true".to_vec())
+        novcomet::Request::Publish(channel) => {
+            let may = |channel: &ChannelName| rights::may_publish(site, head, channel).is_ok();
+            match channel.filter(may) {
+                Some(channel) if head.method == Method::GET => {
+                    publish_data(site, hub, Publish::to(channel), b"");
+                    json(b"true".to_vec())
+                }
+                _ => json(b"false".to_vec()),
             }
-            _ => json(b"false".to_vec()),
-        },
-        novcomet::Request::Subscribe(subscribed) => match novcomet::poll(hub, subscribed) {
-            Ok(body) => json(body),
-            Err(subscription) => Ok(hold(head, subscription)),
-        },
+        }
+        novcomet::Request::Subscribe(mut subscribed) => {
+            // As with ids that are no names: they never change.
+            subscribed
+                .retain(|channel, _| rights::may_read(site, slice::from_ref(channel)).is_ok());
+            match novcomet::poll(hub, subscribed) {
+                Ok(body) => json(body),
+                Err(subscription) => Ok(hold(head, subscription)),
+            }
+        }
     }
 }
 
@@ -207,7 +220,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
     only(head, PAGE_METHODS)?;
     match zeitoun::ChatRequest::parse(Query::of(head).pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
-            may_publish(site, head)?;
+            rights::may_publish(site, head, &site.chat)?;
             if head.method == Method::GET {
                 publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
             }
@@ -217,14 +230,17 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
                 "",
             )))
         }
-        zeitoun::ChatRequest::Poll(seen) => match zeitoun::poll(hub, &site.chat, seen) {
-            Ok(body) => Ok(Route::Answer(answer(
-                StatusCode::OK,
-                "application/json",
-                body,
-            ))),
-            Err(subscription) => Ok(hold(head, subscription)),
-        },
+        zeitoun::ChatRequest::Poll(seen) => {
+            rights::may_read(site, slice::from_ref(&site.chat))?;
+            match zeitoun::poll(hub, &site.chat, seen) {
+                Ok(body) => Ok(Route::Answer(answer(
+                    StatusCode::OK,
+                    "application/json",
+                    body,
+                ))),
+                Err(subscription) => Ok(hold(head, subscription)),
+            }
+        }
     }
 }
 
@@ -247,30 +263,6 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
     }))
 }
 
-/// Publishing over HTTP is for whom the configuration lets, and for pages of this site and configured ones.
-fn may_publish(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    let refuse = |message: String| Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
-    if !site.publish {
-        let hint = "publishing over HTTP is off; it is switched on by publish = true under [http]";
-        return refuse(hint.into());
-    }
-    goes_on(site)?;
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    match header("origin") {
-        Some(origin) if is_same_origin(origin, header("host").unwrap_or_default()) => Ok(()),
-        Some(_) if cors(site, &head.headers) != Cors::None => Ok(()),
-        Some(origin) => refuse(format!(
-            "pages of {origin} may not publish; it is allowed by origins = [{origin:?}] under [http]"
-        )),
-        // A browser that sends no Origin with a GET still says whose page made it. The same site is also
-        // another port of the same host.
-        None if matches!(header("sec-fetch-site"), Some("cross-site" | "same-site")) => {
-            refuse("pages of other origins may not publish by GET".into())
-        }
-        None => Ok(()),
-    }
-}
-
 /// Who waits may have had the last answer already: what is published now would reach nobody.
 pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
     if !site.stop.is_cancelled() {
@@ -279,30 +271,6 @@ pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
     let message = "the daemon is stopping; publish again when it is back";
     let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
     Err(refusal.with(header::RETRY_AFTER, "1"))
-}
-
-/// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
-/// to the server (RFC 6455, section 10.2).
-fn may_read(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    match header("origin") {
-        Some(origin)
-            if !is_same_origin(origin, header("host").unwrap_or_default())
-                && cors(site, &head.headers) == Cors::None =>
-        {
-            let message = format!(
-                "pages of {origin} may not read; it is allowed by origins = [{origin:?}] under [http]"
-            );
-            Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_same_origin(origin: &str, host: &str) -> bool {
-    origin
-        .split_once("://")
-        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
 }
 
 /// What an answer says to a page of another origin.

@@ -1,0 +1,191 @@
+//! `[[channel]]`: who may do what with the channels whose name starts so.
+
+use std::net::SocketAddr;
+
+use comet_proto::{ChannelName, ChannelNameError};
+use serde::{Deserialize, Deserializer, de};
+
+use super::Config;
+use crate::auth::Allow;
+
+/// Who may read or publish by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Everyone who reaches the address.
+    Public,
+    /// Nobody.
+    Closed,
+}
+
+/// What the tables say, key by key: a longer prefix that does not set a key leaves it to a shorter one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChannelRules {
+    /// Who may read by HTTP.
+    pub read: ByPrefix<Access>,
+    /// Who may publish by HTTP.
+    pub publish: ByPrefix<Access>,
+    /// Who may publish over the Unix socket.
+    pub socket: ByPrefix<Allow>,
+    /// Whose files publish.
+    pub files: ByPrefix<Allow>,
+}
+
+/// One key's values, by the prefix of the names that they are for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ByPrefix<T>(Vec<(String, T)>);
+
+impl<T> Default for ByPrefix<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByPrefix<T> {
+    /// The value of the longest prefix of `channel` that has one.
+    #[must_use]
+    pub fn get(&self, channel: &ChannelName) -> Option<&T> {
+        let name = channel.as_str();
+        let found = self.0.iter().find(|(prefix, _)| name.starts_with(prefix));
+        found.map(|(_, value)| value)
+    }
+
+    /// No rule sets this key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, prefix: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.0.push((prefix.to_owned(), value));
+            self.0
+                .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        }
+    }
+}
+
+/// One `[[channel]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table [[channel]]")]
+struct ChannelTable {
+    #[serde(deserialize_with = "prefix")]
+    prefix: String,
+    read: Option<Access>,
+    publish: Option<Access>,
+    socket: Option<Allow>,
+    files: Option<Allow>,
+}
+
+pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::Error> {
+    let tables: Vec<ChannelTable> = Vec::deserialize(d)?;
+    let mut rules = ChannelRules::default();
+    let mut seen: Vec<String> = Vec::new();
+    for table in tables {
+        let prefix = table.prefix;
+        if seen.contains(&prefix) {
+            let twice = format!("prefix {prefix:?} is there twice");
+            return Err(de::Error::custom(twice));
+        }
+        rules.read.add(&prefix, table.read);
+        rules.publish.add(&prefix, table.publish);
+        rules.socket.add(&prefix, table.socket);
+        rules.files.add(&prefix, table.files);
+        seen.push(prefix);
+    }
+    Ok(rules)
+}
+
+/// The start of a channel name; nothing at all is all names.
+fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let prefix = String::deserialize(d)?;
+    match ChannelName::parse(&prefix) {
+        Ok(_) | Err(ChannelNameError::Empty) => Ok(prefix),
+        Err(e) => Err(de::Error::custom(e)),
+    }
+}
+
+/// The daemon would show everything to everyone who reaches its address, and nobody has said that it may.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "listen: {0} is no loopback address, and nothing says who may read the channels; write into the configuration\n\n\
+     \x20 [[channel]]\n  prefix = \"\"          # all channels\n  read = \"public\"      # or \"closed\", and further tables for what some may read\n\n\
+     or listen on a loopback address, such as 127.0.0.1:{port}", port = .0.port()
+)]
+pub struct OpenToAll(SocketAddr);
+
+impl Config {
+    /// Where strangers reach the address, somebody must have said what they may read.
+    ///
+    /// # Errors
+    /// Shows what to write.
+    pub fn check_readers(&self) -> Result<(), OpenToAll> {
+        if self.is_local() || !self.channels.read.is_empty() {
+            return Ok(());
+        }
+        Err(OpenToAll(self.listen))
+    }
+
+    /// Only this machine reaches the address.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ChannelName {
+        ChannelName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_longest_prefix_that_sets_a_key_wins() {
+        let text = "[[channel]]\nprefix = \"a\"\nread = \"closed\"\nfiles = [\"user:0\"]\n\
+            [[channel]]\nprefix = \"a.b.\"\nread = \"public\"\n\
+            [[channel]]\nprefix = \"\"\npublish = \"closed\"\nsocket = []\n";
+        let rules = Config::parse(text).unwrap().channels;
+        assert_eq!(rules.read.get(&name("a.b.c")), Some(&Access::Public));
+        assert_eq!(rules.read.get(&name("a.b")), Some(&Access::Closed));
+        assert_eq!(rules.read.get(&name("b")), None);
+        assert_eq!(rules.publish.get(&name("a.b.c")), Some(&Access::Closed));
+        assert!(rules.files.get(&name("a.b.c")).unwrap().permits(0, 0));
+        assert!(rules.files.get(&name("b")).is_none());
+        assert!(!rules.socket.get(&name("b")).unwrap().permits(0, 0));
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_rule_about_reading() {
+        let refused = |text: &str| Config::parse(text).unwrap().check_readers().is_err();
+        for local in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(!refused(&format!("listen = \"{local}\"")), "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            let listen = format!("listen = \"{open}\"\n");
+            assert!(refused(&listen), "{open}");
+            assert!(refused(&format!(
+                "{listen}[[channel]]\nprefix = \"\"\npublish = \"public\""
+            )));
+            assert!(!refused(&format!(
+                "{listen}[[channel]]\nprefix = \"a\"\nread = \"closed\""
+            )));
+        }
+    }
+
+    /// What the message shows is a configuration that is enough.
+    #[test]
+    fn the_refusal_shows_what_is_right() {
+        let config = Config::parse("listen = \"0.0.0.0:1\"").unwrap();
+        let message = config.check_readers().unwrap_err().to_string();
+        let shown: String = message.split("\n\n").nth(1).unwrap().into();
+        let config = Config::parse(&format!("listen = \"0.0.0.0:1\"\n{shown}")).unwrap();
+        assert!(config.check_readers().is_ok(), "{message}");
+    }
+}
