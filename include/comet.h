@@ -62,6 +62,14 @@ typedef enum {
    * A fault in this library. The handle is as new, the process goes on; please report it.
    */
   COMET_RESULT_PANIC = -12,
+  /**
+   * The event name breaks a rule.
+   */
+  COMET_RESULT_NAME = -13,
+  /**
+   * The idempotency key breaks a rule.
+   */
+  COMET_RESULT_KEY = -14,
 } comet_result;
 
 /**
@@ -146,6 +154,28 @@ comet_result comet_publish(comet_t *c,
                            size_t len,
                            uint32_t flags,
                            comet_receipt *out);
+
+/**
+ * Like comet_publish, with a label and an idempotency key for the message. Either may be NULL, or empty, for none.
+ *
+ * name: the message's label, up to 128 bytes of text without control characters. key: up to 128 bytes of text; what is
+ * published again with the key that it had, on the same channel and within ten minutes, is not published twice, and
+ * the receipt has the first number. It takes the place of the key that the handle's DSN would give.
+ *
+ * # Safety
+ * As for comet_publish; `name` and `key` are NULL or point to so many bytes.
+ */
+comet_result comet_publish_named(comet_t *c,
+                                 const char *channel,
+                                 size_t channel_len,
+                                 const char *name,
+                                 size_t name_len,
+                                 const char *key,
+                                 size_t key_len,
+                                 const char *data,
+                                 size_t len,
+                                 uint32_t flags,
+                                 comet_receipt *out);
 
 /**
  * Sends what COMET_FLAG_BUFFER has gathered and waits until all that was published on this handle is acknowledged.

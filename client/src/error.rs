@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use comet_proto::ChannelNameError;
+use comet_proto::{ChannelNameError, EventNameError, line::KeyError};
 use nix::errno::Errno;
 
 use crate::{FileError, OptionsError, SocketPathError};
@@ -19,6 +19,12 @@ pub enum Error {
     /// The channel name breaks a rule.
     #[error("{0}")]
     Channel(#[from] ChannelNameError),
+    /// The event name breaks a rule.
+    #[error("{0}")]
+    Name(#[from] EventNameError),
+    /// The idempotency key breaks a rule.
+    #[error("{0}")]
+    Key(#[from] KeyError),
     /// A request that is more than one line.
     #[error("request may not contain a line end")]
     Line,

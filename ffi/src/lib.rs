@@ -12,7 +12,10 @@ use std::{
 
 use comet_client::{
     Acknowledge, Options, OptionsError,
-    proto::{ChannelName, EventName, line::Publish},
+    proto::{
+        ChannelName, EventName,
+        line::{Publish, parse_key},
+    },
 };
 
 use boundary::boundary;
@@ -22,7 +25,7 @@ pub use handle::Handle;
 pub use result::{CometFlag, CometResult, Receipt};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower. Minor versions only add.
-const ABI_VERSION: u32 = 1 << 16;
+const ABI_VERSION: u32 = 1 << 16 | 1;
 
 /// The version of the interface: major << 16 | minor. A program made for another major version must not go on.
 #[unsafe(no_mangle)]
@@ -94,7 +97,7 @@ pub unsafe extern "C" fn comet_publish(
 ) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
-        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
         let acknowledge = acknowledge(flags)?;
         // SAFETY: the caller's promise.
         let data = unsafe { bytes(data, len)? };
@@ -104,16 +107,53 @@ pub unsafe extern "C" fn comet_publish(
             data: data.into(),
             key: None,
         };
-        let id = handle.with_client(|client| client.publish(publish, acknowledge))?;
-        if !out.is_null() {
-            // SAFETY: not null, and the caller's promise.
-            unsafe {
-                out.write(Receipt {
-                    id: id.unwrap_or(0),
-                })
-            };
-        }
-        Ok(())
+        // SAFETY: the caller's promise.
+        unsafe { send(handle, publish, acknowledge, out) }
+    })
+}
+
+/// Like comet_publish, with a label and an idempotency key for the message. Either may be NULL, or empty, for none.
+///
+/// name: the message's label, up to 128 bytes of text without control characters. key: up to 128 bytes of text; what is
+/// published again with the key that it had, on the same channel and within ten minutes, is not published twice, and
+/// the receipt has the first number. It takes the place of the key that the handle's DSN would give.
+///
+/// # Safety
+/// As for comet_publish; `name` and `key` are NULL or point to so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_publish_named(
+    c: *mut Handle,
+    channel: *const c_char,
+    channel_len: usize,
+    name: *const c_char,
+    name_len: usize,
+    key: *const c_char,
+    key_len: usize,
+    data: *const c_char,
+    len: usize,
+    flags: u32,
+    out: *mut Receipt,
+) -> CometResult {
+    boundary(c, || {
+        // SAFETY: the caller's promise.
+        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
+        let acknowledge = acknowledge(flags)?;
+        // SAFETY: the caller's promise.
+        let (name, key, data) = unsafe {
+            (
+                bytes(name, name_len)?,
+                bytes(key, key_len)?,
+                bytes(data, len)?,
+            )
+        };
+        let publish = Publish {
+            channel,
+            name: EventName::parse_bytes(name)?,
+            data: data.into(),
+            key: parse_key(key)?.map(Into::into),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { send(handle, publish, acknowledge, out) }
     })
 }
 
@@ -144,7 +184,7 @@ pub unsafe extern "C" fn comet_touch(
 ) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
-        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
         Ok(handle.directory()?.touch(&channel)?)
     })
 }
@@ -164,7 +204,7 @@ pub unsafe extern "C" fn comet_write(
 ) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
-        let (handle, channel) = unsafe { (handle(c)?, name(channel, channel_len)?) };
+        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
         // SAFETY: the caller's promise.
         let data = unsafe { bytes(data, len)? };
         Ok(handle.directory()?.write(&channel, data)?)
@@ -214,6 +254,25 @@ fn acknowledge(flags: u32) -> Result<Acknowledge, Fault> {
     })
 }
 
+/// Publishes, and fills the receipt if there is one.
+///
+/// # Safety
+/// `out` is NULL or takes a receipt.
+unsafe fn send(
+    handle: &Handle,
+    publish: Publish<'_>,
+    acknowledge: Acknowledge,
+    out: *mut Receipt,
+) -> Result<(), Fault> {
+    let id = handle.with_client(|client| client.publish(publish, acknowledge))?;
+    if !out.is_null() {
+        let id = id.unwrap_or(0);
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(Receipt { id }) };
+    }
+    Ok(())
+}
+
 fn not_null<T>(pointer: *const T) -> Result<(), Fault> {
     if pointer.is_null() {
         Err(Fault::null())
@@ -231,7 +290,7 @@ unsafe fn handle<'a>(c: *const Handle) -> Result<&'a Handle, Fault> {
 
 /// # Safety
 /// NULL or so many bytes.
-unsafe fn name(channel: *const c_char, len: usize) -> Result<ChannelName, Fault> {
+unsafe fn channel_name(channel: *const c_char, len: usize) -> Result<ChannelName, Fault> {
     not_null(channel)?;
     // SAFETY: the caller's promise.
     Ok(ChannelName::parse_bytes(unsafe { bytes(channel, len)? })?)

@@ -1,6 +1,9 @@
 //! Result codes, flags and receipts: the types of the header, and the one table from errors to codes.
 
-use comet_client::{Error, FileError, OptionsError, proto::ChannelNameError};
+use comet_client::{
+    Error, FileError, OptionsError,
+    proto::{ChannelNameError, EventNameError, line::KeyError},
+};
 
 /// What became of a call. Numbers never change; new ones may be added.
 #[repr(C)]
@@ -32,6 +35,10 @@ pub enum CometResult {
     File = -11,
     /// A fault in this library. The handle is as new, the process goes on; please report it.
     Panic = -12,
+    /// The event name breaks a rule.
+    Name = -13,
+    /// The idempotency key breaks a rule.
+    Key = -14,
 }
 
 /// Flags of comet_publish.
@@ -90,6 +97,8 @@ impl From<Error> for Fault {
         let result = match &error {
             Error::Options(_) | Error::SocketPath(_) => CometResult::Dsn,
             Error::Channel(_) => CometResult::Channel,
+            Error::Name(_) => CometResult::Name,
+            Error::Key(_) => CometResult::Key,
             Error::Connect { .. } => CometResult::Connect,
             Error::Timeout { .. } => CometResult::Timeout,
             Error::Unknown { .. } => CometResult::Unknown,
@@ -110,6 +119,18 @@ impl From<OptionsError> for Fault {
 
 impl From<ChannelNameError> for Fault {
     fn from(error: ChannelNameError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<EventNameError> for Fault {
+    fn from(error: EventNameError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<KeyError> for Fault {
+    fn from(error: KeyError) -> Self {
         Error::from(error).into()
     }
 }

@@ -33,6 +33,8 @@ static zend_class_entry *exception_of(comet_result result) {
         case COMET_RESULT_CHANNEL:
         case COMET_RESULT_FLAGS:
         case COMET_RESULT_LENGTH:
+        case COMET_RESULT_NAME:
+        case COMET_RESULT_KEY:
             return argument_ce;
         case COMET_RESULT_CONNECT:
             return connect_ce;
@@ -86,21 +88,25 @@ ZEND_METHOD(Client, __construct) {
 }
 
 ZEND_METHOD(Client, publish) {
-    zend_string *channel, *data = ZSTR_EMPTY_ALLOC();
+    zend_string *channel, *data = ZSTR_EMPTY_ALLOC(), *name = ZSTR_EMPTY_ALLOC(), *key = NULL;
     zend_long flags = 0;
-    ZEND_PARSE_PARAMETERS_START(1, 3)
+    ZEND_PARSE_PARAMETERS_START(1, 5)
         Z_PARAM_STR(channel)
         Z_PARAM_OPTIONAL
         Z_PARAM_STR(data)
         Z_PARAM_LONG(flags)
+        Z_PARAM_STR(name)
+        Z_PARAM_STR_OR_NULL(key)
     ZEND_PARSE_PARAMETERS_END();
 
     client_object *client = client_of(Z_OBJ_P(ZEND_THIS));
     comet_receipt receipt = {0};
     /* C has 32 bits; what is cut off must not become a valid flag */
     uint32_t bits = (uint32_t)MIN(MAX(flags, -1), UINT32_MAX);
-    comet_result result = comet_publish(client->handle, ZSTR_VAL(channel), ZSTR_LEN(channel), ZSTR_VAL(data),
-                                        ZSTR_LEN(data), bits, &receipt);
+    comet_result result = comet_publish_named(
+        client->handle, ZSTR_VAL(channel), ZSTR_LEN(channel), ZSTR_VAL(name), ZSTR_LEN(name),
+        key != NULL ? ZSTR_VAL(key) : NULL, key != NULL ? ZSTR_LEN(key) : 0, ZSTR_VAL(data), ZSTR_LEN(data), bits,
+        &receipt);
     if (result != COMET_RESULT_OK) {
         check(result);
         RETURN_THROWS();

@@ -38,7 +38,13 @@ final class Client
     public const BUFFER = 2;
 
     public function __construct(string $dsn = '') {}
-    public function publish(string $channel, string $data = '', int $flags = 0): ?int {}
+    public function publish(
+        string $channel,
+        string $data = '',
+        int $flags = 0,
+        string $name = '',
+        ?string $key = null,
+    ): ?int {}
     public function touch(string $channel): void {}
     public function write(string $channel, string $data): void {}
     public function flush(): void {}

@@ -43,15 +43,27 @@ final class Client
      * Publishes any bytes. Returns the message's id (microseconds since 1970) when the daemon has it, or null with
      * NO_ACK or BUFFER.
      *
+     * @param string $name the message's label, 128 bytes of text at most
+     * @param ?string $key idempotency key, 128 bytes of text at most: published again with the same key on the same
+     *     channel within ten minutes, it is still published once, and the id is the first
      * @throws Exception of the kind that tells what became of the message
      */
-    public function publish(string $channel, string $data = '', int $flags = 0): ?int
-    {
+    public function publish(
+        string $channel,
+        string $data = '',
+        int $flags = 0,
+        string $name = '',
+        ?string $key = null,
+    ): ?int {
         $receipt = $this->comet->new('comet_receipt');
-        $this->check($this->comet->comet_publish(
+        $this->check($this->comet->comet_publish_named(
             $this->handle,
             $channel,
             \strlen($channel),
+            $name,
+            \strlen($name),
+            $key,
+            \strlen($key ?? ''),
             $data,
             \strlen($data),
             \min(\max($flags, -1), 0xFFFFFFFF), // C has 32 bits; what is cut off must not become a valid flag
@@ -159,6 +171,8 @@ final class Client
             $this->comet->COMET_RESULT_DSN,
             $this->comet->COMET_RESULT_CHANNEL,
             $this->comet->COMET_RESULT_FLAGS,
+            $this->comet->COMET_RESULT_NAME,
+            $this->comet->COMET_RESULT_KEY,
             $this->comet->COMET_RESULT_LENGTH => new ArgumentException($text, $result),
             $this->comet->COMET_RESULT_CONNECT => new ConnectException($text, $result),
             $this->comet->COMET_RESULT_TIMEOUT => new TimeoutException($text, $result),

@@ -14,6 +14,9 @@ pub enum EventNameError {
     /// A line end or another control character.
     #[error("event name may not contain {0:?}")]
     Character(char),
+    /// Bytes that are no text.
+    #[error("event name is not UTF-8")]
+    NotUtf8,
 }
 
 impl EventName {
@@ -32,6 +35,17 @@ impl EventName {
             Some(c) => Err(EventNameError::Character(c)),
             None => Ok(Self(name.into())),
         }
+    }
+
+    /// Like [`EventName::parse`], for names that arrive as bytes.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse_bytes(name: &[u8]) -> Result<Self, EventNameError> {
+        if name.len() > Self::MAX_LEN {
+            return Err(EventNameError::TooLong(name.len()));
+        }
+        Self::parse(str::from_utf8(name).map_err(|_| EventNameError::NotUtf8)?)
     }
 
     /// The name as text.

@@ -99,9 +99,32 @@ pub enum LineError {
     /// Both forms of the content at once.
     #[error("data and data_base64 exclude each other")]
     TwoData,
-    /// A key that is too long.
+    /// An invalid key.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+}
+
+/// Why an idempotency key was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Longer than [`MAX_KEY`].
     #[error("key of {0} bytes is over the limit of {MAX_KEY}")]
-    Key(usize),
+    TooLong(usize),
+    /// Bytes that are no text.
+    #[error("key is not UTF-8")]
+    NotUtf8,
+}
+
+/// An idempotency key as it arrives in bytes: any text of at most [`MAX_KEY`] bytes; an empty one is none.
+///
+/// # Errors
+/// Says which rule the key breaks.
+pub fn parse_key(key: &[u8]) -> Result<Option<&str>, KeyError> {
+    if key.len() > MAX_KEY {
+        return Err(KeyError::TooLong(key.len()));
+    }
+    let key = str::from_utf8(key).map_err(|_| KeyError::NotUtf8)?;
+    Ok((!key.is_empty()).then_some(key))
 }
 
 impl LineError {
@@ -191,8 +214,8 @@ impl<'a> Fields<'a> {
             (None, Some(text)) => Cow::Owned(STANDARD.decode(text.0.as_bytes())?),
         };
         let key = self.key.map(|key| key.0).filter(|key| !key.is_empty());
-        if let Some(key) = key.as_ref().filter(|key| key.len() > MAX_KEY) {
-            return Err(LineError::Key(key.len()));
+        if let Some(key) = &key {
+            parse_key(key.as_bytes())?;
         }
         Ok(Publish {
             channel: ChannelName::parse(&channel.0)?,

@@ -57,6 +57,12 @@ static void names(comet_t *c) {
     CHECK(comet_publish(c, "news", 4, "", SIZE_MAX, 0, NULL) == COMET_RESULT_LENGTH);
     CHECK(comet_publish(c, "news", 4, "", 0, 4, NULL) == COMET_RESULT_FLAGS);
     CHECK(strcmp(comet_error(c), "unknown flags 0x4 (known: 1 no ack, 2 buffer)") == 0);
+    CHECK(comet_publish_named(c, "news", 4, longest, 129, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NAME);
+    CHECK(comet_publish_named(c, "news", 4, "\xff", 1, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NAME);
+    CHECK(strcmp(comet_error(c), "event name is not UTF-8") == 0);
+    CHECK(comet_publish_named(c, "news", 4, NULL, 0, longest, 129, "", 0, 0, NULL) == COMET_RESULT_KEY);
+    CHECK(strcmp(comet_error(c), "key of 129 bytes is over the limit of 128") == 0);
+    CHECK(comet_publish_named(c, "news", 4, NULL, 1, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NULL_PARAMETER);
     /* None of these needed the daemon, or cost the handle its health. */
     CHECK(comet_publish(c, longest, 128, NULL, 0, 0, NULL) == COMET_RESULT_OK);
 }
@@ -70,6 +76,14 @@ static void bytes(comet_t *c) {
     CHECK(second.id == 0);
     CHECK(publish(c, "gathered", COMET_FLAG_BUFFER, NULL) == COMET_RESULT_OK);
     CHECK(comet_flush(c) == COMET_RESULT_OK);
+}
+
+static void keys(comet_t *c) {
+    comet_receipt first = {0}, again = {0}, other = {0};
+    CHECK(comet_publish_named(c, "orders", 6, "paid", 4, "order-7", 7, "one", 3, 0, &first) == COMET_RESULT_OK);
+    CHECK(comet_publish_named(c, "orders", 6, NULL, 0, "order-7", 7, "two", 3, 0, &again) == COMET_RESULT_OK);
+    CHECK(comet_publish_named(c, "orders", 6, "", 0, "", 0, "three", 5, 0, &other) == COMET_RESULT_OK);
+    CHECK(first.id == again.id && other.id > first.id);
 }
 
 static void files(comet_t *c, const char *directory) {
@@ -96,6 +110,7 @@ int main(int argc, char **argv) {
     null(c);
     names(c);
     bytes(c);
+    keys(c);
     files(c, argv[2]);
     comet_close(c);
     return 0;

@@ -18,6 +18,7 @@ fn bad_arguments_are_told_and_good_ones_arrive() {
     c_program("arguments", &[&daemon.dsn(), dir.to_str().unwrap()], |_| {});
     assert_eq!(daemon.data("news"), ["hé", "later", "gathered"]);
     assert_eq!(daemon.data("binary"), ["YQD/"]);
+    assert_eq!(daemon.data("orders"), ["one", "three"]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn wait_for_subscribers(daemon: &Daemon, count: u64) {
 
 #[test]
 fn help_teaches_and_mistakes_are_told() {
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 18] = [
         (&["--help"], 0, "subscribe  Print messages as they come"),
         (
             &["--version"],
@@ -109,6 +109,11 @@ fn help_teaches_and_mistakes_are_told() {
             &["publish", "a", "--name", "\u{7}"],
             2,
             "event name may not contain",
+        ),
+        (
+            &["publish", "a", "--key", &"k".repeat(129)],
+            2,
+            "key of 129 bytes is over the limit of 128",
         ),
         (&["publish", "a", "b", "c"], 2, "unexpected argument 'c'"),
         (&["subscribe", "a", "--since", "yesterday"], 2, "RFC 3339"),
@@ -197,6 +202,15 @@ fn publish_prints_the_id() {
     assert_eq!(daemon.history("empty")[0].1, "");
     run(daemon.comet(&["publish", "dash", "--", "-5"]));
     assert_eq!(daemon.history("dash")[0].1, "-5");
+}
+
+#[test]
+fn publish_with_a_key_publishes_once() {
+    let daemon = Daemon::start("");
+    let publish = |data| run(daemon.comet(&["publish", "orders", data, "--key", "order-7"]));
+    let first = publish("paid");
+    assert_eq!(publish("paid again"), first);
+    assert_eq!(daemon.history("orders").len(), 1);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn publishes_are_refused_with_the_rule() {
     let bystander = Bystander::wait(&daemon);
     let mut client = Http::connect(daemon.addr());
     let long = format!("/ch/a?name={}", "x".repeat(129));
-    let cases: [(&str, &str, &str, &str); 9] = [
+    let cases: [(&str, &str, &str, &str); 10] = [
         ("/ch/a,b", "", "channel", "published to one channel"),
         ("/ch/a/b", "", "channel", "may not contain '/'"),
         ("/ch/", "", "channel", "may not be empty"),
@@ -259,6 +259,12 @@ fn publishes_are_refused_with_the_rule() {
             "Idempotency-Key: \u{e9}\r\n",
             "idempotency-key",
             "visible ASCII",
+        ),
+        (
+            "/ch/a",
+            "Idempotency-Key: k\r\nIdempotency-Key: k\r\n",
+            "idempotency-key",
+            "more than one key",
         ),
         ("/ch/%FF", "", "channel", "not UTF-8"),
     ];

@@ -16,6 +16,11 @@ fn the_class_is_the_same_over_ffi_and_over_the_extension() {
     let binary = ["YQD/", "YQD/"];
     assert_eq!(daemon.data("binary"), binary);
     let each = ["hi", "", "later", "gathered"];
+    assert_eq!(
+        daemon.data("orders"),
+        ["first", "first"],
+        "a key of each run"
+    );
     assert_eq!(daemon.data("php"), each.repeat(2));
     assert_eq!(fs::read(daemon.dir().join("file.comet")).unwrap(), b"a\0b");
 }
@@ -115,7 +120,7 @@ fn the_stub_says_what_the_extension_has() {
     assert_eq!(stub, native);
     assert_eq!(native, run(&mut php(Over::Ffi, "shape.php")));
     assert!(
-        native.contains("public publish(string $channel, string $data = '', int $flags = 0): ?int"),
+        native.contains("public publish(string $channel, string $data = '', int $flags = 0, string $name = '', ?string $key = NULL): ?int"),
         "{native}"
     );
 }

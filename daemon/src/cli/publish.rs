@@ -1,6 +1,7 @@
 //! `comet publish`: one message over the Unix socket.
 
 use std::{
+    borrow::Cow,
     ffi::OsString,
     io::{self, Read},
     os::unix::ffi::OsStringExt,
@@ -9,7 +10,10 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use comet_client::{Acknowledge, Client, Options};
-use comet_proto::{ChannelName, EventName, line::Publish};
+use comet_proto::{
+    ChannelName, EventName,
+    line::{KeyError, Publish, parse_key},
+};
 
 /// A person or a cron job waits for so long; a busy machine may need some of it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +31,7 @@ Examples:
   date | comet publish clock -              the message is what `date` prints, with its line end
   comet publish orders '{\"id\":7}' --name paid
   comet publish news                        an empty message: a mere signal, like a touch
+  comet publish orders paid --key order-7   once, however often it is tried
   comet publish news -- -5                  data that begins with a dash")]
 pub(super) struct Arguments {
     /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
@@ -38,6 +43,11 @@ pub(super) struct Arguments {
     /// Label of the message, which subscribers may listen to
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = EventName::parse)]
     name: EventName,
+    /// Idempotency key, 128 bytes at most: within ten minutes the same key on the same channel publishes nothing more
+    ///
+    /// Prints the id of the message that was published first with it. For scripts that try again.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, value_parser = check_key)]
+    key: String,
     #[command(flatten)]
     socket: super::SocketArgument,
 }
@@ -52,12 +62,16 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         channel: arguments.channel,
         name: arguments.name,
         data: data.into(),
-        key: None,
+        key: Some(arguments.key.into()).filter(|key: &Cow<str>| !key.is_empty()),
     };
     let published = client(arguments.socket).publish(publish, Acknowledge::Each);
     // The client's errors say all that they stand on.
     let id = published.map_err(|error| anyhow!("cannot publish: {error}"))?;
     super::print(format!("{}\n", id.unwrap_or_default()).as_bytes())
+}
+
+fn check_key(key: &str) -> Result<String, KeyError> {
+    Ok(parse_key(key.as_bytes())?.unwrap_or_default().to_owned())
 }
 
 /// A client that waits as long as a person would.

@@ -155,16 +155,18 @@ pub(super) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal>
         .map_err(|e| Refusal::bad("if-none-match", e))
 }
 
-/// `Idempotency-Key`.
+/// `Idempotency-Key`: visible ASCII, once.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
-    let Some(value) = headers
-        .get("idempotency-key")
-        .filter(|value| !value.is_empty())
-    else {
-        return Ok(None);
+    let mut values = headers.get_all("idempotency-key").iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return match headers.contains_key("idempotency-key") {
+            true => Err(Refusal::bad("idempotency-key", "more than one key")),
+            false => Ok(None),
+        };
     };
     match value.to_str() {
+        Ok("") => Ok(None),
         Ok(text) if text.len() <= max => Ok(Some(text.to_owned())),
         _ => Err(Refusal::bad(
             "idempotency-key",
