@@ -19,6 +19,7 @@ mod longpoll;
 mod novcomet;
 mod rights;
 mod shutdown;
+mod smuggling;
 mod socket;
 mod sse;
 mod webdriver;

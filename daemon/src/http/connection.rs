@@ -6,6 +6,7 @@
 //! again; then the task is over. Everything here belongs to one thread: no state changes between two awaits but by
 //! the calls `ready`, `deliver`, `expire` and `say_farewell`.
 
+mod reading;
 mod socket;
 
 use std::{
@@ -26,6 +27,7 @@ use super::{
     held::Held,
     service::{self, Plainly, Served},
 };
+use reading::Head;
 
 /// See the module.
 pub(super) struct Conn {
@@ -94,8 +96,6 @@ enum Input {
     Nothing,
     End,
 }
-
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a client may go on sending after its last answer.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -232,19 +232,22 @@ impl Conn {
     }
 
     /// Serves what begins with `input`, and says by the state what is next.
-    async fn serve(self: &Rc<Self>, mut input: Bytes) {
-        if H2_PREFACE.starts_with(&input) {
-            match Box::pin(self.read_preface(input)).await {
-                Some(bytes) => input = bytes,
-                None => return self.end_after_close(),
+    async fn serve(self: &Rc<Self>, input: Bytes) {
+        let (input, framing) = match Box::pin(self.read_head(input)).await {
+            Head::Http1(input, framing) => (input, framing),
+            Head::Http2(input) => {
+                self.set_busy();
+                Box::pin(h2::serve(self.clone(), input)).await;
+                return self.set(State::Closing, Duration::MAX);
             }
-        }
+            Head::Refused(refusal) => {
+                self.last.set(true);
+                return self.send(refusal.into_bytes()).await;
+            }
+            Head::Closed => return self.set(State::Closing, Duration::MAX),
+        };
         self.set_busy();
-        if input.starts_with(H2_PREFACE) {
-            Box::pin(h2::serve(self.clone(), input)).await;
-            return self.set(State::Closing, Duration::MAX);
-        }
-        match service::serve_h1(self.clone(), input).await {
+        match service::serve_h1(self.clone(), input, framing).await {
             Served::Closed => self.set(State::Ending, LINGER),
             Served::Answered(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
@@ -272,31 +275,6 @@ impl Conn {
             Ok(n) => Input::Bytes(Bytes::copy_from_slice(&chunk[..n])),
             Err(e) if e.kind() == ErrorKind::WouldBlock => Input::Nothing,
             Err(_) => Input::End,
-        }
-    }
-
-    /// Goes on reading while the input may still become HTTP/2's preface. hyper would wait for it without end.
-    async fn read_preface(&self, input: Bytes) -> Option<Bytes> {
-        self.set(State::Idle, self.worker.site.config.header_time);
-        let mut input = input.to_vec();
-        while input.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&input) {
-            let mut chunk = [0; CHUNK];
-            let n = poll_fn(|cx| match self.state.get() {
-                State::Idle => self.poll_read(cx, &mut chunk),
-                _ => Poll::Ready(Ok(0)),
-            });
-            match n.await {
-                Ok(n @ 1..) => input.extend_from_slice(&chunk[..n]),
-                Ok(0) | Err(_) => return None,
-            }
-        }
-        Some(input.into())
-    }
-
-    /// The client has closed, or somebody has said already how the connection ends.
-    fn end_after_close(&self) {
-        if self.state.get() == State::Idle {
-            self.set(State::Closing, Duration::MAX);
         }
     }
 

@@ -56,6 +56,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let io = ParkIo {
         conn,
         before,
+        framing: None,
         phase: None,
     };
     let of_request = worker.clone();

@@ -10,6 +10,7 @@ use hyper::{
     http::request::Parts,
 };
 
+use super::framing::{content_length, has_bare_lf};
 use crate::config::HttpConfig;
 
 /// Browsers send about twenty.
@@ -44,16 +45,20 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig) -> Option<Plain<'a
     if request.version != Some(1) || url.len() > config.max_url || length > config.max_header {
         return None;
     }
+    if has_bare_lf(&input[..length]) {
+        return None;
+    }
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let names = path.strip_prefix("/ch/")?;
     let (mut head, ()) = Request::new(()).into_parts();
     (head.method, head.version) = (method, Version::HTTP_11);
-    let mut body_length = None;
+    let (mut body_length, mut hosts) = (None, 0);
     for header in request.headers {
         match meaning(header) {
             Meaning::Nothing => {}
+            Meaning::Host if hosts == 0 => hosts += 1,
             Meaning::Length if body_length.is_none() => body_length = Some(header.value),
-            Meaning::Length | Meaning::NotPlain => return None,
+            Meaning::Host | Meaning::Length | Meaning::NotPlain => return None,
             Meaning::Taken(name) => {
                 let value = HeaderValue::from_bytes(header.value).ok()?;
                 head.headers.append(name, value);
@@ -78,6 +83,8 @@ fn is_plain(byte: u8) -> bool {
 /// What a header means to a plain request.
 enum Meaning {
     Nothing,
+    /// `Host`.
+    Host,
     /// `Content-Length`.
     Length,
     Taken(HeaderName),
@@ -95,6 +102,7 @@ fn meaning(header: &httparse::Header<'_>) -> Meaning {
     // What cannot be meant is ruled out first: there are many headers, few of them matter, and of those two the usual
     // values mean nothing.
     match (name.len(), first) {
+        (4, b'h') => is(header::HOST, Meaning::Host),
         (6, b'a') if !value.windows(6).any(|part| part == b"stream") => Meaning::Nothing,
         (6, b'a') => taken(header::ACCEPT),
         (10, b'c') if value.eq_ignore_ascii_case(b"keep-alive") => Meaning::Nothing,
@@ -118,9 +126,7 @@ fn meaning(header: &httparse::Header<'_>) -> Meaning {
 fn body<'a>(method: &Method, length: Option<&[u8]>, rest: &'a [u8]) -> Option<&'a [u8]> {
     match (method, length) {
         (&Method::GET, None) => Some(&[]),
-        (&Method::POST, Some(length)) if length.iter().all(u8::is_ascii_digit) => {
-            rest.get(..str::from_utf8(length).ok()?.parse().ok()?)
-        }
+        (&Method::POST, Some(length)) => rest.get(..usize::try_from(content_length(length)?).ok()?),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! A connection as hyper sees it while it serves one request.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -10,13 +10,29 @@ use std::{
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{connection::Conn, service::Phase};
+use super::{connection::Conn, framing::Framing, service::Phase};
 
-/// Reads what was read before it, then the socket; tells the phase, of HTTP/1, what hyper has written.
+/// What is read from the socket at once.
+const CHUNK: usize = 4096;
+
+/// Reads what was read before it, then the socket: of HTTP/1 one request, and nothing behind it. Tells the phase, of
+/// HTTP/1, what hyper has written.
 pub(super) struct ParkIo {
     pub(super) conn: Rc<Conn>,
     pub(super) before: Bytes,
+    pub(super) framing: Option<Framing>,
     pub(super) phase: Option<Rc<Phase>>,
+}
+
+impl ParkIo {
+    /// How many of these bytes, which come next, are for hyper.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(framing) = &mut self.framing else {
+            return Ok(bytes.len());
+        };
+        let taken = framing.take(bytes);
+        taken.map_err(|malformed| io::Error::new(ErrorKind::InvalidData, malformed))
+    }
 }
 
 impl Read for ParkIo {
@@ -25,17 +41,27 @@ impl Read for ParkIo {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.before.is_empty() {
-            let n = self.before.len().min(buf.remaining());
-            buf.put_slice(&self.before[..n]);
-            self.before.advance(n);
+        let me = &mut *self;
+        let room = match &me.framing {
+            // The phase ends before hyper misses more.
+            Some(framing) if framing.is_over() => return Poll::Pending,
+            Some(framing) => framing.room(CHUNK),
+            None => CHUNK,
+        };
+        if !me.before.is_empty() {
+            let before = me.before.slice(..me.before.len().min(buf.remaining()));
+            let taken = me.take(&before)?;
+            buf.put_slice(&before[..taken]);
+            me.before.advance(taken);
             return Poll::Ready(Ok(()));
         }
         // hyper's buffer is not initialised, and filling it without a copy needs unsafe code. Requests are small.
-        let mut chunk = [0; 4096];
-        let room = buf.remaining().min(chunk.len());
-        let read = std::task::ready!(self.conn.poll_read(cx, &mut chunk[..room]))?;
-        buf.put_slice(&chunk[..read]);
+        let mut chunk = [0; CHUNK];
+        let room = room.min(buf.remaining());
+        let read = std::task::ready!(me.conn.poll_read(cx, &mut chunk[..room]))?;
+        let taken = me.take(&chunk[..read])?;
+        buf.put_slice(&chunk[..taken]);
+        me.before = Bytes::copy_from_slice(&chunk[taken..read]);
         Poll::Ready(Ok(()))
     }
 }

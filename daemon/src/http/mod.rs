@@ -3,7 +3,9 @@
 
 mod accept;
 mod answer;
+mod chunks;
 mod connection;
+mod framing;
 mod h2;
 mod head;
 mod held;

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    error::Error,
     future::{Ready, poll_fn, ready},
     pin::Pin,
     rc::Rc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Incoming},
@@ -19,12 +20,13 @@ use hyper::{
     http::request::Parts,
     server::conn::http1,
 };
-use hyper_util::rt::TokioTimer;
+use tokio::time::timeout;
 
 use super::{
     Site, Worker,
     answer::{Cors, Head, Refusal, Variant, add_cors, answer, wants_close},
     connection::Conn,
+    framing::Framing,
     head,
     held::Ask,
     io::ParkIo,
@@ -85,13 +87,14 @@ impl Phase {
     }
 }
 
-/// Serves what begins with `before` and goes on in the socket.
-pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
+/// Serves the request whose head begins `before`; its body may go on in the socket.
+pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) -> Served {
     let config = &conn.worker.site.config;
     let phase = Rc::new(Phase::default());
     let io = ParkIo {
         conn: conn.clone(),
         before,
+        framing: Some(framing),
         phase: Some(phase.clone()),
     };
     let service = Service {
@@ -101,9 +104,8 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes) -> Served {
     let mut hyper = http1::Builder::new()
         .half_close(true) // without it hyper holds a second buffer to notice the end
         .writev(false) // one small buffer is faster than two pieces
-        .max_buf_size((2 * config.max_header).max(8192))
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_time)
+        .max_buf_size(max_head(config))
+        .header_read_timeout(None) // it has the head
         .serve_connection(io, service);
     let end = poll_fn(|cx| match hyper.poll_without_shutdown(cx) {
         Poll::Ready(end) => Poll::Ready(Some(end)),
@@ -190,22 +192,18 @@ fn unreadable(
     head: &[u8],
     config: &HttpConfig,
 ) -> Option<Refusal> {
-    if error.is_timeout() {
-        let limit = config.header_time;
-        let message = format!("the head of the request was not complete after {limit:?}");
-        return Some(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            message,
-        ));
-    }
     let status = status?;
-    if !error.is_parse_too_large() {
-        let message = format!("this is no HTTP request: {error}");
-        return Some(Refusal::new(status, "request", message));
+    if error.is_parse_too_large() {
+        return Some(too_long(head, config));
     }
-    // hyper counts the request line with the headers.
-    let refusal = if head.contains(&b'\n') {
+    let message = format!("this is no HTTP request: {error}");
+    Some(Refusal::new(status, "request", message))
+}
+
+/// The head that begins `input` is over a limit.
+pub(super) fn too_long(input: &[u8], config: &HttpConfig) -> Refusal {
+    // It is read with the request line.
+    if input.contains(&b'\n') {
         let message = format!(
             "headers are over the limit of {} bytes, or of 100 lines",
             config.max_header
@@ -218,8 +216,12 @@ fn unreadable(
     } else {
         let message = format!("URL is over the limit of {} bytes", config.max_url);
         Refusal::new(StatusCode::URI_TOO_LONG, "url", message)
-    };
-    Some(refusal)
+    }
+}
+
+/// The longest head that is read: a little more than what is served, to say what is wrong with it.
+pub(super) fn max_head(config: &HttpConfig) -> usize {
+    (2 * config.max_header).max(8192)
 }
 
 struct Service {
@@ -367,29 +369,46 @@ pub(super) async fn publish_body(
     body: Incoming,
 ) -> Result<Response<Bytes>, Refusal> {
     let (max, time) = (site.config.max_body, site.config.body_time);
-    let too_large = || {
-        let message = format!("body is over the limit of {max} bytes");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
-    };
     if body.size_hint().lower() > max as u64 {
-        return Err(too_large());
+        return Err(too_large(max));
     }
-    let data = match tokio::time::timeout(time, Limited::new(body, max).collect()).await {
-        Ok(Ok(data)) => data.to_bytes(),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(e)) => return Err(Refusal::bad("body", format!("body cannot be read: {e}"))),
-        Err(_) => {
-            let message = format!("the body was not complete after {time:?}");
-            return Err(Refusal::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                message,
-            ));
-        }
+    let Ok(data) = timeout(time, collect(body, max)).await else {
+        let message = format!("the body was not complete after {time:?}");
+        return Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            message,
+        ));
     };
+    let data = data?;
     router::goes_on(site)?;
     let id = publish_data(site, hub, publish, &data);
     Ok(answer(StatusCode::CREATED, "application/json", receipt(id)))
+}
+
+async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
+    let mut data = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let cause = error
+                .source()
+                .map_or_else(String::new, |e| format!(": {e}"));
+            Refusal::bad("body", format!("body cannot be read: {error}{cause}"))
+        })?;
+        let Ok(piece) = frame.into_data() else {
+            continue; // trailers
+        };
+        if piece.len() > max - data.len() {
+            return Err(too_large(max));
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data)
+}
+
+fn too_large(max: usize) -> Refusal {
+    let message = format!("body is over the limit of {max} bytes");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
 }
 
 /// Publishes what came by HTTP.

@@ -1,0 +1,129 @@
+//! The head of a request that is not plain: read here until it is whole and its body's length is known, so that a
+//! client that is slow with it costs its bytes alone, and hyper is never asked what it would make of half a head.
+
+use std::{future::poll_fn, io, task::Poll};
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use tokio::time::timeout;
+
+use super::{CHUNK, Conn, State};
+use crate::{
+    config::HttpConfig,
+    http::{
+        answer::Refusal,
+        framing::{Framing, Malformed},
+        service::{max_head, too_long},
+    },
+};
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the bytes of a connection begin with.
+pub(super) enum Head {
+    /// A whole head and what came with it.
+    Http1(Bytes, Framing),
+    Http2(Bytes),
+    /// What is said before the connection closes.
+    Refused(Refusal),
+    /// The client has gone.
+    Closed,
+}
+
+impl Conn {
+    /// Goes on reading what begins with `input` until it is clear what it is.
+    pub(super) async fn read_head(&self, input: Bytes) -> Head {
+        let config = &self.worker.site.config;
+        let mut reading = Reading::new(input);
+        if let Some(head) = reading.look(config) {
+            return head;
+        }
+        // A request that has begun is answered, even when the daemon stops.
+        self.set_busy();
+        let whole = timeout(config.header_time, async {
+            loop {
+                match self.read_more(&mut reading.input).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Head::Closed,
+                }
+                if let Some(head) = reading.look(config) {
+                    return head;
+                }
+            }
+        });
+        whole.await.unwrap_or_else(|_| reading.late(config))
+    }
+
+    async fn read_more(&self, input: &mut Vec<u8>) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let read = poll_fn(|cx| match self.state.get() {
+            State::Closing => Poll::Ready(Ok(0)),
+            _ => self.poll_read(cx, &mut chunk),
+        });
+        let read = read.await?;
+        input.extend_from_slice(&chunk[..read]);
+        Ok(read)
+    }
+}
+
+/// The beginning of a request.
+struct Reading {
+    input: Vec<u8>,
+    /// So much of it was looked at in vain.
+    seen: usize,
+}
+
+impl Reading {
+    fn new(input: Bytes) -> Self {
+        Self {
+            input: input.into(),
+            seen: 0,
+        }
+    }
+
+    /// What it is, if that can be said.
+    fn look(&mut self, config: &HttpConfig) -> Option<Head> {
+        let input = &self.input;
+        if input.starts_with(H2_PREFACE) {
+            return Some(Head::Http2(self.take()));
+        }
+        if H2_PREFACE.starts_with(input) || !self.is_worth_a_look() {
+            return None;
+        }
+        self.seen = input.len();
+        match Framing::read(input) {
+            Ok(Some(framing)) => Some(Head::Http1(self.take(), framing)),
+            Ok(None) if input.len() < max_head(config) => None,
+            Ok(None) | Err(Malformed::TooManyHeaders) => {
+                Some(Head::Refused(too_long(input, config)))
+            }
+            Err(malformed) => {
+                let message = format!("this is no HTTP request: {malformed}");
+                Some(Head::Refused(Refusal::bad("request", message)))
+            }
+        }
+    }
+
+    /// It may be whole, or has doubled: it does not pay to read it again for each byte that comes.
+    fn is_worth_a_look(&self) -> bool {
+        let new = &self.input[self.seen.saturating_sub(3)..];
+        let ends = new.windows(2).any(|pair| pair == b"\n\n")
+            || new.windows(3).any(|three| three == b"\n\r\n");
+        ends || self.input.len() >= 2 * self.seen
+    }
+
+    fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.input).into()
+    }
+
+    /// What is said when the time is over.
+    fn late(&self, config: &HttpConfig) -> Head {
+        if H2_PREFACE.starts_with(&self.input) {
+            return Head::Closed; // it could be either: too little to answer
+        }
+        let limit = config.header_time;
+        let message = format!("the head of the request was not complete after {limit:?}");
+        let refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message);
+        Head::Refused(refusal)
+    }
+}

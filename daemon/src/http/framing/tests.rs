@@ -1,0 +1,269 @@
+//! What the strict reading says is what httparse's and hyper's readings say: they are given the same bytes.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    rt::{Read, ReadBufCursor, Write},
+    server::conn::http1,
+    service::service_fn,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{config::HttpConfig, http::head};
+
+/// What hyper made of one request.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Seen {
+    method: String,
+    url: String,
+    headers: Vec<(String, Vec<u8>)>,
+    /// `None`: it could not be read.
+    body: Option<Vec<u8>>,
+}
+
+/// A connection on which these bytes come, and no more.
+struct Wire(Vec<u8>);
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let n = self.0.len().min(buf.remaining());
+        buf.put_slice(&self.0[..n]);
+        self.0.drain(..n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What hyper reads from `input`, with the limits that the daemon sets.
+fn by_hyper(input: &[u8]) -> Vec<Seen> {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let noted = seen.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let noted = noted.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let headers = head.headers.iter();
+            let headers = headers.map(|(n, v)| (n.to_string(), v.as_bytes().to_vec()));
+            let one = Seen {
+                method: head.method.to_string(),
+                url: head.uri.to_string(),
+                headers: headers.collect(),
+                body: body.collect().await.ok().map(|body| body.to_bytes().into()),
+            };
+            noted.borrow_mut().push(one);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }
+    });
+    let mut hyper = http1::Builder::new()
+        .half_close(true)
+        .header_read_timeout(None)
+        .serve_connection(Wire(input.into()), service);
+    // Nothing in it ever waits but for what is in it.
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..1000 {
+        if Pin::new(&mut hyper).poll(&mut cx).is_ready() {
+            break;
+        }
+    }
+    drop(hyper);
+    seen.take()
+}
+
+/// The bytes of the one request that begins `input`, when it is whole.
+fn by_framing(input: &[u8]) -> Result<Option<usize>, Malformed> {
+    let Some(mut framing) = Framing::read(input)? else {
+        return Ok(None);
+    };
+    let mut taken = 0;
+    while !framing.is_over() && taken < input.len() {
+        taken += framing.take(&input[taken..])?;
+    }
+    Ok(framing.is_over().then_some(taken))
+}
+
+/// Holds for all bytes: see the parts.
+fn agree(input: &[u8]) {
+    let plain = head::plain(input, &HttpConfig::default());
+    let framed = by_framing(input);
+    // What is read without hyper is what is read strictly.
+    if let Some(plain) = &plain {
+        assert_eq!(framed, Ok(Some(plain.length)), "{input:?}");
+    }
+    let Ok(Some(length)) = framed else {
+        return; // refused or not whole: hyper is not asked, or given nothing of what is behind it
+    };
+    // Behind its last byte hyper finds the end; before it, it misses something.
+    let seen = by_hyper(&input[..length]);
+    if let Some(plain) = plain {
+        let [seen] = &seen[..] else {
+            panic!("hyper reads {seen:?} where there is one");
+        };
+        assert_eq!(seen.body.as_deref(), Some(plain.body));
+        assert_eq!(seen.method, plain.head.method.as_str());
+        let path = format!("/ch/{}", plain.names);
+        let url = match plain.query {
+            "" => seen.url.trim_end_matches('?') == path,
+            query => seen.url == format!("{path}?{query}"),
+        };
+        assert!(url, "{} {seen:?}", plain.query);
+        for (name, value) in &plain.head.headers {
+            let values = plain.head.headers.get_all(name).iter();
+            let values: Vec<&[u8]> = values.map(|value| value.as_bytes()).collect();
+            let theirs = seen.headers.iter().filter(|(n, _)| n == name.as_str());
+            let theirs: Vec<&[u8]> = theirs.map(|(_, value)| &value[..]).collect();
+            assert_eq!(values, theirs, "{name}: {value:?}");
+        }
+    }
+    // hyper may refuse more; what it reads is one request, with a body that is whole.
+    match &seen[..] {
+        [] => {}
+        [one] => assert!(one.body.is_some(), "{input:?}: {one:?}"),
+        more => panic!("{input:?} is one request: {more:?}"),
+    }
+    if let ([_], Some(short)) = (&seen[..], length.checked_sub(1)) {
+        let cut = by_hyper(&input[..short]);
+        assert!(
+            cut.iter().all(|one| one.body.is_none()),
+            "{input:?}: {cut:?}"
+        );
+    }
+}
+
+/// Parts of which requests are made, right and wrong.
+const PARTS: &[&str] = &[
+    "GET ",
+    "POST ",
+    "HEAD ",
+    "/ch/a",
+    "/ch/a,b?since=1&wait=2",
+    "http://h/ch/a",
+    "*",
+    "?",
+    " HTTP/1.1\r\n",
+    " HTTP/1.0\r\n",
+    " HTTP/1.1\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "Host: x\r\n",
+    "Host : x\r\n",
+    " folded\r\n",
+    "Content-Length: 3\r\n",
+    "Content-Length: 0\r\n",
+    "content-length:003\r\n",
+    "Content-Length: 3, 3\r\n",
+    "Content-Length: +3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "transfer-encoding:\tCHUNKED \r\n",
+    "Connection: close\r\n",
+    "Expect: 100-continue\r\n",
+    "X: \u{e9}\r\n",
+    "Accept: text/event-stream\r\n",
+    "Origin: o\r\n",
+    "Idempotency-Key: k\r\n",
+    "3\r\nabc\r\n",
+    "3;e=\"x\"\r\nabc\r\n",
+    "0\r\n\r\n",
+    "0\r\nT: x\r\n\r\n",
+    "abc",
+    "a",
+    "\0",
+    "\t",
+    "Upgrade: websocket\r\n",
+];
+
+/// Mostly a request, with something wrong here and there.
+fn requests() -> impl Strategy<Value = Vec<u8>> {
+    let part = proptest::sample::select(PARTS).prop_map(str::as_bytes);
+    let middle = proptest::collection::vec(part.clone(), 0..6);
+    let end = proptest::collection::vec(part, 0..6);
+    let starts: &[&str] = &[
+        "GET /ch/a HTTP/1.1\r\n",
+        "POST /ch/a?name=n HTTP/1.1\r\nHost: x\r\n",
+        "",
+    ];
+    let noise = proptest::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>()));
+    (proptest::sample::select(starts), middle, end, noise).prop_map(
+        |(start, middle, end, noise)| {
+            let mut bytes = [start.as_bytes(), &middle.concat(), b"\r\n", &end.concat()].concat();
+            if let Some((at, byte)) = noise {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_three_read_the_same_bytes_the_same_way(input in requests()) {
+        agree(&input);
+    }
+
+    #[test]
+    fn pieces_are_read_as_the_whole(input in requests(), cut in any::<prop::sample::Index>()) {
+        let Ok(Some(length)) = by_framing(&input) else { return Ok(()) };
+        let mut framing = Framing::read(&input).unwrap().unwrap();
+        let cut = cut.index(length);
+        let mut taken = 0;
+        for end in [cut, length] {
+            while taken < end {
+                taken += framing.take(&input[taken..end]).unwrap();
+            }
+        }
+        prop_assert!(framing.is_over());
+    }
+}
+
+/// The property above is of no use when nothing ever gets that far.
+#[test]
+fn whole_requests_are_among_those_that_are_compared() {
+    let bodies = [
+        "Content-Length: 3\r\n\r\nabc",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ];
+    for body in bodies {
+        let input = format!("POST /ch/a HTTP/1.1\r\nHost: x\r\n{body}");
+        assert_eq!(by_framing(input.as_bytes()), Ok(Some(input.len())));
+        let seen = by_hyper(input.as_bytes());
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].body.as_deref(), Some(&b"abc"[..]));
+        agree((input + "GET / HTTP/1.1\r\n\r\n").as_bytes());
+    }
+}
