@@ -12,7 +12,8 @@
  * A subscription is a set of channels and a cursor, the id of the last message that was seen. It begins with a
  * poll that does not wait, which tells the cursor or the reason of a refusal; then it streams (Server-Sent
  * Events), or polls where streams cannot be had. Whatever ends that, it begins again from its cursor. So no
- * message is lost or seen twice, and where the daemon no longer has what was missed, `gap` is called.
+ * message is lost or seen twice, and where the daemon no longer has what was missed, `gap` is called. A daemon that
+ * stops says when to come back.
  *
  * A browser has six HTTP/1.1 connections to a host, for all its tabs, and a subscription holds one: subscribe once a
  * page, with all its channels.
@@ -31,6 +32,8 @@
   /** Bounds of the back-off in milliseconds. */
   const FIRST_PAUSE = 1000;
   const LONGEST_PAUSE = 15000;
+  /** Whatever the daemon says, nobody stays away for longer, in milliseconds. */
+  const LONGEST_ABSENCE = 300000;
 
   /**
    * One message.
@@ -105,6 +108,8 @@
       this.streams = transport !== 'longpoll' && typeof EventSource === 'function';
       this.failedStreams = 0;
       this.failures = 0;
+      /** The daemon is stopping, and asks to come back after so many milliseconds. */
+      this.retry = null;
       this.lastState = '';
       this.closed = false;
       /** Ends what is under way: a request, a stream or a pause. */
@@ -116,8 +121,10 @@
       while (!this.closed) {
         try {
           await this.poll(0);
-          this.say('open');
-          await this.listen();
+          if (this.retry === null) {
+            this.say('open');
+            await this.listen();
+          }
         } catch (error) {
           if (error.refused) {
             this.close(error.message);
@@ -148,8 +155,8 @@
       while (!this.closed) {
         const began = Date.now();
         const { messages, gap } = await this.poll(WAIT);
-        if (!messages.length && !gap && Date.now() - began < 1000) {
-          return; // told to come back although nothing happened: the daemon is about to stop
+        if (this.retry !== null || (!messages.length && !gap && Date.now() - began < 1000)) {
+          return; // told to come back; or answered at once with nothing, which must not go on and on
         }
         this.failures = 0;
       }
@@ -173,6 +180,7 @@
         if (!this.closed) {
           this.cursor = cursor;
         }
+        this.noteRetry(answer);
         return answer;
       } finally {
         clearTimeout(timer);
@@ -212,6 +220,7 @@
         on('cursor', (sign) => {
           this.moveTo(Number(sign.cursor));
           heartbeat = sign.heartbeat * 1000;
+          this.noteRetry(sign);
         });
         source.onerror = end;
       });
@@ -240,12 +249,29 @@
       }
     }
 
+    /** A daemon that stops gives each client a time of its own. */
+    noteRetry({ retry }) {
+      if (typeof retry === 'number') {
+        this.retry = Math.min(LONGEST_ABSENCE, retry);
+      }
+    }
+
     /** Longer from failure to failure, and random, so that a restarted daemon does not meet all at once. */
-    pause() {
+    nextPause() {
+      if (this.retry !== null) {
+        const retry = this.retry;
+        this.retry = null;
+        return retry;
+      }
       const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.failures);
       this.failures += 1;
+      return 100 + Math.random() * longest;
+    }
+
+    pause() {
+      const time = this.nextPause();
       return new Promise((resolve) => {
-        const timer = setTimeout(resolve, 100 + Math.random() * longest);
+        const timer = setTimeout(resolve, time);
         this.interrupt = () => {
           clearTimeout(timer);
           resolve();

@@ -3,6 +3,7 @@
 pub mod auth;
 mod compat;
 pub mod config;
+pub mod drain;
 pub mod http;
 pub mod hub;
 pub mod metrics;

@@ -75,3 +75,11 @@ pub struct Metrics {
     /// Unix socket connections refused: not allowed, or too many.
     pub socket_refused: Counter,
 }
+
+impl Metrics {
+    /// Those who come back when the daemon stops. A connection of HTTP/2 has many subscriptions, and a client that
+    /// polls may have none at the moment.
+    pub fn clients(&self) -> u64 {
+        self.http_connections.get().max(self.subscribers.get())
+    }
+}

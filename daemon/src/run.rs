@@ -21,11 +21,11 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    drain::Drain,
     http::{self, Demo, Rights, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
@@ -63,15 +63,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
-    // First sources stop, HTTP's too; then who waits is told to leave.
-    let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
+    let drain = Drain::default();
     let site = Arc::new(site(
         &config,
         addr,
         &socket_path,
         descriptors,
         metrics.clone(),
-        stop.clone(),
+        drain.clone(),
     )?);
     let files = Files::open(
         &config.dir,
@@ -85,14 +84,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let started = Instant::now();
         let audience = Audience::new(hub.clone(), workers);
-        let threads = start_workers(listeners, &site, &hub, &leave)?;
+        let threads = start_workers(listeners, &site, &hub)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
         };
         let mut sources = JoinSet::new();
-        sources.spawn_local(socket.run(audience.clone(), metrics, status, stop.clone()));
-        sources.spawn_local(files.run(stop.clone()));
+        sources.spawn_local(socket.run(audience.clone(), metrics.clone(), status, drain.clone()));
+        sources.spawn_local(watch(files, drain.clone()));
         let deliveries = tokio::task::spawn_local(deliver(audience.clone()));
         let (socket, dir) = (socket_path.display(), config.dir.display());
         // Before it is said that we are ready: whoever reads that may stop us at once.
@@ -108,11 +107,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             _ = deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
             () = one_has_ended(&threads) => bail!("a worker thread has failed; see above"),
         }
-        // What sources still acknowledge reaches those who wait before they get their last answer.
-        stop.cancel();
         let ended = async {
-            let _ = timeout(config.grace / 2, all_done(&mut sources)).await;
-            leave.cancel();
+            // What is still acknowledged reaches those who wait before they get their last answer.
+            drain.run(config.grace / 2, || metrics.clients()).await;
             all_done(&mut sources).await;
             all_have_ended(&threads).await;
         };
@@ -145,6 +142,11 @@ impl Status {
     }
 }
 
+async fn watch(files: Files, drain: Drain) {
+    let _publisher = drain.publisher();
+    files.run(drain.stop).await;
+}
+
 async fn deliver(audience: Rc<Audience>) {
     audience.run().await;
 }
@@ -163,10 +165,10 @@ fn start_workers(
     listeners: Vec<TcpListener>,
     site: &Arc<Site>,
     hub: &Arc<Hub>,
-    leave: &CancellationToken,
 ) -> io::Result<Vec<Worker>> {
     let start = |(number, listener)| {
-        let (site, hub, leave) = (site.clone(), hub.clone(), leave.clone());
+        let (site, hub) = (site.clone(), hub.clone());
+        let publisher = site.drain.publisher();
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
@@ -175,7 +177,7 @@ fn start_workers(
                     listener,
                     site,
                     Audience::new(hub, number),
-                    leave,
+                    publisher,
                 ))
             })
     };
@@ -239,7 +241,7 @@ fn site(
     socket: &std::path::Path,
     descriptors: u64,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    drain: Drain,
 ) -> anyhow::Result<Site> {
     let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     let max_connections = config
@@ -260,7 +262,7 @@ fn site(
             listen: addr,
         }),
         metrics,
-        stop,
+        drain,
     })
 }
 

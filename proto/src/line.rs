@@ -2,7 +2,7 @@
 //!
 //! A request borrows from its line where it can, so that reading a publish allocates only what is kept.
 
-use std::{borrow::Cow, fmt, io::Write};
+use std::{borrow::Cow, fmt, io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
@@ -405,6 +405,11 @@ pub fn write_ok(out: &mut Vec<u8>) {
 /// complete.
 pub fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
     writeln!(out, r#"{{"gap":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
+}
+
+/// Appends `{"retry":…}` as a line: the daemon stops, and the subscriber should come back after so many milliseconds.
+pub fn write_retry(retry: Duration, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"retry":{}}}"#, retry.as_millis()).expect("a Vec takes it");
 }
 
 /// Appends the reply to a history up to its messages; they follow as JSON with commas in between, and then

@@ -309,7 +309,10 @@ fn subscribe_comes_back_after_a_restart() {
         assert!(id > seen);
         assert_eq!(subscriber.message()["id"], id, "over HTTP: {over_http}");
         let errors = subscriber.errors();
-        assert!(errors.contains("connecting again"), "{errors}");
+        assert!(
+            errors.contains("the daemon is stopping; connecting again"),
+            "{errors}"
+        );
         assert!(
             errors.contains("comet: gap: messages up to"),
             "what the first daemon kept is gone: {errors}"

@@ -5,6 +5,7 @@
 
 mod browser;
 mod browser_client;
+mod browser_restart;
 mod cli;
 mod config;
 mod daemon;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     sync::{
         Arc,
@@ -38,6 +38,7 @@ fn polls_get_their_cursor_and_the_process_ends_well() {
         (200, id, 0)
     );
     assert_eq!(answer.json()["gap"], false);
+    assert_eq!(answer.json()["retry"], 500);
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(client.is_closed() && idle.is_closed());
 }
@@ -61,12 +62,147 @@ fn streams_end_with_their_last_chunk() {
     let mut frame = parked(&daemon, get("/ch/a?as=iframe&callback=f", ""));
     let mut clock = parked(&daemon, get("/clock.php", ""));
     assert!(daemon.stop().success());
-    assert!(tells(events.next(), id));
+    let last = events.next().unwrap();
+    // For the browser, and for a script.
+    let data = format!("data: {{\"cursor\":\"{id}\",\"heartbeat\":15,\"retry\":500}}");
+    let lines = [&format!("id: {id}"), "event: cursor", &data, "retry: 500"];
+    assert_eq!(last.lines().collect::<Vec<_>>(), lines);
     assert_eq!(events.next(), None);
     assert!(events.is_closed());
-    for client in [&mut frame, &mut clock] {
-        let answer = client.answer(); // all chunks, up to the last
-        assert!(answer.status == 200 && client.is_closed());
+    let answer = frame.answer(); // all chunks, up to the last
+    assert!(answer.status == 200 && frame.is_closed());
+    let end = "<script>parent.f({\"retry\":500})</script>\n";
+    assert!(answer.body.ends_with(end), "{}", answer.body);
+    assert!(clock.answer().status == 200 && clock.is_closed());
+}
+
+/// A browser keeps the time of a farewell until it is told another.
+#[test]
+fn a_stream_begins_with_the_time_for_its_next_return() {
+    let daemon = Daemon::start("");
+    let mut client = Http::connect(daemon.addr());
+    client.send(get("/ch/a?as=sse", ""));
+    client.until("\nretry: 3000\n\n");
+}
+
+#[test]
+fn clients_are_asked_back_over_a_window() {
+    let daemon = Daemon::start("");
+    let mut clients: Vec<Http> = (0..400).map(|_| Http::connect(daemon.addr())).collect();
+    for client in &mut clients {
+        client.send(get("/ch/a", ""));
+    }
+    wait_for_subscribers(&daemon, 400);
+    assert!(daemon.stop().success());
+    let retries = clients
+        .iter_mut()
+        .map(|client| client.answer().json()["retry"].as_u64());
+    let mut retries: Vec<u64> = retries.map(Option::unwrap).collect();
+    retries.sort_unstable();
+    // 2,000 a second, from half a second on; a connection more or less may have been open beside them.
+    assert_eq!(retries[0], 500);
+    let last = retries[399];
+    assert!((699..705).contains(&last), "{last}");
+    let in_half = retries.partition_point(|retry| *retry < 600);
+    assert!((195..205).contains(&in_half), "{in_half}");
+}
+
+/// Requests that the kernel has when the daemon is told to stop, on connections that it does not look at just then.
+#[test]
+fn what_has_come_before_the_stop_is_answered() {
+    let daemon = Daemon::start("[http]\npublish = true\n");
+    let mut clients: Vec<Http> = (0..40).map(|_| Http::connect(daemon.addr())).collect();
+    for client in &mut clients {
+        client.send(get("/healthz", ""));
+        assert_eq!(client.answer().status, 200);
+    }
+    daemon.signal("STOP");
+    daemon.signal("TERM");
+    for (n, client) in clients.iter_mut().enumerate() {
+        match n % 3 {
+            0 => client.send(get("/ch/a", "")),
+            1 => client.send(post("/ch/a", "", b"x")),
+            _ => client.send(get("/healthz", "")),
+        }
+    }
+    daemon.signal("CONT");
+    for (n, client) in clients.iter_mut().enumerate() {
+        let answer = client.answer();
+        match n % 3 {
+            0 => assert!(answer.json()["cursor"].is_string(), "{answer:?}"),
+            // Before it noticed the signal, or after.
+            1 => assert!(matches!(answer.status, 201 | 503), "{answer:?}"),
+            _ => assert_eq!(answer.status, 200),
+        }
+    }
+}
+
+/// Publishes by POST until the daemon refuses or is gone; the last id that it acknowledged.
+fn post_on_and_on(addr: SocketAddr, published: &AtomicUsize) -> u64 {
+    let (mut last, request) = (0, post("/ch/a", "", &vec![b'x'; 4 << 20]));
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    while stream.write_all(&request).is_ok() {
+        let (mut line, mut status, mut length) = (String::new(), String::new(), 0);
+        while matches!(answers.read_line(&mut line), Ok(1..)) && line != "\r\n" {
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            status = if status.is_empty() {
+                line.clone()
+            } else {
+                status
+            };
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        if !status.starts_with("HTTP/1.1 201 ") || answers.read_exact(&mut body).is_err() {
+            break;
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        last = answer["id"].as_u64().unwrap();
+        published.fetch_add(1, Ordering::Relaxed);
+    }
+    last
+}
+
+/// The ids of a stream's messages, to its end.
+fn ids_of(mut events: Events) -> Vec<u64> {
+    let mut ids = Vec::new();
+    while let Some(event) = events.next() {
+        if let Some((id, _)) = event.split_once("\ndata: {\"channel\"") {
+            ids.push(id.strip_prefix("id: ").unwrap().parse().unwrap());
+        }
+    }
+    ids
+}
+
+/// Publishing takes a worker some time with a large body, within which others could say farewell.
+#[test]
+fn no_post_is_acknowledged_after_the_last_answers() {
+    for round in 0..4 {
+        let config = "grace = \"20s\"\nworkers = 4\n[history]\nbytes = 0\n[http]\npublish = true\nmax_body = \"16MiB\"\n";
+        let daemon = Daemon::start(config);
+        let mut waiting: Vec<Http> = (0..12)
+            .map(|_| parked(&daemon, get("/ch/quiet", "")))
+            .collect();
+        let published = Arc::new(AtomicUsize::new(0));
+        let publishers: Vec<_> = (0..6)
+            .map(|_| {
+                let (addr, published) = (daemon.addr(), published.clone());
+                thread::spawn(move || post_on_and_on(addr, &published))
+            })
+            .collect();
+        wait_for("messages", || {
+            (published.load(Ordering::Relaxed) > 4 + round).then_some(())
+        });
+        assert!(daemon.stop().success());
+        let acknowledged = publishers.into_iter().map(|p| p.join().unwrap()).max();
+        // Up to its cursor each client knows of everything.
+        for client in &mut waiting {
+            let cursor = cursor(&client.answer());
+            assert!(acknowledged <= Some(cursor), "{acknowledged:?} > {cursor}");
+        }
     }
 }
 
@@ -212,17 +348,7 @@ fn streams_carry_every_acknowledged_message_to_the_end() {
     };
     let readers: Vec<_> = streams
         .into_iter()
-        .map(|mut events| {
-            thread::spawn(move || {
-                let mut ids = Vec::new();
-                while let Some(event) = events.next() {
-                    if let Some((id, _)) = event.split_once("\ndata: {\"channel\"") {
-                        ids.push(id.strip_prefix("id: ").unwrap().parse::<u64>().unwrap());
-                    }
-                }
-                ids
-            })
-        })
+        .map(|events| thread::spawn(move || ids_of(events)))
         .collect();
     wait_for("messages", || {
         (published.load(Ordering::Relaxed) > 100).then_some(())

@@ -533,6 +533,8 @@ fn stopping_ends_every_connection_after_its_replies() {
     );
     let path = daemon.socket_path();
     assert!(daemon.stop().success());
+    let last = subscriber.read().unwrap();
+    assert_eq!(last, json!({"retry": 500}), "when to come back");
     assert_eq!(subscriber.read(), None);
     assert_eq!(idle.read(), None);
     assert!(!path.exists(), "the file is gone");

@@ -131,6 +131,8 @@ fn closes_with_going_away_when_the_daemon_stops() {
         panic!("a close frame")
     };
     assert_eq!(u16::from(frame.code), 1001);
+    let reason: serde_json::Value = serde_json::from_str(&frame.reason).unwrap();
+    assert_eq!(reason, serde_json::json!({"retry": 500}));
 }
 
 #[test]

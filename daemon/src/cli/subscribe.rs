@@ -7,13 +7,16 @@ mod socket;
 
 use std::{convert::Infallible, os::fd::AsFd, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS};
 use tokio::{io::Interest, net::unix::pipe, time::sleep};
 
 /// Pauses before connecting again: doubled each time it fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The daemon asks for a minute or so; whatever is said, nobody stays away for longer than that.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(300);
 
 /// Print messages as they come
 ///
@@ -47,6 +50,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         channels: ChannelNames::parse(arguments.channels.iter().map(ChannelName::as_str))?,
         cursor: arguments.since,
         connected: false,
+        retry: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -125,6 +129,11 @@ async fn follow(
         } else if !ever_connected {
             return Err(error);
         }
+        // A daemon that stops says when to come back.
+        if let Some(retry) = printer.retry.take() {
+            sleep(retry).await;
+            continue;
+        }
         sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }
@@ -136,6 +145,8 @@ struct Printer {
     cursor: Option<Cursor>,
     /// The connection in use was accepted.
     connected: bool,
+    /// The daemon is stopping, and asks to come back after so long.
+    retry: Option<Duration>,
 }
 
 impl Printer {
@@ -145,6 +156,12 @@ impl Printer {
         super::print(&line).map_err(End::Final)?;
         self.cursor = Some(Cursor(id));
         Ok(())
+    }
+
+    /// The daemon is stopping.
+    fn leave(&mut self, retry_ms: u64) -> End {
+        self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_ABSENCE));
+        End::Lost(anyhow!("the daemon is stopping"))
     }
 
     fn gap(&self, cursor: &str) {

@@ -91,8 +91,13 @@ impl Format for Chat {
     fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
     /// The page polls again, with its cursor, 5 s after anything that is no success.
-    fn farewell(&self, _cursor: Cursor, _out: &mut Vec<u8>) -> u16 {
-        503
+    fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
+        self.backlog(backlog, out);
+        if backlog.messages.is_empty() {
+            503
+        } else {
+            200
+        }
     }
 
     fn form(&self) -> Option<u8> {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -181,10 +181,10 @@ impl Writer<'_> {
     }
 
     /// What a waiting client gets when the daemon stops; ends a stream.
-    pub(super) fn farewell(&self, cursor: Cursor) -> Bytes {
+    pub(super) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
         let mut body = Vec::new();
-        let status = self.format.farewell(cursor, &mut body);
-        let mut bytes = self.framed(status, cursor, body).to_vec();
+        let status = self.format.farewell(backlog, retry, &mut body);
+        let mut bytes = self.framed(status, backlog.cursor, body).to_vec();
         if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }

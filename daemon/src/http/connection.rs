@@ -197,9 +197,11 @@ impl Conn {
     async fn work(self: &Rc<Self>) -> After {
         loop {
             match self.state.get() {
-                State::Idle if self.worker.stopping.get() => self.set(State::Ending, LINGER),
                 State::Idle => match self.next_input() {
                     Input::Bytes(bytes) => self.serve(bytes).await,
+                    Input::Nothing if self.worker.stopping.get() => {
+                        self.set(State::Ending, LINGER);
+                    }
                     Input::Nothing => return After::Asleep,
                     Input::End => return After::Gone,
                 },

@@ -70,7 +70,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
-        () = worker.stop.cancelled() => {}
+        () = worker.site.drain.leave.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
@@ -178,7 +178,7 @@ impl Held {
         match self.wait(deadline).await {
             Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),
-            Wake::Stop => return self.subscription.format.farewell(self.cursor, body),
+            Wake::Stop => return self.farewell(body),
         }
         200
     }
@@ -201,12 +201,22 @@ impl Held {
                 Wake::News(backlog) => self.subscription.format.backlog(&backlog, &mut piece),
                 Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
                 Wake::Stop => {
-                    self.subscription.format.farewell(self.cursor, &mut piece);
+                    self.farewell(&mut piece);
                     let _ = pieces.send(piece.into()).await;
                     return;
                 }
             }
         }
+    }
+
+    /// The last there is, which has no messages: they would have been news.
+    fn farewell(&self, out: &mut Vec<u8>) -> u16 {
+        let nothing = Backlog {
+            cursor: self.cursor,
+            ..Backlog::default()
+        };
+        let retry = self.worker.site.drain.retry();
+        self.subscription.format.farewell(&nothing, retry, out)
     }
 
     /// Waits for a backlog or until `deadline`; moves the cursor.
@@ -246,7 +256,7 @@ impl Held {
                 biased;
                 () = self.bell.rung() => None,
                 () = time => Some(Wake::Time),
-                () = self.worker.stop.cancelled() => Some(Wake::Stop),
+                () = self.worker.site.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
             // The bell, or a message that no bell told of yet: the next join sees it.
@@ -264,7 +274,7 @@ impl Held {
             .audience
             .hub()
             .since(&self.subscription.channels, self.cursor);
-        backlog.gap || !backlog.messages.is_empty()
+        backlog.is_news()
     }
 }
 

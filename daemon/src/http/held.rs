@@ -229,7 +229,7 @@ impl Conn {
         let hub = self.worker.audience.hub();
         let answer = self.with_held(|held| {
             let backlog = hub.since(&held.channels, held.cursor);
-            if is_news(&backlog) {
+            if backlog.is_news() {
                 return self.advance(held, &backlog);
             }
             held.cursor = backlog.cursor;
@@ -251,7 +251,11 @@ impl Conn {
     /// The daemon stops: the last answer for who waits, and the end.
     pub(super) fn say_farewell(&self) {
         match self.state.get() {
-            State::Idle => self.end(),
+            // What has come, of which no edge may have told yet, is still answered.
+            State::Idle => {
+                self.unread.set(true);
+                self.work_soon();
+            }
             State::Polling | State::Streaming => {
                 let farewell = self.with_held(|held| self.farewell(held));
                 self.end_held();
@@ -270,15 +274,9 @@ impl Conn {
         held.variant.close = true;
         let channels = &held.channels;
         let backlog = self.worker.audience.hub().since(channels, held.cursor);
-        if !is_news(&backlog) {
-            return self.writer(held).farewell(held.cursor);
-        }
-        let news = self.advance(held, &backlog);
-        if is_poll(&*held.format) {
-            return news;
-        }
-        let end = self.writer(held).farewell(held.cursor);
-        [news, end].concat().into()
+        self.sent(held, &backlog);
+        let retry = self.worker.site.drain.retry();
+        self.writer(held).farewell(&backlog, retry)
     }
 
     /// Answers a poll, which is over then.
@@ -289,13 +287,14 @@ impl Conn {
 
     /// The bytes for a backlog that is not shared; moves the cursor.
     fn advance(&self, held: &mut Held, backlog: &Backlog) -> Bytes {
-        held.cursor = backlog.cursor;
-        self.worker
-            .site
-            .metrics
-            .delivered
-            .add(backlog.messages.len() as u64);
+        self.sent(held, backlog);
         self.writer(held).backlog(backlog)
+    }
+
+    fn sent(&self, held: &mut Held, backlog: &Backlog) {
+        held.cursor = backlog.cursor;
+        let messages = backlog.messages.len() as u64;
+        self.worker.site.metrics.delivered.add(messages);
     }
 
     fn writer<'a>(&'a self, held: &'a Held) -> Writer<'a> {
@@ -329,15 +328,10 @@ impl Conn {
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
         let batch: Rc<Batch> = feed.read(&held.channels, held.cursor);
         let backlog = batch.backlog();
-        if !is_news(backlog) {
+        if !backlog.is_news() {
             return None;
         }
-        held.cursor = backlog.cursor;
-        self.worker
-            .site
-            .metrics
-            .delivered
-            .add(backlog.messages.len() as u64);
+        self.sent(held, backlog);
         let writer = self.writer(held);
         let piece = match writer.variant.form(writer.format) {
             Some(form) => batch.form(form, |backlog| writer.backlog(backlog)),
@@ -376,8 +370,4 @@ impl Subscriber for Conn {
 
 fn is_poll(format: &dyn Format) -> bool {
     matches!(format.shape(), Shape::Poll)
-}
-
-fn is_news(backlog: &Backlog) -> bool {
-    backlog.gap || !backlog.messages.is_empty()
 }

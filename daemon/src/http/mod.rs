@@ -33,10 +33,11 @@ use mio::{
 };
 use slab::Slab;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     config::{CompatConfig, HttpConfig},
+    drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
 };
@@ -58,8 +59,8 @@ pub struct Site {
     /// With `--demo`: what the pages tell.
     pub demo: Option<Demo>,
     pub metrics: Arc<Metrics>,
-    /// No more is published.
-    pub stop: CancellationToken,
+    /// How the daemon stops.
+    pub drain: Drain,
 }
 
 /// What the demo pages tell about this daemon.
@@ -88,7 +89,6 @@ struct Worker {
     now: Cell<u32>,
     date: DateLine,
     stopping: Cell<bool>,
-    stop: CancellationToken,
 }
 
 impl Worker {
@@ -175,8 +175,9 @@ impl Worker {
     }
 }
 
-/// Serves until `stop`; then answers all who wait and returns when the last connection has closed. The caller
-/// sets a deadline.
+/// Serves until the daemon stops. From then on nothing is published here, so `publisher` is dropped; when nobody
+/// publishes any more, answers all who wait and returns when the last connection has closed. The caller sets a
+/// deadline.
 ///
 /// # Errors
 /// When the listener cannot be used, or a part of the worker has failed.
@@ -184,8 +185,9 @@ pub async fn serve(
     listener: std::net::TcpListener,
     site: Arc<Site>,
     audience: Rc<Audience>,
-    stop: CancellationToken,
+    publisher: TaskTrackerToken,
 ) -> std::io::Result<()> {
+    let drain = site.drain.clone();
     let mut listener = TcpListener::from_std(listener);
     let reactor = Reactor::new(&mut listener)?;
     let worker = Rc::new(Worker {
@@ -198,14 +200,19 @@ pub async fn serve(
         now: Cell::new(0),
         date: DateLine::default(),
         stopping: Cell::new(false),
-        stop: stop.clone(),
     });
     let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
     let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
     let mut events = tokio::task::spawn_local(reactor.run(worker.clone()));
 
+    let leave = async {
+        drain.stop.cancelled().await;
+        // A publish looks for `stop` and is done in one go on this thread, which is here: none is on its way.
+        drop(publisher);
+        drain.leave.cancelled().await;
+    };
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = leave => {}
         // Only by a mistake of ours: without them nobody here would be told anything any more.
         failed = &mut deliveries => return Ok(failed?),
         failed = &mut ticks => return Ok(failed?),

@@ -265,7 +265,7 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
 
 /// Who waits may have had the last answer already: what is published now would reach nobody.
 pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
-    if !site.stop.is_cancelled() {
+    if !site.drain.stop.is_cancelled() {
         return Ok(());
     }
     let message = "the daemon is stopping; publish again when it is back";

@@ -78,6 +78,11 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    /// There is something to be told.
+    pub(crate) fn is_news(&self) -> bool {
+        self.gap || !self.messages.is_empty()
+    }
+
     /// Leaves what is beyond `bytes` to the next read, but for the first message.
     pub(crate) fn cut(&mut self, bytes: usize) {
         let mut room = bytes;

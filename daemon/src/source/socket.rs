@@ -22,14 +22,14 @@ use interprocess::{
 };
 use nix::unistd::{Uid, User};
 use serde::Serialize;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 pub use bind::SocketError;
 use bind::SocketFile;
 use connection::Connection;
 
-use crate::{config::SocketConfig, hub::subscriber::Audience, metrics::Metrics};
+use crate::{config::SocketConfig, drain::Drain, hub::subscriber::Audience, metrics::Metrics};
 
 /// How long accepting pauses when the system cannot give another descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ struct Shared {
     config: SocketConfig,
     /// Appends the reply to `status` as a line.
     write_status: Box<WriteStatus>,
-    stop: CancellationToken,
+    drain: Drain,
     open: Cell<usize>,
     refused_users: RefCell<HashSet<u32>>,
 }
@@ -73,15 +73,16 @@ impl Socket {
         })
     }
 
-    /// Serves until `stop`; then removes the file, answers what was read, and returns when all connections are
-    /// closed. Needs a runtime with local tasks. `status` gives the fields of the reply to `status`.
+    /// Serves until the daemon stops; then removes the file, answers what was read, and returns when all connections
+    /// are closed, those of subscribers last. Needs a runtime with local tasks. `status` gives the fields of the reply to `status`.
     pub async fn run<S: Serialize>(
         self,
         audience: Rc<Audience>,
         metrics: Arc<Metrics>,
         status: impl Fn() -> S + 'static,
-        stop: CancellationToken,
+        drain: Drain,
     ) {
+        let publisher = drain.publisher();
         let listener = match Listener::try_from(self.listener) {
             Ok(listener) => listener,
             Err(error) => return error!(%error, "cannot serve the socket"),
@@ -91,7 +92,7 @@ impl Socket {
             metrics,
             config: self.config,
             write_status: Box::new(move |out| line::write_status(&status(), out)),
-            stop: stop.clone(),
+            drain,
             open: Cell::new(0),
             refused_users: RefCell::default(),
         });
@@ -99,7 +100,7 @@ impl Socket {
         accept_all(&listener, &shared, &tasks).await;
 
         // From here on another daemon may take the path.
-        drop((listener, self.file));
+        drop((listener, self.file, publisher));
         tasks.close();
         tasks.wait().await;
     }
@@ -110,7 +111,7 @@ async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracke
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = shared.drain.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

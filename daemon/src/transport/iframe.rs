@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, gap_cursor, write_gap, write_script_safe};
+use super::{Format, Shape, gap_cursor, write_gap, write_retry, write_script_safe};
 use crate::hub::Backlog;
 
 pub(crate) struct Iframe {
@@ -85,6 +85,14 @@ impl Format for Iframe {
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         out.push(b'\n');
+    }
+
+    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
+        self.backlog(backlog, out);
+        let mut json = Vec::new();
+        write_retry(retry, &mut json);
+        self.call(&json, out);
+        200
     }
 }
 

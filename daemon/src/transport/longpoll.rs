@@ -1,4 +1,6 @@
-//! Long-poll: one JSON answer, `{"cursor":"…","gap":false,"messages":[…]}`.
+//! Long-poll: one JSON answer, `{"cursor":"…","gap":false,"messages":[…]}`; when the daemon stops also `"retry":…`.
+
+use std::time::Duration;
 
 use comet_proto::Cursor;
 
@@ -17,7 +19,7 @@ impl Format for LongPoll {
     }
 
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
-        write_answer(backlog, out);
+        write_answer(backlog, None, out);
     }
 
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
@@ -25,7 +27,12 @@ impl Format for LongPoll {
             cursor,
             ..Backlog::default()
         };
-        write_answer(&backlog, out);
+        write_answer(&backlog, None, out);
+    }
+
+    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
+        write_answer(backlog, Some(retry), out);
+        200
     }
 
     fn form(&self) -> Option<u8> {
@@ -37,7 +44,7 @@ impl Format for LongPoll {
     }
 }
 
-fn write_answer(backlog: &Backlog, out: &mut Vec<u8>) {
+fn write_answer(backlog: &Backlog, retry: Option<Duration>, out: &mut Vec<u8>) {
     let (cursor, gap) = (backlog.cursor, backlog.gap);
     out.extend_from_slice(
         format!("{{\"cursor\":\"{cursor}\",\"gap\":{gap},\"messages\":[").as_bytes(),
@@ -48,5 +55,9 @@ fn write_answer(backlog: &Backlog, out: &mut Vec<u8>) {
         }
         message.write_json(out);
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    if let Some(retry) = retry {
+        out.extend_from_slice(format!(",\"retry\":{}", retry.as_millis()).as_bytes());
+    }
+    out.push(b'}');
 }

@@ -87,10 +87,14 @@ pub(crate) trait Format {
     /// Appends what a stream begins with; `cursor` is where it begins.
     fn opening(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
-    /// Appends what a waiting client gets when the daemon stops, and returns the status for it (a stream has
-    /// sent its status before).
-    fn farewell(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        self.nothing(cursor, out);
+    /// Appends what a waiting client gets when the daemon stops: what there is still, and when to come back, as far
+    /// as the protocol can say so. Returns the status for it (a stream has sent its status before).
+    fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
+        if backlog.is_news() {
+            self.backlog(backlog, out);
+        } else {
+            self.nothing(backlog.cursor, out);
+        }
         200
     }
 
@@ -148,6 +152,11 @@ pub(crate) fn write_script_safe(json: &[u8], out: &mut Vec<u8>) {
 /// Appends `{"gap":true,"cursor":"…"}`: messages before `cursor` may be gone.
 pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"gap\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
+}
+
+/// Appends `{"retry":…}`: the daemon stops, and the client should come back after so many milliseconds.
+pub(crate) fn write_retry(retry: Duration, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"retry\":{}}}", retry.as_millis()).as_bytes());
 }
 
 /// The cursor of a client that knows of the gap but has not seen the messages that follow it.

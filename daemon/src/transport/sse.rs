@@ -7,6 +7,10 @@ use comet_proto::Cursor;
 use super::{Format, Shape, form, gap_cursor, write_gap};
 use crate::hub::Backlog;
 
+/// What a browser waits before it reconnects, in milliseconds, unless a farewell says otherwise; of the next daemon,
+/// too, which takes a farewell's time back.
+const RETRY: u32 = 3000;
+
 pub(crate) struct Sse {
     pub(crate) heartbeat: Duration,
 }
@@ -25,7 +29,9 @@ impl Format for Sse {
     /// The first sign of life: the stream stands, nothing on the way holds it back, and whoever is cut off before
     /// the first message has a cursor to come back with.
     fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        self.nothing(cursor, out);
+        self.write_sign(cursor, "", out);
+        write_retry(Duration::from_millis(RETRY.into()), out);
+        out.push(b'\n');
     }
 
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
@@ -45,12 +51,36 @@ impl Format for Sse {
     /// An event of its own type, which `onmessage` does not see: it moves the browser's cursor, so that a quiet
     /// stream resumes where it ended, and tells a client that listens to it when to miss the next one.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        let seconds = self.heartbeat.as_secs_f64();
-        let data = format!("{{\"cursor\":\"{cursor}\",\"heartbeat\":{seconds}}}");
-        out.extend_from_slice(format!("id: {cursor}\nevent: cursor\ndata: {data}\n\n").as_bytes());
+        self.write_sign(cursor, "", out);
+        out.push(b'\n');
+    }
+
+    /// The time is there twice: for the browser, and for a script that reconnects by itself.
+    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
+        if backlog.is_news() {
+            self.backlog(backlog, out);
+        }
+        let field = format!(",\"retry\":{}", retry.as_millis());
+        self.write_sign(backlog.cursor, &field, out);
+        write_retry(retry, out);
+        out.push(b'\n');
+        200
     }
 
     fn form(&self) -> Option<u8> {
         Some(form::SSE)
     }
+}
+
+impl Sse {
+    /// An event without its end; `more` follows the fields of its data.
+    fn write_sign(&self, cursor: Cursor, more: &str, out: &mut Vec<u8>) {
+        let seconds = self.heartbeat.as_secs_f64();
+        let data = format!("{{\"cursor\":\"{cursor}\",\"heartbeat\":{seconds}{more}}}");
+        out.extend_from_slice(format!("id: {cursor}\nevent: cursor\ndata: {data}\n").as_bytes());
+    }
+}
+
+fn write_retry(retry: Duration, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
 }

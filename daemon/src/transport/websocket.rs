@@ -14,7 +14,7 @@ use tungstenite::{
     },
 };
 
-use super::{Format, Shape, form, gap_cursor, write_gap};
+use super::{Format, Shape, form, gap_cursor, write_gap, write_retry};
 use crate::hub::Backlog;
 
 /// Longest frame that a client may send, in bytes; there is nothing for it to say.
@@ -124,9 +124,12 @@ impl Format for WebSocket {
         write_frame(OpCode::Control(Control::Ping), b"", out);
     }
 
-    /// "Going away": clients come back.
-    fn farewell(&self, _cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        write_close(CloseCode::Away, out);
+    /// "Going away": clients come back. The close's reason says when.
+    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
+        self.backlog(backlog, out);
+        let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();
+        write_retry(retry, &mut close);
+        write_frame(OpCode::Control(Control::Close), &close, out);
         200
     }
 

@@ -57,6 +57,8 @@ struct Answer {
     cursor: String,
     gap: bool,
     messages: Vec<Message>,
+    #[serde(default)]
+    retry: Option<u64>,
 }
 
 /// A message, field by field in the order of the contract.
@@ -92,6 +94,9 @@ pub(super) async fn run(url: &Url, printer: &mut Printer) -> Result<Infallible, 
             printer.message(&json, message.id)?;
         }
         printer.cursor = Some(Cursor::parse(&answer.cursor).map_err(End::lost)?);
+        if let Some(retry) = answer.retry {
+            return Err(printer.leave(retry));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{End, Printer};
 
-/// A line after the subscription: a message or a gap.
+/// A line after the subscription: a message, a gap, or the daemon's last.
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
@@ -22,6 +22,8 @@ struct Line {
     gap: bool,
     #[serde(default)]
     cursor: String,
+    #[serde(default)]
+    retry: Option<u64>,
 }
 
 /// One connection, until it ends.
@@ -50,6 +52,9 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
     loop {
         let line = read_line(&mut stream).await?;
         let fields: Line = serde_json::from_slice(&line).map_err(End::lost)?;
+        if let Some(retry) = fields.retry {
+            return Err(printer.leave(retry));
+        }
         if fields.gap {
             printer.gap(&fields.cursor);
             printer.cursor = Cursor::parse(&fields.cursor).ok().or(printer.cursor);

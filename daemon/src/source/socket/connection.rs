@@ -25,6 +25,7 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Shared;
 use crate::hub::{
@@ -35,13 +36,16 @@ use crate::hub::{
 /// What is asked of the system by one read, and about what goes into one write.
 const CHUNK: usize = 64 * 1024;
 
-/// How long a refused peer may go on sending, so that it is not cut before it has read why.
+/// How long a refused peer may go on sending, so that it is not cut before it has read why; and how long a subscriber
+/// may take to read its last lines.
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct Connection {
     stream: Stream,
     output: Vec<u8>,
     subscription: Option<Subscription>,
+    /// Until the daemon stops.
+    publisher: Option<TaskTrackerToken>,
     shared: Rc<Shared>,
     pace: Pace,
 }
@@ -52,6 +56,7 @@ impl Connection {
             stream,
             output: Vec::new(),
             subscription: None,
+            publisher: Some(shared.drain.publisher()),
             shared,
             pace: Pace::default(),
         }
@@ -64,7 +69,7 @@ impl Connection {
     /// Answers until the peer is done, silent for too long, or the daemon stops.
     pub(super) async fn converse(mut self) -> io::Result<()> {
         let shared = self.shared.clone();
-        let mut stopped = pin!(shared.stop.cancelled());
+        let mut stopped = pin!(shared.drain.stop.cancelled());
         let mut input = Input::default();
         loop {
             if self.answer(&mut input).await?.is_err() {
@@ -82,7 +87,7 @@ impl Connection {
             }
             let read = tokio::select! {
                 biased;
-                () = &mut stopped => return Ok(()),
+                () = &mut stopped => return self.leave().await,
                 read = input.read(&self.stream) => Some(read?),
                 () = woken(self.subscription.as_ref()), if caught_up => None,
                 () = tokio::task::yield_now(), if !caught_up => None,
@@ -107,7 +112,7 @@ impl Connection {
 
     /// Reads what comes within moments, while others have their turns. False: that was nothing.
     async fn read_soon(&mut self, input: &mut Input, start: Instant) -> io::Result<bool> {
-        while start.elapsed() < Pace::AWAKE && !self.shared.stop.is_cancelled() {
+        while start.elapsed() < Pace::AWAKE && !self.shared.drain.stop.is_cancelled() {
             match input.try_read(&self.stream) {
                 Ok(1..) => {
                     self.pace.waited(start.elapsed(), false);
@@ -138,13 +143,34 @@ impl Connection {
         };
         tokio::select! {
             drained = timeout(LINGER, drained) => drained.unwrap_or(Ok(())),
-            () = self.shared.stop.cancelled() => Ok(()),
+            () = self.shared.drain.stop.cancelled() => Ok(()),
         }
+    }
+
+    /// The daemon stops: a subscriber gets what others still publish, and when to come back.
+    async fn leave(mut self) -> io::Result<()> {
+        self.publisher = None;
+        if self.subscription.is_none() {
+            return Ok(());
+        }
+        self.shared.drain.leave.cancelled().await;
+        let last = async {
+            while !self.deliver() {
+                self.flush().await?;
+            }
+            line::write_retry(self.shared.drain.retry(), &mut self.output);
+            self.flush().await
+        };
+        timeout(LINGER, last).await.unwrap_or(Ok(()))
     }
 
     /// Answers every complete line that was read.
     async fn answer(&mut self, input: &mut Input) -> io::Result<Result<(), TooLong>> {
         loop {
+            // From then on nothing is published.
+            if self.publisher.is_none() {
+                return Ok(Ok(()));
+            }
             match input.next_line(self.shared.config.max_line) {
                 Ok(None) => return Ok(Ok(())),
                 Ok(Some(line)) => self.respond(line).await?,
@@ -233,19 +259,27 @@ impl Connection {
         if self.output.is_empty() {
             return Ok(());
         }
-        let mut stream = &self.stream;
-        let written = stream.write_all(&self.output);
+        let slow = |_| io::Error::new(ErrorKind::TimedOut, "the peer does not read");
+        let Self {
+            stream,
+            output,
+            publisher,
+            shared,
+            ..
+        } = self;
+        let mut stream: &Stream = stream;
+        let mut written = pin!(stream.write_all(output));
         if self.subscription.is_none() {
-            let slow = |_| io::Error::new(ErrorKind::TimedOut, "the peer does not read");
-            timeout(self.shared.config.idle, written)
-                .await
-                .map_err(slow)??;
+            let idle = shared.config.idle;
+            timeout(idle, written).await.map_err(slow)??;
         } else {
             tokio::select! {
                 biased;
-                written = written => written?,
-                // A subscriber that does not read has its cursor; a stop does not wait for it.
-                () = self.shared.stop.cancelled() => return Err(ErrorKind::Interrupted.into()),
+                written = &mut written => written?,
+                () = shared.drain.stop.cancelled() => {
+                    *publisher = None; // others do not wait until this one reads
+                    timeout(LINGER, written).await.map_err(slow)??;
+                }
             }
         }
         self.output.clear();
