@@ -1,6 +1,6 @@
 # run and test install what they need and say so; the rest is for people who work on Comet.
 
-.PHONY: run test bench fmt lint headers clean
+.PHONY: run test bench check-delivery fmt lint headers clean
 
 run: ## the daemon with its demo pages
 	@scripts/packages run
@@ -16,6 +16,10 @@ bench: ## memory, CPU and latency, beside nginx + nchan, Pushpin, PHP and bare l
 	@scripts/packages bench
 	cargo build --release -p comet-daemon -p comet-bench
 	$${CARGO_TARGET_DIR:-target}/release/comet-bench $(ARGS)
+
+check-delivery: ## what a server loses, doubles and tells (docs/delivery.md); ARGS says which
+	cargo build --release -p comet-daemon -p comet-torture
+	$${CARGO_TARGET_DIR:-target}/release/comet-check-delivery $(or $(ARGS),comet)
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -1,0 +1,49 @@
+//! Comet's Unix socket, by its client library.
+
+use std::{path::PathBuf, time::Duration};
+
+use comet_client::{
+    Acknowledge, Client, Error, Options,
+    proto::{ChannelName, EventName, line},
+};
+
+use super::{Outcome, Publish};
+
+pub struct Socket(Client);
+
+impl Socket {
+    #[must_use]
+    pub fn new(path: PathBuf, timeout: Duration) -> Self {
+        Self(Client::new(Options {
+            socket: Some(path),
+            timeout,
+            ..Options::default()
+        }))
+    }
+}
+
+impl Publish for Socket {
+    fn publish(&mut self, channel: &str, data: &str, key: &str) -> Outcome {
+        let channel = match ChannelName::parse(channel) {
+            Ok(channel) => channel,
+            Err(error) => return Outcome::Refused(error.to_string()),
+        };
+        let publish = line::Publish {
+            channel,
+            name: EventName::default(),
+            data: data.as_bytes().into(),
+            key: Some(key.into()),
+        };
+        match self.0.publish(publish, Acknowledge::Each) {
+            Ok(id) => Outcome::Taken(id),
+            Err(Error::Connect { .. }) => Outcome::Away,
+            Err(Error::Timeout { pending: 0, .. } | Error::Unknown { pending: 0 }) => Outcome::Away,
+            Err(Error::Timeout { .. } | Error::Unknown { .. }) => Outcome::Unknown,
+            Err(error) => Outcome::Refused(error.to_string()),
+        }
+    }
+
+    fn has_keys(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,93 @@
+//! The verdict as a table (Markdown), and as JSON.
+
+use std::{fmt::Write, path::Path};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{scenario::Outcome, verdict::Figures};
+
+/// The figures of one transport under one disturbance.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    server: &'a str,
+    disturbance: &'static str,
+    transport: String,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// What the columns mean is in docs/delivery.md.
+#[must_use]
+pub fn table(server: &str, outcomes: &[Outcome]) -> String {
+    let mut text = format!(
+        "| {server} | transport | due | delivered | lost, untold | missing, told | doubled | reordered | damaged | \
+         gaps (in vain) |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+    );
+    for outcome in outcomes {
+        for (transport, f) in &outcome.figures {
+            let damaged = f.damaged + f.refused;
+            let _ = writeln!(
+                text,
+                "| {} | {transport} | {} | {} | {} | {} | {} | {} | {damaged} | {} ({}) |",
+                outcome.disturbance.name(),
+                f.due,
+                f.delivered,
+                f.lost,
+                f.told,
+                f.doubled,
+                f.reordered,
+                f.gaps,
+                f.false_gaps
+            );
+        }
+    }
+    text
+}
+
+/// What was done, and what cannot be told.
+#[must_use]
+pub fn lines(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for o in outcomes {
+        let unknown: u64 = o.figures.iter().map(|(_, f)| f.unknown).sum();
+        let _ = writeln!(
+            text,
+            "{}: {} published, {} acknowledged; {} connections cut, {} made again, {} restarts; {unknown} deliveries \
+             of messages that were not acknowledged",
+            o.disturbance.name(),
+            o.published,
+            o.acknowledged,
+            o.cuts,
+            o.reconnects,
+            o.restarts
+        );
+    }
+    text
+}
+
+/// Everything, for programs.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_json(server: &str, outcomes: &[Outcome], path: &Path) -> Result<()> {
+    let rows: Vec<Row<'_>> = outcomes
+        .iter()
+        .flat_map(|o| {
+            o.figures.iter().map(|(transport, figures)| Row {
+                server,
+                disturbance: o.disturbance.name(),
+                transport: transport.to_string(),
+                figures: *figures,
+            })
+        })
+        .collect();
+    Ok(std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?)
+}
+
+/// Whether a transport lost something without a word, doubled or disordered it. With `strict`, also what was told.
+#[must_use]
+pub fn faulty(outcomes: &[Outcome], strict: bool) -> bool {
+    let mut figures = outcomes.iter().flat_map(|o| &o.figures);
+    figures.any(|(_, f)| f.faulty() || (strict && f.told > 0))
+}

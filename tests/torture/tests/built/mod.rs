@@ -1,0 +1,24 @@
+//! What these tests run and do not depend on by themselves: cargo builds it.
+
+use std::{path::PathBuf, process::Command};
+
+/// The daemon.
+pub(crate) fn daemon() -> PathBuf {
+    built("comet-daemon", "comet")
+}
+
+fn built(package: &str, file: &str) -> PathBuf {
+    let profile = if cfg!(debug_assertions) {
+        "dev"
+    } else {
+        "release"
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--profile", profile]);
+    cargo.args(["--package", package]);
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(status.unwrap().success(), "{cargo:?}");
+    // This test is target/PROFILE/deps/NAME.
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join(file)
+}
