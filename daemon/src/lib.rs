@@ -9,4 +9,5 @@ pub mod hub;
 pub mod metrics;
 pub mod run;
 pub mod source;
+pub mod token;
 mod transport;

@@ -254,7 +254,7 @@ fn site(
         config: config.http.clone(),
         compat: config.compat.clone(),
         chat,
-        rights: Rights::new(config),
+        rights: Rights::new(config)?,
         max_connections,
         demo: config.demo.then(|| Demo {
             dir: config.dir.clone(),

@@ -269,14 +269,19 @@ impl Http {
 
     /// Reads until the text has come; returns all up to its end. For streams.
     pub fn until(&mut self, text: &str) -> String {
+        String::from_utf8(self.until_bytes(text.as_bytes())).unwrap()
+    }
+
+    /// Likewise, where not all is text.
+    pub fn until_bytes(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
-            if let Some(at) = find(&self.buffer, text.as_bytes()) {
-                let taken: Vec<u8> = self.buffer.drain(..at + text.len()).collect();
-                return String::from_utf8(taken).unwrap();
+            if let Some(at) = find(&self.buffer, end) {
+                return self.buffer.drain(..at + end.len()).collect();
             }
             assert!(
                 self.fill() > 0,
-                "closed before {text:?}: {:?}",
+                "closed before {:?}: {:?}",
+                String::from_utf8_lossy(end),
                 String::from_utf8_lossy(&self.buffer)
             );
         }
@@ -319,7 +324,7 @@ impl Http {
         self.fill() == 0 && self.buffer.is_empty()
     }
 
-    fn exactly(&mut self, length: usize) -> Vec<u8> {
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             assert!(self.fill() > 0, "closed within a body");
         }

@@ -19,6 +19,7 @@ use crate::{
 pub(crate) struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
     addr: SocketAddr,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Client {
@@ -26,13 +27,28 @@ impl Client {
         let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
-        Self { sender, addr }
+        Self {
+            sender,
+            addr,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The same connection, with one more header on each request.
+    pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.push((name, value.to_owned()));
+        client
     }
 
     fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
-        Request::builder()
+        let request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.addr))
+            .uri(format!("http://{}{path}", self.addr));
+        let with = |request: hyper::http::request::Builder, (name, value): &(&str, String)| {
+            request.header(*name, value)
+        };
+        self.headers.iter().fold(request, with)
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
@@ -59,10 +75,16 @@ impl Client {
     }
 }
 
-async fn json(response: Response<Incoming>) -> (u16, Value) {
+pub(crate) async fn json(response: Response<Incoming>) -> (u16, Value) {
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// A whole body, as text.
+pub(crate) async fn text(response: Response<Incoming>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.into()).unwrap()
 }
 
 /// The next piece of a stream, as text; nothing after the last.

@@ -23,6 +23,7 @@ mod shutdown;
 mod smuggling;
 mod socket;
 mod sse;
+mod tokens;
 mod webdriver;
 mod websocket;
 mod wire;

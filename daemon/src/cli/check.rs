@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use comet_daemon::config::Config;
+use comet_daemon::{config::Config, http::Rights};
 
 /// Say what is wrong in a configuration file
 ///
@@ -27,6 +27,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = super::read_config(arguments.config.as_deref())?;
     config.check_readers()?;
+    Rights::new(&config)?;
     for warning in warnings(&config) {
         super::warn(&format!("warning: {warning}"));
     }

@@ -78,6 +78,8 @@ pub(crate) fn poll(
             channels: channels.into(),
             since: Some(now),
             wait: Some(WAIT),
+            expires: None,
+            gap: false,
         });
     }
     let mut out = Vec::new();
@@ -115,6 +117,12 @@ impl Format for NovComet {
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"s\":0}");
+    }
+
+    /// The page would end its loop for good on anything else; what it may not read it is told no more with its next poll.
+    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        self.nothing(cursor, out);
+        200
     }
 
     fn form(&self) -> Option<u8> {

@@ -64,6 +64,8 @@ pub(crate) fn poll(
         since: Some(backlog.cursor),
         wait: None,
         format: Box::new(Chat { gap: backlog.gap }),
+        expires: None,
+        gap: false,
     })
 }
 

@@ -14,6 +14,8 @@ use crate::auth::Allow;
 pub enum Access {
     /// Everyone who reaches the address.
     Public,
+    /// Who brings a token that grants it.
+    Token,
     /// Nobody.
     Closed,
 }
@@ -54,6 +56,15 @@ impl<T> ByPrefix<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Some rule sets it to `value`.
+    #[must_use]
+    pub fn any(&self, value: T) -> bool
+    where
+        T: PartialEq,
+    {
+        self.0.iter().any(|(_, set)| *set == value)
     }
 
     fn add(&mut self, prefix: &str, value: Option<T>) {

@@ -226,7 +226,7 @@ mod tests {
     fn the_example_has_every_key() {
         let text = with_optional_settings();
         let example: toml::Table = text.parse().unwrap();
-        for table in ["", "history", "files", "socket", "http", "compat"] {
+        for table in ["", "history", "auth", "files", "socket", "http", "compat"] {
             let shown = if table.is_empty() {
                 &example
             } else {
@@ -245,6 +245,13 @@ mod tests {
             for key in known {
                 assert!(shown.contains_key(key), "[{table}] lacks {key}");
             }
+        }
+        let key = example["auth"]["key"][0].as_table().unwrap();
+        let refusal = Config::parse("[[auth.key]]\nno_such_key = 1").unwrap_err();
+        let known = refusal.reason.split('`').skip(3).step_by(2);
+        assert!(known.clone().count() == 6, "{refusal}");
+        for name in known {
+            assert!(key.contains_key(name), "[[auth.key]] lacks {name}");
         }
     }
 

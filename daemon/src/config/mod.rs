@@ -1,5 +1,6 @@
 //! What can be set. A flag beats `COMET_*` beats the file beats these defaults. `docs/comet.toml` shows the file.
 
+mod auth;
 mod channels;
 mod file;
 mod value;
@@ -8,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+pub use auth::{Alg, AuthConfig, KeyConfig, Secret, Use};
 pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
 pub use file::ConfigError;
 pub use value::parse_addr;
@@ -38,6 +40,7 @@ pub struct Config {
     pub socket: SocketConfig,
     pub http: HttpConfig,
     pub compat: CompatConfig,
+    pub auth: AuthConfig,
     #[serde(rename = "channel", deserialize_with = "channels::rules")]
     pub channels: ChannelRules,
 }
@@ -144,6 +147,7 @@ impl Default for Config {
             socket: SocketConfig::default(),
             http: HttpConfig::default(),
             compat: CompatConfig::default(),
+            auth: AuthConfig::default(),
             channels: ChannelRules::default(),
         }
     }

@@ -12,6 +12,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
+use super::rights::INVALID_TOKEN as EXPIRED;
 use crate::{
     hub::Backlog,
     transport::{Format, Shape},
@@ -184,7 +185,18 @@ impl Writer<'_> {
     pub(super) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.farewell(backlog, retry, &mut body);
-        let mut bytes = self.framed(status, backlog.cursor, body).to_vec();
+        self.ended(status, backlog.cursor, body)
+    }
+
+    /// What a waiting client gets when its token expires; ends a stream.
+    pub(super) fn expired(&self, cursor: Cursor) -> Bytes {
+        let mut body = Vec::new();
+        let status = self.format.expired(cursor, &mut body);
+        self.ended(status, cursor, body)
+    }
+
+    fn ended(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
+        let mut bytes = self.framed(status, cursor, body).to_vec();
         if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
@@ -230,6 +242,7 @@ impl Writer<'_> {
         let head = Head {
             status: match status {
                 200 => "200 OK",
+                401 => UNAUTHORIZED,
                 _ => "503 Service Unavailable",
             },
             content_type: self.format.content_type(),
@@ -240,6 +253,8 @@ impl Writer<'_> {
         head.write(length, cursor.filter(|_| self.format.has_etag()))
     }
 }
+
+const UNAUTHORIZED: &str = "401 Unauthorized";
 
 /// The head of an answer that hyper does not write.
 pub(super) struct Head<'a> {
@@ -271,6 +286,9 @@ impl Head<'_> {
         line("content-type", self.content_type);
         for (name, value) in LIVE_HEADERS {
             line(name, value);
+        }
+        if self.status == UNAUTHORIZED {
+            line("www-authenticate", EXPIRED);
         }
         if let Some(length) = length {
             line("content-length", &length.to_string());

@@ -343,7 +343,13 @@ impl Conn {
         self.set(State::Busy, Duration::MAX);
     }
 
-    fn due(&self) -> u32 {
+    pub(super) fn set_due(&self, tick: u32) {
+        if let Some(place) = self.place.get() {
+            self.worker.set_due_tick(place, tick);
+        }
+    }
+
+    pub(super) fn due(&self) -> u32 {
         self.place
             .get()
             .map_or(u32::MAX, |place| self.worker.due(place))

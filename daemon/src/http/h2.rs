@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use super::{
     answer::{Refusal, add_cors, answer},
     connection::Conn,
     io::ParkIo,
+    rights::INVALID_TOKEN,
     router::{self, Route},
     service,
 };
@@ -132,6 +133,12 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             {
                 response.headers_mut().insert(header::ETAG, tag);
             }
+            if status == 401 {
+                let challenge = HeaderValue::from_static(INVALID_TOKEN);
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, challenge);
+            }
             response.map(Pieces::one)
         }
         Shape::Stream { heartbeat } => {
@@ -143,12 +150,22 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
     }
 }
 
+/// When this second since 1970 comes. `None`: not within any time that matters.
+fn moment(second: u64) -> Option<Instant> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Instant::now().checked_add(Duration::from_secs(second).saturating_sub(now))
+}
+
 /// A subscription on one stream of the connection.
 struct Held {
     worker: Rc<Worker>,
     subscription: Subscription,
     cursor: Cursor,
     bell: Rc<Bell>,
+    /// When the right to it ends.
+    expires: Option<Instant>,
 }
 
 /// Why a wait is over.
@@ -156,6 +173,7 @@ enum Wake {
     News(Backlog),
     Time,
     Stop,
+    Expired,
 }
 
 impl Held {
@@ -164,11 +182,13 @@ impl Held {
             .since
             .unwrap_or_else(|| worker.audience.hub().last());
         worker.site.metrics.subscribers.add(1);
+        let expires = subscription.expires.and_then(moment);
         Self {
             worker,
             subscription,
             cursor,
             bell: Rc::default(),
+            expires,
         }
     }
 
@@ -179,6 +199,7 @@ impl Held {
             Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),
             Wake::Stop => return self.farewell(body),
+            Wake::Expired => return self.subscription.format.expired(self.cursor, body),
         }
         200
     }
@@ -205,6 +226,11 @@ impl Held {
                     let _ = pieces.send(piece.into()).await;
                     return;
                 }
+                Wake::Expired => {
+                    self.subscription.format.expired(self.cursor, &mut piece);
+                    let _ = timeout(write_time, pieces.send(piece.into())).await;
+                    return;
+                }
             }
         }
     }
@@ -221,7 +247,14 @@ impl Held {
 
     /// Waits for a backlog or until `deadline`; moves the cursor.
     async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
+        let deadline = [deadline, self.expires].into_iter().flatten().min();
         loop {
+            if self.has_expired() {
+                return Wake::Expired;
+            }
+            if std::mem::take(&mut self.subscription.gap) {
+                return Wake::News(self.gap());
+            }
             let channels = &self.subscription.channels;
             let joined =
                 match self
@@ -259,13 +292,28 @@ impl Held {
                 () = self.worker.site.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
-            // The bell, or a message that no bell told of yet: the next join sees it.
+            // The bell, or a message that no bell told of yet: the next join sees it. So does it see the end of the right.
             if let Some(over) = over
+                && !self.has_expired()
                 && !self.has_news()
             {
                 return over;
             }
         }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expires
+            .is_some_and(|expires| expires <= Instant::now())
+    }
+
+    /// What there is since a cursor that is not the client's.
+    fn gap(&mut self) -> Backlog {
+        let channels = &self.subscription.channels;
+        let mut backlog = self.worker.audience.hub().since(channels, self.cursor);
+        backlog.gap = true;
+        self.cursor = backlog.cursor;
+        backlog
     }
 
     fn has_news(&self) -> bool {

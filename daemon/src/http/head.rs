@@ -11,6 +11,7 @@ use hyper::{
 };
 
 use super::framing::{content_length, has_bare_lf};
+use super::rights::COOKIE;
 use crate::config::HttpConfig;
 
 /// Browsers send about twenty.
@@ -28,8 +29,8 @@ pub(super) struct Plain<'a> {
     pub(super) length: usize,
 }
 
-/// The request at the start of `input`. `None`: for hyper.
-pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig) -> Option<Plain<'a>> {
+/// The request at the start of `input`; with `tokens` it may carry one. `None`: for hyper.
+pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> Option<Plain<'a>> {
     let method = match input {
         [b'G', b'E', b'T', b' ', ..] => Method::GET,
         [b'P', b'O', b'S', b'T', b' ', ..] => Method::POST,
@@ -54,7 +55,7 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig) -> Option<Plain<'a
     (head.method, head.version) = (method, Version::HTTP_11);
     let (mut body_length, mut hosts) = (None, 0);
     for header in request.headers {
-        match meaning(header) {
+        match meaning(header, tokens) {
             Meaning::Nothing => {}
             Meaning::Host if hosts == 0 => hosts += 1,
             Meaning::Length if body_length.is_none() => body_length = Some(header.value),
@@ -91,7 +92,7 @@ enum Meaning {
     NotPlain,
 }
 
-fn meaning(header: &httparse::Header<'_>) -> Meaning {
+fn meaning(header: &httparse::Header<'_>, tokens: bool) -> Meaning {
     let (name, value) = (header.name, header.value);
     let is = |known: HeaderName, meaning| match name.eq_ignore_ascii_case(known.as_str()) {
         true => meaning,
@@ -103,10 +104,12 @@ fn meaning(header: &httparse::Header<'_>) -> Meaning {
     // values mean nothing.
     match (name.len(), first) {
         (4, b'h') => is(header::HOST, Meaning::Host),
-        (6, b'a') if !value.windows(6).any(|part| part == b"stream") => Meaning::Nothing,
+        (6, b'a') if !contains(value, "stream") => Meaning::Nothing,
         (6, b'a') => taken(header::ACCEPT),
         (10, b'c') if value.eq_ignore_ascii_case(b"keep-alive") => Meaning::Nothing,
         (10, b'c') => taken(header::CONNECTION),
+        (6, b'c') if tokens && contains(value, COOKIE) => taken(header::COOKIE),
+        (13, b'a') if tokens => taken(header::AUTHORIZATION),
         (6, b'o') => taken(header::ORIGIN),
         (13, b'i') => taken(header::IF_NONE_MATCH),
         (13, b'l') => taken(HeaderName::from_static("last-event-id")),
@@ -120,6 +123,12 @@ fn meaning(header: &httparse::Header<'_>) -> Meaning {
         (17, b't') => is(header::TRANSFER_ENCODING, Meaning::NotPlain),
         _ => Meaning::Nothing,
     }
+}
+
+fn contains(value: &[u8], part: &str) -> bool {
+    value
+        .windows(part.len())
+        .any(|window| window == part.as_bytes())
 }
 
 /// The body at the start of `rest`. `None`: it is not whole, or its length is in doubt (RFC 9112, section 6.3).
@@ -136,7 +145,7 @@ mod tests {
     use super::*;
 
     fn read(input: &str) -> Option<Plain<'_>> {
-        plain(input.as_bytes(), &HttpConfig::default())
+        plain(input.as_bytes(), &HttpConfig::default(), false)
     }
 
     #[test]
@@ -151,6 +160,19 @@ mod tests {
         assert_eq!(accept, ["a-stream", "b/stream"]);
         assert_eq!(head.headers[header::ORIGIN], "o");
         assert_eq!(head.headers.len(), 3);
+    }
+
+    #[test]
+    fn takes_tokens_where_there_are_some() {
+        let input = "GET /ch/a HTTP/1.1\r\nauthorization: Bearer x\r\nCookie: a=b\r\nCookie: __Host-comet=x\r\n\r\n";
+        assert_eq!(read(input).unwrap().head.headers.len(), 0);
+        let headers = plain(input.as_bytes(), &HttpConfig::default(), true)
+            .unwrap()
+            .head
+            .headers;
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer x");
+        assert_eq!(headers[header::COOKIE], "__Host-comet=x");
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]

@@ -37,7 +37,12 @@ pub(super) struct Held {
     channels: Channels,
     format: Box<dyn Format>,
     variant: Variant,
-    wait: Option<Duration>,
+    /// Seconds.
+    wait: Option<u16>,
+    /// The worker's tick at which the right to it ends.
+    expires: u32,
+    /// To be told first.
+    gap: bool,
     /// What the client has been sent.
     cursor: Cursor,
     /// It has joined the audience.
@@ -60,6 +65,8 @@ impl Conn {
             since,
             wait,
             format,
+            expires,
+            gap,
         } = subscription;
         // "From now on" is this moment, not when it joins: a client may act on a stream's opening before that.
         let now = || audience.hub().last();
@@ -69,7 +76,9 @@ impl Conn {
             open: is_poll(&*format),
             channels,
             format,
-            wait,
+            wait: wait.map(|wait| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX)),
+            expires: expires.map_or(u32::MAX, |at| self.worker.tick_at(at)),
+            gap,
             variant,
             cursor,
             key: None,
@@ -87,6 +96,9 @@ impl Conn {
         });
         if let Some(opening) = opening.flatten() {
             return self.send(opening).await;
+        }
+        if self.has_expired() {
+            return self.send_expired().await;
         }
         if self.worker.stopping.get() {
             let farewell = self.with_held(|held| self.farewell(held));
@@ -151,6 +163,11 @@ impl Conn {
                 held.cursor = audience.hub().last();
             } else {
                 let channels = &held.channels;
+                if std::mem::take(&mut held.gap) {
+                    let mut backlog = audience.hub().since(channels, held.cursor);
+                    backlog.gap = true;
+                    return Err(backlog);
+                }
                 let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
                 (held.key, held.cursor) = (Some(key), cursor);
             }
@@ -159,14 +176,29 @@ impl Conn {
         match shape {
             Shape::Poll => {
                 let wait = self.with_held(|held| held.wait).flatten();
-                self.set(State::Polling, wait.unwrap_or(Duration::MAX));
-                if wait.is_some_and(|wait| wait.is_zero()) {
+                let time = wait.map_or(Duration::MAX, |wait| Duration::from_secs(wait.into()));
+                self.wait_in(State::Polling, time);
+                if wait == Some(0) {
                     self.say_nothing_new();
                 }
             }
-            Shape::Stream { heartbeat } => self.set(State::Streaming, heartbeat),
+            Shape::Stream { heartbeat } => self.wait_in(State::Streaming, heartbeat),
         }
         Ok(())
+    }
+
+    /// Waits for so long, or until the right to wait ends.
+    fn wait_in(&self, state: State, time: Duration) {
+        self.set(state, time);
+        let expires = self.with_held(|held| held.expires).unwrap_or(u32::MAX);
+        if expires < self.due() {
+            self.set_due(expires);
+        }
+    }
+
+    fn has_expired(&self) -> bool {
+        let expires = self.with_held(|held| held.expires);
+        expires.is_some_and(|expires| expires <= self.worker.now.get())
     }
 
     /// What has come while the client is to wait?
@@ -219,7 +251,39 @@ impl Conn {
         match self.state.get() {
             State::Closing | State::Joining => {}
             State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
+            State::Polling | State::Streaming if self.has_expired() => self.say_expired(),
             State::Polling | State::Streaming => self.say_nothing_new(),
+        }
+    }
+
+    /// The token has expired: a poll has its answer, a stream its end.
+    fn say_expired(&self) {
+        let answer = self.with_held(|held| self.writer(held).expired(held.cursor));
+        let answer = answer.unwrap_or_default();
+        if self.state.get() == State::Polling {
+            return self.answer_poll(answer);
+        }
+        self.end_held();
+        self.last.set(true);
+        if self.write_now(answer) {
+            self.end();
+        }
+    }
+
+    /// Likewise, for what could not wait yet.
+    async fn send_expired(&self) {
+        let answer = self.with_held(|held| {
+            (
+                self.writer(held).expired(held.cursor),
+                is_poll(&*held.format),
+            )
+        });
+        let (answer, is_poll) = answer.unwrap_or_default();
+        if is_poll {
+            self.end_poll();
+            self.send(answer).await;
+        } else {
+            self.send_last(Some(answer)).await;
         }
     }
 
@@ -320,7 +384,7 @@ impl Conn {
     fn renew_heartbeat(&self) {
         let shape = self.with_held(|held| held.format.shape());
         if let Some(Shape::Stream { heartbeat }) = shape {
-            self.set(State::Streaming, heartbeat);
+            self.wait_in(State::Streaming, heartbeat);
         }
     }
 

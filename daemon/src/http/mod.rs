@@ -23,7 +23,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use comet_proto::ChannelName;
@@ -128,7 +128,11 @@ impl Worker {
 
     /// `expire` looks at the connection when something that lasts `time` from now is over.
     fn set_due(&self, place: u32, time: Duration) {
-        let (place, due) = (place as usize, self.tick_after(time));
+        self.set_due_tick(place, self.tick_after(time));
+    }
+
+    fn set_due_tick(&self, place: u32, due: u32) {
+        let place = place as usize;
         let mut dues = self.dues.borrow_mut();
         if place >= dues.len() {
             dues.resize(place + 1, u32::MAX);
@@ -144,6 +148,14 @@ impl Worker {
         let ticks = whole.saturating_add(u64::from(part) + 1);
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         self.now.get().saturating_add(ticks)
+    }
+
+    /// The tick at which this second since 1970 has come.
+    fn tick_at(&self, second: u64) -> u32 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.tick_after(Duration::from_secs(second).saturating_sub(now))
     }
 
     fn tick(&self) {

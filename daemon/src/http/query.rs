@@ -80,6 +80,11 @@ impl<'a> Query<'a> {
         self.get("as")
     }
 
+    /// `token=`, which is never logged.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.get("token")
+    }
+
     /// `callback=`, which an iframe needs.
     pub(super) fn callback(&self) -> Result<Callback, Refusal> {
         let text = self.get("callback").ok_or_else(|| {

@@ -1,28 +1,66 @@
-//! Who may read and publish by HTTP: the channel's rule first, then whose page it is that asks.
+//! Who may read and publish by HTTP: the channel's rule first, where it says so the request's token, then whose page it
+//! is that asks.
 
-use comet_proto::ChannelName;
-use hyper::{StatusCode, http::request::Parts};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use comet_proto::{ChannelName, Cursor};
+use hyper::{StatusCode, header, http::request::Parts};
 
 use super::{
     Site,
     answer::{Cors, Refusal},
+    query::Query,
     router::{cors, goes_on},
 };
-use crate::config::{Access, ByPrefix, Config};
+use crate::{
+    config::{Access, ByPrefix, Config},
+    token::{Grant, KeyError, TokenError, Tokens},
+    transport::Subscription,
+};
 
-/// The rules of `[[channel]]`, and what holds where none does.
+/// Where a browser keeps a token for us: of this host alone, and not over plain HTTP.
+pub(super) const COOKIE: &str = "__Host-comet";
+
+/// The challenge to a token that is no good, or is no more (RFC 6750, section 3).
+pub(super) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
+
+/// The rules of `[[channel]]`, what holds where none does, and what a token needs.
 pub struct Rights {
     read: ByPrefix<Access>,
     read_else: Access,
     publish: ByPrefix<Access>,
     publish_else: Access,
+    tokens: Tokens,
+}
+
+/// Why the rules cannot hold.
+#[derive(Debug, thiserror::Error)]
+pub enum RightsError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("channel: \"token\" needs a key that tokens are signed with: a table [[auth.key]]")]
+    NoKey,
+}
+
+/// How far the right to read goes that a token gives.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Leave {
+    /// Seconds since 1970.
+    expires: Option<u64>,
+    /// Nothing from before this.
+    from: Option<Cursor>,
 }
 
 impl Rights {
     /// On a loopback address all may be read. Whoever reaches another may neither read nor publish unless somebody
     /// said so.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// A key that cannot be used, or none where one is needed.
+    pub fn new(config: &Config) -> Result<Self, RightsError> {
         let access = |public| {
             if public {
                 Access::Public
@@ -32,36 +70,141 @@ impl Rights {
         };
         let is_local = config.is_local();
         let publish = config.http.publish.unwrap_or(config.demo && is_local);
-        Self {
-            read: config.channels.read.clone(),
-            read_else: access(is_local),
-            publish: config.channels.publish.clone(),
-            publish_else: access(publish),
+        let tokens = Tokens::load(&config.auth)?;
+        let rules = &config.channels;
+        if tokens.is_empty() && (rules.read.any(Access::Token) || rules.publish.any(Access::Token))
+        {
+            return Err(RightsError::NoKey);
         }
+        Ok(Self {
+            read: rules.read.clone(),
+            read_else: access(is_local),
+            publish: rules.publish.clone(),
+            publish_else: access(publish),
+            tokens,
+        })
+    }
+
+    /// Requests may carry tokens.
+    pub(super) fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     fn read(&self, channel: &ChannelName) -> Access {
         self.read.get(channel).copied().unwrap_or(self.read_else)
     }
-}
 
-/// All of `channels` may be read.
-pub(super) fn may_read(site: &Site, channels: &[ChannelName]) -> Result<(), Refusal> {
-    let rights = &site.rights;
-    let is_open = |channel: &&ChannelName| rights.read(channel) == Access::Public;
-    match channels.iter().find(|channel| !is_open(channel)) {
-        None => Ok(()),
-        Some(channel) => Err(forbidden(format!(
-            "{channel} may not be read by HTTP; read under [[channel]] says what may"
-        ))),
+    /// Nobody asks who reads.
+    fn all_is_read(&self) -> bool {
+        self.read.is_empty() && self.read_else == Access::Public
+    }
+
+    fn leave(&self, grant: &Grant) -> Leave {
+        let from = (!grant.history).then(|| {
+            let from = now().saturating_sub(self.tokens.resume);
+            Cursor(u64::try_from(from.as_micros()).unwrap_or(u64::MAX))
+        });
+        Leave {
+            expires: Some(grant.expires),
+            from,
+        }
     }
 }
 
+impl Leave {
+    /// Keeps a subscription within it.
+    pub(super) fn bound(self, subscription: &mut Subscription) {
+        subscription.expires = self.expires;
+        if let (Some(from), Some(since)) = (self.from, &mut subscription.since)
+            && *since < from
+        {
+            *since = from;
+            subscription.gap = true;
+        }
+    }
+
+    /// The nearest cursor that may be read from.
+    pub(super) fn clamp(self, since: Cursor) -> Cursor {
+        self.from.map_or(since, |from| since.max(from))
+    }
+}
+
+/// All of `channels` may be read.
+pub(super) fn may_read(
+    site: &Site,
+    head: &Parts,
+    query: &Query<'_>,
+    channels: &[ChannelName],
+) -> Result<Leave, Refusal> {
+    let rights = &site.rights;
+    if rights.all_is_read() {
+        return Ok(Leave::default());
+    }
+    let mut grant = None;
+    for channel in channels {
+        match rights.read(channel) {
+            Access::Public => {}
+            Access::Token => {
+                let grant = match &mut grant {
+                    Some(grant) => grant,
+                    none => none.insert(bearer(site, head, query)?),
+                };
+                if !grant.may_subscribe(channel) {
+                    return Err(not_granted(format!(
+                        "the token does not grant reading {channel}"
+                    )));
+                }
+            }
+            Access::Closed => {
+                return Err(forbidden(format!(
+                    "{channel} may not be read by HTTP; read under [[channel]] says what may"
+                )));
+            }
+        }
+    }
+    Ok(grant.map_or_else(Leave::default, |grant| rights.leave(&grant)))
+}
+
+/// Keeps those of `channels` that may be read.
+pub(super) fn keep_readable<T>(
+    site: &Site,
+    head: &Parts,
+    query: &Query<'_>,
+    channels: &mut BTreeMap<ChannelName, T>,
+) -> Leave {
+    let rights = &site.rights;
+    let needs_token = |channel: &ChannelName| rights.read(channel) == Access::Token;
+    let grant = match channels.keys().any(needs_token) {
+        true => bearer(site, head, query).ok(),
+        false => None,
+    };
+    channels.retain(|channel, _| match rights.read(channel) {
+        Access::Public => true,
+        Access::Token => grant
+            .as_ref()
+            .is_some_and(|grant| grant.may_subscribe(channel)),
+        Access::Closed => false,
+    });
+    let granted = grant.filter(|_| channels.keys().any(needs_token));
+    granted.map_or_else(Leave::default, |grant| rights.leave(&grant))
+}
+
 /// `channel` may be published to, and by the page that asks.
-pub(super) fn may_publish(site: &Site, head: &Parts, channel: &ChannelName) -> Result<(), Refusal> {
+pub(super) fn may_publish(
+    site: &Site,
+    head: &Parts,
+    query: &Query<'_>,
+    channel: &ChannelName,
+) -> Result<(), Refusal> {
     let rights = &site.rights;
     match rights.publish.get(channel) {
         Some(Access::Public) => {}
+        Some(Access::Token) => {
+            if !bearer(site, head, query)?.may_publish(channel) {
+                let message = format!("the token does not grant publishing to {channel}");
+                return Err(not_granted(message));
+            }
+        }
         Some(Access::Closed) => {
             let message = format!(
                 "{channel} may not be published to by HTTP; publish under [[channel]] says what may"
@@ -76,45 +219,151 @@ pub(super) fn may_publish(site: &Site, head: &Parts, channel: &ChannelName) -> R
         }
     }
     goes_on(site)?;
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    match header("origin") {
-        Some(origin) if is_same_origin(origin, header("host").unwrap_or_default()) => Ok(()),
-        Some(_) if cors(site, &head.headers) != Cors::None => Ok(()),
-        Some(origin) => Err(forbidden(format!(
+    match (origin_of(site, head), text(head, "sec-fetch-site")) {
+        (Page::Ours | Page::Listed, _) => Ok(()),
+        (Page::Other(origin), _) => Err(forbidden(format!(
             "pages of {origin} may not publish; it is allowed by origins = [{origin:?}] under [http]"
         ))),
         // A browser that sends no Origin with a GET still says whose page made it. The same site is also
         // another port of the same host.
-        None if matches!(header("sec-fetch-site"), Some("cross-site" | "same-site")) => {
+        (Page::Unknown, Some("cross-site" | "same-site")) => {
             Err(forbidden("pages of other origins may not publish by GET"))
         }
-        None => Ok(()),
+        (Page::Unknown, _) => Ok(()),
     }
 }
 
 /// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
 /// to the server (RFC 6455, section 10.2).
 pub(super) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    match header("origin") {
-        Some(origin)
-            if !is_same_origin(origin, header("host").unwrap_or_default())
-                && cors(site, &head.headers) == Cors::None =>
-        {
-            Err(forbidden(format!(
-                "pages of {origin} may not read; it is allowed by origins = [{origin:?}] under [http]"
-            )))
-        }
+    match origin_of(site, head) {
+        Page::Other(origin) => Err(forbidden(format!(
+            "pages of {origin} may not read; it is allowed by origins = [{origin:?}] under [http]"
+        ))),
         _ => Ok(()),
     }
 }
 
-fn forbidden(message: impl Into<String>) -> Refusal {
-    Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
+/// What the request's token grants. An `Authorization` header beats a cookie beats the URL.
+fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal> {
+    let tokens = &site.rights.tokens;
+    let by_url = || query.token().filter(|_| tokens.query);
+    let token = match authorization(head) {
+        Some(token) => token,
+        None => match cookie(head) {
+            Some(token) => {
+                may_use_cookie(site, head)?;
+                token
+            }
+            None => by_url().ok_or_else(|| {
+                let how =
+                    "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet";
+                unauthorized("token", how, "Bearer realm=\"comet\"")
+            })?,
+        },
+    };
+    tokens.verify(token, now().as_secs()).map_err(|error| {
+        let code = match error {
+            TokenError::Expired => "token_expired",
+            _ => "token",
+        };
+        unauthorized(code, format!("token: {error}"), INVALID_TOKEN)
+    })
+}
+
+/// RFC 6750, section 2.1. Another scheme is somebody else's, such as a proxy's.
+fn authorization(head: &Parts) -> Option<&str> {
+    let values = head.headers.get_all(header::AUTHORIZATION).iter();
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    texts.find_map(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| token.trim())
+    })
+}
+
+fn cookie(head: &Parts) -> Option<&str> {
+    let values = head.headers.get_all(header::COOKIE).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(';')).find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name.trim() == COOKIE).then(|| value.trim())
+    })
+}
+
+/// A browser sends its cookies whatever page it is that asks: only those of our pages are meant.
+fn may_use_cookie(site: &Site, head: &Parts) -> Result<(), Refusal> {
+    match (origin_of(site, head), text(head, "sec-fetch-site")) {
+        // Any origin may read what everyone may, not what this browser's user may.
+        (Page::Listed, _) if cors(site, &head.headers) == Cors::Any => {}
+        (Page::Ours | Page::Listed, _) | (Page::Unknown, Some("same-origin")) => return Ok(()),
+        _ => {}
+    }
+    Err(forbidden(
+        "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the headers \
+         Origin and Sec-Fetch-Site that browsers send",
+    ))
+}
+
+/// Whose page asks.
+enum Page<'a> {
+    Ours,
+    /// Of a configured origin.
+    Listed,
+    Other(&'a str),
+    /// No browser, or one that says nothing about it.
+    Unknown,
+}
+
+fn origin_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
+    let Some(origin) = head.headers.get(header::ORIGIN) else {
+        return Page::Unknown;
+    };
+    match origin.to_str() {
+        Ok(origin) if is_same_origin(origin, host(head)) => Page::Ours,
+        _ if cors(site, &head.headers) != Cors::None => Page::Listed,
+        origin => Page::Other(origin.unwrap_or("(no text)")),
+    }
 }
 
 fn is_same_origin(origin: &str, host: &str) -> bool {
     origin
         .split_once("://")
         .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+/// Where the request says that it goes: HTTP/2's `:authority` or an absolute URL, else the Host header (RFC 9112,
+/// section 3.2.2).
+fn host(head: &Parts) -> &str {
+    match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => text(head, "host").unwrap_or_default(),
+    }
+}
+
+fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn now() -> std::time::Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn forbidden(message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
+fn not_granted(message: String) -> Refusal {
+    let challenge = "Bearer realm=\"comet\", error=\"insufficient_scope\"";
+    forbidden(message).with(header::WWW_AUTHENTICATE, challenge)
+}
+
+fn unauthorized(
+    code: &'static str,
+    message: impl Into<String>,
+    challenge: &'static str,
+) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, code, message).with(header::WWW_AUTHENTICATE, challenge)
 }

@@ -101,7 +101,7 @@ pub(super) fn publish(
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
     let channel = query::channel(names)?;
-    rights::may_publish(site, head, &channel)?;
+    rights::may_publish(site, head, query, &channel)?;
     Ok(Publish {
         channel,
         name: query.event_name()?,
@@ -117,7 +117,7 @@ pub(super) fn subscription(
     query: &Query<'_>,
 ) -> Result<Subscription, Refusal> {
     let channels = query::channels(names)?;
-    rights::may_read(site, &channels)?;
+    let leave = rights::may_read(site, head, query, &channels)?;
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
@@ -162,12 +162,16 @@ pub(super) fn subscription(
             return Err(Refusal::bad("as", message));
         }
     };
-    Ok(Subscription {
+    let mut subscription = Subscription {
         channels,
         since,
         wait,
         format,
-    })
+        expires: None,
+        gap: false,
+    };
+    leave.bound(&mut subscription);
+    Ok(subscription)
 }
 
 /// `HEAD` shows the head that `GET` would have, at once.
@@ -192,9 +196,11 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
             body,
         )))
     };
-    match novcomet::Request::parse(Query::of(head).pairs()) {
+    let query = Query::of(head);
+    match novcomet::Request::parse(query.pairs()) {
         novcomet::Request::Publish(channel) => {
-            let may = |channel: &ChannelName| rights::may_publish(site, head, channel).is_ok();
+            let may =
+                |channel: &ChannelName| rights::may_publish(site, head, &query, channel).is_ok();
             match channel.filter(may) {
                 Some(channel) if head.method == Method::GET => {
                     publish_data(site, hub, Publish::to(channel), b"");
@@ -205,11 +211,13 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         }
         novcomet::Request::Subscribe(mut subscribed) => {
             // As with ids that are no names: they never change.
-            subscribed
-                .retain(|channel, _| rights::may_read(site, slice::from_ref(channel)).is_ok());
+            let leave = rights::keep_readable(site, head, &query, &mut subscribed);
             match novcomet::poll(hub, subscribed) {
                 Ok(body) => json(body),
-                Err(subscription) => Ok(hold(head, subscription)),
+                Err(mut subscription) => {
+                    leave.bound(&mut subscription);
+                    Ok(hold(head, subscription))
+                }
             }
         }
     }
@@ -218,9 +226,10 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
 /// The zeitoun chat's `backend.php`.
 fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     only(head, PAGE_METHODS)?;
-    match zeitoun::ChatRequest::parse(Query::of(head).pairs()) {
+    let query = Query::of(head);
+    match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
-            rights::may_publish(site, head, &site.chat)?;
+            rights::may_publish(site, head, &query, &site.chat)?;
             if head.method == Method::GET {
                 publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
             }
@@ -231,14 +240,17 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
             )))
         }
         zeitoun::ChatRequest::Poll(seen) => {
-            rights::may_read(site, slice::from_ref(&site.chat))?;
-            match zeitoun::poll(hub, &site.chat, seen) {
+            let leave = rights::may_read(site, head, &query, slice::from_ref(&site.chat))?;
+            match zeitoun::poll(hub, &site.chat, leave.clamp(seen)) {
                 Ok(body) => Ok(Route::Answer(answer(
                     StatusCode::OK,
                     "application/json",
                     body,
                 ))),
-                Err(subscription) => Ok(hold(head, subscription)),
+                Err(mut subscription) => {
+                    leave.bound(&mut subscription);
+                    Ok(hold(head, subscription))
+                }
             }
         }
     }
@@ -260,6 +272,8 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
         since: None,
         wait: None,
         format,
+        expires: None,
+        gap: false,
     }))
 }
 
@@ -328,7 +342,7 @@ fn options(path: &str) -> Response<Bytes> {
         (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Requested-With, X-Prototype-Version",
+            "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Requested-With, X-Prototype-Version",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ] {

@@ -149,7 +149,7 @@ pub(super) enum Plainly {
 /// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)> {
     let worker = &conn.worker;
-    let plain = head::plain(input, &worker.site.config)?;
+    let plain = head::plain(input, &worker.site.config, worker.site.rights.has_tokens())?;
     let (site, head, query) = (&worker.site, &plain.head, Query::plain(plain.query));
     let variant = Variant {
         close: wants_close(head.version, &head.headers),

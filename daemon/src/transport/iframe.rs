@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, gap_cursor, write_gap, write_retry, write_script_safe};
+use super::{Format, Shape, gap_cursor, write_expired, write_gap, write_retry, write_script_safe};
 use crate::hub::Backlog;
 
 pub(crate) struct Iframe {
@@ -91,6 +91,13 @@ impl Format for Iframe {
         self.backlog(backlog, out);
         let mut json = Vec::new();
         write_retry(retry, &mut json);
+        self.call(&json, out);
+        200
+    }
+
+    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        let mut json = Vec::new();
+        write_expired(cursor, &mut json);
         self.call(&json, out);
         200
     }

@@ -25,6 +25,10 @@ pub(crate) struct Subscription {
     /// A poll is answered without messages after so long; `None`: never.
     pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
+    /// When the right to it ends, in seconds since 1970.
+    pub(crate) expires: Option<u64>,
+    /// It begins later than the client said: that is told first.
+    pub(crate) gap: bool,
 }
 
 /// The channels of a subscription. Nearly always it is one, which needs no allocation.
@@ -98,6 +102,15 @@ pub(crate) trait Format {
         200
     }
 
+    /// Appends what a waiting client gets when its right to wait ends, and returns the status for it.
+    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        let text = format!(
+            "{{\"error\":\"token_expired\",\"message\":\"the token has expired; come back with a new one\",\"cursor\":\"{cursor}\"}}"
+        );
+        out.extend_from_slice(text.as_bytes());
+        401
+    }
+
     /// Numbers the formats whose bytes depend on the backlog alone, so that they are made once for all.
     fn form(&self) -> Option<u8> {
         None
@@ -157,6 +170,11 @@ pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
 /// Appends `{"retry":…}`: the daemon stops, and the client should come back after so many milliseconds.
 pub(crate) fn write_retry(retry: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"retry\":{}}}", retry.as_millis()).as_bytes());
+}
+
+/// Appends `{"expired":true,"cursor":"…"}`: the end, for whoever has no newer token.
+pub(crate) fn write_expired(cursor: Cursor, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"expired\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
 }
 
 /// The cursor of a client that knows of the gap but has not seen the messages that follow it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, form, gap_cursor, write_gap};
+use super::{Format, Shape, form, gap_cursor, write_expired, write_gap};
 use crate::hub::Backlog;
 
 /// What a browser waits before it reconnects, in milliseconds, unless a farewell says otherwise; of the next daemon,
@@ -64,6 +64,13 @@ impl Format for Sse {
         self.write_sign(backlog.cursor, &field, out);
         write_retry(retry, out);
         out.push(b'\n');
+        200
+    }
+
+    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        out.extend_from_slice(format!("id: {cursor}\nevent: expired\ndata: ").as_bytes());
+        write_expired(cursor, out);
+        out.extend_from_slice(b"\n\n");
         200
     }
 

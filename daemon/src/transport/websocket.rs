@@ -14,7 +14,7 @@ use tungstenite::{
     },
 };
 
-use super::{Format, Shape, form, gap_cursor, write_gap, write_retry};
+use super::{Format, Shape, form, gap_cursor, write_expired, write_gap, write_retry};
 use crate::hub::Backlog;
 
 /// Longest frame that a client may send, in bytes; there is nothing for it to say.
@@ -22,6 +22,10 @@ const MAX_FRAME: u64 = 64 * 1024;
 
 /// Longest payload of a control frame (section 5.5).
 const MAX_CONTROL: u64 = 125;
+
+/// What the close says when the token has expired: of those codes that are ours to give a meaning (section 7.4.2), the
+/// one that looks like HTTP's.
+const EXPIRED: u16 = 4401;
 
 pub(crate) struct WebSocket {
     accept: Box<str>,
@@ -130,6 +134,14 @@ impl Format for WebSocket {
         let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();
         write_retry(retry, &mut close);
         write_frame(OpCode::Control(Control::Close), &close, out);
+        200
+    }
+
+    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
+        let mut json = Vec::new();
+        write_expired(cursor, &mut json);
+        write_frame(OpCode::Data(Data::Text), &json, out);
+        write_close(CloseCode::Library(EXPIRED), out);
         200
     }
 

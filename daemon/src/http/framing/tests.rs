@@ -115,7 +115,7 @@ fn by_framing(input: &[u8]) -> Result<Option<usize>, Malformed> {
 
 /// Holds for all bytes: see the parts.
 fn agree(input: &[u8]) {
-    let plain = head::plain(input, &HttpConfig::default());
+    let plain = head::plain(input, &HttpConfig::default(), false);
     let framed = by_framing(input);
     // What is read without hyper is what is read strictly.
     if let Some(plain) = &plain {

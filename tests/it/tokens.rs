@@ -1,0 +1,562 @@
+//! Tokens: who has a good one gets what it grants, on every transport and until it expires; everyone else a reason.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::{
+    daemon::{Answer, Daemon, Http, directory},
+    http2,
+    wire::{Events, ask, data, get, parked, post, refusal},
+};
+
+/// Everything needs a token but `open.`, to read, and `box.`, to publish.
+const RULES: &str = r#"
+[[channel]]
+prefix = ""
+read = "token"
+publish = "token"
+
+[[channel]]
+prefix = "open."
+read = "public"
+
+[[channel]]
+prefix = "box."
+publish = "public"
+
+[[channel]]
+prefix = "closed."
+read = "closed"
+publish = "closed"
+
+[http]
+heartbeat = "1h"
+
+[compat]
+zeitoun_channel = "chat.7"
+"#;
+
+const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../vectors/tokens.json")).unwrap()
+}
+
+/// A daemon with [`RULES`] and the keys of the vectors; `more` is for `[auth]`.
+fn start(more: &str) -> Daemon {
+    let (root, vectors) = (Arc::new(directory()), vectors());
+    let mut config = format!("{RULES}\n[auth]\n{more}\n");
+    for key in vectors["keys"].as_array().unwrap() {
+        let (kid, alg) = (key["kid"].as_str().unwrap(), &key["alg"]);
+        let (source, text) = match key["secret"].as_str() {
+            Some(secret) => ("secret_file", secret),
+            None => ("public_key_file", key["public_key"].as_str().unwrap()),
+        };
+        let file = root.path().join(kid);
+        fs::write(&file, text).unwrap();
+        config += &format!("[[auth.key]]\nkid = {kid:?}\nalg = {alg}\n{source} = {file:?}\n");
+    }
+    Daemon::start_in(root, &config, &[])
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+/// A good token that ends in so many seconds.
+fn token(comet: &Value, seconds: u64) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({"aud": "comet", "exp": now() + seconds, "comet": comet});
+    let text = format!(
+        "{}.{}",
+        part(&json!({"alg": "HS256", "kid": "hs"})),
+        part(&claims)
+    );
+    let secret = vectors()["keys"][0]["secret"].as_str().unwrap().to_owned();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes()));
+    format!("{text}.{signature}")
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+/// What reads `chat.7` on each transport, with these header lines.
+fn reads(headers: &str) -> Vec<(&'static str, String)> {
+    let with = |more: &str| format!("{headers}{more}");
+    vec![
+        ("poll", get("/ch/chat.7?since=0", headers)),
+        ("escaped poll", get("/ch/chat%2E7?since=0", headers)),
+        (
+            "sse",
+            get("/ch/chat.7?since=0", &with("Accept: text/event-stream\r\n")),
+        ),
+        (
+            "iframe",
+            get("/ch/chat.7?since=0&as=iframe&callback=f", headers),
+        ),
+        ("websocket", get("/ch/chat.7?since=0", &with(WEBSOCKET))),
+        ("chat", get("/chat.php?timestamp=0", headers)),
+    ]
+}
+
+/// Sends a request and reads until `text` has come, or the answer to a refusal.
+fn read_until(daemon: &Daemon, request: &str, text: &[u8]) -> Result<(), Answer> {
+    let mut client = Http::connect(daemon.addr());
+    client.send(request);
+    let head = client.until("\r\n\r\n");
+    let status: u16 = head[9..12].parse().unwrap();
+    if status == 200 || status == 101 {
+        client.until_bytes(text);
+        return Ok(());
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let body = client.exactly(length.unwrap().parse().unwrap());
+    let body = String::from_utf8(body).unwrap();
+    Err(Answer { status, head, body })
+}
+
+#[track_caller]
+fn assert_unauthorized(answer: &Answer, code: &str, part: &str) {
+    let (status, error, message) = refusal(answer);
+    assert_eq!((status, &*error), (401, code), "{message}");
+    assert!(message.contains(part), "{message}");
+    let challenge = answer.header("www-authenticate").unwrap();
+    assert!(
+        challenge.starts_with("Bearer realm=\"comet\""),
+        "{challenge}"
+    );
+}
+
+#[test]
+fn every_transport_takes_good_tokens_and_no_other() {
+    let daemon = start("");
+    daemon.publish("chat.7", "for the bearer");
+    daemon.publish("open.a", "for everyone");
+    for vector in vectors()["tokens"].as_array().unwrap() {
+        let (name, token) = (&vector["name"], vector["token"].as_str().unwrap());
+        for (transport, request) in reads(&bearer(token)) {
+            let read = read_until(&daemon, &request, b"for the bearer");
+            match (read, vector["error"].as_str()) {
+                (Ok(()), None) => {}
+                (Err(answer), Some(part)) => {
+                    let code = if part == "expired" {
+                        "token_expired"
+                    } else {
+                        "token"
+                    };
+                    let part = if token.is_empty() {
+                        "needs a token"
+                    } else {
+                        part
+                    };
+                    assert_unauthorized(&answer, code, part);
+                }
+                (read, error) => panic!("{name}, {transport}: {read:?} for {error:?}"),
+            }
+        }
+        let novcomet = get(
+            "/comet.php?subscribed[chat.7]=1&subscribed[open.a]=1",
+            &bearer(token),
+        );
+        // What may not be read never changes.
+        let body = ask(&daemon, novcomet).body;
+        assert!(
+            body.starts_with("{\"s\":1,\"k\":{") && body.contains("\"open.a\":"),
+            "{name}: {body}"
+        );
+        assert_eq!(
+            body.contains("chat.7"),
+            vector["error"].is_null(),
+            "{name}: {body}"
+        );
+    }
+}
+
+#[test]
+fn publishing_takes_good_tokens_and_no_other() {
+    let daemon = start("");
+    let mut published = 0;
+    for vector in vectors()["tokens"].as_array().unwrap() {
+        let (name, token) = (&vector["name"], vector["token"].as_str().unwrap());
+        let good = vector["error"].is_null();
+        for path in ["/ch/chat.7", "/ch/chat%2E7"] {
+            let answer = ask(&daemon, post(path, &bearer(token), b"x"));
+            assert_eq!(
+                answer.status,
+                if good { 201 } else { 401 },
+                "{name}: {}",
+                answer.body
+            );
+        }
+        let answer = ask(&daemon, get("/comet.php?publish=chat.7", &bearer(token)));
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (200, if good { "true" } else { "false" }),
+            "{name}"
+        );
+        let answer = ask(&daemon, get("/chat.php?msg=x", &bearer(token)));
+        assert_eq!(answer.status, if good { 200 } else { 401 }, "{name}");
+        published += if good { 4 } else { 0 };
+        assert_eq!(daemon.history("chat.7").len(), published, "{name}");
+    }
+}
+
+#[test]
+fn http2_takes_good_tokens_and_no_other() {
+    let daemon = start("");
+    daemon.publish("chat.7", "for the bearer");
+    http2::run(async {
+        let client = http2::Client::connect(daemon.addr()).await;
+        for vector in vectors()["tokens"].as_array().unwrap() {
+            let (name, token) = (&vector["name"], vector["token"].as_str().unwrap());
+            let with = client.with_header("authorization", &format!("Bearer {token}"));
+            let (status, json) = with.json("/ch/chat.7?since=0").await;
+            if vector["error"].is_null() {
+                assert_eq!(
+                    (status, &json["messages"][0]["data"]),
+                    (200, &"for the bearer".into()),
+                    "{name}"
+                );
+            } else {
+                assert_eq!(status, 401, "{name}: {json}");
+            }
+            let stream = with.get("/ch/chat.7?as=sse").await;
+            assert_eq!(stream.status(), status, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_token_is_not_asked_for_where_none_is_needed() {
+    let daemon = start("");
+    daemon.publish("open.a", "x");
+    for headers in [
+        "",
+        "Authorization: Bearer nonsense\r\n",
+        "Cookie: __Host-comet=nonsense\r\n",
+    ] {
+        assert_eq!(
+            data(&ask(&daemon, get("/ch/open.a?since=0", headers))),
+            ["x"]
+        );
+        assert_eq!(ask(&daemon, post("/ch/box.a", headers, b"x")).status, 201);
+    }
+}
+
+#[test]
+fn a_good_token_that_grants_something_else_is_forbidden() {
+    let daemon = start("");
+    let grant = bearer(&token(
+        &json!({"s": ["chat.7", "closed.*"], "p": ["closed.*"]}),
+        60,
+    ));
+    for request in [
+        get("/ch/chat.8?wait=0", &grant),
+        get("/ch/chat.7,chat.8?wait=0", &grant),
+        get("/ch/chat.8?as=sse", &grant),
+        post("/ch/chat.7", &grant, b"x")
+            .escape_ascii()
+            .to_string()
+            .replace("\\r\\n", "\r\n"),
+    ] {
+        let answer = ask(&daemon, &request);
+        let (status, code, message) = refusal(&answer);
+        assert_eq!((status, &*code), (403, "forbidden"), "{request}: {message}");
+        assert!(message.contains("the token does not grant"), "{message}");
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.contains("insufficient_scope"), "{challenge}");
+    }
+    // What is closed no token opens.
+    assert_eq!(ask(&daemon, get("/ch/closed.a?wait=0", &grant)).status, 403);
+    assert_eq!(ask(&daemon, post("/ch/closed.a", &grant, b"x")).status, 403);
+}
+
+#[test]
+fn no_token_is_told_how_to_bring_one() {
+    let daemon = start("");
+    for headers in [
+        "",
+        "Authorization: Basic YTpi\r\n",
+        "Cookie: comet=x; other=y\r\n",
+    ] {
+        for (_, request) in reads(headers) {
+            let answer = read_until(&daemon, &request, b"never").expect_err("no token");
+            assert_unauthorized(&answer, "token", "Authorization: Bearer");
+            assert_eq!(
+                answer.header("www-authenticate"),
+                Some("Bearer realm=\"comet\"")
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cookie_counts_for_pages_of_this_site_alone() {
+    let (root, vectors) = (directory(), vectors());
+    let secret = &vectors["keys"][0]["secret"];
+    let config = |origins: &str| {
+        let rule = "[[channel]]\nprefix = \"\"\nread = \"token\"\npublish = \"token\"\n";
+        format!(
+            "{rule}[http]\norigins = [{origins}]\n[[auth.key]]\nkid = \"hs\"\nalg = \"HS256\"\nsecret = {secret}\n"
+        )
+    };
+    let root = Arc::new(root);
+    let grant = json!({"s": ["*"], "p": ["*"], "h": 1});
+    let cookie = format!("Cookie: a=b; __Host-comet={}; c=d\r\n", token(&grant, 600));
+    let cases = [
+        ("Sec-Fetch-Site: same-origin\r\n", "", 200),
+        ("Origin: http://comet.test\r\n", "", 200),
+        (
+            "Origin: https://listed.example\r\n",
+            "\"https://listed.example\"",
+            200,
+        ),
+        (
+            "Origin: https://listed.example\r\nSec-Fetch-Site: cross-site\r\n",
+            "\"https://listed.example\"",
+            200,
+        ),
+        ("", "", 403),
+        ("Sec-Fetch-Site: same-site\r\n", "", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", "", 403),
+        ("Sec-Fetch-Site: none\r\n", "", 403),
+        (
+            "Origin: https://evil.example\r\nSec-Fetch-Site: same-origin\r\n",
+            "",
+            403,
+        ),
+        ("Origin: null\r\n", "", 403),
+        ("Origin: https://evil.example\r\n", "\"*\"", 403),
+    ];
+    for (headers, origins, status) in cases {
+        let daemon = Daemon::start_in(root.clone(), &config(origins), &[]);
+        let headers = format!("{cookie}{headers}");
+        for path in ["/ch/a?wait=0", "/ch/%61?wait=0"] {
+            let answer = ask(&daemon, get(path, &headers));
+            assert_eq!(answer.status, status, "{headers}: {}", answer.body);
+        }
+        let answer = ask(&daemon, post("/ch/a", &headers, b"x"));
+        assert_eq!(
+            answer.status,
+            if status == 200 { 201 } else { 403 },
+            "{headers}"
+        );
+        // A header is no cookie: no browser adds it by itself.
+        let header = bearer(&token(&grant, 600)) + "Cookie: __Host-comet=nonsense\r\n";
+        assert_eq!(ask(&daemon, get("/ch/a?wait=0", &header)).status, 200);
+    }
+}
+
+#[test]
+fn a_url_carries_a_token_only_where_that_is_on_and_no_log_shows_it() {
+    let good = token(&json!({"s": ["chat.7"], "p": ["chat.7"]}), 600);
+    let path = format!("/ch/chat.7?wait=0&token={good}");
+    let daemon = start("");
+    assert_unauthorized(&daemon.get(&path), "token", "needs a token");
+    let daemon = start("query = true");
+    assert_eq!(daemon.get(&path).status, 200);
+    assert_eq!(daemon.get(&path.replace("chat.7", "chat%2E7")).status, 200);
+    let bad = daemon.get(&format!("{path}x"));
+    assert_unauthorized(&bad, "token", "signature");
+    assert_eq!(daemon.get(&format!("/nowhere?token={good}")).status, 404);
+    assert_eq!(
+        daemon
+            .get(&format!("/ch/chat.7?as=nothing&token={good}"))
+            .status,
+        400
+    );
+    let nothing = bad.body
+        + &daemon
+            .get(&format!("/comet.php?publish=chat.7&token={good}"))
+            .body;
+    assert!(!nothing.contains(&good[..20]) && !daemon.log().contains(&good[..20]));
+}
+
+#[test]
+fn without_the_right_to_history_one_resumes_and_reads_nothing_older() {
+    let daemon = start("resume = \"0s\"");
+    let first = daemon.publish("chat.7", "before");
+    let grant = |history: bool| bearer(&token(&json!({"s": ["*"], "h": history}), 600));
+    let all = ask(&daemon, get("/ch/chat.7?since=0&wait=0", &grant(true)));
+    assert_eq!(
+        (data(&all), &all.json()["gap"]),
+        (vec!["before".into()], &json!(false))
+    );
+    // It begins now, and is told that it does not begin where it said.
+    let cut = ask(&daemon, get("/ch/chat.7?since=0&wait=0", &grant(false)));
+    assert_eq!((data(&cut), &cut.json()["gap"]), (vec![], &json!(true)));
+    let mut events = Events::open(&daemon, &format!("/ch/chat.7?since={first}"), &grant(false));
+    assert_eq!(events.message().1, "gap");
+    let id = daemon.publish("chat.7", "after");
+    assert_eq!(events.message_of(id), "after");
+    http2::run(async {
+        let client = http2::Client::connect(daemon.addr()).await;
+        let header = grant(false);
+        let value = header.trim().strip_prefix("Authorization: ").unwrap();
+        let client = client.with_header("authorization", value);
+        let (_, json) = client.json("/ch/chat.7?since=0").await;
+        assert_eq!(
+            (&json["gap"], &json["messages"]),
+            (&json!(true), &json!([]))
+        );
+    });
+    // Who was away for less is told all.
+    let daemon = start("resume = \"1h\"");
+    let first = daemon.publish("chat.7", "seen");
+    daemon.publish("chat.7", "missed");
+    let answer = ask(
+        &daemon,
+        get(&format!("/ch/chat.7?since={first}"), &grant(false)),
+    );
+    assert_eq!(
+        (data(&answer), &answer.json()["gap"]),
+        (vec!["missed".into()], &json!(false))
+    );
+}
+
+#[test]
+fn who_waits_when_the_token_expires_is_told_so() {
+    let daemon = start("");
+    let grant = json!({"s": ["*"], "h": 1});
+    let last = daemon.publish("chat.7", "x");
+    let short = bearer(&token(&grant, 2));
+    let wait = |path: &str, headers: &str| {
+        let path = path.replace("LAST", &last.to_string());
+        parked(&daemon, get(&path, &format!("{short}{headers}")))
+    };
+    let mut poll = wait("/ch/chat.7?wait=60&since=LAST", "");
+    let mut chat = wait("/chat.php?timestamp=LAST", "");
+    let mut page = wait("/comet.php?subscribed[chat.7]=LAST", "");
+    let mut sse = wait("/ch/chat.7?since=LAST", "Accept: text/event-stream\r\n");
+    let mut iframe = wait("/ch/chat.7?as=iframe&callback=f&since=LAST", "");
+    let mut socket = wait("/ch/chat.7?since=LAST", WEBSOCKET);
+    // Nobody else's connection ends.
+    let mut others = parked(
+        &daemon,
+        get("/ch/chat.7?wait=60", &bearer(&token(&grant, 600))),
+    );
+    let mut open = parked(&daemon, get("/ch/open.a?wait=60", &short));
+
+    let answer = poll.answer();
+    assert_unauthorized(&answer, "token_expired", "expired");
+    assert_eq!(answer.json()["cursor"], last.to_string());
+    assert_eq!(answer.header("etag"), Some(&*format!("\"{last}\"")));
+    // The connection goes on, with a new token.
+    let new = bearer(&token(&grant, 600));
+    poll.send(get(&format!("/ch/chat.7?wait=0&since={last}"), &new));
+    assert_eq!(poll.answer().status, 200);
+    poll.send(get("/ch/chat.7?wait=0", &short));
+    assert_unauthorized(&poll.answer(), "token_expired", "expired");
+
+    assert_unauthorized(&chat.answer(), "token_expired", "expired");
+    assert_eq!(page.answer().body, "{\"s\":0}");
+    let notice = format!("{{\"expired\":true,\"cursor\":\"{last}\"}}");
+    sse.until(&format!(
+        "id: {last}\nevent: expired\ndata: {notice}\n\n\r\n0\r\n\r\n"
+    ));
+    assert!(sse.is_closed());
+    iframe.until(&format!(
+        "<script>parent.f({notice})</script>\n\r\n0\r\n\r\n"
+    ));
+    assert!(iframe.is_closed());
+    socket.until("\r\n\r\n");
+    let frames = socket.rest();
+    let close = [&[0x88, 2][..], &4401_u16.to_be_bytes()].concat();
+    let expected = [
+        &[0x81, u8::try_from(notice.len()).unwrap()][..],
+        notice.as_bytes(),
+        &close,
+    ]
+    .concat();
+    assert_eq!(frames, expected);
+
+    daemon.publish("chat.7", "y");
+    daemon.publish("open.a", "z");
+    assert_eq!(data(&others.answer()), ["y"]);
+    assert_eq!(data(&open.answer()), ["z"]);
+}
+
+#[test]
+fn an_http2_stream_ends_when_its_token_expires() {
+    let daemon = start("");
+    http2::run(async {
+        let client = http2::Client::connect(daemon.addr()).await;
+        let short = client.with_header(
+            "authorization",
+            &format!("Bearer {}", token(&json!({"s": ["*"]}), 2)),
+        );
+        let stream = short.get("/ch/chat.7?as=sse").await;
+        assert_eq!(stream.status(), 200);
+        let poll = short.get("/ch/chat.7?wait=60").await;
+        let challenge = poll.headers()["www-authenticate"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(challenge.contains("invalid_token"), "{challenge}");
+        let (status, json) = http2::json(poll).await;
+        assert_eq!((status, &json["error"]), (401, &"token_expired".into()));
+        assert!(
+            http2::text(stream)
+                .await
+                .contains("event: expired\ndata: {\"expired\":true,")
+        );
+    });
+}
+
+/// A stream that is never idle is not asked by a heartbeat.
+#[test]
+fn a_busy_stream_ends_when_its_token_expires() {
+    let daemon = start("");
+    let short = bearer(&token(&json!({"s": ["*"]}), 2));
+    let mut client = parked(
+        &daemon,
+        get(
+            "/ch/chat.7",
+            &format!("{short}Accept: text/event-stream\r\n"),
+        ),
+    );
+    client.until("event: cursor");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                daemon.publish("chat.7", "again");
+            }
+        });
+        client.until("event: expired");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let end = String::from_utf8(client.rest()).unwrap();
+    assert!(
+        end.ends_with("\r\n0\r\n\r\n") && !end.contains("again"),
+        "{end}"
+    );
+}
+
+#[test]
+fn a_rule_about_tokens_needs_a_key() {
+    let config = "[[channel]]\nprefix = \"a\"\nread = \"token\"\n";
+    let log = Daemon::try_start_in(Arc::new(directory()), config, &[]).err();
+    assert!(log.expect("no key").contains("[[auth.key]]"));
+    let config = "[[auth.key]]\nkid = \"k\"\nalg = \"HS256\"\nsecret = \"hunter2\"\n";
+    let log = Daemon::try_start_in(Arc::new(directory()), config, &[])
+        .err()
+        .expect("short");
+    assert!(
+        log.contains("auth.key \"k\"") && log.contains("too short") && !log.contains("hunter2"),
+        "{log}"
+    );
+}
