@@ -6,6 +6,8 @@ mod answer;
 mod chunks;
 mod connection;
 mod framing;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod h2;
 mod head;
 mod held;

@@ -29,6 +29,8 @@ use tracing::{debug, error, warn};
 pub use bind::SocketError;
 use bind::SocketFile;
 use connection::Connection;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use connection::lines;
 
 use crate::{
     config::{Config, SocketConfig},

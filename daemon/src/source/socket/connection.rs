@@ -319,14 +319,18 @@ impl Input {
 
     /// Reads what is there. 0: the peer sends no more.
     fn try_read(&mut self, stream: &Stream) -> io::Result<usize> {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
+        self.forget_answered();
         self.bytes.reserve(CHUNK);
         match stream.inner().try_read_buf(&mut self.bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
             done => done,
         }
+    }
+
+    fn forget_answered(&mut self) {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
     }
 
     /// The next complete line of at most `max` bytes, both with its line end; returned without it.
@@ -354,6 +358,27 @@ impl Input {
         self.searched = self.start;
         rest
     }
+}
+
+/// The lines of a stream that is read in such pieces, and what is left; nothing is after a line that is too long.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn lines<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    max: usize,
+) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
+    let (mut input, mut lines) = (Input::default(), Vec::new());
+    for piece in pieces {
+        input.forget_answered();
+        input.bytes.extend_from_slice(piece);
+        loop {
+            match input.next_line(max) {
+                Ok(Some(line)) => lines.push(line.to_vec()),
+                Ok(None) => break,
+                Err(TooLong) => return (lines, None),
+            }
+        }
+    }
+    (lines, Some(input.rest().to_vec()))
 }
 
 /// A set of channels and a cursor.
