@@ -3,13 +3,18 @@
 /* Generated from ffi/src by `make headers`; do not edit. */
 
 /**
- * What became of a call. Numbers never change; new ones may be added.
+ * What became of a call: below 0 it failed. Numbers never change; new ones may be added.
  */
 typedef enum {
   /**
    * Done.
    */
   COMET_RESULT_OK = 0,
+  /**
+   * Done as far as it can be now: the daemon is away, and the message waits in the spool until it is back. Only with
+   * COMET_FLAG_SPOOL, or `spool` in the DSN.
+   */
+  COMET_RESULT_SPOOLED = 1,
   /**
    * A pointer is NULL that may not be.
    */
@@ -80,6 +85,11 @@ typedef enum {
    * Gather messages and send them 64 KiB at a time, the rest with comet_flush. Implies COMET_FLAG_NO_ACK.
    */
   COMET_FLAG_BUFFER = 2,
+  /**
+   * While the daemon is away, leave the message in the spool, a directory beside its socket, and return
+   * COMET_RESULT_SPOOLED: the daemon publishes it when it is back, once and in order. `spool=off` in the DSN forbids it.
+   */
+  COMET_FLAG_SPOOL = 4,
 } comet_flag;
 
 /**
@@ -92,7 +102,7 @@ typedef struct comet_t comet_t;
  */
 typedef struct {
   /**
-   * Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for.
+   * Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for, or it is in the spool.
    */
   uint64_t id;
 } comet_receipt;
@@ -108,18 +118,20 @@ uint32_t comet_abi_version(void);
 const char *comet_version(void);
 
 /**
- * Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`,
+ * Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=on]`,
  * with %XX for special characters; NULL or "" mean the defaults. Does not connect yet. Threads may share the handle.
  *
  * PATH: the daemon's socket; else COMET_SOCKET, else /run/comet/comet.sock, else $XDG_RUNTIME_DIR/comet.sock.
  * timeout_ms: the longest that a call may take, 1 to 60000. dir: where comet_touch and comet_write put files.
  * key: gives every message an idempotency key that starts so; a publish whose acknowledgement was lost is then
- * repeated, and still published once.
+ * repeated, and still published once. spool: "on", "off", or the directory where all messages wait while the daemon is
+ * away, as with COMET_FLAG_SPOOL; else PATH with ".spool" in place of ".sock", for calls with that flag.
  *
  * # Safety
  * `dsn` is NULL or ends with a NUL; `out` takes a pointer. The caller owns the handle and passes it to comet_close.
  */
-comet_result comet_open(const char *dsn, comet_t **out);
+comet_result comet_open(const char *dsn,
+                        comet_t **out);
 
 /**
  * Like comet_open, but one handle per process, thread and dsn, with its connection: for PHP, where it survives
@@ -133,7 +145,8 @@ comet_result comet_popen(const char *dsn, comet_t **out);
 /**
  * Publishes `len` bytes, any bytes, to the channel. Without flags returns when the daemon has the message and fills
  * `out` with its receipt; `out` may be NULL. COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN leave open whether the
- * message was published. `flags`: 0 or comet_flag values.
+ * message was published. `flags`: 0 or comet_flag values; with COMET_FLAG_SPOOL all three ways in which a daemon can be
+ * away end in COMET_RESULT_SPOOLED.
  *
  * # Safety
  * `c` is a live handle; `channel` and `data` point to so many bytes (`data` may be NULL if there are none);
@@ -171,7 +184,8 @@ comet_result comet_publish_named(comet_t *c,
 
 /**
  * Sends what COMET_FLAG_BUFFER has gathered and waits until all that was published on this handle is acknowledged.
- * Tells the first error that no call has told yet; whatever the result, nothing is left in the buffer.
+ * Tells the first error that no call has told yet, or COMET_RESULT_SPOOLED when messages that nobody waited for went to
+ * the spool. Whatever the result, nothing is left in the buffer.
  *
  * # Safety
  * `c` is a live handle.

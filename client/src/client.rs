@@ -6,17 +6,28 @@ use comet_proto::line::{Publish, Receipt, write_publish};
 use nix::errno::Errno;
 
 use crate::{
-    Error, Options,
+    Error, Options, SpoolUse,
+    backlog::Backlog,
     connection::{Connection, Deadline, Failure},
     key::Keys,
+    outbox::{Fate, Outbox},
     socket_path,
 };
 
 /// Buffered messages are sent when they are as many bytes as this.
 const BUFFER: usize = 64 << 10;
 
-/// Replies to messages nobody waits for are taken from the socket each time as many are due.
+/// Replies to messages nobody waits for are taken from the socket each time as many are due, or messages of so many
+/// bytes.
 const DUE: usize = 64;
+const DUE_BYTES: usize = 256 << 10;
+
+/// Where a message may go to the spool, this part of a call's time is kept for that, but no more than so much.
+const SPOOL_PART: u32 = 5;
+const SPOOL_TIME: Duration = Duration::from_secs(1);
+
+/// The prefix of keys where no other was given.
+const KEY: &str = "comet";
 
 /// When [`Client::publish`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +40,33 @@ pub enum Acknowledge {
     Buffered,
 }
 
+/// Which way a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Published, under this id.
+    Published(u64),
+    /// On its way: nobody has waited for the acknowledgement.
+    OnItsWay,
+    /// In the spool, with others that nobody has waited for, in order: the daemon publishes it when it is back.
+    Spooled,
+}
+
+impl Outcome {
+    /// The message's id, where it is known.
+    #[must_use]
+    pub fn id(self) -> Option<u64> {
+        match self {
+            Self::Published(id) => Some(id),
+            Self::OnItsWay | Self::Spooled => None,
+        }
+    }
+}
+
 /// A publisher. Connects when it has something to send, and again when the connection was lost. No call takes
 /// longer than [`Options::timeout`]. After `fork` the child has a connection of its own, and what the parent
 /// had not sent or not heard of is the parent's.
+///
+/// Its messages are published in the order in which it was given them, also those that went to the spool.
 ///
 /// A dropped client sends what it has buffered, without telling whether that went well: call
 /// [`Client::flush`] to know.
@@ -41,16 +76,16 @@ pub struct Client {
     process: u32,
     keys: Option<Keys>,
     connection: Option<Connection>,
-    /// Lines that were not sent, how many they are, and whether sending them twice publishes them once.
-    lines: Vec<u8>,
-    queued: usize,
-    repeatable: bool,
-    /// Lines that were sent and have no reply yet.
-    due: usize,
+    outbox: Outbox,
+    backlog: Backlog,
+    /// Lines that the last connection took with it, and that cannot be sent again.
+    doubtful: usize,
     /// Time that the caller took off the next call's timeout.
     spent: Duration,
     /// What went wrong with messages that nobody waited for; the first is told by `flush`.
     untold: Option<Error>,
+    /// Messages that nobody waited for and that went to the spool; told by `flush`.
+    untold_spooled: usize,
 }
 
 impl Client {
@@ -62,12 +97,12 @@ impl Client {
             options,
             process: process::id(),
             connection: None,
-            lines: Vec::new(),
-            queued: 0,
-            repeatable: true,
-            due: 0,
+            outbox: Outbox::default(),
+            backlog: Backlog::default(),
+            doubtful: 0,
             spent: Duration::ZERO,
             untold: None,
+            untold_spooled: 0,
         }
     }
 
@@ -82,7 +117,7 @@ impl Client {
         self.spent = waited;
     }
 
-    /// Publishes one message, after all that were published before. With [`Acknowledge::Each`] returns its id.
+    /// Publishes one message, after all that were published before. With [`Acknowledge::Each`] waits for its id.
     ///
     /// # Errors
     /// [`Error::Timeout`] and [`Error::Unknown`] leave open whether the message was published, unless it has an
@@ -90,42 +125,42 @@ impl Client {
     /// all of them, and none is kept.
     pub fn publish(
         &mut self,
-        mut publish: Publish<'_>,
+        publish: Publish<'_>,
         acknowledge: Acknowledge,
-    ) -> Result<Option<u64>, Error> {
-        self.notice_fork();
-        if publish.key.is_none() {
-            publish.key = self.keys.as_ref().map(|keys| keys.next().into());
-        }
-        self.repeatable &= publish.key.is_some();
-        write_publish(&publish, &mut self.lines);
-        self.queued += 1;
-        match acknowledge {
-            Acknowledge::Buffered if self.lines.len() < BUFFER => Ok(None),
-            Acknowledge::Buffered | Acknowledge::Later => {
-                let deadline = self.deadline();
-                self.send(deadline)?;
-                if self.due >= DUE {
-                    self.take_replies();
-                }
-                Ok(None)
-            }
-            Acknowledge::Each => self.publish_now().map(Some),
-        }
+    ) -> Result<Outcome, Error> {
+        self.put(publish, acknowledge, false)
     }
 
-    /// Sends what is buffered and waits until all that was published is acknowledged.
+    /// Like [`Client::publish`], but while the daemon is away the message goes to the spool, unless the options
+    /// forbid it. It gets a key where it has none, and so is published once, whatever was heard of it before.
+    ///
+    /// # Errors
+    /// As [`Client::publish`]; when the daemon is away only if the spool does not take the message either.
+    pub fn publish_or_spool(
+        &mut self,
+        publish: Publish<'_>,
+        acknowledge: Acknowledge,
+    ) -> Result<Outcome, Error> {
+        self.put(publish, acknowledge, true)
+    }
+
+    /// Sends what is buffered and waits until all that was published is acknowledged, or in the spool. Returns how
+    /// many messages went there since the last flush, other than those of which calls have told it already.
     ///
     /// # Errors
     /// The first thing that went wrong since the last flush, other than what calls have told already.
-    pub fn flush(&mut self) -> Result<(), Error> {
+    pub fn flush(&mut self) -> Result<usize, Error> {
         self.notice_fork();
-        if self.queued + self.due > 0
-            && let Err(error) = self.publish_now()
-        {
-            self.untold.get_or_insert(error);
+        if !self.outbox.is_empty() {
+            let result = self.publish_now().map(Outcome::Published);
+            match self.rescue(result) {
+                Ok(Outcome::Spooled) => self.untold_spooled += 1,
+                Ok(_) => {}
+                Err(error) => _ = self.untold.get_or_insert(error),
+            }
         }
-        self.untold.take().map_or(Ok(()), Err)
+        let spooled = std::mem::take(&mut self.untold_spooled);
+        self.untold.take().map_or(Ok(spooled), Err)
     }
 
     /// Sends one line and returns the daemon's reply to it, both without line end.
@@ -137,16 +172,121 @@ impl Client {
         if line.contains('\n') {
             return Err(Error::Line);
         }
-        self.lines.extend_from_slice(line.as_bytes());
-        self.lines.push(b'\n');
-        self.queued += 1;
-        self.repeatable = false;
-        String::from_utf8(self.ask()?).map_err(|e| protocol(e.as_bytes()))
+        self.outbox.push(Fate::Doubtful, |out| {
+            out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
+        });
+        let reply = self.ask();
+        if let Err(error) = reply {
+            return Err(self.rescue(Err(error)).expect_err("nothing was published"));
+        }
+        String::from_utf8(reply?).map_err(|e| protocol(e.as_bytes()))
+    }
+
+    /// For a caller who has waited in vain to use this client: a message that may go to the spool does so.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where it may not, [`Error::Spool`] where the spool does not take it.
+    pub fn give_up(&mut self, publish: Publish<'_>, spool: bool) -> Result<Outcome, Error> {
+        self.push(publish, self.spools(spool));
+        self.rescue(Err(self.options.timed_out(0)))
+    }
+
+    /// Whether a message goes to the spool, if need be, of a call that does or does not ask for it.
+    fn spools(&self, asked: bool) -> bool {
+        match self.options.spool {
+            SpoolUse::Asked => asked,
+            SpoolUse::Off => false,
+            SpoolUse::On | SpoolUse::In(_) => true,
+        }
+    }
+
+    fn put(
+        &mut self,
+        publish: Publish<'_>,
+        acknowledge: Acknowledge,
+        asked: bool,
+    ) -> Result<Outcome, Error> {
+        self.notice_fork();
+        self.push(publish, self.spools(asked));
+        let result = self.pass_on(acknowledge);
+        self.rescue(result)
+    }
+
+    fn push(&mut self, mut publish: Publish<'_>, spool: bool) {
+        if spool && self.keys.is_none() {
+            self.keys = Some(Keys::new(KEY));
+        }
+        if publish.key.is_none() && (spool || self.options.key.is_some()) {
+            publish.key = self.keys.as_ref().map(|keys| keys.next().into());
+        }
+        let fate = match publish.key {
+            _ if spool => Fate::Spooled,
+            Some(_) => Fate::Repeated,
+            None => Fate::Doubtful,
+        };
+        self.outbox.push(fate, |out| write_publish(&publish, out));
+    }
+
+    fn pass_on(&mut self, acknowledge: Acknowledge) -> Result<Outcome, Error> {
+        match acknowledge {
+            Acknowledge::Buffered if self.outbox.unsent().len() < BUFFER => Ok(Outcome::OnItsWay),
+            Acknowledge::Buffered | Acknowledge::Later => {
+                let deadline = self.deadline();
+                self.send(deadline)?;
+                if self.outbox.due() >= DUE || self.outbox.due_bytes() >= DUE_BYTES {
+                    self.take_replies();
+                }
+                Ok(Outcome::OnItsWay)
+            }
+            Acknowledge::Each => self.publish_now().map(Outcome::Published),
+        }
+    }
+
+    /// Ends a call: whatever happened, nothing that failed stays. While the daemon is away, what may wait in the
+    /// spool goes there.
+    fn rescue(&mut self, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
+        let Err(error) = result else { return result };
+        let doubtful = std::mem::take(&mut self.doubtful);
+        if self.outbox.due() > 0 {
+            self.connection = None; // its replies would answer later messages
+        }
+        if !self.outbox.spools() || !error.is_away() {
+            self.outbox.take();
+            return Err(error);
+        }
+        self.backlog.pause(&error);
+        let told = self.outbox.last() == Fate::Spooled;
+        let lines = self.outbox.take();
+        let (spooled, others): (Vec<_>, Vec<_>) = lines
+            .into_iter()
+            .partition(|(fate, _)| *fate == Fate::Spooled);
+        for (done, (_, line)) in spooled.iter().enumerate() {
+            if let Err(cause) = self.backlog.put(&self.options, line) {
+                self.untold_spooled += done;
+                let (away, lost) = (Box::new(error), spooled.len() - done);
+                return Err(Error::Spool { away, cause, lost });
+            }
+        }
+        self.untold_spooled += spooled.len() - usize::from(told);
+        if !told {
+            return Err(error);
+        }
+        if doubtful + others.len() > 0 {
+            self.untold.get_or_insert(error);
+        }
+        Ok(Outcome::Spooled)
     }
 
     fn deadline(&mut self) -> Deadline {
         let spent = std::mem::take(&mut self.spent);
-        Deadline::after(self.options.timeout.saturating_sub(spent))
+        let timeout = self.options.timeout;
+        let reserve = if self.outbox.spools() {
+            (timeout / SPOOL_PART).min(SPOOL_TIME)
+        } else {
+            Duration::ZERO
+        };
+        Deadline::after(timeout.saturating_sub(spent + reserve))
     }
 
     /// The child of a `fork` shares the parent's socket: what either wrote or read there would be the other's.
@@ -166,7 +306,7 @@ impl Client {
     /// A refusal may be the daemon's last word on this connection, as after a line over its limit: it would not
     /// read what is sent next.
     fn part_after(&mut self, refusal: bool) {
-        if refusal && self.due == 0 {
+        if refusal && self.outbox.due() == 0 {
             self.connection = None;
         }
     }
@@ -174,79 +314,68 @@ impl Client {
     /// Sends what is queued, and returns the reply to the last line that was sent.
     fn ask(&mut self) -> Result<Vec<u8>, Error> {
         let deadline = self.deadline();
-        let queued = self.queued;
-        let again = (self.repeatable && queued > 0).then(|| self.lines.clone());
+        let repeatable = self.outbox.last() > Fate::Doubtful;
         let reply = self.send(deadline).and_then(|()| self.receive(deadline));
-        match (reply, again) {
-            (Err(Error::Unknown { pending }), Some(lines)) => {
-                // What was sent before without waiting is not at hand any more, to be sent again.
-                if pending > queued {
-                    let pending = pending - queued;
-                    self.untold.get_or_insert(Error::Unknown { pending });
-                }
-                (self.lines, self.queued) = (lines, queued);
+        match reply {
+            // What has a key is unsent again.
+            Err(Error::Unknown { .. }) if repeatable => {
+                self.note_doubtful();
                 self.send(deadline)?;
                 self.receive(deadline)
             }
-            (reply, _) => reply,
+            reply => reply,
         }
     }
 
-    /// Sends what is queued. Whatever happens, nothing is queued afterwards.
     fn send(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let mut lines = std::mem::take(&mut self.lines);
-        let queued = std::mem::take(&mut self.queued);
-        self.repeatable = true;
-        if queued == 0 {
+        self.catch_up(deadline)?;
+        if self.outbox.unsent().is_empty() {
             return Ok(());
         }
         if let Some(connection) = &mut self.connection {
-            match connection.send(&lines, deadline) {
+            match connection.send(self.outbox.unsent(), deadline) {
                 // The daemon left since the last call. None of this reached it, so it can go to the next one.
                 Err((0, Failure::Closed)) => {
                     self.take_replies();
-                    let waited_for = self.due > 0;
-                    let lost = self.lose(Failure::Closed);
-                    if waited_for {
-                        self.untold.get_or_insert(lost);
-                    }
+                    self.lose(Failure::Closed);
+                    self.note_doubtful();
                 }
-                result => self.sent(result, queued)?,
+                result => return self.sent(result),
             }
         }
-        if self.connection.is_none() {
-            let result = self.connect(deadline)?.send(&lines, deadline);
-            self.sent(result, queued)?;
-        }
-        // Its memory serves the next message, unless this one was unusually large.
-        lines.clear();
-        lines.shrink_to(2 * BUFFER);
-        self.lines = lines;
-        Ok(())
+        let connection = connect(&mut self.connection, &self.options, deadline)?;
+        let result = connection.send(self.outbox.unsent(), deadline);
+        self.sent(result)
     }
 
-    /// Notes what became of the sending of `queued` lines.
-    fn sent(&mut self, result: Result<(), (usize, Failure)>, queued: usize) -> Result<(), Error> {
+    /// Notes what became of the sending.
+    fn sent(&mut self, result: Result<(), (usize, Failure)>) -> Result<(), Error> {
         match result {
             // When the daemon closed, its last words, such as that a line is too long, are still to be read.
             Ok(()) | Err((_, Failure::Closed)) => {
-                self.due += queued;
+                self.outbox.mark_sent();
                 Ok(())
             }
             Err((sent, failure)) => {
-                self.due += if sent > 0 { queued } else { 0 };
+                if sent > 0 {
+                    self.outbox.mark_sent();
+                }
                 Err(self.lose(failure))
             }
         }
     }
 
-    fn connect(&mut self, deadline: Deadline) -> Result<&mut Connection, Error> {
-        let path = socket_path(self.options.socket.as_deref())?;
-        let connection = Connection::open(&path, deadline).map_err(|source| match source {
-            Errno::EAGAIN => self.timeout(0),
-            source => Error::Connect { path, source },
-        })?;
-        Ok(self.connection.insert(connection))
+    /// Has the messages published that this client has left in the spool: later ones must not overtake them.
+    fn catch_up(&mut self, deadline: Deadline) -> Result<(), Error> {
+        if !self.backlog.is_waiting() {
+            return Ok(());
+        }
+        if self.backlog.is_paused() {
+            return Err(self.options.timed_out(0));
+        }
+        let connection = connect(&mut self.connection, &self.options, deadline)?;
+        let published = self.backlog.publish(connection, deadline);
+        published.map_err(|failure| self.lose(failure))
     }
 
     /// Waits for all replies that are due, and returns the last.
@@ -255,8 +384,12 @@ impl Client {
             match connection.line(deadline) {
                 Ok(line) => {
                     let line = line.to_vec();
-                    self.due -= 1;
-                    if self.due == 0 {
+                    if let Some(refusal) = of_connection(&line) {
+                        self.lose(Failure::Closed);
+                        return Err(refusal);
+                    }
+                    self.outbox.replied();
+                    if self.outbox.due() == 0 {
                         return Ok(line);
                     }
                     self.note(&line);
@@ -269,12 +402,17 @@ impl Client {
 
     /// Takes the replies that have come, without waiting.
     fn take_replies(&mut self) {
-        while self.due > 0
+        while self.outbox.due() > 0
             && let Some(connection) = &mut self.connection
             && let Ok(Some(line)) = connection.line_at_hand()
         {
             let line = line.to_vec();
-            self.due -= 1;
+            if let Some(refusal) = of_connection(&line) {
+                self.lose(Failure::Closed);
+                self.untold.get_or_insert(refusal);
+                return;
+            }
+            self.outbox.replied();
             self.note(&line);
         }
     }
@@ -288,35 +426,69 @@ impl Client {
         }
     }
 
+    /// What the last connection took with it is to be told by `flush`.
+    fn note_doubtful(&mut self) {
+        let pending = std::mem::take(&mut self.doubtful);
+        if pending > 0 {
+            self.untold.get_or_insert(Error::Unknown { pending });
+        }
+    }
+
     /// Drops the connection: a late reply must never answer a later message.
     fn lose(&mut self, failure: Failure) -> Error {
         self.connection = None;
-        let pending = std::mem::take(&mut self.due);
+        let lost = self.outbox.lose();
+        self.doubtful += lost.doubtful;
+        let pending = lost.pending;
         match failure {
-            Failure::Timeout => self.timeout(pending),
+            Failure::Timeout => self.options.timed_out(pending),
             Failure::Closed => Error::Unknown { pending },
             Failure::TooLong => protocol(b"a line without end"),
         }
     }
+}
 
-    fn timeout(&self, pending: usize) -> Error {
-        let after = self.options.timeout;
-        Error::Timeout { after, pending }
+fn connect<'a>(
+    connection: &'a mut Option<Connection>,
+    options: &Options,
+    deadline: Deadline,
+) -> Result<&'a mut Connection, Error> {
+    if connection.is_none() {
+        let path = socket_path(options.socket.as_deref())?;
+        let opened = Connection::open(&path, deadline).map_err(|source| match source {
+            Errno::EAGAIN => options.timed_out(0),
+            source => Error::Connect { path, source },
+        })?;
+        *connection = Some(opened);
     }
+    Ok(connection.as_mut().expect("it was opened"))
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // After a panic what is queued may be half a line.
-        if !std::thread::panicking() && self.queued > 0 && self.process == process::id() {
+        // After a panic what is queued may be half a line. What was sent is the daemon's, unless the spool has to have
+        // it in the end.
+        let left = !self.outbox.unsent().is_empty() || self.outbox.spools();
+        if !std::thread::panicking() && left && self.process == process::id() {
             // Nobody is left to hear of an error.
             let _ = self.flush();
         }
     }
 }
 
+/// A refusal that answers no line but the connection.
+pub(crate) fn of_connection(reply: &[u8]) -> Option<Error> {
+    // Replies that say so begin so; the others need not be read here.
+    if !reply.starts_with(b"{\"ok\":false") {
+        return None;
+    }
+    published(reply).err().filter(|error| {
+        matches!(error, Error::Refused { code, .. } if matches!(&**code, "connections" | "permission"))
+    })
+}
+
 /// The id in a reply to a publish.
-fn published(reply: &[u8]) -> Result<u64, Error> {
+pub(crate) fn published(reply: &[u8]) -> Result<u64, Error> {
     match Receipt::parse(reply) {
         Ok(Receipt::Id(id)) => Ok(id),
         Ok(Receipt::Refused { code, message }) => Err(Error::Refused { code, message }),

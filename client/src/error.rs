@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use comet_proto::{ChannelNameError, EventNameError, line::KeyError};
 use nix::errno::Errno;
 
-use crate::{FileError, OptionsError, SocketPathError};
+use crate::{FileError, OptionsError, SocketPathError, SpoolError};
 
 /// Why a call failed. The text fits after "cannot publish: ".
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,16 @@ pub enum Error {
         /// What was wrong, for people.
         message: String,
     },
+    /// The daemon is away, and the spool did not take what it was to publish.
+    #[error("{away}, and {} cannot be spooled: {cause}", messages(*lost))]
+    Spool {
+        /// Why the daemon could not be told.
+        away: Box<Error>,
+        /// Why the spool could not.
+        cause: SpoolError,
+        /// Messages that it did not take.
+        lost: usize,
+    },
     /// Whoever answers is no Comet daemon.
     #[error("the answer is not Comet's: {0:?}")]
     Protocol(String),
@@ -74,6 +84,38 @@ fn hint(error: Errno) -> &'static str {
         }
         Errno::ENOENT | Errno::ECONNREFUSED => " (does the daemon run?)",
         _ => "",
+    }
+}
+
+impl Error {
+    /// Whether the daemon is away or overloaded, and may publish later what it could not be told now.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => GONE.contains(source),
+            Self::Refused { code, .. } => code == "connections",
+            Self::Timeout { .. } | Self::Unknown { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// What connecting to a daemon gives that is not there, or has no room, or for want of this process's own means.
+const GONE: [Errno; 9] = [
+    Errno::ENOENT,
+    Errno::ECONNREFUSED,
+    Errno::ECONNRESET,
+    Errno::EPIPE,
+    Errno::EAGAIN,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::ENOBUFS,
+    Errno::ENOMEM,
+];
+
+fn messages(lost: usize) -> String {
+    match lost {
+        1 => String::from("the message"),
+        n => format!("{n} messages"),
     }
 }
 

@@ -1,17 +1,25 @@
-//! Blocking publisher: over the daemon's Unix socket ([`Client`]) and by files ([`Directory`]). The C library,
+//! Blocking publisher: over the daemon's Unix socket ([`Client`]), where it may leave messages in the [`Spool`] while
+//! the daemon is away, and by files ([`Directory`]). The C library,
 //! PHP and the command line stand on it. Formats are `comet_proto`'s; the daemon's side is elsewhere.
 
+mod backlog;
 mod client;
 mod connection;
 mod error;
 mod files;
 mod key;
 mod options;
+mod outbox;
 mod path;
+mod spool;
 
-pub use client::{Acknowledge, Client};
+pub use client::{Acknowledge, Client, Outcome};
 pub use comet_proto as proto;
 pub use error::Error;
 pub use files::{Directory, FileError};
-pub use options::{Options, OptionsError};
+pub use options::{Options, OptionsError, SpoolUse};
 pub use path::{MAX_PATH, SYSTEM_SOCKET, SocketPathError, socket_path};
+pub use spool::{
+    SPOOL_LIMITS, SPOOL_SUFFIX, Spool, SpoolError, SpoolLimits, make_spool, spool_path,
+    write_spool_limits,
+};

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{SocketPathError, socket_path};
+use crate::{Error, SocketPathError, socket_path};
 
-/// How to publish: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`, or nothing for the defaults.
+/// How to publish: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=DIR]`, or nothing for the defaults.
 /// In the path and in values `%XX` is the byte of that number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -21,6 +21,22 @@ pub struct Options {
     /// Gives each message that has no idempotency key one that starts so. Then a publish whose acknowledgement
     /// was lost is repeated, and still published once. At most 64 bytes.
     pub key: Option<String>,
+    /// Whether messages wait in the spool while the daemon is away.
+    pub spool: SpoolUse,
+}
+
+/// When messages go to the spool, and to which.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SpoolUse {
+    /// Those of calls that ask for it, such as [`crate::Client::publish_or_spool`].
+    #[default]
+    Asked,
+    /// None, whatever calls ask for.
+    Off,
+    /// All, to the spool that belongs to the socket.
+    On,
+    /// All, to this directory.
+    In(PathBuf),
 }
 
 /// Why a DSN was refused. The text fits after "invalid DSN: ".
@@ -33,7 +49,7 @@ pub enum OptionsError {
     #[error("DSN must start with \"unix:\", as in unix:/run/comet/comet.sock?timeout_ms=200")]
     Scheme,
     /// An option without a value, or one that is not known.
-    #[error("unknown option {0:?} (known: timeout_ms, dir, key)")]
+    #[error("unknown option {0:?} (known: timeout_ms, dir, key, spool)")]
     Unknown(String),
     /// An option twice.
     #[error("option {0} is given twice")]
@@ -50,6 +66,9 @@ pub enum OptionsError {
     /// A key that is empty or too long.
     #[error("key must have 1 to 64 bytes")]
     Key,
+    /// None of the settings of the spool.
+    #[error("spool must be on, off or an absolute path, not {0:?}")]
+    Spool(String),
     /// A socket path that no address holds.
     #[error(transparent)]
     Socket(#[from] SocketPathError),
@@ -62,6 +81,7 @@ impl Default for Options {
             timeout: Duration::from_millis(500),
             dir: "/dev/shm".into(),
             key: None,
+            spool: SpoolUse::default(),
         }
     }
 }
@@ -92,6 +112,11 @@ impl Options {
         Ok(options)
     }
 
+    pub(crate) fn timed_out(&self, pending: usize) -> Error {
+        let after = self.timeout;
+        Error::Timeout { after, pending }
+    }
+
     fn set(&mut self, option: &str) -> Result<&'static str, OptionsError> {
         let unknown = || OptionsError::Unknown(option.to_owned());
         let (name, value) = option.split_once('=').ok_or_else(unknown)?;
@@ -102,7 +127,7 @@ impl Options {
                 self.timeout = Duration::from_millis(ms.ok_or(OptionsError::Timeout(value))?);
                 Ok("timeout_ms")
             }
-            "dir" if value.starts_with('/') && !value.contains('\0') => {
+            "dir" if is_path(&value) => {
                 self.dir = value.into();
                 Ok("dir")
             }
@@ -112,9 +137,23 @@ impl Options {
                 Ok("key")
             }
             "key" => Err(OptionsError::Key),
+            "spool" => {
+                self.spool = match value.as_str() {
+                    "on" => SpoolUse::On,
+                    "off" => SpoolUse::Off,
+                    path if is_path(path) => SpoolUse::In(path.into()),
+                    _ => return Err(OptionsError::Spool(value)),
+                };
+                Ok("spool")
+            }
             _ => Err(OptionsError::Unknown(name.to_owned())),
         }
     }
+}
+
+/// One that does not depend on where the process happens to be.
+fn is_path(value: &str) -> bool {
+    value.starts_with('/') && !value.contains('\0')
 }
 
 fn decode(text: &str) -> Result<String, OptionsError> {
@@ -138,14 +177,24 @@ mod tests {
 
     #[test]
     fn reads_every_option() {
-        let dsn = "unix:/tmp/a%3Fb.sock?timeout_ms=200&dir=/srv/my%20files&key=shop";
+        let dsn =
+            "unix:/tmp/a%3Fb.sock?timeout_ms=200&dir=/srv/my%20files&key=shop&spool=/srv/a%26b";
         let options = Options {
             socket: Some("/tmp/a?b.sock".into()),
             timeout: Duration::from_millis(200),
             dir: "/srv/my files".into(),
             key: Some("shop".into()),
+            spool: SpoolUse::In("/srv/a&b".into()),
         };
         assert_eq!(Options::parse(dsn), Ok(options));
+    }
+
+    #[test]
+    fn the_spool_is_on_off_or_somewhere() {
+        let spool = |dsn| Options::parse(dsn).unwrap().spool;
+        assert_eq!(spool("unix:"), SpoolUse::Asked);
+        assert_eq!(spool("unix:?spool=on"), SpoolUse::On);
+        assert_eq!(spool("unix:?spool=off"), SpoolUse::Off);
     }
 
     #[test]
@@ -169,6 +218,7 @@ mod tests {
             ("unix:?timeout_ms=-1", E::Timeout("-1".into())),
             ("unix:?dir=here", E::Dir("here".into())),
             ("unix:?dir=/a%00", E::Dir("/a\0".into())),
+            ("unix:?spool=yes", E::Spool("yes".into())),
             ("unix:?key=", E::Key),
             ("unix:?key=a&key=b", E::Twice("key")),
             ("unix:?dir=/%", E::Percent("/%".into())),

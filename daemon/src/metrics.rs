@@ -62,12 +62,15 @@ pub struct Metrics {
     pub subscribers: Counter,
     /// Messages written to subscribers.
     pub delivered: Counter,
-    /// Messages published from files, the socket, and HTTP.
+    /// Messages published from files, the socket, the spool, and HTTP.
     pub published_files: Counter,
     pub published_socket: Counter,
+    pub published_spool: Counter,
     pub published_http: Counter,
     /// Entries of the directory that were refused.
     pub files_refused: Counter,
+    /// Files of the spool that were refused.
+    pub spool_refused: Counter,
     /// Rescans of the directory after the first.
     pub files_rescans: Counter,
     /// Unix socket connections open now.

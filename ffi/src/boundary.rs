@@ -25,13 +25,13 @@ thread_local! {
 }
 
 /// Runs a call, turns a panic into [`CometResult::Panic`] and remembers why it failed.
-pub(crate) fn boundary(
+pub(crate) fn boundary<T: Into<CometResult>>(
     handle: *const Handle,
-    call: impl FnOnce() -> Result<(), Fault>,
+    call: impl FnOnce() -> Result<T, Fault>,
 ) -> CometResult {
     quieten();
     let fault = match panic::catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(())) => return CometResult::Ok,
+        Ok(Ok(done)) => return done.into(),
         Ok(Err(fault)) => fault,
         Err(_) => Fault {
             result: CometResult::Panic,

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use comet_client::{Client, Directory, Error, Options};
+use comet_client::{Acknowledge, Client, Directory, Error, Options, Outcome, proto::line::Publish};
 
 use crate::result::Fault;
 
@@ -62,6 +62,26 @@ impl Handle {
         let mut loan = self.borrow()?;
         let client = loan.client.as_mut().expect("it is taken only when dropped");
         Ok(call(client)?)
+    }
+
+    /// Publishes; `spool`: while the daemon is away the message may wait in the spool.
+    pub(crate) fn publish(
+        &self,
+        publish: Publish<'_>,
+        acknowledge: Acknowledge,
+        spool: bool,
+    ) -> Result<Outcome, Fault> {
+        let mut loan = match self.borrow() {
+            Ok(loan) => loan,
+            // Another thread waits for the daemon, and this one has waited for that long enough.
+            Err(_) => return Ok(Client::new(self.options.clone()).give_up(publish, spool)?),
+        };
+        let client = loan.client.as_mut().expect("it is taken only when dropped");
+        Ok(if spool {
+            client.publish_or_spool(publish, acknowledge)
+        } else {
+            client.publish(publish, acknowledge)
+        }?)
     }
 
     fn borrow(&self) -> Result<Loan<'_>, Fault> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use comet_client::{
-    Acknowledge, Options, OptionsError,
+    Acknowledge, Options, OptionsError, Outcome,
     proto::{
         ChannelName, EventName,
         line::{Publish, parse_key},
@@ -39,13 +39,14 @@ pub extern "C" fn comet_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`,
+/// Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=on]`,
 /// with %XX for special characters; NULL or "" mean the defaults. Does not connect yet. Threads may share the handle.
 ///
 /// PATH: the daemon's socket; else COMET_SOCKET, else /run/comet/comet.sock, else $XDG_RUNTIME_DIR/comet.sock.
 /// timeout_ms: the longest that a call may take, 1 to 60000. dir: where comet_touch and comet_write put files.
 /// key: gives every message an idempotency key that starts so; a publish whose acknowledgement was lost is then
-/// repeated, and still published once.
+/// repeated, and still published once. spool: "on", "off", or the directory where all messages wait while the daemon is
+/// away, as with COMET_FLAG_SPOOL; else PATH with ".spool" in place of ".sock", for calls with that flag.
 ///
 /// # Safety
 /// `dsn` is NULL or ends with a NUL; `out` takes a pointer. The caller owns the handle and passes it to comet_close.
@@ -80,7 +81,8 @@ pub unsafe extern "C" fn comet_popen(dsn: *const c_char, out: *mut *mut Handle) 
 
 /// Publishes `len` bytes, any bytes, to the channel. Without flags returns when the daemon has the message and fills
 /// `out` with its receipt; `out` may be NULL. COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN leave open whether the
-/// message was published. `flags`: 0 or comet_flag values.
+/// message was published. `flags`: 0 or comet_flag values; with COMET_FLAG_SPOOL all three ways in which a daemon can be
+/// away end in COMET_RESULT_SPOOLED.
 ///
 /// # Safety
 /// `c` is a live handle; `channel` and `data` point to so many bytes (`data` may be NULL if there are none);
@@ -98,7 +100,7 @@ pub unsafe extern "C" fn comet_publish(
     boundary(c, || {
         // SAFETY: the caller's promise.
         let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
-        let acknowledge = acknowledge(flags)?;
+        let how = meaning(flags)?;
         // SAFETY: the caller's promise.
         let data = unsafe { bytes(data, len)? };
         let publish = Publish {
@@ -108,7 +110,7 @@ pub unsafe extern "C" fn comet_publish(
             key: None,
         };
         // SAFETY: the caller's promise.
-        unsafe { send(handle, publish, acknowledge, out) }
+        unsafe { send(handle, publish, how, out) }
     })
 }
 
@@ -137,7 +139,7 @@ pub unsafe extern "C" fn comet_publish_named(
     boundary(c, || {
         // SAFETY: the caller's promise.
         let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
-        let acknowledge = acknowledge(flags)?;
+        let how = meaning(flags)?;
         // SAFETY: the caller's promise.
         let (name, key, data) = unsafe {
             (
@@ -153,12 +155,13 @@ pub unsafe extern "C" fn comet_publish_named(
             key: parse_key(key)?.map(Into::into),
         };
         // SAFETY: the caller's promise.
-        unsafe { send(handle, publish, acknowledge, out) }
+        unsafe { send(handle, publish, how, out) }
     })
 }
 
 /// Sends what COMET_FLAG_BUFFER has gathered and waits until all that was published on this handle is acknowledged.
-/// Tells the first error that no call has told yet; whatever the result, nothing is left in the buffer.
+/// Tells the first error that no call has told yet, or COMET_RESULT_SPOOLED when messages that nobody waited for went to
+/// the spool. Whatever the result, nothing is left in the buffer.
 ///
 /// # Safety
 /// `c` is a live handle.
@@ -167,7 +170,10 @@ pub unsafe extern "C" fn comet_flush(c: *mut Handle) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
         let handle = unsafe { handle(c)? };
-        handle.with_client(|client| client.flush())
+        Ok(match handle.with_client(|client| client.flush())? {
+            0 => CometResult::Ok,
+            _ => CometResult::Spooled,
+        })
     })
 }
 
@@ -242,16 +248,19 @@ fn options(dsn: &[u8]) -> Result<Options, Fault> {
     Ok(Options::parse(dsn)?)
 }
 
-fn acknowledge(flags: u32) -> Result<Acknowledge, Fault> {
-    let (no_ack, buffer) = (CometFlag::NoAck as u32, CometFlag::Buffer as u32);
-    if flags & !(no_ack | buffer) != 0 {
+/// When to return, and whether the message may go to the spool.
+fn meaning(flags: u32) -> Result<(Acknowledge, bool), Fault> {
+    let [no_ack, buffer, spool] =
+        [CometFlag::NoAck, CometFlag::Buffer, CometFlag::Spool].map(|flag| flag as u32);
+    if flags & !(no_ack | buffer | spool) != 0 {
         return Err(Fault::flags(flags));
     }
-    Ok(match flags {
+    let acknowledge = match flags & !spool {
         0 => Acknowledge::Each,
         flags if flags & buffer != 0 => Acknowledge::Buffered,
         _ => Acknowledge::Later,
-    })
+    };
+    Ok((acknowledge, flags & spool != 0))
 }
 
 /// Publishes, and fills the receipt if there is one.
@@ -261,16 +270,16 @@ fn acknowledge(flags: u32) -> Result<Acknowledge, Fault> {
 unsafe fn send(
     handle: &Handle,
     publish: Publish<'_>,
-    acknowledge: Acknowledge,
+    (acknowledge, spool): (Acknowledge, bool),
     out: *mut Receipt,
-) -> Result<(), Fault> {
-    let id = handle.with_client(|client| client.publish(publish, acknowledge))?;
+) -> Result<Outcome, Fault> {
+    let outcome = handle.publish(publish, acknowledge, spool)?;
     if !out.is_null() {
-        let id = id.unwrap_or(0);
+        let id = outcome.id().unwrap_or(0);
         // SAFETY: not null, and the caller's promise.
         unsafe { out.write(Receipt { id }) };
     }
-    Ok(())
+    Ok(outcome)
 }
 
 fn not_null<T>(pointer: *const T) -> Result<(), Fault> {

@@ -1,16 +1,19 @@
 //! Result codes, flags and receipts: the types of the header, and the one table from errors to codes.
 
 use comet_client::{
-    Error, FileError, OptionsError,
+    Error, FileError, OptionsError, Outcome,
     proto::{ChannelNameError, EventNameError, line::KeyError},
 };
 
-/// What became of a call. Numbers never change; new ones may be added.
+/// What became of a call: below 0 it failed. Numbers never change; new ones may be added.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CometResult {
     /// Done.
     Ok = 0,
+    /// Done as far as it can be now: the daemon is away, and the message waits in the spool until it is back. Only with
+    /// COMET_FLAG_SPOOL, or `spool` in the DSN.
+    Spooled = 1,
     /// A pointer is NULL that may not be.
     NullParameter = -1,
     /// The DSN, or the path in COMET_SOCKET, breaks a rule.
@@ -49,13 +52,16 @@ pub enum CometFlag {
     NoAck = 1,
     /// Gather messages and send them 64 KiB at a time, the rest with comet_flush. Implies COMET_FLAG_NO_ACK.
     Buffer = 2,
+    /// While the daemon is away, leave the message in the spool, a directory beside its socket, and return
+    /// COMET_RESULT_SPOOLED: the daemon publishes it when it is back, once and in order. `spool=off` in the DSN forbids it.
+    Spool = 4,
 }
 
 /// What is known of a message that was published.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for.
+    /// Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for, or it is in the spool.
     pub id: u64,
 }
 
@@ -76,7 +82,7 @@ impl Fault {
     }
 
     pub(crate) fn flags(flags: u32) -> Self {
-        let text = format!("unknown flags {flags:#x} (known: 1 no ack, 2 buffer)");
+        let text = format!("unknown flags {flags:#x} (known: 1 no ack, 2 buffer, 4 spool)");
         Self {
             result: CometResult::Flags,
             text,
@@ -92,22 +98,43 @@ impl Fault {
     }
 }
 
+impl From<()> for CometResult {
+    fn from((): ()) -> Self {
+        Self::Ok
+    }
+}
+
+impl From<Outcome> for CometResult {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Published(_) | Outcome::OnItsWay => Self::Ok,
+            Outcome::Spooled => Self::Spooled,
+        }
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let result = match &error {
-            Error::Options(_) | Error::SocketPath(_) => CometResult::Dsn,
-            Error::Channel(_) => CometResult::Channel,
-            Error::Name(_) => CometResult::Name,
-            Error::Key(_) => CometResult::Key,
-            Error::Connect { .. } => CometResult::Connect,
-            Error::Timeout { .. } => CometResult::Timeout,
-            Error::Unknown { .. } => CometResult::Unknown,
-            Error::Refused { .. } => CometResult::Refused,
-            Error::Protocol(_) | Error::Line => CometResult::Protocol,
-            Error::File(_) => CometResult::File,
-        };
         let text = error.to_string();
+        let result = code(&error);
         Self { result, text }
+    }
+}
+
+fn code(error: &Error) -> CometResult {
+    match error {
+        Error::Options(_) | Error::SocketPath(_) => CometResult::Dsn,
+        Error::Channel(_) => CometResult::Channel,
+        Error::Name(_) => CometResult::Name,
+        Error::Key(_) => CometResult::Key,
+        Error::Connect { .. } => CometResult::Connect,
+        Error::Timeout { .. } => CometResult::Timeout,
+        Error::Unknown { .. } => CometResult::Unknown,
+        Error::Refused { .. } => CometResult::Refused,
+        // What became of the message the daemon's part says.
+        Error::Spool { away, .. } => code(away),
+        Error::Protocol(_) | Error::Line => CometResult::Protocol,
+        Error::File(_) => CometResult::File,
     }
 }
 

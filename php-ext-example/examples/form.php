@@ -15,7 +15,8 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         $text = is_string($_POST['text'] ?? null) ? $_POST['text'] : '';
         // Nobody waits for a page longer than this because of Comet.
         $id = (new Comet\Client('unix:?timeout_ms=2000'))->publish('news', $text);
-        header("X-Message-Id: $id");
+        // While the daemon restarts the message waits in the spool.
+        header('X-Message-Id: ' . ($id ?? 'spooled'));
         header('Location: ' . strtok($_SERVER['REQUEST_URI'], '?'), true, 303);
         exit;
     } catch (Comet\Exception $e) {

@@ -15,7 +15,7 @@
 
 typedef struct {
     comet_t *handle; /* the pool's: never closed here */
-    bool buffered;
+    bool buffered, spooled;
     zend_object std;
 } client_object;
 
@@ -51,10 +51,12 @@ static zend_class_entry *exception_of(comet_result result) {
     }
 }
 
-static void check(comet_result result) {
-    if (result != COMET_RESULT_OK) {
+/* Throws what went wrong; true: the daemon is away, and the spool has it. */
+static bool check(comet_result result) {
+    if ((int)result < 0) {
         zend_throw_exception(exception_of(result), comet_error(NULL), result);
     }
+    return result == COMET_RESULT_SPOOLED;
 }
 
 static zend_object *client_create(zend_class_entry *ce) {
@@ -67,7 +69,7 @@ static zend_object *client_create(zend_class_entry *ce) {
 
 static void client_destroy(zend_object *object) {
     client_object *client = client_of(object);
-    if (client->buffered && comet_flush(client->handle) != COMET_RESULT_OK) {
+    if (client->buffered && (int)comet_flush(client->handle) < 0) {
         zend_error(E_USER_WARNING, "Comet: buffered messages are lost: %s", comet_error(client->handle));
     }
     zend_objects_destroy_object(object);
@@ -102,13 +104,13 @@ ZEND_METHOD(Client, publish) {
     client_object *client = client_of(Z_OBJ_P(ZEND_THIS));
     comet_receipt receipt = {0};
     /* C has 32 bits; what is cut off must not become a valid flag */
-    uint32_t bits = (uint32_t)MIN(MAX(flags, -1), UINT32_MAX);
+    uint32_t bits = (uint32_t)MIN(MAX(flags, -1), UINT32_MAX) | COMET_FLAG_SPOOL;
     comet_result result = comet_publish_named(
         client->handle, ZSTR_VAL(channel), ZSTR_LEN(channel), ZSTR_VAL(name), ZSTR_LEN(name),
         key != NULL ? ZSTR_VAL(key) : NULL, key != NULL ? ZSTR_LEN(key) : 0, ZSTR_VAL(data), ZSTR_LEN(data), bits,
         &receipt);
-    if (result != COMET_RESULT_OK) {
-        check(result);
+    client->spooled = check(result);
+    if (EG(exception)) {
         RETURN_THROWS();
     }
     client->buffered = client->buffered || (bits & COMET_FLAG_BUFFER);
@@ -142,7 +144,13 @@ ZEND_METHOD(Client, flush) {
 
     client_object *client = client_of(Z_OBJ_P(ZEND_THIS));
     client->buffered = false;
-    check(comet_flush(client->handle));
+    client->spooled = check(comet_flush(client->handle));
+}
+
+ZEND_METHOD(Client, spooled) {
+    ZEND_PARSE_PARAMETERS_NONE();
+
+    RETURN_BOOL(client_of(Z_OBJ_P(ZEND_THIS))->spooled);
 }
 
 #include "comet_arginfo.h"

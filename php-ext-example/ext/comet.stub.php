@@ -48,4 +48,5 @@ final class Client
     public function touch(string $channel): void {}
     public function write(string $channel, string $data): void {}
     public function flush(): void {}
+    public function spooled(): bool {}
 }

@@ -24,11 +24,15 @@ ZEND_END_ARG_INFO()
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_flush, 0, 0, IS_VOID, 0)
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_spooled, 0, 0, _IS_BOOL, 0)
+ZEND_END_ARG_INFO()
+
 static const zend_function_entry client_methods[] = {
     ZEND_ME(Client, __construct, arginfo_construct, ZEND_ACC_PUBLIC)
     ZEND_ME(Client, publish, arginfo_publish, ZEND_ACC_PUBLIC)
     ZEND_ME(Client, touch, arginfo_touch, ZEND_ACC_PUBLIC)
     ZEND_ME(Client, write, arginfo_write, ZEND_ACC_PUBLIC)
     ZEND_ME(Client, flush, arginfo_flush, ZEND_ACC_PUBLIC)
+    ZEND_ME(Client, spooled, arginfo_spooled, ZEND_ACC_PUBLIC)
     ZEND_FE_END
 };

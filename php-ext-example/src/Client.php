@@ -24,9 +24,11 @@ final class Client
     private \FFI $comet;
     private \FFI\CData $handle;
     private bool $buffered = false;
+    private bool $spooled = false;
 
     /**
-     * @param string $dsn `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX]`; by default the daemon's usual socket
+     * @param string $dsn `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=off]`; by default the daemon's
+     *     usual socket
      * @throws ArgumentException when the DSN breaks a rule
      */
     public function __construct(string $dsn = '')
@@ -40,8 +42,9 @@ final class Client
     }
 
     /**
-     * Publishes any bytes. Returns the message's id (microseconds since 1970) when the daemon has it, or null with
-     * NO_ACK or BUFFER.
+     * Publishes any bytes. Returns the message's id (microseconds since 1970) when the daemon has it, or null: with
+     * NO_ACK or BUFFER, and when the daemon is away and the message is in the spool (then spooled() is true). The daemon
+     * publishes what is in the spool when it is back: once, and in the order of this client's messages.
      *
      * @param string $name the message's label, 128 bytes of text at most
      * @param ?string $key idempotency key, 128 bytes of text at most: published again with the same key on the same
@@ -56,7 +59,7 @@ final class Client
         ?string $key = null,
     ): ?int {
         $receipt = $this->comet->new('comet_receipt');
-        $this->check($this->comet->comet_publish_named(
+        $this->spooled = $this->check($this->comet->comet_publish_named(
             $this->handle,
             $channel,
             \strlen($channel),
@@ -66,7 +69,8 @@ final class Client
             \strlen($key ?? ''),
             $data,
             \strlen($data),
-            \min(\max($flags, -1), 0xFFFFFFFF), // C has 32 bits; what is cut off must not become a valid flag
+            // C has 32 bits; what is cut off must not become a valid flag.
+            \min(\max($flags, -1), 0xFFFFFFFF) | $this->comet->COMET_FLAG_SPOOL,
             \FFI::addr($receipt),
         ));
         $this->buffered = $this->buffered || ($flags & self::BUFFER) !== 0;
@@ -94,14 +98,20 @@ final class Client
     }
 
     /**
-     * Sends what BUFFER has gathered and waits until everything is acknowledged.
+     * Sends what BUFFER has gathered and waits until everything is acknowledged, or in the spool.
      *
      * @throws Exception the first that went wrong since the last flush and was not told yet
      */
     public function flush(): void
     {
         $this->buffered = false;
-        $this->check($this->comet->comet_flush($this->handle));
+        $this->spooled = $this->check($this->comet->comet_flush($this->handle));
+    }
+
+    /** Whether the last publish() or flush() left messages in the spool, because the daemon is away. */
+    public function spooled(): bool
+    {
+        return $this->spooled;
     }
 
     public function __destruct()
@@ -161,10 +171,11 @@ final class Client
         return $comet;
     }
 
-    private function check(int $result): void
+    /** Throws what went wrong; true: the daemon is away, and the spool has it. */
+    private function check(int $result): bool
     {
-        if ($result === 0) {
-            return;
+        if ($result >= 0) {
+            return $result === $this->comet->COMET_RESULT_SPOOLED;
         }
         $text = $this->comet->comet_error(null);
         throw match ($result) {

@@ -55,8 +55,8 @@ static void names(comet_t *c) {
     CHECK(strncmp(comet_error(c), "channel name may not contain '/'", 32) == 0);
     CHECK(comet_publish(c, "news", SIZE_MAX, "", 0, 0, NULL) == COMET_RESULT_LENGTH);
     CHECK(comet_publish(c, "news", 4, "", SIZE_MAX, 0, NULL) == COMET_RESULT_LENGTH);
-    CHECK(comet_publish(c, "news", 4, "", 0, 4, NULL) == COMET_RESULT_FLAGS);
-    CHECK(strcmp(comet_error(c), "unknown flags 0x4 (known: 1 no ack, 2 buffer)") == 0);
+    CHECK(comet_publish(c, "news", 4, "", 0, 8, NULL) == COMET_RESULT_FLAGS);
+    CHECK(strcmp(comet_error(c), "unknown flags 0x8 (known: 1 no ack, 2 buffer, 4 spool)") == 0);
     CHECK(comet_publish_named(c, "news", 4, longest, 129, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NAME);
     CHECK(comet_publish_named(c, "news", 4, "\xff", 1, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NAME);
     CHECK(strcmp(comet_error(c), "event name is not UTF-8") == 0);

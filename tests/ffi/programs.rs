@@ -55,6 +55,29 @@ fn a_killed_daemon_is_told_at_once_and_found_again() {
 }
 
 #[test]
+fn while_the_daemon_is_away_messages_wait_in_the_spool() {
+    let mut daemon = Daemon::start();
+    let dsn = daemon.dsn_within(Duration::from_secs(5));
+    let mut seen = Vec::new();
+    c_program("spool", &[&dsn, "/proc/1/spool"], |line| match line {
+        "kill" => {
+            seen.push(daemon.data("news"));
+            daemon.kill();
+        }
+        "start" => daemon.go(),
+        "stop" => daemon.pause(),
+        "continue" => daemon.resume_and_catch_up(),
+        line => panic!("{line}"),
+    });
+    let waited = ["one", "two", "three", "four", "five", "six", "seven"];
+    assert_eq!(
+        seen,
+        [vec!["before".to_owned()], waited.map(String::from).to_vec()]
+    );
+    assert_eq!(daemon.data("news"), ["last"]);
+}
+
+#[test]
 fn a_child_never_shares_a_connection_or_a_buffer() {
     let daemon = Daemon::start();
     c_program("fork", &[&daemon.dsn()], |_| {});

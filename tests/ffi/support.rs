@@ -264,6 +264,31 @@ impl Daemon {
         self.root.path().join("comet.sock")
     }
 
+    /// Lets the members of a group in, as an administrator does who has the daemon run in that group.
+    pub(crate) fn admit(&self, group: &str) {
+        for path in [self.root.path().to_owned(), self.socket(), self.spool()] {
+            run(Command::new("chgrp").arg(group).arg(&path));
+        }
+        run(Command::new("chmod").arg("g+rx").arg(self.root.path()));
+    }
+
+    /// Goes on after a pause; returns when the spool is empty.
+    pub(crate) fn resume_and_catch_up(&self) {
+        self.resume();
+        let waits = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry.unwrap().file_name();
+            name.to_string_lossy().ends_with(".msg1")
+        };
+        wait_for("the spool to be taken", || {
+            let waiting = std::fs::read_dir(self.spool()).unwrap().any(waits);
+            (!waiting).then_some(())
+        });
+    }
+
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.root.path().join("comet.spool")
+    }
+
     /// A DSN for it, with the patience of a test.
     pub(crate) fn dsn(&self) -> String {
         self.dsn_within(PATIENCE)

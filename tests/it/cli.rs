@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -211,6 +212,45 @@ fn publish_with_a_key_publishes_once() {
     let first = publish("paid");
     assert_eq!(publish("paid again"), first);
     assert_eq!(daemon.history("orders").len(), 1);
+}
+
+#[test]
+fn publish_leaves_a_message_in_the_spool_while_the_daemon_is_away() {
+    let root = Arc::new(directory());
+    let socket = root.path().join("comet.sock");
+    let publish = |arguments: &[&str]| {
+        let mut command = comet(&["publish", "news"]);
+        command.args(arguments).env("COMET_SOCKET", &socket);
+        run(command)
+    };
+    let (exit, stdout, stderr) = publish(&["lost"]);
+    assert_eq!((exit, &*stdout), (Some(1), ""), "{stderr}");
+    let spooled = (Some(0), "spooled\n".to_owned(), String::new());
+    for data in ["one", "two", "three"] {
+        assert_eq!(publish(&[data, "--spool"]), spooled);
+    }
+    let elsewhere = root.path().join("none/spool");
+    let (exit, stdout, stderr) = publish(&["lost", &format!("--spool={}", elsewhere.display())]);
+    assert_eq!((exit, &*stdout), (Some(1), ""));
+    assert!(
+        stderr.contains(
+            "does the daemon run?), and the message cannot be spooled: cannot open directory"
+        ),
+        "{stderr}"
+    );
+    let daemon = Daemon::start_in(root.clone(), "", &[]);
+    let texts: Vec<String> = daemon
+        .history("news")
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect();
+    assert_eq!(texts, ["one", "two", "three"], "before anybody is served");
+    let (exit, id, _) = publish(&["four", "--spool"]);
+    assert_eq!(exit, Some(0));
+    assert_eq!(
+        daemon.history("news")[3],
+        (id.trim().parse().unwrap(), "four".to_owned())
+    );
 }
 
 #[test]

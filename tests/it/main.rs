@@ -18,7 +18,6 @@ mod http_limits;
 mod iframe;
 mod longpoll;
 mod novcomet;
-mod reload;
 mod rights;
 mod shutdown;
 mod smuggling;

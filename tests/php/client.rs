@@ -42,6 +42,27 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
 }
 
 #[test]
+fn while_the_daemon_is_away_messages_wait_in_the_spool_and_keep_their_order() {
+    for over in BOTH {
+        let mut daemon = Daemon::start();
+        let dsn = daemon.dsn_within(Duration::from_secs(5));
+        steps(php(over, "spool.php").arg(dsn), |line| match line {
+            "stop" => daemon.pause(),
+            "continue" => daemon.resume_and_catch_up(),
+            "kill" => daemon.kill(),
+            "start" => daemon.go(),
+            line => panic!("{line}"),
+        });
+        let waited = ["nobody", "later", "gathered", "of another object", "back"];
+        assert_eq!(
+            daemon.data("news"),
+            [&waited[..], &["again"]].concat(),
+            "{over:?}"
+        );
+    }
+}
+
+#[test]
 fn a_fork_never_shares_a_connection_or_a_buffer() {
     for over in BOTH {
         let daemon = Daemon::start();

@@ -23,7 +23,7 @@ function thrown(string $class, callable $call): string
     throw new LogicException("no $class");
 }
 
-$comet = new Comet\Client($argv[1]);
+$comet = new Comet\Client($argv[1] . '&spool=off');
 $comet->publish('news', 'before');
 
 step('stop');

@@ -1,7 +1,7 @@
 //! examples/form.php on a whole site, in each way that README.md describes.
 
 use super::{
-    super::support::Daemon,
+    super::support::{Daemon, wait_for},
     relay::Relay,
     server::{Setup, Site},
 };
@@ -100,6 +100,31 @@ fn the_extension_needs_no_ffi() {
     }
     assert_eq!(daemon.data("news"), ["one", "two", "three"]);
     assert_eq!(relay.accepted(), 1);
+}
+
+#[test]
+fn a_page_does_not_fail_while_the_daemon_is_away() {
+    for setup in [Setup::Easy, Setup::Extension] {
+        let mut daemon = Daemon::start();
+        daemon.admit("www-data");
+        let root = tempfile::Builder::new().prefix("comet-site-").tempdir();
+        let site = Site::start(setup, &daemon, root.unwrap(), &daemon.socket());
+        let spooled = |text| site.submit(text).contains("\r\nX-Message-Id: spooled\r\n");
+        assert!(!spooled("before"), "{setup:?}");
+        daemon.pause();
+        assert!(spooled("stopped") && spooled("stopped, too"), "{setup:?}");
+        daemon.resume();
+        wait_for("the spool to be taken", || {
+            (daemon.data("news").len() == 3).then_some(())
+        });
+        assert_eq!(daemon.data("news"), ["before", "stopped", "stopped, too"]);
+        daemon.kill();
+        assert!(spooled("one") && spooled("two"), "{setup:?}");
+        daemon.go();
+        daemon.admit("www-data");
+        assert!(!spooled("three"), "{setup:?}");
+        assert_eq!(daemon.data("news"), ["one", "two", "three"], "{setup:?}");
+    }
 }
 
 #[test]

@@ -133,8 +133,8 @@ fn by_library(server: &Server, count: usize) -> Result<f64> {
     };
     let (start, mut last) = (Instant::now(), 0);
     for _ in 0..count {
-        let id = client.publish(publish(), Acknowledge::Each)?;
-        last = increasing(last, id.context("no id")?)?;
+        let outcome = client.publish(publish(), Acknowledge::Each)?;
+        last = increasing(last, outcome.id().context("no id")?)?;
     }
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }

@@ -5,11 +5,12 @@ use std::{
     ffi::OsString,
     io::{self, Read},
     os::unix::ffi::OsStringExt,
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use comet_client::{Acknowledge, Client, Options};
+use comet_client::{Acknowledge, Client, Options, Outcome, SpoolUse};
 use comet_proto::{
     ChannelName, EventName,
     line::{KeyError, Publish, parse_key},
@@ -32,6 +33,7 @@ Examples:
   comet publish orders '{\"id\":7}' --name paid
   comet publish news                        an empty message: a mere signal, like a touch
   comet publish orders paid --key order-7   once, however often it is tried
+  comet publish orders paid --spool         also while the daemon restarts
   comet publish news -- -5                  data that begins with a dash")]
 pub(super) struct Arguments {
     /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
@@ -48,6 +50,12 @@ pub(super) struct Arguments {
     /// Prints the id of the message that was published first with it. For scripts that try again.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, value_parser = check_key)]
     key: String,
+    /// While the daemon is away, leave the message in the spool: it is published when the daemon is back, once
+    ///
+    /// Prints `spooled` in place of the id then; the exit code is 0, too. Without DIR the spool is beside the socket, as
+    /// in /run/comet/comet.spool, where the daemon looks for it.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    spool: Option<Option<PathBuf>>,
     #[command(flatten)]
     socket: super::SocketArgument,
 }
@@ -64,10 +72,20 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         data: data.into(),
         key: Some(arguments.key.into()).filter(|key: &Cow<str>| !key.is_empty()),
     };
-    let published = client(arguments.socket).publish(publish, Acknowledge::Each);
+    let mut client = Client::new(Options {
+        spool: match arguments.spool {
+            None => SpoolUse::Off,
+            Some(None) => SpoolUse::On,
+            Some(Some(directory)) => SpoolUse::In(directory),
+        },
+        ..options(arguments.socket)
+    });
+    let published = client.publish(publish, Acknowledge::Each);
     // The client's errors say all that they stand on.
-    let id = published.map_err(|error| anyhow!("cannot publish: {error}"))?;
-    super::print(format!("{}\n", id.unwrap_or_default()).as_bytes())
+    match published.map_err(|error| anyhow!("cannot publish: {error}"))? {
+        Outcome::Published(id) => super::print(format!("{id}\n").as_bytes()),
+        Outcome::OnItsWay | Outcome::Spooled => super::print(b"spooled\n"),
+    }
 }
 
 fn check_key(key: &str) -> Result<String, KeyError> {
@@ -76,11 +94,15 @@ fn check_key(key: &str) -> Result<String, KeyError> {
 
 /// A client that waits as long as a person would.
 pub(super) fn client(socket: super::SocketArgument) -> Client {
-    Client::new(Options {
+    Client::new(options(socket))
+}
+
+fn options(socket: super::SocketArgument) -> Options {
+    Options {
         socket: socket.socket,
         timeout: PATIENCE,
         ..Options::default()
-    })
+    }
 }
 
 fn read_input() -> anyhow::Result<Vec<u8>> {

@@ -220,13 +220,16 @@ mod tests {
         let config = Config::parse(&with_optional_settings()).unwrap();
         assert_eq!(config.history.prefixes.len(), 1);
         assert!(config.workers.is_some() && config.socket.path.is_some());
+        assert!(config.spool.dir.is_some());
     }
 
     #[test]
     fn the_example_has_every_key() {
         let text = with_optional_settings();
         let example: toml::Table = text.parse().unwrap();
-        for table in ["", "history", "auth", "files", "socket", "http", "compat"] {
+        for table in [
+            "", "history", "auth", "files", "socket", "spool", "http", "compat",
+        ] {
             let shown = if table.is_empty() {
                 &example
             } else {

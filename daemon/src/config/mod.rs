@@ -38,6 +38,7 @@ pub struct Config {
     pub history: HistoryConfig,
     pub files: FilesConfig,
     pub socket: SocketConfig,
+    pub spool: SpoolConfig,
     pub http: HttpConfig,
     pub compat: CompatConfig,
     pub auth: AuthConfig,
@@ -77,6 +78,22 @@ pub struct SocketConfig {
     pub idle: Duration,
     #[serde(deserialize_with = "value::count::<_, 1>")]
     pub max_connections: usize,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table [spool]")]
+pub struct SpoolConfig {
+    /// Its directory; `None` is the rule of `comet_client::spool_path`.
+    #[serde(deserialize_with = "value::some_path")]
+    pub dir: Option<PathBuf>,
+    /// Owners beside the daemon's own user whose files are taken; nothing set: as for the socket.
+    pub allow: Allow,
+    /// What clients may leave there, in bytes and in messages.
+    #[serde(deserialize_with = "value::size::<_, 0>")]
+    pub max_bytes: usize,
+    #[serde(deserialize_with = "value::count::<_, 0>")]
+    pub max_files: usize,
 }
 
 /// `[http]`
@@ -134,31 +151,6 @@ pub struct CompatConfig {
     pub zeitoun_channel: String,
 }
 
-impl Config {
-    /// Takes from `running` what does not change before a restart; returns the keys that differ.
-    pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
-        fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
-            let differs = new != running;
-            new.clone_from(running);
-            differs
-        }
-        let differ = [
-            ("dir", keep(&mut self.dir, &running.dir)),
-            ("listen", keep(&mut self.listen, &running.listen)),
-            ("workers", keep(&mut self.workers, &running.workers)),
-            ("demo", keep(&mut self.demo, &running.demo)),
-            (
-                "socket.path",
-                keep(&mut self.socket.path, &running.socket.path),
-            ),
-        ];
-        differ
-            .into_iter()
-            .filter_map(|(key, differs)| differs.then_some(key))
-            .collect()
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -170,6 +162,7 @@ impl Default for Config {
             history: HistoryConfig::default(),
             files: FilesConfig::default(),
             socket: SocketConfig::default(),
+            spool: SpoolConfig::default(),
             http: HttpConfig::default(),
             compat: CompatConfig::default(),
             auth: AuthConfig::default(),
@@ -195,6 +188,18 @@ impl Default for SocketConfig {
             max_line: 1 << 20,
             idle: Duration::from_secs(300),
             max_connections: 1024,
+        }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        let limits = comet_client::SpoolLimits::default();
+        Self {
+            dir: None,
+            allow: Allow::default(),
+            max_bytes: usize::try_from(limits.bytes).unwrap_or(usize::MAX),
+            max_files: usize::try_from(limits.files).unwrap_or(usize::MAX),
         }
     }
 }

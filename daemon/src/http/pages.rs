@@ -162,6 +162,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             m.published_socket.get(),
         ),
         (
+            "comet_published_spool_total",
+            "counter",
+            "of these from the spool",
+            m.published_spool.get(),
+        ),
+        (
             "comet_published_http_total",
             "counter",
             "of these by HTTP",
@@ -172,6 +178,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             "counter",
             "files refused",
             m.files_refused.get(),
+        ),
+        (
+            "comet_spool_refused_total",
+            "counter",
+            "files of the spool refused",
+            m.spool_refused.get(),
         ),
         (
             "comet_files_rescans_total",

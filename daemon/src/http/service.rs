@@ -89,8 +89,7 @@ impl Phase {
 
 /// Serves the request whose head begins `before`; its body may go on in the socket.
 pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) -> Served {
-    let site = conn.worker.site();
-    let config = &site.config;
+    let config = &conn.worker.site.config;
     let phase = Rc::new(Phase::default());
     let io = ParkIo {
         conn: conn.clone(),
@@ -150,9 +149,8 @@ pub(super) enum Plainly {
 /// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)> {
     let worker = &conn.worker;
-    let site = &worker.site();
-    let plain = head::plain(input, &site.config, site.rights.has_tokens())?;
-    let (head, query) = (&plain.head, Query::plain(plain.query));
+    let plain = head::plain(input, &worker.site.config, worker.site.rights.has_tokens())?;
+    let (site, head, query) = (&worker.site, &plain.head, Query::plain(plain.query));
     let variant = Variant {
         close: wants_close(head.version, &head.headers),
         chunked: true,
@@ -165,7 +163,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
             status: "201 Created",
             content_type: "application/json",
             variant,
-            origins: &site.origins,
+            origins: &site.config.origins,
             date: &worker.date,
         };
         Plainly::Published(head.with_body(&receipt(id)), variant.close)
@@ -246,16 +244,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Call {
         let worker = &self.worker;
-        worker.metrics.http_requests.add(1);
+        worker.site.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
-        let cors = router::cors(&worker.site(), &head.headers);
+        let cors = router::cors(&worker.site, &head.headers);
         let close = wants_close(head.version, &head.headers);
         let answering = match route(worker, &head, &body) {
             Ok(Route::Answer(answer)) => Answering::Now(ready(answer)),
             Ok(Route::Publish(publish)) => {
-                let (site, hub) = (worker.site(), worker.audience.hub().clone());
+                let (site, hub) = (worker.site.clone(), worker.audience.hub().clone());
                 let phase = self.phase.clone();
                 Answering::Publishing(Box::pin(async move {
                     let published = publish_body(&site, &hub, publish, body).await;
@@ -307,7 +305,7 @@ impl Future for Call {
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
         let close = self.worker.stopping.get() || self.phase.body_left.get();
-        Poll::Ready(Ok(finish(answer, &self.worker.site(), self.cors, close)))
+        Poll::Ready(Ok(finish(answer, &self.worker.site, self.cors, close)))
     }
 }
 
@@ -317,7 +315,7 @@ fn finish(
     cors: Cors,
     close: bool,
 ) -> Response<Full<Bytes>> {
-    add_cors(answer.headers_mut(), cors, &site.origins);
+    add_cors(answer.headers_mut(), cors, &site.config.origins);
     if close {
         answer.headers_mut().insert(
             header::CONNECTION,
@@ -329,8 +327,7 @@ fn finish(
 
 /// What the request asks for, within the limits.
 pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
-    let site = worker.site();
-    let config = &site.config;
+    let config = &worker.site.config;
     let url = head
         .uri
         .path_and_query()
@@ -361,7 +358,7 @@ pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Ro
             format!("a {} request may not have a body", head.method),
         ));
     }
-    router::route(&site, worker.audience.hub(), head)
+    router::route(&worker.site, worker.audience.hub(), head)
 }
 
 /// Reads the body and publishes it: 201 `{"id":…}`.

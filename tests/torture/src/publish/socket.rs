@@ -35,7 +35,7 @@ impl Publish for Socket {
             key: Some(key.into()),
         };
         match self.0.publish(publish, Acknowledge::Each) {
-            Ok(id) => Outcome::Taken(id),
+            Ok(outcome) => Outcome::Taken(outcome.id()),
             Err(Error::Connect { .. }) => Outcome::Away,
             Err(Error::Timeout { pending: 0, .. } | Error::Unknown { pending: 0 }) => Outcome::Away,
             Err(Error::Timeout { .. } | Error::Unknown { .. }) => Outcome::Unknown,

@@ -1,0 +1,129 @@
+//! What one client has left in the spool and the daemon has not taken yet: later messages must not overtake it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Error, Options, Spool, SpoolError, SpoolUse,
+    client::{of_connection, published},
+    connection::{Connection, Deadline, Failure},
+    socket_path, spool_path,
+};
+
+/// A daemon that did not answer in time is not asked again so soon: a page must not wait for it each time.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Messages that are taken out of the spool in one go, and bytes after which no more are.
+const BATCH: usize = 64;
+const BATCH_BYTES: usize = 256 << 10;
+
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    spool: Option<Spool>,
+    /// Oldest first.
+    names: VecDeque<String>,
+    paused_until: Option<Instant>,
+}
+
+impl Backlog {
+    /// Puts a line into the spool, behind those that are there.
+    pub(crate) fn put(&mut self, options: &Options, line: &[u8]) -> Result<(), SpoolError> {
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            None => self.spool.insert(open(options)?),
+        };
+        let name = match spool.put(line) {
+            // The directory was removed with all that was in it, as systemd does, and may be back.
+            Err(SpoolError::System { .. }) => {
+                *spool = open(options)?;
+                self.names.clear();
+                spool.put(line)?
+            }
+            name => name?,
+        };
+        self.names.push_back(name);
+        Ok(())
+    }
+
+    /// Whether the daemon has not taken all.
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        let Some(spool) = &self.spool else {
+            return false;
+        };
+        while self.names.front().is_some_and(|name| !spool.has(name)) {
+            self.names.pop_front();
+        }
+        if self.names.is_empty() {
+            self.paused_until = None;
+        }
+        !self.names.is_empty()
+    }
+
+    /// After a daemon that was too slow.
+    pub(crate) fn pause(&mut self, error: &Error) {
+        if matches!(error, Error::Timeout { .. }) && !self.is_paused() {
+            self.paused_until = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|end| Instant::now() < end)
+    }
+
+    /// Sends all to the daemon and takes out what is published. The daemon may be doing the same: each has its key.
+    pub(crate) fn publish(
+        &mut self,
+        connection: &mut Connection,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        while self.is_waiting() {
+            let (count, lines) = self.next_batch();
+            let sent = connection.send(&lines, deadline);
+            sent.map_err(|(_, failure)| failure)?;
+            for _ in 0..count {
+                let reply = connection.line(deadline)?.to_vec();
+                if of_connection(&reply).is_some() {
+                    return Err(Failure::Closed);
+                }
+                let name = self.names.pop_front();
+                // What the daemon refuses it refuses there too, and says so in its log.
+                if let (Ok(_), Some(name), Some(spool)) = (published(&reply), name, &self.spool) {
+                    spool.remove(&name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of the first, and their lines.
+    fn next_batch(&mut self) -> (usize, Vec<u8>) {
+        let (mut count, mut lines) = (0, Vec::new());
+        while count < BATCH && lines.len() < BATCH_BYTES {
+            let Some(name) = self.names.get(count) else {
+                break;
+            };
+            match self.spool.as_ref().and_then(|spool| spool.get(name)) {
+                Some(line) => {
+                    lines.extend(line);
+                    count += 1;
+                }
+                // Taken meanwhile.
+                None => _ = self.names.remove(count),
+            }
+        }
+        (count, lines)
+    }
+}
+
+fn open(options: &Options) -> Result<Spool, SpoolError> {
+    match &options.spool {
+        SpoolUse::In(path) => Spool::open(path),
+        _ => {
+            // A path that no socket can have was told before anything could be spooled.
+            let socket = socket_path(options.socket.as_deref()).unwrap_or_default();
+            Spool::open(&spool_path(None, &socket))
+        }
+    }
+}

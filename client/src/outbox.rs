@@ -1,0 +1,185 @@
+//! Lines on their way to the daemon: gathered, then sent, then acknowledged. Whatever may be needed again is kept until
+//! its reply has come.
+
+use std::collections::VecDeque;
+
+/// What becomes of a line when its connection is lost before the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// Nobody knows: sending it again might publish it twice.
+    Doubtful,
+    /// It has a key: it can be sent again.
+    Repeated,
+    /// It has a key, and may wait in the spool.
+    Spooled,
+}
+
+/// What a lost connection took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Lines that were sent and had no reply.
+    pub(crate) pending: usize,
+    /// Of these, the ones that cannot be sent again.
+    pub(crate) doubtful: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    /// Of `bytes`: up to `start` acknowledged, up to `sent` sent.
+    start: usize,
+    sent: usize,
+    /// Length and fate of each, from `start` on; the first `due` of them were sent.
+    lines: VecDeque<(usize, Fate)>,
+    due: usize,
+    /// A line may go to the spool.
+    spools: bool,
+}
+
+/// Memory that stays; an unusually large message gives back what it took.
+const KEEP: usize = 128 << 10;
+
+impl Outbox {
+    /// Appends what `write` writes, one line.
+    pub(crate) fn push(&mut self, fate: Fate, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        self.lines.push_back((self.bytes.len() - before, fate));
+        self.spools |= fate == Fate::Spooled;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Lines that were sent and have no reply.
+    pub(crate) fn due(&self) -> usize {
+        self.due
+    }
+
+    /// Bytes of them.
+    pub(crate) fn due_bytes(&self) -> usize {
+        self.sent - self.start
+    }
+
+    pub(crate) fn spools(&self) -> bool {
+        self.spools
+    }
+
+    /// What becomes of the line that was pushed last.
+    pub(crate) fn last(&self) -> Fate {
+        self.lines.back().map_or(Fate::Doubtful, |(_, fate)| *fate)
+    }
+
+    /// All was sent, at least in part.
+    pub(crate) fn mark_sent(&mut self) {
+        self.sent = self.bytes.len();
+        self.due = self.lines.len();
+    }
+
+    /// The first line has its reply.
+    pub(crate) fn replied(&mut self) {
+        if let Some((length, _)) = self.lines.pop_front() {
+            self.start += length;
+            self.due -= 1;
+        }
+        if self.lines.is_empty() {
+            self.clear();
+        } else if self.start > KEEP {
+            self.bytes.drain(..self.start);
+            self.sent -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// The connection is gone: what was sent has to be sent again, or is in doubt and forgotten.
+    pub(crate) fn lose(&mut self) -> Lost {
+        let pending = std::mem::take(&mut self.due);
+        let all = std::mem::take(&mut self.lines);
+        let (mut from, mut to, mut doubtful) = (self.start, 0, 0);
+        for (number, (length, fate)) in all.into_iter().enumerate() {
+            if number < pending && fate == Fate::Doubtful {
+                doubtful += 1;
+            } else {
+                self.bytes.copy_within(from..from + length, to);
+                self.lines.push_back((length, fate));
+                to += length;
+            }
+            from += length;
+        }
+        self.bytes.truncate(to);
+        (self.start, self.sent) = (0, 0);
+        Lost { pending, doubtful }
+    }
+
+    /// Takes everything out: each line with its fate, in order.
+    pub(crate) fn take(&mut self) -> Vec<(Fate, Vec<u8>)> {
+        let mut from = self.start;
+        let lines = self.lines.drain(..).map(|(length, fate)| {
+            from += length;
+            (fate, self.bytes[from - length..from].to_vec())
+        });
+        let lines = lines.collect();
+        self.clear();
+        lines
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEEP);
+        self.lines.clear();
+        (self.start, self.sent, self.due, self.spools) = (0, 0, 0, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fate::*, *};
+
+    fn push(outbox: &mut Outbox, fate: Fate, line: &str) {
+        outbox.push(fate, |out| out.extend_from_slice(line.as_bytes()));
+    }
+
+    #[test]
+    fn what_was_lost_is_sent_again_in_order_without_what_is_in_doubt() {
+        let mut outbox = Outbox::default();
+        for (fate, line) in [(Repeated, "a\n"), (Doubtful, "bb\n"), (Spooled, "c\n")] {
+            push(&mut outbox, fate, line);
+        }
+        assert_eq!(outbox.unsent(), b"a\nbb\nc\n");
+        outbox.mark_sent();
+        outbox.replied();
+        push(&mut outbox, Doubtful, "d\n");
+        assert_eq!((outbox.unsent(), outbox.due()), (&b"d\n"[..], 2));
+        let lost = Lost {
+            pending: 2,
+            doubtful: 1,
+        };
+        assert_eq!(outbox.lose(), lost);
+        assert_eq!((outbox.unsent(), outbox.due()), (&b"c\nd\n"[..], 0));
+        let left = [(Spooled, b"c\n".to_vec()), (Doubtful, b"d\n".to_vec())];
+        assert_eq!(outbox.take(), left);
+        assert!(outbox.is_empty() && !outbox.spools() && outbox.unsent().is_empty());
+    }
+
+    #[test]
+    fn what_was_acknowledged_takes_no_memory() {
+        let mut outbox = Outbox::default();
+        for _ in 0..4096 {
+            push(&mut outbox, Repeated, &("x".repeat(1023) + "\n"));
+            outbox.mark_sent();
+            if outbox.due() > 64 {
+                outbox.replied();
+            }
+        }
+        assert!(outbox.bytes.len() < 4 * KEEP && outbox.due_bytes() == 64 << 10);
+        for _ in 0..64 {
+            outbox.replied();
+        }
+        assert!(outbox.is_empty() && outbox.bytes.capacity() <= KEEP);
+    }
+}

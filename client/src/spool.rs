@@ -1,0 +1,377 @@
+//! The spool: a directory where messages wait for a daemon that is away, one file each (`docs/protocol.md`, "Spool").
+//! Clients put files into it, the daemon takes them out.
+
+use std::{
+    ffi::{CStr, OsStr},
+    fs::File,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, open, openat, renameat},
+    sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat},
+    unistd::{Gid, UnlinkatFlags, fchown, geteuid, unlinkat},
+};
+
+/// How the name of a message's file ends: the format's version.
+pub const SPOOL_SUFFIX: &str = ".msg1";
+
+/// The file with the limits that the daemon gives.
+pub const SPOOL_LIMITS: &str = "limits";
+
+/// Group members may add files and read them; only the daemon, whose directory it is, takes those of others away.
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o3770);
+
+/// For the daemon, by the directory's group, and nobody else.
+const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
+
+/// Largest message, as a line: what the daemon's socket takes by default.
+const MAX_LINE: usize = 1 << 20;
+
+/// How long a look at how full it is stays good enough.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How much a spool may hold. A client looks once a second: others may add a little more in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolLimits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            files: 10_000,
+        }
+    }
+}
+
+/// Why the spool cannot be used. The text fits after "cannot be spooled: ".
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The system refused.
+    #[error("cannot {action} {}: {}{}", path.display(), source.desc(), hint(action, *source))]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: Errno,
+    },
+    /// Anybody could have made it.
+    #[error("{} belongs to user {owner}, and anybody could have made it there; name another directory", path.display())]
+    Foreign {
+        /// The spool.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// No room.
+    #[error("{} is full: {} messages of {} bytes in all", path.display(), held.files, held.bytes)]
+    Full {
+        /// The spool.
+        path: PathBuf,
+        /// What it holds.
+        held: SpoolLimits,
+    },
+    /// No daemon would take it.
+    #[error("the message is {0} bytes as a line, over the spool's limit of {MAX_LINE}")]
+    TooLarge(usize),
+}
+
+fn hint(action: &str, error: Errno) -> &'static str {
+    match error {
+        Errno::ENOENT if action == OPEN => " (the daemon makes it when it starts)",
+        Errno::EACCES if action == OPEN => " (it is for its owner and group)",
+        _ => "",
+    }
+}
+
+const OPEN: &str = "open directory";
+
+/// Where the spool is: what was named, or beside the socket and with its name, so that daemon and clients find the
+/// same one, and daemons with different sockets different ones.
+#[must_use]
+pub fn spool_path(explicit: Option<&Path>, socket: &Path) -> PathBuf {
+    if let Some(path) = explicit {
+        return path.to_owned();
+    }
+    match socket.extension() {
+        Some(extension) if extension == "sock" => socket.with_extension("spool"),
+        _ => {
+            let mut name = socket.as_os_str().to_owned();
+            name.push(".spool");
+            name.into()
+        }
+    }
+}
+
+/// A spool that was opened, to put messages into.
+#[derive(Debug)]
+pub struct Spool {
+    path: PathBuf,
+    fd: OwnedFd,
+    stat: FileStat,
+    limits: SpoolLimits,
+    /// How full it was, and when; what this process has added since is in it.
+    held: Option<(Instant, SpoolLimits)>,
+}
+
+impl Spool {
+    /// Opens the directory; makes it where the directory above is this user's own.
+    ///
+    /// # Errors
+    /// When it is not there, not for this user, or of somebody who could only have put it there to read along.
+    pub fn open(path: &Path) -> Result<Self, SpoolError> {
+        let fd = match open_directory(path) {
+            Err(Errno::ENOENT) if is_own(path) => create(path)?,
+            opened => opened.map_err(failed(OPEN, path))?,
+        };
+        let stat = trusted(path, &fd)?;
+        let limits = read_limits(&fd, stat.st_uid).unwrap_or_default();
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+            stat,
+            limits,
+            held: None,
+        })
+    }
+
+    /// Puts one message into it: a line as the socket takes it. It is there whole, or not at all. Returns the file's
+    /// name; names sort as one process has put them.
+    ///
+    /// # Errors
+    /// When there is no room, or the system refuses.
+    pub fn put(&mut self, line: &[u8]) -> Result<String, SpoolError> {
+        if line.len() > MAX_LINE {
+            return Err(SpoolError::TooLarge(line.len()));
+        }
+        self.make_sure_of_room(line.len() as u64)?;
+        let name = new_name();
+        let temporary = format!(".{name}");
+        let written = self.write(&temporary, line).and_then(|()| {
+            renameat(
+                &self.fd,
+                temporary.as_str(),
+                &self.fd,
+                OsStr::new(name.as_str()),
+            )
+        });
+        if let Err(source) = written {
+            // If it cannot be removed either, the first error says more.
+            let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            return Err(failed("write", &self.path.join(name))(source));
+        }
+        if let Some((_, held)) = &mut self.held {
+            held.files += 1;
+            held.bytes += line.len() as u64;
+        }
+        Ok(name)
+    }
+
+    /// Whether the daemon has not taken it yet.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// The line of a message that this process has put; `None` when it was taken.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.fd, name, flags, Mode::empty()).ok()?);
+        let mut line = Vec::new();
+        let most = MAX_LINE as u64 + 1;
+        file.take(most).read_to_end(&mut line).ok()?;
+        (line.len() <= MAX_LINE && line.ends_with(b"\n")).then_some(line)
+    }
+
+    /// Takes one out that is published.
+    pub fn remove(&self, name: &str) {
+        // Where it stays the daemon publishes it, which with its key is nothing new.
+        let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
+    }
+
+    fn write(&self, name: &str, line: &[u8]) -> Result<(), Errno> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(
+            &self.fd,
+            name,
+            flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        )?);
+        // The set-group-ID bit has done this already, where the daemon has made the directory.
+        if self.stat.st_uid != geteuid().as_raw() && fstat(&file)?.st_gid != self.stat.st_gid {
+            fchown(&file, None, Some(Gid::from_raw(self.stat.st_gid)))?;
+        }
+        fchmod(&file, FILE_MODE)?;
+        let written = file.write_all(line);
+        written.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
+    }
+
+    fn make_sure_of_room(&mut self, bytes: u64) -> Result<(), SpoolError> {
+        let fits = |held: SpoolLimits| {
+            held.files < self.limits.files && held.bytes + bytes <= self.limits.bytes
+        };
+        let fresh = self.held.filter(|(when, _)| when.elapsed() < FRESH);
+        if fresh.is_some_and(|(_, held)| fits(held)) {
+            return Ok(());
+        }
+        let held = self.look().map_err(failed("read", &self.path))?;
+        self.held = Some((Instant::now(), held));
+        if fits(held) {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(SpoolError::Full { path, held })
+    }
+
+    /// Counts what is there, up to the limits.
+    fn look(&self) -> Result<SpoolLimits, Errno> {
+        let mut held = SpoolLimits { bytes: 0, files: 0 };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        for entry in Dir::openat(&self.fd, ".", flags, Mode::empty())?.into_iter() {
+            let entry = entry?;
+            if !is_message(entry.file_name()) {
+                continue;
+            }
+            let Ok(stat) = fstatat(&self.fd, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            else {
+                continue; // taken meanwhile
+            };
+            held.files += 1;
+            held.bytes += u64::try_from(stat.st_size).unwrap_or_default();
+            if held.files > self.limits.files || held.bytes > self.limits.bytes {
+                break;
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// Also what is still being written.
+fn is_message(name: &CStr) -> bool {
+    name.to_bytes().ends_with(SPOOL_SUFFIX.as_bytes())
+}
+
+/// Time, process and a number. The time never goes back within a process, whatever the clock does.
+fn new_name() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+    let now = u64::try_from(now).unwrap_or(u64::MAX >> 1);
+    let step = |last: u64| Some(now.max(last + 1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    let time = now.max(last.unwrap_or_default() + 1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let process = process::id();
+    format!("{time:016x}-{process:08x}-{number:x}{SPOOL_SUFFIX}")
+}
+
+/// Opens the daemon's own spool, and makes it if need be: for its owner, and for members of its group to add to.
+///
+/// # Errors
+/// As [`Spool::open`].
+pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
+    let fd = match open_directory(path) {
+        Err(Errno::ENOENT) => create(path)?,
+        opened => opened.map_err(failed(OPEN, path))?,
+    };
+    trusted(path, &fd)?;
+    Ok(fd)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+fn create(path: &Path) -> Result<OwnedFd, SpoolError> {
+    match mkdirat(nix::fcntl::AT_FDCWD, path, Mode::S_IRWXU) {
+        Err(errno) if errno != Errno::EEXIST => return Err(failed("make directory", path)(errno)),
+        Err(_) => return open_directory(path).map_err(failed(OPEN, path)), // somebody was faster
+        Ok(()) => {}
+    }
+    let fd = open_directory(path).map_err(failed(OPEN, path))?;
+    fchmod(&fd, DIRECTORY_MODE).map_err(failed("make directory", path))?;
+    Ok(fd)
+}
+
+/// Whether the directory above is this user's: then nobody else's daemon is meant to make what is in it.
+fn is_own(path: &Path) -> bool {
+    let above = path.parent().unwrap_or(path);
+    nix::sys::stat::stat(above).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
+}
+
+/// In a directory like /tmp somebody may have been there first, to read along.
+fn trusted(path: &Path, fd: &OwnedFd) -> Result<FileStat, SpoolError> {
+    let stat = fstat(fd).map_err(failed(OPEN, path))?;
+    let owner = stat.st_uid;
+    if owner == geteuid().as_raw() || owner == 0 {
+        return Ok(stat);
+    }
+    let above = fstatat(fd, "..", AtFlags::empty()).map_err(failed(OPEN, path))?;
+    if Mode::from_bits_truncate(above.st_mode).contains(Mode::S_IWOTH) {
+        let path = path.to_owned();
+        return Err(SpoolError::Foreign { path, owner });
+    }
+    Ok(stat)
+}
+
+/// What the daemon has written there; only it and root are believed.
+fn read_limits(directory: &OwnedFd, owner: u32) -> Option<SpoolLimits> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = File::from(openat(directory, SPOOL_LIMITS, flags, Mode::empty()).ok()?);
+    let uid = fstat(&file).ok()?.st_uid;
+    let mut text = String::new();
+    file.take(64).read_to_string(&mut text).ok()?;
+    let (bytes, files) = text.trim_end().split_once(' ')?;
+    let limits = SpoolLimits {
+        bytes: bytes.parse().ok()?,
+        files: files.parse().ok()?,
+    };
+    (uid == owner || uid == 0).then_some(limits)
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(Errno) -> SpoolError + 'a {
+    move |source| SpoolError::System {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The daemon's side: writes what clients are to keep to.
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<(), Errno> {
+    let temporary = format!(".{SPOOL_LIMITS}.{}", process::id());
+    let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir); // of one that was killed
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(directory, temporary.as_str(), flags, FILE_MODE)?);
+    fchmod(&file, FILE_MODE)?;
+    writeln!(file, "{} {}", limits.bytes, limits.files)
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?;
+    renameat(
+        directory,
+        temporary.as_str(),
+        directory,
+        OsStr::from_bytes(SPOOL_LIMITS.as_bytes()),
+    )
+}
+
+#[cfg(test)]
+mod tests;

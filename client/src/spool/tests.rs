@@ -1,0 +1,158 @@
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+};
+
+use super::*;
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn spool() -> (tempfile::TempDir, PathBuf, Spool) {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("comet.spool");
+    let spool = Spool::open(&path).unwrap();
+    (root, path, spool)
+}
+
+#[test]
+fn it_lies_beside_the_socket_unless_it_is_named() {
+    let path = |socket: &str| spool_path(None, Path::new(socket));
+    assert_eq!(
+        path("/run/comet/comet.sock"),
+        Path::new("/run/comet/comet.spool")
+    );
+    assert_eq!(path("/run/x.y"), Path::new("/run/x.y.spool"));
+    assert_eq!(path("comet"), Path::new("comet.spool"));
+    let named = spool_path(Some(Path::new("/a")), Path::new("/run/comet.sock"));
+    assert_eq!(named, Path::new("/a"));
+}
+
+#[test]
+fn messages_are_whole_in_order_and_for_the_daemon_alone() {
+    let (_root, path, mut spool) = spool();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o3770);
+    let put: Vec<String> = (0..50)
+        .map(|i| spool.put(format!("{i}\n").as_bytes()).unwrap())
+        .collect();
+    assert_eq!(names(&path), put, "names sort as they were put");
+    for (i, name) in put.iter().enumerate() {
+        assert_eq!(
+            fs::read_to_string(path.join(name)).unwrap(),
+            format!("{i}\n")
+        );
+        assert_eq!(
+            fs::metadata(path.join(name)).unwrap().mode() & 0o7777,
+            0o640
+        );
+    }
+    assert_eq!(spool.get(&put[7]).unwrap(), b"7\n");
+    spool.remove(&put[7]);
+    assert!(!spool.has(&put[7]) && spool.has(&put[8]) && spool.get(&put[7]).is_none());
+}
+
+#[test]
+fn a_full_spool_says_so_and_has_room_again() {
+    let (_root, path, mut spool) = spool();
+    spool.limits = SpoolLimits {
+        bytes: 10,
+        files: 3,
+    };
+    let first = spool.put(b"1\n").unwrap();
+    spool.put(b"2\n").unwrap();
+    assert!(matches!(
+        spool.put(b"3456789\n"),
+        Err(SpoolError::Full { .. })
+    ));
+    spool.put(b"3\n").unwrap();
+    let text = spool.put(b"4\n").unwrap_err().to_string();
+    assert!(
+        text.ends_with("is full: 3 messages of 6 bytes in all"),
+        "{text}"
+    );
+    assert_eq!(names(&path).len(), 3);
+    spool.remove(&first);
+    spool.put(b"4\n").unwrap();
+    let text = spool
+        .put(&vec![b'x'; MAX_LINE + 1])
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("1048577 bytes as a line"), "{text}");
+}
+
+#[test]
+fn the_limits_are_those_that_the_daemon_wrote() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("spool");
+    let limits = SpoolLimits { bytes: 5, files: 7 };
+    let fd = make_spool(&path).unwrap();
+    write_spool_limits(&fd, limits).unwrap();
+    write_spool_limits(&fd, limits).unwrap();
+    assert_eq!(Spool::open(&path).unwrap().limits, limits);
+    for nonsense in ["", "5", "5 x\n", "-1 2\n"] {
+        fs::write(path.join(SPOOL_LIMITS), nonsense).unwrap();
+        assert_eq!(Spool::open(&path).unwrap().limits, SpoolLimits::default());
+    }
+    fs::remove_file(path.join(SPOOL_LIMITS)).unwrap();
+    symlink("/etc/passwd", path.join(SPOOL_LIMITS)).unwrap();
+    assert_eq!(Spool::open(&path).unwrap().limits, SpoolLimits::default());
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let text = |path: &Path| Spool::open(path).unwrap_err().to_string();
+    let (real, link) = (root.path().join("real"), root.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    assert!(
+        text(&link).starts_with("cannot open directory"),
+        "{}",
+        text(&link)
+    );
+    let missing = text(Path::new("/proc/1/no/such"));
+    assert!(missing.starts_with("cannot "), "{missing}");
+    fs::write(root.path().join("file"), "").unwrap();
+    let file = text(&root.path().join("file"));
+    assert!(file.ends_with("file: Not a directory"), "{file}");
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("spool");
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(65_534), Some(65_534)).unwrap();
+    Spool::open(&path).unwrap();
+    fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
+    let text = Spool::open(&path).unwrap_err().to_string();
+    assert!(
+        text.contains("belongs to user 65534, and anybody could have made it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_is_given_to_the_directorys_group() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("spool");
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(65_534), Some(65_533)).unwrap();
+    let name = Spool::open(&path).unwrap().put(b"x\n").unwrap();
+    assert_eq!(fs::metadata(path.join(name)).unwrap().gid(), 65_533);
+}

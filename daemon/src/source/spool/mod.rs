@@ -1,0 +1,324 @@
+//! Spool: what clients left while the daemon was away, one file a message (`docs/protocol.md`, "Spool"). Published in
+//! order and once: each has a key, and its file goes when the message is kept.
+
+mod directory;
+
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use comet_client::{SPOOL_SUFFIX, SpoolLimits};
+use comet_proto::{
+    ChannelName,
+    line::{LineError, MAX_KEY, Publish, Request},
+};
+use nix::{
+    errno::Errno,
+    unistd::{Uid, User, geteuid},
+};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::directory::Directory;
+pub use self::directory::OpenError;
+use crate::{
+    auth::Allow,
+    config::{ByPrefix, Config},
+    hub::{Hub, NewMessage},
+    metrics::Metrics,
+};
+
+/// How often it is looked into without being told, and whether it is there.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Messages that are published before their files are removed and others on the thread get their turn.
+const SLICE: usize = 64;
+
+/// Names that are remembered because they are refused and cannot be moved aside.
+const MOST_STUCK: usize = 4096;
+
+/// Why a file is no message. The text fits after "NAME refused: ".
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("it is {0}, not a regular file")]
+    Kind(&'static str),
+    #[error("it has {0} names (hard links); only files with one name are taken")]
+    Links(u64),
+    #[error(
+        "it has {size} bytes, over the limit of {max} (max_line under [socket] in the configuration)"
+    )]
+    TooLarge { size: u64, max: usize },
+    #[error("{0}")]
+    Line(#[from] LineError),
+    #[error("it is not one line with its line end that says op publish")]
+    NoPublish,
+    #[error("its name is too long for the key that it lacks")]
+    Key,
+    #[error("it belongs to {}, who may not publish here: allow under [spool] lacks \"user:{}\"", user(*.0), user(*.0))]
+    Owner(u32),
+    #[error("it belongs to {}, who may not publish to {channel}: socket under [[channel]]", user(*owner))]
+    Channel { owner: u32, channel: ChannelName },
+    #[error("it cannot be read: {}", .0.desc())]
+    Unreadable(#[from] Errno),
+}
+
+impl Refusal {
+    /// It is not the file's fault, and may end: the file stays.
+    fn may_end(&self) -> bool {
+        match self {
+            Self::Unreadable(errno) => !matches!(errno, Errno::EACCES | Errno::EPERM),
+            _ => false,
+        }
+    }
+}
+
+fn user(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+/// Whose files are taken.
+struct Terms {
+    own_user: u32,
+    /// Empty: who can put files there.
+    allow: Allow,
+    channels: ByPrefix<Allow>,
+    max_line: usize,
+    limits: SpoolLimits,
+}
+
+/// A spool that publishes into a hub.
+pub struct Spool {
+    path: PathBuf,
+    terms: Terms,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    changed: Arc<Notify>,
+    /// `None` while there is none that could be opened.
+    directory: Option<Directory>,
+    /// Refused, and could not be moved aside.
+    stuck: HashSet<OsString>,
+    /// A reason that was logged and has not ended.
+    told: bool,
+}
+
+impl Spool {
+    /// Opens the spool at `path`; where it is not the configured one a daemon is of use without it.
+    ///
+    /// # Errors
+    /// When the configured directory cannot be used.
+    pub fn open(
+        path: PathBuf,
+        config: &Config,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let allow = [&config.spool.allow, &config.socket.allow];
+        let allow = allow.into_iter().find(|allow| !allow.is_empty());
+        let mut spool = Self {
+            path,
+            terms: Terms {
+                own_user: geteuid().as_raw(),
+                allow: allow.cloned().unwrap_or_default(),
+                channels: config.channels.socket.clone(),
+                max_line: config.socket.max_line,
+                limits: SpoolLimits {
+                    bytes: config.spool.max_bytes as u64,
+                    files: config.spool.max_files as u64,
+                },
+            },
+            hub,
+            metrics,
+            changed: Arc::default(),
+            directory: None,
+            stuck: HashSet::new(),
+            told: false,
+        };
+        match spool.find() {
+            // Another daemon that has it is about to stop, or serves another socket.
+            Err(error) if config.spool.dir.is_some() && !matches!(error, OpenError::Locked(_)) => {
+                return Err(error);
+            }
+            found => spool.tell(found.err()),
+        }
+        Ok(spool)
+    }
+
+    /// Publishes what is there now, and not what comes meanwhile.
+    pub async fn publish(&mut self) {
+        self.publish_some().await;
+    }
+
+    /// Publishes what comes, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let changed = self.changed.clone();
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changed.notified() => {}
+                _ = period.tick() => self.look_after(),
+            }
+            while !stop.is_cancelled() && self.publish_some().await {}
+        }
+    }
+
+    /// Makes sure that the directory is the one at the path, and clean.
+    fn look_after(&mut self) {
+        let found = match &self.directory {
+            Some(directory) if directory.is_at(&self.path) => {
+                let system = |cause| OpenError::System {
+                    path: self.path.clone(),
+                    cause,
+                };
+                directory.tidy().map_err(system)
+            }
+            _ => self.find(),
+        };
+        self.tell(found.err());
+    }
+
+    fn find(&mut self) -> Result<(), OpenError> {
+        self.directory = None; // its lock must not be in the way
+        self.stuck.clear();
+        let directory = Directory::open(&self.path, self.terms.limits, &self.changed)?;
+        self.directory = Some(directory);
+        Ok(())
+    }
+
+    /// Logs a reason once, until it has ended.
+    fn tell(&mut self, error: Option<OpenError>) {
+        let was = std::mem::replace(&mut self.told, error.is_some());
+        match error {
+            Some(error) if !was => {
+                warn!("cannot take messages from the spool: {error}; trying every second");
+            }
+            None if was => info!(spool = %self.path.display(), "taking messages from the spool"),
+            _ => {}
+        }
+    }
+
+    /// Publishes what one look into the directory shows. False: that was nothing.
+    async fn publish_some(&mut self) -> bool {
+        let Some(directory) = &self.directory else {
+            return false;
+        };
+        let mut names = directory.messages().unwrap_or_else(|errno| {
+            warn!("cannot read the spool: {}", errno.desc());
+            Vec::new()
+        });
+        names.retain(|name| !self.stuck.contains(name));
+        for slice in names.chunks(SLICE) {
+            if !self.publish_slice(slice) {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        // With more in the way than is remembered, the next look is the next period's.
+        !names.is_empty() && self.stuck.len() < MOST_STUCK
+    }
+
+    /// False: something is in the way that may end, and what follows has to wait for it.
+    fn publish_slice(&mut self, names: &[OsString]) -> bool {
+        let mut published = Vec::with_capacity(names.len());
+        let mut goes_on = true;
+        for name in names {
+            match self.take(name) {
+                Ok(()) => published.push(name),
+                Err(refusal) if refusal.may_end() => {
+                    warn!("{name:?} in the spool: {refusal}; trying again");
+                    goes_on = false;
+                    break;
+                }
+                Err(refusal) => self.refuse(name, &refusal),
+            }
+        }
+        let Some(directory) = &self.directory else {
+            return false;
+        };
+        for name in published {
+            // What stays would be published again, which with its key is nothing new, for ever.
+            if !directory.remove(name) && self.stuck.len() < MOST_STUCK {
+                warn!("{name:?} in the spool is published, but cannot be removed");
+                self.stuck.insert(name.clone());
+            }
+        }
+        goes_on
+    }
+
+    fn take(&self, name: &OsStr) -> Result<(), Refusal> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let Some((line, owner)) = directory.read(name, self.terms.max_line)? else {
+            return Ok(()); // its publisher has met us over the socket
+        };
+        let publish = parse(name, &line)?;
+        self.terms.check(owner, &publish.channel)?;
+        self.hub.publish(NewMessage {
+            channel: &publish.channel,
+            name: publish.name,
+            data: publish.data.into(),
+            key: publish.key.as_deref(),
+        });
+        self.metrics.published_spool.add(1);
+        Ok(())
+    }
+
+    fn refuse(&mut self, name: &OsString, refusal: &Refusal) {
+        self.metrics.spool_refused.add(1);
+        let aside = self.directory.as_ref().is_some_and(|d| d.move_aside(name));
+        // Debug escapes what a name may hold to forge lines of the log.
+        if aside {
+            warn!("{name:?} in the spool refused and renamed to .refused: {refusal}");
+        } else if self.stuck.len() < MOST_STUCK && self.stuck.insert(name.clone()) {
+            warn!("{name:?} in the spool refused: {refusal}");
+        }
+    }
+}
+
+/// A message without a key gets its file's name: a file is published once.
+fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, Refusal> {
+    let line = line.strip_suffix(b"\n").ok_or(Refusal::NoPublish)?;
+    let Request::Publish(mut publish) = Request::parse(line)? else {
+        return Err(Refusal::NoPublish);
+    };
+    if publish.key.is_none() {
+        let stem = name.as_bytes().strip_suffix(SPOOL_SUFFIX.as_bytes());
+        let key = stem.and_then(|stem| str::from_utf8(stem).ok());
+        let key = key.filter(|key| key.len() <= MAX_KEY).ok_or(Refusal::Key)?;
+        publish.key = Some(key.into());
+    }
+    Ok(publish)
+}
+
+impl Terms {
+    fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), Refusal> {
+        // A file's group is its directory's and says nothing of who wrote it; this number is nobody's.
+        const NO_GROUP: u32 = u32::MAX;
+        let may = |allow: &Allow| owner == self.own_user || allow.permits(owner, NO_GROUP);
+        if !self.allow.is_empty() && !may(&self.allow) {
+            return Err(Refusal::Owner(owner));
+        }
+        if !self.channels.get(channel).is_none_or(may) {
+            let channel = channel.clone();
+            return Err(Refusal::Channel { owner, channel });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+use std::{
+    fs,
+    os::unix::fs::{chown, symlink},
+    path::Path,
+};
+
+use comet_client::Spool as Publisher;
+use comet_proto::Cursor;
+
+use super::*;
+use crate::hub::HistoryConfig;
+
+struct Fixture {
+    root: tempfile::TempDir,
+    spool: Spool,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+}
+
+fn fixture(config: &str) -> Fixture {
+    let root = tempfile::tempdir().unwrap();
+    let (hub, metrics) = (
+        Hub::new(HistoryConfig::default(), 1),
+        Arc::new(Metrics::default()),
+    );
+    let config = Config::parse(config).unwrap();
+    let path = root.path().join("spool");
+    let spool = Spool::open(path, &config, hub.clone(), metrics.clone()).unwrap();
+    Fixture {
+        root,
+        spool,
+        hub,
+        metrics,
+    }
+}
+
+impl Fixture {
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join("spool").join(name)
+    }
+
+    fn put(&self, name: &str, line: &str) {
+        fs::write(self.path(name), line).unwrap();
+    }
+
+    async fn publish(&mut self) -> Vec<String> {
+        self.spool.publish().await;
+        self.data()
+    }
+
+    fn data(&self) -> Vec<String> {
+        let news = [ChannelName::parse("news").unwrap()];
+        let messages = self.hub.since(&news, Cursor(0)).messages;
+        let data = messages
+            .iter()
+            .map(|m| String::from_utf8(m.data.to_vec()).unwrap());
+        data.collect()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("")).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "limits" && name != ".lock")
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn line(data: &str) -> String {
+    format!("{{\"op\":\"publish\",\"channel\":\"news\",\"data\":\"{data}\"}}\n")
+}
+
+#[tokio::test]
+async fn publishes_in_the_order_of_the_names_and_removes() {
+    let mut f = fixture("");
+    let mut publisher = Publisher::open(&f.path("")).unwrap();
+    let expected: Vec<String> = (0..90).map(|i| i.to_string()).collect();
+    for data in &expected {
+        publisher.put(line(data).as_bytes()).unwrap();
+    }
+    assert_eq!(f.publish().await, expected);
+    assert_eq!((f.files(), f.metrics.published_spool.get()), (vec![], 90));
+    f.put("b.msg1", &line("b"));
+    f.put("a.msg1", &line("a"));
+    assert_eq!(f.publish().await[90..], ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_key_or_else_the_files_name_publishes_once() {
+    let mut f = fixture("");
+    let keyed = "{\"op\":\"publish\",\"channel\":\"news\",\"data\":\"keyed\",\"key\":\"k\"}\n";
+    for _ in 0..2 {
+        f.put("a.msg1", &line("hand-made"));
+        f.put("b.msg1", keyed);
+        f.put("c.msg1", keyed);
+        assert_eq!(f.publish().await, ["hand-made", "keyed"]);
+        assert!(f.files().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_put_aside_and_the_rest_goes_on() {
+    let mut f = fixture("[socket]\nmax_line = 1024");
+    let long = "x".repeat(121);
+    let bad = [
+        ("a-text.msg1", "hello\n".to_owned()),
+        ("b-half.msg1", line("x").trim_end().to_owned()),
+        ("c-two.msg1", line("x") + &line("y")),
+        ("d-op.msg1", "{\"op\":\"status\"}\n".to_owned()),
+        ("e-empty.msg1", String::new()),
+        (
+            "f-channel.msg1",
+            "{\"op\":\"publish\",\"channel\":\"a/b\"}\n".to_owned(),
+        ),
+        ("g-large.msg1", line(&"x".repeat(1024))),
+        (&(long + "12345678.msg1"), line("no key fits")),
+    ];
+    for (name, content) in &bad {
+        f.put(name, content);
+    }
+    f.put("h-good.msg1", &line("good"));
+    f.put(".unfinished.msg1", &line("half"));
+    f.put("other", "not ours");
+    assert_eq!(f.publish().await, ["good"]);
+    let mut expected: Vec<String> = bad
+        .iter()
+        .map(|(name, _)| format!("{name}.refused"))
+        .collect();
+    expected.extend([".unfinished.msg1".into(), "other".into()]);
+    expected.sort();
+    assert_eq!(f.files(), expected);
+    assert_eq!(f.metrics.spool_refused.get(), 8);
+    assert_eq!(f.publish().await, ["good"], "once");
+}
+
+#[tokio::test]
+async fn nothing_is_read_through_a_link_or_another_kind_of_file() {
+    let mut f = fixture("");
+    let secret = f.root.path().join("secret");
+    fs::write(&secret, line("secret")).unwrap();
+    symlink(&secret, f.path("a.msg1")).unwrap();
+    fs::hard_link(&secret, f.path("b.msg1")).unwrap();
+    fs::create_dir(f.path("c.msg1")).unwrap();
+    nix::unistd::mkfifo(&f.path("d.msg1"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(f.path("e.msg1")).unwrap();
+    symlink("/dev/zero", f.path("f.msg1")).unwrap();
+    assert!(f.publish().await.is_empty());
+    let aside = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{name}.msg1.refused"));
+    assert_eq!(f.files(), aside);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), line("secret"));
+}
+
+#[tokio::test]
+async fn owners_are_those_that_may_publish() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    let cases = [
+        ("", true),
+        ("[socket]\nallow = [\"user:1\"]", false),
+        ("[socket]\nallow = [\"user:65534\"]", true),
+        (
+            "[spool]\nallow = [\"user:65534\"]\n[socket]\nallow = [\"user:1\"]",
+            true,
+        ),
+        (
+            "[spool]\nallow = [\"user:1\"]\n[socket]\nallow = [\"any\"]",
+            false,
+        ),
+        ("[[channel]]\nprefix = \"ne\"\nsocket = [\"user:1\"]", false),
+        (
+            "[[channel]]\nprefix = \"ne\"\nsocket = [\"user:65534\"]",
+            true,
+        ),
+    ];
+    for (config, taken) in cases {
+        let mut f = fixture(config);
+        f.put("a.msg1", &line("theirs"));
+        chown(f.path("a.msg1"), Some(NOBODY), None).unwrap();
+        f.put("b.msg1", &line("own"));
+        let published = f.publish().await;
+        assert_eq!(published.contains(&"theirs".to_owned()), taken, "{config}");
+        assert!(published.contains(&"own".to_owned()), "{config}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_waits_until_the_first_has_left() {
+    let mut f = fixture("");
+    let config = Config::default();
+    let open = |f: &Fixture| {
+        Spool::open(
+            f.path("").join("."),
+            &config,
+            f.hub.clone(),
+            f.metrics.clone(),
+        )
+        .unwrap()
+    };
+    let mut second = open(&f);
+    f.put("a.msg1", &line("a"));
+    second.publish().await;
+    assert!(f.data().is_empty());
+    f.spool.directory = None;
+    second.look_after();
+    second.publish().await;
+    assert_eq!(f.data(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_replaced_is_found() {
+    let mut f = fixture("");
+    fs::remove_dir_all(f.path("")).unwrap();
+    f.spool.look_after();
+    f.put("a.msg1", &line("a"));
+    assert_eq!(f.publish().await, ["a"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_half_written_goes_after_a_while() {
+    let mut f = fixture("");
+    f.put(".old.msg1", "half");
+    let before = std::time::SystemTime::now() - Duration::from_secs(120);
+    let file = fs::File::options()
+        .write(true)
+        .open(f.path(".old.msg1"))
+        .unwrap();
+    file.set_modified(before).unwrap();
+    f.put(".young.msg1", "half");
+    for i in 0..1003 {
+        f.put(&format!("{i:04}.msg1.refused"), "");
+    }
+    f.spool.look_after();
+    let files = f.files();
+    assert_eq!(files.len(), 1001);
+    assert_eq!(files[..2], [".young.msg1", "0003.msg1.refused"]);
+}
+
+#[test]
+fn a_configured_directory_that_cannot_be_used_is_an_error() {
+    let (hub, metrics) = (
+        Hub::new(HistoryConfig::default(), 1),
+        Arc::new(Metrics::default()),
+    );
+    let open = |config: &str| {
+        let config = Config::parse(config).unwrap();
+        let path = Path::new("/no/such/spool").to_owned();
+        Spool::open(path, &config, hub.clone(), metrics.clone())
+    };
+    let error = open("[spool]\ndir = \"/no/such/spool\"")
+        .err()
+        .unwrap()
+        .to_string();
+    assert_eq!(
+        error,
+        "cannot make directory /no/such/spool: No such file or directory"
+    );
+    assert!(open("").is_ok_and(|spool| spool.directory.is_none() && spool.told));
+}
