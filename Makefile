@@ -1,6 +1,6 @@
 # run and test install what they need and say so; the rest is for people who work on Comet.
 
-.PHONY: run test bench check-delivery fmt lint headers clean
+.PHONY: run test bench check-delivery fuzz fmt lint headers clean
 
 run: ## the daemon with its demo pages
 	@scripts/packages run
@@ -20,6 +20,10 @@ bench: ## memory, CPU and latency, beside nginx + nchan, Pushpin, PHP and bare l
 check-delivery: ## what a server loses, doubles and tells (docs/delivery.md); ARGS says which
 	cargo build --release -p comet-daemon -p comet-torture
 	$${CARGO_TARGET_DIR:-target}/release/comet-check-delivery $(or $(ARGS),comet)
+
+fuzz: ## SECONDS=60 for each parser, or for TARGET=... alone
+	@scripts/packages test
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -4,6 +4,9 @@ pub mod auth;
 mod compat;
 pub mod config;
 pub mod drain;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod hub;
 pub mod metrics;

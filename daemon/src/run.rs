@@ -1,9 +1,10 @@
 //! Puts the parts together: threads, listeners, signals, and the end of it all.
 
+mod settings;
+
 use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -11,13 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comet_proto::ChannelName;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -26,11 +27,14 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Demo, Rights, Site},
+    http::{self, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
     source::{files::Files, socket::Socket, spool::Spool},
 };
+
+pub use settings::Reread;
+use settings::{Ground, Settings};
 
 /// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
 const RESERVED_DESCRIPTORS: u64 = 256;
@@ -41,38 +45,25 @@ const BACKLOG: i32 = 4096;
 /// How often old history is dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP has the settings read again; where there is nothing to read
+/// (`None`) it ends the daemon, too.
 ///
 /// # Errors
 /// What could not be opened, and why.
-pub fn serve(config: Config) -> anyhow::Result<()> {
-    config.check_readers()?;
-    let channels = &config.channels;
-    if !channels.socket.is_empty() || !channels.files.is_empty() {
-        bail!(
-            "socket and files under [[channel]] are not enforced yet: this daemon takes read and publish there"
-        );
-    }
+pub fn serve(config: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
+    config.check()?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // The control thread's subscribers need a bit too.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
     let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
-    let socket = Socket::bind(&socket_path, &config.socket)
+    let mut socket = Socket::bind(&socket_path, &config.socket)
         .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
     let drain = Drain::default();
-    let site = Arc::new(site(
-        &config,
-        addr,
-        &socket_path,
-        descriptors,
-        metrics.clone(),
-        drain.clone(),
-    )?);
-    let files = Files::open(
+    let mut files = Files::open(
         &config.dir,
         config.files.clone(),
         config.demo,
@@ -80,25 +71,37 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         metrics.clone(),
     )
     .context("cannot watch for files")?;
+    let ground = Ground {
+        addr,
+        socket: socket_path.clone(),
+        room: descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1),
+        hub: hub.clone(),
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+    };
     let spool_path = comet_client::spool_path(config.spool.dir.as_deref(), &socket_path);
     let mut spool = Spool::open(spool_path, &config, hub.clone(), metrics.clone())
         .context("cannot take messages from the spool")?;
+    let settings = Settings::new(config, ground)?;
 
     local_runtime()?.block_on(async {
         let started = Instant::now();
         let audience = Audience::new(hub.clone(), workers);
         // Its messages are older than any that comes now.
         spool.publish().await;
-        let threads = start_workers(listeners, &site, &hub)?;
+        let threads = start_workers(listeners, &settings.sites(), &hub, &drain)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
         };
+        socket.follow(settings.configs());
+        files.follow(settings.configs());
         let mut sources = JoinSet::new();
         sources.spawn_local(socket.run(audience.clone(), metrics.clone(), status, drain.clone()));
         sources.spawn_local(watch(files, drain.clone()));
-        sources.spawn_local(take(spool, drain.clone()));
+        sources.spawn_local(take(spool, settings.configs(), drain.clone()));
         let deliveries = tokio::task::spawn_local(deliver(audience.clone()));
+        let config = settings.now();
         let (socket, dir) = (socket_path.display(), config.dir.display());
         // Before it is said that we are ready: whoever reads that may stop us at once.
         let signals = Signals::new()?;
@@ -106,21 +109,22 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         let _ = writeln!(io::stdout(), "{ready}"); // where nobody reads it, we serve all the same
 
         tokio::select! {
-            signal = signals.stop() => info!("{signal} received, stopping"),
+            signal = signals.stop(reread.map(|reread| || settings.reload(reread))) => info!("{signal} received, stopping"),
             () = expire(&hub, &audience) => {}
             // None of these ends by itself. Better a restart than a daemon that looks well and is deaf.
             _ = sources.join_next() => bail!("a source has failed; see above"),
             _ = deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
             () = one_has_ended(&threads) => bail!("a worker thread has failed; see above"),
         }
+        let grace = settings.now().grace;
         let ended = async {
             // What is still acknowledged reaches those who wait before they get their last answer.
-            drain.run(config.grace / 2, || metrics.clients()).await;
+            drain.run(grace / 2, || metrics.clients()).await;
             all_done(&mut sources).await;
             all_have_ended(&threads).await;
         };
-        if timeout(config.grace, ended).await.is_err() {
-            warn!(grace = ?config.grace, "some clients took too long to leave: connections cut");
+        if timeout(grace, ended).await.is_err() {
+            warn!(?grace, "some clients took too long to leave: connections cut");
         }
         Ok(())
     })
@@ -153,9 +157,9 @@ async fn watch(files: Files, drain: Drain) {
     files.run(drain.stop).await;
 }
 
-async fn take(spool: Spool, drain: Drain) {
+async fn take(spool: Spool, configs: watch::Receiver<Arc<Config>>, drain: Drain) {
     let _publisher = drain.publisher();
-    spool.run(drain.stop).await;
+    spool.run(configs, drain.stop).await;
 }
 
 async fn deliver(audience: Rc<Audience>) {
@@ -174,19 +178,20 @@ type Worker = JoinHandle<io::Result<()>>;
 
 fn start_workers(
     listeners: Vec<TcpListener>,
-    site: &Arc<Site>,
+    sites: &watch::Receiver<Arc<Site>>,
     hub: &Arc<Hub>,
+    drain: &Drain,
 ) -> io::Result<Vec<Worker>> {
     let start = |(number, listener)| {
-        let (site, hub) = (site.clone(), hub.clone());
-        let publisher = site.drain.publisher();
+        let (sites, hub) = (sites.clone(), hub.clone());
+        let publisher = drain.publisher();
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
                 let runtime = local_runtime()?;
                 runtime.block_on(http::serve(
                     listener,
-                    site,
+                    sites,
                     Audience::new(hub, number),
                     publisher,
                 ))
@@ -223,10 +228,11 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
     }
 }
 
-/// What ends the daemon.
+/// What ends the daemon, or changes its settings.
 struct Signals {
     term: Signal,
     int: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -235,46 +241,22 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn stop(mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
+    async fn stop(mut self, reload: Option<impl Fn()>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.int.recv() => return "SIGINT",
+                _ = self.hangup.recv() => match &reload {
+                    Some(reload) => reload(),
+                    None => return "SIGHUP",
+                },
+            }
         }
     }
-}
-
-fn site(
-    config: &Config,
-    addr: SocketAddr,
-    socket: &std::path::Path,
-    descriptors: u64,
-    metrics: Arc<Metrics>,
-    drain: Drain,
-) -> anyhow::Result<Site> {
-    let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
-    let max_connections = config
-        .http
-        .max_connections
-        .map_or(room, |max| room.min(max as u64));
-    let chat =
-        ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
-    Ok(Site {
-        config: config.http.clone(),
-        compat: config.compat.clone(),
-        chat,
-        rights: Rights::new(config)?,
-        max_connections,
-        demo: config.demo.then(|| Demo {
-            dir: config.dir.clone(),
-            socket: PathBuf::from(socket),
-            listen: addr,
-        }),
-        metrics,
-        drain,
-    })
 }
 
 /// One listener a worker on the same port: the kernel deals connections out.

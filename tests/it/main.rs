@@ -18,6 +18,7 @@ mod http_limits;
 mod iframe;
 mod longpoll;
 mod novcomet;
+mod reload;
 mod rights;
 mod shutdown;
 mod smuggling;

@@ -46,7 +46,7 @@ zeitoun_channel = "chat.7"
 const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-fn vectors() -> Value {
+pub(crate) fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/tokens.json")).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn now() -> u64 {
 }
 
 /// A good token that ends in so many seconds.
-fn token(comet: &Value, seconds: u64) -> String {
+pub(crate) fn token(comet: &Value, seconds: u64) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({"aud": "comet", "exp": now() + seconds, "comet": comet});
     let text = format!(
@@ -87,7 +87,7 @@ fn token(comet: &Value, seconds: u64) -> String {
     format!("{text}.{signature}")
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 

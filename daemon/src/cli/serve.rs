@@ -15,8 +15,8 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 /// Run the daemon
 ///
 /// Watches a directory of *.comet files and a Unix socket, and pushes what is published there to the browsers that
-/// listen. Prints one line on standard output when it is ready, logs to standard error, and stops cleanly on SIGTERM
-/// and SIGINT.
+/// listen. Prints one line on standard output when it is ready, logs to standard error, stops cleanly on SIGTERM and
+/// SIGINT, and reads its configuration file again on SIGHUP.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -63,20 +63,22 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::allocator::give_memory_back();
     start_log()?;
-    comet_daemon::run::serve(arguments.settings()?)
+    let reread = || arguments.settings();
+    let has_file = arguments.config.is_some();
+    comet_daemon::run::serve(reread()?, has_file.then_some(&reread))
 }
 
 impl Arguments {
-    fn settings(self) -> anyhow::Result<Config> {
+    fn settings(&self) -> anyhow::Result<Config> {
         let mut config = super::read_config(self.config.as_deref())?;
-        if let Some(dir) = self.dir {
-            config.dir = dir;
+        if let Some(dir) = &self.dir {
+            config.dir.clone_from(dir);
         }
         if let Some(listen) = self.listen {
             config.listen = listen;
         }
-        if let Some(path) = self.socket.socket {
-            config.socket.path = Some(path);
+        if let Some(path) = &self.socket.socket {
+            config.socket.path = Some(path.clone());
         }
         if let Some(demo) = self.demo {
             config.demo = demo;

@@ -126,6 +126,20 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
 pub struct OpenToAll(SocketAddr);
 
 impl Config {
+    /// What is right in itself and cannot be served.
+    ///
+    /// # Errors
+    /// Says what to write instead.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.check_readers()?;
+        let channels = &self.channels;
+        anyhow::ensure!(
+            channels.socket.is_empty() && channels.files.is_empty(),
+            "socket and files under [[channel]] are not enforced yet: this daemon takes read and publish there"
+        );
+        Ok(())
+    }
+
     /// Where strangers reach the address, somebody must have said what they may read.
     ///
     /// # Errors

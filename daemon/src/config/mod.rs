@@ -151,6 +151,40 @@ pub struct CompatConfig {
     pub zeitoun_channel: String,
 }
 
+impl Config {
+    /// Takes from `running` what does not change before a restart; returns the keys that differ.
+    pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
+            let differs = new != running;
+            new.clone_from(running);
+            differs
+        }
+        let differ = [
+            ("dir", keep(&mut self.dir, &running.dir)),
+            ("listen", keep(&mut self.listen, &running.listen)),
+            ("workers", keep(&mut self.workers, &running.workers)),
+            ("demo", keep(&mut self.demo, &running.demo)),
+            (
+                "socket.path",
+                keep(&mut self.socket.path, &running.socket.path),
+            ),
+            ("spool.dir", keep(&mut self.spool.dir, &running.spool.dir)),
+            (
+                "spool.max_bytes",
+                keep(&mut self.spool.max_bytes, &running.spool.max_bytes),
+            ),
+            (
+                "spool.max_files",
+                keep(&mut self.spool.max_files, &running.spool.max_files),
+            ),
+        ];
+        differ
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+            .collect()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

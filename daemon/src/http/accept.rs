@@ -61,7 +61,7 @@ impl Accept {
                         ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    worker.site.metrics.http_accept_pauses.add(1);
+                    worker.metrics.http_accept_pauses.add(1);
                     if self.is_news(Warned::Exhausted) {
                         warn!(%error, "cannot accept connections; those that are open go on");
                     }
@@ -73,7 +73,7 @@ impl Accept {
     }
 
     fn take(&mut self, mut stream: TcpStream, worker: &Rc<Worker>) -> io::Result<()> {
-        let (site, metrics) = (&worker.site, &worker.site.metrics);
+        let (site, metrics) = (worker.site(), &worker.metrics);
         let (open, max) = (metrics.http_connections.get(), site.max_connections);
         if open < max {
             // Not at each connection that comes where one has left.

@@ -12,7 +12,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::rights::INVALID_TOKEN as EXPIRED;
+use super::{Current, origins::Origins, rights::INVALID_TOKEN as EXPIRED};
 use crate::{
     hub::Backlog,
     transport::{Format, Shape},
@@ -116,7 +116,7 @@ pub(super) enum Cors {
     None,
     /// Any origin.
     Any,
-    /// The origin with this index in the configuration.
+    /// The origin with this place among [`Origins`].
     Origin(u16),
 }
 
@@ -135,19 +135,11 @@ impl Variant {
     }
 }
 
-/// The header value for `cors`; `origins` is the configuration.
-pub(super) fn allow_origin(cors: Cors, origins: &[String]) -> Option<&str> {
-    match cors {
-        Cors::None => None,
-        Cors::Any => Some("*"),
-        Cors::Origin(index) => origins.get(usize::from(index)).map(String::as_str),
-    }
-}
-
 /// Adds what `cors` says to an answer.
-pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &[String]) {
-    if let Some(origin) =
-        allow_origin(cors, origins).and_then(|origin| HeaderValue::from_str(origin).ok())
+pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
+    if let Some(origin) = origins
+        .header(cors)
+        .and_then(|origin| HeaderValue::from_str(origin).ok())
     {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
@@ -162,7 +154,7 @@ pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &[String]) 
 pub(super) struct Writer<'a> {
     pub(super) format: &'a dyn Format,
     pub(super) variant: Variant,
-    pub(super) origins: &'a [String],
+    pub(super) site: Current,
     pub(super) date: &'a DateLine,
 }
 
@@ -247,7 +239,7 @@ impl Writer<'_> {
             },
             content_type: self.format.content_type(),
             variant: self.variant,
-            origins: self.origins,
+            origins: &self.site.origins,
             date: self.date,
         };
         head.write(length, cursor.filter(|_| self.format.has_etag()))
@@ -261,7 +253,7 @@ pub(super) struct Head<'a> {
     pub(super) status: &'static str,
     pub(super) content_type: &'static str,
     pub(super) variant: Variant,
-    pub(super) origins: &'a [String],
+    pub(super) origins: &'a Origins,
     pub(super) date: &'a DateLine,
 }
 
@@ -298,7 +290,7 @@ impl Head<'_> {
         if let Some(cursor) = tag {
             line("etag", &format!("\"{cursor}\""));
         }
-        if let Some(origin) = allow_origin(self.variant.cors, self.origins) {
+        if let Some(origin) = self.origins.header(self.variant.cors) {
             line("access-control-allow-origin", origin);
             line("access-control-expose-headers", "ETag");
             line("vary", "Origin");

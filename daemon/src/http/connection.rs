@@ -253,7 +253,7 @@ impl Conn {
             Served::Closed => self.set(State::Ending, LINGER),
             Served::Answered(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
-                self.set(State::Idle, self.worker.site.config.idle);
+                self.set(State::Idle, self.worker.site().config.idle);
             }
             Served::Asked(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
@@ -282,7 +282,7 @@ impl Conn {
 
     /// Writes all of it, waiting for the client where it has to, and says by the state what is next.
     pub(super) async fn send(&self, mut bytes: Bytes) {
-        let write_time = self.worker.site.config.write_time;
+        let write_time = self.worker.site().config.write_time;
         self.set(State::Writing, write_time);
         let sent = poll_fn(|cx| {
             while !bytes.is_empty() {
@@ -304,7 +304,7 @@ impl Conn {
         } else if self.held.borrow().is_some() {
             self.set(State::Joining, Duration::MAX);
         } else {
-            self.set(State::Idle, self.worker.site.config.idle);
+            self.set(State::Idle, self.worker.site().config.idle);
         }
     }
 
@@ -364,13 +364,13 @@ impl Conn {
     /// Leaves the rest of an answer to a task.
     fn write_soon(&self, rest: Bytes) {
         self.leave_over(|left| &mut left.output, rest);
-        self.set(State::Writing, self.worker.site.config.write_time);
+        self.set(State::Writing, self.worker.site().config.write_time);
         self.work_soon();
     }
 
     /// Goes on with the next request, of which no edge may tell.
     fn go_on(&self) {
-        self.set(State::Idle, self.worker.site.config.idle);
+        self.set(State::Idle, self.worker.site().config.idle);
         if self.has_input() {
             self.work_soon();
         }

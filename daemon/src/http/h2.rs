@@ -53,7 +53,7 @@ const PING: Duration = Duration::from_secs(30);
 /// Serves one connection whose first bytes are `before`.
 pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let worker = conn.worker.clone();
-    let max_header = u32::try_from(worker.site.config.max_header).unwrap_or(u32::MAX);
+    let max_header = u32::try_from(worker.site().config.max_header).unwrap_or(u32::MAX);
     let io = ParkIo {
         conn,
         before,
@@ -71,7 +71,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
-        () = worker.site.drain.leave.cancelled() => {}
+        () = worker.drain.leave.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
@@ -93,15 +93,16 @@ async fn respond(
     worker: Rc<Worker>,
     request: Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
-    worker.site.metrics.http_requests.add(1);
+    let site = worker.site();
+    site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
-    let cors = router::cors(&worker.site, &head.headers);
+    let cors = router::cors(&site, &head.headers);
     let mut response = match service::route(&worker, &head, &body) {
         Ok(Route::Answer(answer)) => answer.map(Pieces::one),
         Ok(Route::Publish(publish)) => {
             let published =
-                service::publish_body(&worker.site, worker.audience.hub(), publish, body).await;
+                service::publish_body(&site, worker.audience.hub(), publish, body).await;
             published
                 .unwrap_or_else(Refusal::into_answer)
                 .map(Pieces::one)
@@ -109,7 +110,7 @@ async fn respond(
         Ok(Route::Hold(subscription)) => hold(worker.clone(), subscription).await,
         Err(refusal) => refusal.into_answer().map(Pieces::one),
     };
-    add_cors(response.headers_mut(), cors, &worker.site.config.origins);
+    add_cors(response.headers_mut(), cors, &site.origins);
     if is_head {
         *response.body_mut() = Pieces::one(Bytes::new()); // hyper would send it
     }
@@ -181,7 +182,7 @@ impl Held {
         let cursor = subscription
             .since
             .unwrap_or_else(|| worker.audience.hub().last());
-        worker.site.metrics.subscribers.add(1);
+        worker.metrics.subscribers.add(1);
         let expires = subscription.expires.and_then(moment);
         Self {
             worker,
@@ -205,7 +206,7 @@ impl Held {
     }
 
     async fn stream(mut self, heartbeat: Duration, pieces: mpsc::Sender<Bytes>) {
-        let write_time = self.worker.site.config.write_time;
+        let write_time = self.worker.site().config.write_time;
         let mut piece = Vec::new();
         self.subscription.format.opening(self.cursor, &mut piece);
         loop {
@@ -241,7 +242,7 @@ impl Held {
             cursor: self.cursor,
             ..Backlog::default()
         };
-        let retry = self.worker.site.drain.retry();
+        let retry = self.worker.drain.retry();
         self.subscription.format.farewell(&nothing, retry, out)
     }
 
@@ -272,7 +273,6 @@ impl Held {
                     Err(backlog) => {
                         self.cursor = backlog.cursor;
                         self.worker
-                            .site
                             .metrics
                             .delivered
                             .add(backlog.messages.len() as u64);
@@ -289,7 +289,7 @@ impl Held {
                 biased;
                 () = self.bell.rung() => None,
                 () = time => Some(Wake::Time),
-                () = self.worker.site.drain.leave.cancelled() => Some(Wake::Stop),
+                () = self.worker.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
             // The bell, or a message that no bell told of yet: the next join sees it. So does it see the end of the right.
@@ -328,7 +328,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.worker.site.metrics.subscribers.sub(1);
+        self.worker.metrics.subscribers.sub(1);
     }
 }
 

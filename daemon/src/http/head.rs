@@ -77,7 +77,7 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
 }
 
 /// Means itself in a URL.
-fn is_plain(byte: u8) -> bool {
+pub(super) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-_.~,:=@?&".contains(&byte)
 }
 

@@ -71,7 +71,7 @@ impl Conn {
         // "From now on" is this moment, not when it joins: a client may act on a stream's opening before that.
         let now = || audience.hub().last();
         let cursor = since.unwrap_or_else(now);
-        self.worker.site.metrics.subscribers.add(1);
+        self.worker.metrics.subscribers.add(1);
         *self.held.borrow_mut() = Some(Held {
             open: is_poll(&*format),
             channels,
@@ -137,7 +137,7 @@ impl Conn {
     pub(super) fn end_held(&self) {
         let held = self.held.take();
         if let Some(held) = held {
-            self.worker.site.metrics.subscribers.sub(1);
+            self.worker.metrics.subscribers.sub(1);
             if let Some(key) = held.key {
                 self.worker.audience.leave(key);
             }
@@ -339,7 +339,7 @@ impl Conn {
         let channels = &held.channels;
         let backlog = self.worker.audience.hub().since(channels, held.cursor);
         self.sent(held, &backlog);
-        let retry = self.worker.site.drain.retry();
+        let retry = self.worker.drain.retry();
         self.writer(held).farewell(&backlog, retry)
     }
 
@@ -358,14 +358,14 @@ impl Conn {
     fn sent(&self, held: &mut Held, backlog: &Backlog) {
         held.cursor = backlog.cursor;
         let messages = backlog.messages.len() as u64;
-        self.worker.site.metrics.delivered.add(messages);
+        self.worker.metrics.delivered.add(messages);
     }
 
     fn writer<'a>(&'a self, held: &'a Held) -> Writer<'a> {
         Writer {
             format: &*held.format,
             variant: held.variant,
-            origins: &self.worker.site.config.origins,
+            site: self.worker.site(),
             date: &self.worker.date,
         }
     }

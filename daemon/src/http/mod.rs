@@ -6,10 +6,13 @@ mod answer;
 mod chunks;
 mod connection;
 mod framing;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod h2;
 mod head;
 mod held;
 mod io;
+mod origins;
 mod pages;
 mod query;
 mod reactor;
@@ -32,7 +35,7 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 use slab::Slab;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -44,16 +47,18 @@ use crate::{
 use accept::{Accept, Next};
 use answer::DateLine;
 use connection::Conn;
+pub use origins::Origins;
 use reactor::Reactor;
 pub use rights::Rights;
 
-/// What all workers know: settings that do not change while the daemon runs.
+/// What all workers know. When settings change there is another one.
 pub struct Site {
     pub config: HttpConfig,
     pub compat: CompatConfig,
     /// The channel of the zeitoun chat.
     pub chat: ChannelName,
     pub rights: Rights,
+    pub origins: Origins,
     /// Connections over all workers.
     pub max_connections: u64,
     /// With `--demo`: what the pages tell.
@@ -63,7 +68,11 @@ pub struct Site {
     pub drain: Drain,
 }
 
+/// The site as it is now. Connections of one thread share it: what they count there costs them nothing.
+type Current = Rc<Arc<Site>>;
+
 /// What the demo pages tell about this daemon.
+#[derive(Clone)]
 pub struct Demo {
     pub dir: PathBuf,
     pub socket: PathBuf,
@@ -75,7 +84,9 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// One thread's connections.
 struct Worker {
-    site: Arc<Site>,
+    site: RefCell<Current>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
     audience: Rc<Audience>,
     /// Until it stops.
     accept: RefCell<Option<Accept>>,
@@ -92,6 +103,10 @@ struct Worker {
 }
 
 impl Worker {
+    fn site(&self) -> Current {
+        self.site.borrow().clone()
+    }
+
     fn conn(&self, place: u32) -> Option<Rc<Conn>> {
         self.conns.borrow().get(place as usize).cloned()
     }
@@ -110,14 +125,14 @@ impl Worker {
         reactor::register(&self.registry, &stream, place)?;
         entry.insert(Conn::new(stream, self, place));
         drop(conns);
-        self.set_due(place, self.site.config.idle);
-        self.site.metrics.http_connections.add(1);
+        self.set_due(place, self.site().config.idle);
+        self.metrics.http_connections.add(1);
         Ok(())
     }
 
     fn forget(&self, place: u32) {
         self.set_due(place, Duration::MAX);
-        self.site.metrics.http_connections.sub(1);
+        self.metrics.http_connections.sub(1);
         let conn = self.conns.borrow_mut().try_remove(place as usize);
         drop(conn); // after the borrow: it may be the last reference
     }
@@ -195,15 +210,18 @@ impl Worker {
 /// When the listener cannot be used, or a part of the worker has failed.
 pub async fn serve(
     listener: std::net::TcpListener,
-    site: Arc<Site>,
+    sites: watch::Receiver<Arc<Site>>,
     audience: Rc<Audience>,
     publisher: TaskTrackerToken,
 ) -> std::io::Result<()> {
+    let site = sites.borrow().clone();
     let drain = site.drain.clone();
     let mut listener = TcpListener::from_std(listener);
     let reactor = Reactor::new(&mut listener)?;
     let worker = Rc::new(Worker {
-        site,
+        metrics: site.metrics.clone(),
+        drain: drain.clone(),
+        site: RefCell::new(Rc::new(site)),
         audience: audience.clone(),
         accept: RefCell::new(Some(Accept::new(listener))),
         registry: reactor.registry()?,
@@ -215,6 +233,7 @@ pub async fn serve(
     });
     let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
     let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
+    tokio::task::spawn_local(follow(worker.clone(), sites));
     let mut events = tokio::task::spawn_local(reactor.run(worker.clone()));
 
     let leave = async {
@@ -248,6 +267,14 @@ pub async fn serve(
     ticks.abort();
     events.abort();
     Ok(())
+}
+
+/// Takes each new site. What is under way goes on by the old one.
+async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
+    while sites.changed().await.is_ok() {
+        let site = sites.borrow_and_update().clone();
+        worker.site.replace(Rc::new(site));
+    }
 }
 
 async fn run_ticks(worker: Rc<Worker>) {

@@ -295,16 +295,7 @@ pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
     else {
         return Cors::None;
     };
-    let origins = &site.config.origins;
-    if origins.iter().any(|allowed| allowed == "*") {
-        return Cors::Any;
-    }
-    let index = origins
-        .iter()
-        .position(|allowed| allowed.eq_ignore_ascii_case(origin));
-    index
-        .and_then(|index| u16::try_from(index).ok())
-        .map_or(Cors::None, Cors::Origin)
+    site.origins.of(origin)
 }
 
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {

@@ -89,7 +89,8 @@ impl Phase {
 
 /// Serves the request whose head begins `before`; its body may go on in the socket.
 pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) -> Served {
-    let config = &conn.worker.site.config;
+    let site = conn.worker.site();
+    let config = &site.config;
     let phase = Rc::new(Phase::default());
     let io = ParkIo {
         conn: conn.clone(),
@@ -149,8 +150,9 @@ pub(super) enum Plainly {
 /// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)> {
     let worker = &conn.worker;
-    let plain = head::plain(input, &worker.site.config, worker.site.rights.has_tokens())?;
-    let (site, head, query) = (&worker.site, &plain.head, Query::plain(plain.query));
+    let site = &worker.site();
+    let plain = head::plain(input, &site.config, site.rights.has_tokens())?;
+    let (head, query) = (&plain.head, Query::plain(plain.query));
     let variant = Variant {
         close: wants_close(head.version, &head.headers),
         chunked: true,
@@ -163,7 +165,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
             status: "201 Created",
             content_type: "application/json",
             variant,
-            origins: &site.config.origins,
+            origins: &site.origins,
             date: &worker.date,
         };
         Plainly::Published(head.with_body(&receipt(id)), variant.close)
@@ -244,16 +246,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Call {
         let worker = &self.worker;
-        worker.site.metrics.http_requests.add(1);
+        worker.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
-        let cors = router::cors(&worker.site, &head.headers);
+        let cors = router::cors(&worker.site(), &head.headers);
         let close = wants_close(head.version, &head.headers);
         let answering = match route(worker, &head, &body) {
             Ok(Route::Answer(answer)) => Answering::Now(ready(answer)),
             Ok(Route::Publish(publish)) => {
-                let (site, hub) = (worker.site.clone(), worker.audience.hub().clone());
+                let (site, hub) = (worker.site(), worker.audience.hub().clone());
                 let phase = self.phase.clone();
                 Answering::Publishing(Box::pin(async move {
                     let published = publish_body(&site, &hub, publish, body).await;
@@ -305,7 +307,7 @@ impl Future for Call {
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
         let close = self.worker.stopping.get() || self.phase.body_left.get();
-        Poll::Ready(Ok(finish(answer, &self.worker.site, self.cors, close)))
+        Poll::Ready(Ok(finish(answer, &self.worker.site(), self.cors, close)))
     }
 }
 
@@ -315,7 +317,7 @@ fn finish(
     cors: Cors,
     close: bool,
 ) -> Response<Full<Bytes>> {
-    add_cors(answer.headers_mut(), cors, &site.config.origins);
+    add_cors(answer.headers_mut(), cors, &site.origins);
     if close {
         answer.headers_mut().insert(
             header::CONNECTION,
@@ -327,7 +329,8 @@ fn finish(
 
 /// What the request asks for, within the limits.
 pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
-    let config = &worker.site.config;
+    let site = worker.site();
+    let config = &site.config;
     let url = head
         .uri
         .path_and_query()
@@ -358,7 +361,7 @@ pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Ro
             format!("a {} request may not have a body", head.method),
         ));
     }
-    router::route(&worker.site, worker.audience.hub(), head)
+    router::route(&site, worker.audience.hub(), head)
 }
 
 /// Reads the body and publishes it: 201 `{"id":…}`.

@@ -90,6 +90,11 @@ impl Channels {
         Some(channel)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        let channels = self.maps.iter_mut().flat_map(HashMap::values_mut);
+        channels.map(|channel| &mut **channel)
+    }
+
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
         self.maps.iter().map(HashMap::capacity).sum()

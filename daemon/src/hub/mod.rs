@@ -197,6 +197,11 @@ impl Hub {
         self.wakers[worker].notified().await;
     }
 
+    /// Changes how much is kept, from now on.
+    pub fn limit(&self, config: HistoryConfig) {
+        self.lock().limit(config);
+    }
+
     /// The cursor of a client that has seen everything.
     pub fn last(&self) -> Cursor {
         self.lock().last()

@@ -63,6 +63,20 @@ impl State {
         }
     }
 
+    /// Changes the limits. What is over them goes when its channel is next published to, read, or expires.
+    pub(super) fn limit(&mut self, config: HistoryConfig) {
+        self.config = config;
+        self.expiry.clear();
+        for channel in self.channels.iter_mut() {
+            channel.class = self.config.class(&channel.name);
+            channel.expires = false;
+            if let Some(due) = channel.schedule(self.config.limits(channel.class)) {
+                self.expiry.push(Reverse((due, channel.name.clone())));
+            }
+        }
+        while self.kept.bytes > self.config.total_bytes && self.evict() {}
+    }
+
     /// Returns the id and the workers to wake, a bit each.
     pub(super) fn publish(&mut self, new: NewMessage<'_>, now: u64) -> (u64, u64) {
         if let Some(id) = new.key.and_then(|key| self.keys.get(new.channel, key)) {

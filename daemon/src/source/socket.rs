@@ -22,14 +22,22 @@ use interprocess::{
 };
 use nix::unistd::{Uid, User};
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 pub use bind::SocketError;
 use bind::SocketFile;
 use connection::Connection;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use connection::lines;
 
-use crate::{config::SocketConfig, drain::Drain, hub::subscriber::Audience, metrics::Metrics};
+use crate::{
+    config::{Config, SocketConfig},
+    drain::Drain,
+    hub::subscriber::Audience,
+    metrics::Metrics,
+};
 
 /// How long accepting pauses when the system cannot give another descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +50,7 @@ pub struct Socket {
     listener: uds_local_socket::Listener,
     file: SocketFile,
     config: SocketConfig,
+    settings: Option<watch::Receiver<Arc<Config>>>,
 }
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
@@ -50,7 +59,7 @@ type WriteStatus = dyn Fn(&mut Vec<u8>);
 struct Shared {
     audience: Rc<Audience>,
     metrics: Arc<Metrics>,
-    config: SocketConfig,
+    config: RefCell<Rc<SocketConfig>>,
     /// Appends the reply to `status` as a line.
     write_status: Box<WriteStatus>,
     drain: Drain,
@@ -70,7 +79,13 @@ impl Socket {
             listener,
             file,
             config: config.clone(),
+            settings: None,
         })
+    }
+
+    /// Takes changes of the settings from here.
+    pub fn follow(&mut self, settings: watch::Receiver<Arc<Config>>) {
+        self.settings = Some(settings);
     }
 
     /// Serves until the daemon stops; then removes the file, answers what was read, and returns when all connections
@@ -90,14 +105,17 @@ impl Socket {
         let shared = Rc::new(Shared {
             audience,
             metrics,
-            config: self.config,
+            config: RefCell::new(Rc::new(self.config)),
             write_status: Box::new(move |out| line::write_status(&status(), out)),
             drain,
             open: Cell::new(0),
             refused_users: RefCell::default(),
         });
         let tasks = TaskTracker::new();
-        accept_all(&listener, &shared, &tasks).await;
+        tokio::select! {
+            () = accept_all(&listener, &shared, &tasks) => {}
+            () = shared.follow(self.settings) => {}
+        }
 
         // From here on another daemon may take the path.
         drop((listener, self.file, publisher));
@@ -130,8 +148,22 @@ async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracke
 }
 
 impl Shared {
+    fn config(&self) -> Rc<SocketConfig> {
+        self.config.borrow().clone()
+    }
+
+    async fn follow(&self, settings: Option<watch::Receiver<Arc<Config>>>) {
+        if let Some(mut settings) = settings {
+            while settings.changed().await.is_ok() {
+                let config = settings.borrow_and_update().socket.clone();
+                self.config.replace(Rc::new(config));
+            }
+        }
+        std::future::pending().await
+    }
+
     fn admit(self: &Rc<Self>, stream: Stream, tasks: &TaskTracker) {
-        let most = self.config.max_connections;
+        let most = self.config().max_connections;
         if self.open.get() >= most {
             self.metrics.socket_refused.add(1);
             let mut out = Vec::new();
@@ -160,12 +192,13 @@ impl Shared {
 
     /// Why the peer may not connect.
     fn refusal(&self, stream: &Stream) -> Option<String> {
-        if self.config.allow.is_empty() {
+        let config = self.config();
+        if config.allow.is_empty() {
             return None;
         }
         let peer = stream.peer_creds().ok();
         let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
-        if ids.is_some_and(|(uid, gid)| self.config.allow.permits(uid, gid)) {
+        if ids.is_some_and(|(uid, gid)| config.allow.permits(uid, gid)) {
             return None;
         }
         self.metrics.socket_refused.add(1);

@@ -33,7 +33,8 @@ pub(super) enum Head {
 impl Conn {
     /// Goes on reading what begins with `input` until it is clear what it is.
     pub(super) async fn read_head(&self, input: Bytes) -> Head {
-        let config = &self.worker.site.config;
+        let site = self.worker.site();
+        let config = &site.config;
         let mut reading = Reading::new(input);
         if let Some(head) = reading.look(config) {
             return head;

@@ -90,7 +90,7 @@ impl Conn {
         if written.is_ready() {
             self.set_busy();
         } else if self.due() == u32::MAX {
-            self.set(State::Busy, self.worker.site.config.write_time);
+            self.set(State::Busy, self.worker.site().config.write_time);
         }
         written
     }

@@ -27,7 +27,10 @@ use std::{
 
 use comet_proto::ChannelName;
 use nix::{dir::OwningIter, errno::Errno};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -38,7 +41,11 @@ use self::{
     signals::{Search, Signals},
     stamp::{Seen, Stamp, StampError},
 };
-use crate::{config::FilesConfig, hub::Hub, metrics::Metrics};
+use crate::{
+    config::{Config, FilesConfig},
+    hub::Hub,
+    metrics::Metrics,
+};
 
 pub use inotify::WatchError;
 
@@ -102,6 +109,7 @@ pub struct Files {
     scan_again: bool,
     /// How many events the watcher's thread has dealt with since then.
     at_once: (Instant, u32),
+    settings: Option<watch::Receiver<Arc<Config>>>,
 }
 
 /// The directory that is watched now.
@@ -122,6 +130,16 @@ struct Checkpoint {
     fence: Option<i64>,
     /// The watcher told so; everything before was heard by then.
     passed: Option<Instant>,
+}
+
+/// The settings when they have changed.
+async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Config> {
+    if let Some(settings) = settings
+        && settings.changed().await.is_ok()
+    {
+        return settings.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 /// A scan on its way through the directory.
@@ -166,6 +184,7 @@ impl Files {
             checkpoint: Checkpoint::default(),
             scan_again: false,
             at_once: (Instant::now(), 0),
+            settings: None,
         };
         let (seen, now) = files.start_watching()?;
         let unfinished = files.resume(seen, now, now);
@@ -174,9 +193,15 @@ impl Files {
         Ok(files)
     }
 
+    /// Takes changes of the settings from here.
+    pub fn follow(&mut self, settings: watch::Receiver<Arc<Config>>) {
+        self.settings = Some(settings);
+    }
+
     /// Publishes what changes until `stop`; then what changed last, and remembers that for the next daemon.
     pub async fn run(self, stop: CancellationToken) {
         let mut files = Box::new(self);
+        let mut settings = files.settings.take();
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -190,13 +215,21 @@ impl Files {
             };
             // While nothing is done here, the watcher's thread publishes by itself what needs no waiting.
             inbox.lend(files);
+            let mut renewed = None;
             let compare = tokio::select! {
                 () = stop.cancelled() => None,
                 () = inbox.changed() => Some(false),
                 () = window => Some(false),
                 _ = period.tick() => Some(true),
+                config = changed(settings.as_mut()) => {
+                    renewed = Some(config);
+                    Some(false)
+                }
             };
             files = inbox.take_back();
+            if let Some(config) = renewed {
+                files.signals.terms = Terms::new(config.files.clone(), config.demo);
+            }
             match compare {
                 None => return files.finish().await,
                 Some(true) => files.compare_directory().await,

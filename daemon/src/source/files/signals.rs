@@ -40,7 +40,7 @@ pub(super) struct Signals {
     pub(super) pending: Pending,
     files: Memory<Remembered>,
     refusals: Refusals,
-    terms: Terms,
+    pub(super) terms: Terms,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     /// Number of the last scan that began.

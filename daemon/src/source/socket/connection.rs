@@ -73,7 +73,7 @@ impl Connection {
         let mut input = Input::default();
         loop {
             if self.answer(&mut input).await?.is_err() {
-                let max = shared.config.max_line;
+                let max = shared.config().max_line;
                 let reason = format!("line is over the limit of {max} bytes");
                 return self.refuse("line", &reason).await;
             }
@@ -92,7 +92,7 @@ impl Connection {
                 () = woken(self.subscription.as_ref()), if caught_up => None,
                 () = tokio::task::yield_now(), if !caught_up => None,
                 // Without a word: a client that keeps connections would take it for the next reply.
-                () = sleep(shared.config.idle), if !subscribed => return Ok(()),
+                () = sleep(shared.config().idle), if !subscribed => return Ok(()),
             };
             self.pace.waited(start.elapsed(), awake);
             match read {
@@ -166,12 +166,13 @@ impl Connection {
 
     /// Answers every complete line that was read.
     async fn answer(&mut self, input: &mut Input) -> io::Result<Result<(), TooLong>> {
+        let max = self.shared.config().max_line;
         loop {
             // From then on nothing is published.
             if self.publisher.is_none() {
                 return Ok(Ok(()));
             }
-            match input.next_line(self.shared.config.max_line) {
+            match input.next_line(max) {
                 Ok(None) => return Ok(Ok(())),
                 Ok(Some(line)) => self.respond(line).await?,
                 Err(error) => return Ok(Err(error)),
@@ -270,7 +271,7 @@ impl Connection {
         let mut stream: &Stream = stream;
         let mut written = pin!(stream.write_all(output));
         if self.subscription.is_none() {
-            let idle = shared.config.idle;
+            let idle = shared.config().idle;
             timeout(idle, written).await.map_err(slow)??;
         } else {
             tokio::select! {
@@ -318,14 +319,18 @@ impl Input {
 
     /// Reads what is there. 0: the peer sends no more.
     fn try_read(&mut self, stream: &Stream) -> io::Result<usize> {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
+        self.forget_answered();
         self.bytes.reserve(CHUNK);
         match stream.inner().try_read_buf(&mut self.bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
             done => done,
         }
+    }
+
+    fn forget_answered(&mut self) {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
     }
 
     /// The next complete line of at most `max` bytes, both with its line end; returned without it.
@@ -353,6 +358,27 @@ impl Input {
         self.searched = self.start;
         rest
     }
+}
+
+/// The lines of a stream that is read in such pieces, and what is left; nothing is after a line that is too long.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn lines<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    max: usize,
+) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
+    let (mut input, mut lines) = (Input::default(), Vec::new());
+    for piece in pieces {
+        input.forget_answered();
+        input.bytes.extend_from_slice(piece);
+        loop {
+            match input.next_line(max) {
+                Ok(Some(line)) => lines.push(line.to_vec()),
+                Ok(None) => break,
+                Err(TooLong) => return (lines, None),
+            }
+        }
+    }
+    (lines, Some(input.rest().to_vec()))
 }
 
 /// A set of channels and a cursor.

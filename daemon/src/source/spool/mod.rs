@@ -22,7 +22,7 @@ use nix::{
     unistd::{Uid, User, geteuid},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -124,20 +124,9 @@ impl Spool {
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let allow = [&config.spool.allow, &config.socket.allow];
-        let allow = allow.into_iter().find(|allow| !allow.is_empty());
         let mut spool = Self {
             path,
-            terms: Terms {
-                own_user: geteuid().as_raw(),
-                allow: allow.cloned().unwrap_or_default(),
-                channels: config.channels.socket.clone(),
-                max_line: config.socket.max_line,
-                limits: SpoolLimits {
-                    bytes: config.spool.max_bytes as u64,
-                    files: config.spool.max_files as u64,
-                },
-            },
+            terms: Terms::new(config),
             hub,
             metrics,
             changed: Arc::default(),
@@ -160,8 +149,8 @@ impl Spool {
         self.publish_some().await;
     }
 
-    /// Publishes what comes, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Publishes what comes, until `stop`. Who may publish is what the newest settings say.
+    pub async fn run(mut self, mut configs: watch::Receiver<Arc<Config>>, stop: CancellationToken) {
         let changed = self.changed.clone();
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -170,6 +159,9 @@ impl Spool {
                 () = stop.cancelled() => return,
                 () = changed.notified() => {}
                 _ = period.tick() => self.look_after(),
+            }
+            if configs.has_changed().is_ok_and(|changed| changed) {
+                self.terms = Terms::new(&configs.borrow_and_update());
             }
             while !stop.is_cancelled() && self.publish_some().await {}
         }
@@ -305,6 +297,21 @@ fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, Refusal> {
 }
 
 impl Terms {
+    fn new(config: &Config) -> Self {
+        let allow = [&config.spool.allow, &config.socket.allow];
+        let allow = allow.into_iter().find(|allow| !allow.is_empty());
+        Self {
+            own_user: geteuid().as_raw(),
+            allow: allow.cloned().unwrap_or_default(),
+            channels: config.channels.socket.clone(),
+            max_line: config.socket.max_line,
+            limits: SpoolLimits {
+                bytes: config.spool.max_bytes as u64,
+                files: config.spool.max_files as u64,
+            },
+        }
+    }
+
     fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), Refusal> {
         // A file's group is its directory's and says nothing of who wrote it; this number is nobody's.
         const NO_GROUP: u32 = u32::MAX;

@@ -1,0 +1,159 @@
+//! The queries of older clients. What they are told, they give back; that it means the same then is what matters.
+
+use std::cell::Cell;
+
+use comet_proto::{ChannelName, Cursor};
+use serde_json::Value;
+
+use super::render::assert_inert;
+use crate::{
+    compat::{
+        novcomet::{self, Request},
+        zeitoun::{self, ChatRequest},
+    },
+    hub::{HistoryConfig, Hub, NewMessage},
+};
+
+/// The pairs of a query, as the router gives them to these.
+fn pairs(query: &str) -> Vec<(String, String)> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    pairs
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
+}
+
+/// A hub whose clock goes on by a second with each look at it.
+fn hub() -> std::sync::Arc<Hub> {
+    thread_local!(static NOW: Cell<u64> = const { Cell::new(1_763_690_000_123_456) });
+    Hub::with_clock(HistoryConfig::default(), 1, || {
+        NOW.with(|now| now.replace(now.get() + 1_000_000))
+    })
+}
+
+fn publish(hub: &Hub, channel: &ChannelName, data: &[u8]) -> u64 {
+    hub.publish(NewMessage {
+        channel,
+        name: Default::default(),
+        data: data.into(),
+        key: None,
+    })
+}
+
+pub(super) fn novcomet(bytes: &[u8]) {
+    let Ok(query) = str::from_utf8(bytes) else {
+        return;
+    };
+    let pairs = pairs(query);
+    let parsed = Request::parse(pairs.iter().map(|(name, value)| (name, value)));
+    let publishes = pairs
+        .iter()
+        .find(|(name, value)| name == "publish" && !value.is_empty());
+    let subscribed = match (parsed, publishes) {
+        (Request::Publish(channel), Some((_, id))) => {
+            return assert_eq!(channel, ChannelName::parse(id).ok());
+        }
+        (Request::Subscribe(subscribed), None) => subscribed,
+        (parsed, _) => panic!("{parsed:?}"),
+    };
+    assert!(subscribed.len() <= 100);
+    for (channel, seen) in &subscribed {
+        let name = format!("subscribed[{channel}]");
+        let given = pairs.iter().rfind(|(known, _)| known.starts_with(&name));
+        assert_eq!(*seen, time(&given.expect("it was asked for").1));
+    }
+    check_poll(subscribed);
+}
+
+/// A decimal of seconds, cut after six places; anything else is 0.
+fn time(text: &str) -> Cursor {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_time = !seconds.is_empty()
+        && (seconds.to_owned() + fraction)
+            .bytes()
+            .all(|b| b.is_ascii_digit());
+    let Some(seconds) = seconds.parse::<u64>().ok().filter(|_| is_time) else {
+        return Cursor(0);
+    };
+    let micros: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let time = u128::from(seconds) * 1_000_000 + micros.parse::<u128>().expect("six digits");
+    Cursor(u64::try_from(time).unwrap_or(u64::MAX))
+}
+
+/// What has changed since a time that is in order is told, and with the times of the answer nothing has.
+fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
+    let hub = hub();
+    let start = hub.last();
+    let Some(first) = subscribed.keys().next().cloned() else {
+        return;
+    };
+    let id = publish(&hub, &first, b"");
+    subscribed.insert(first.clone(), start);
+    let answer = novcomet::poll(&hub, subscribed.clone())
+        .ok()
+        .expect("a change");
+    let json: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(json["s"], 1);
+    let told = json["k"].as_object().expect("an object");
+    for (name, _) in told {
+        let seen = subscribed.get_mut(&**name).expect("it was asked for");
+        *seen = time(told_time(&answer, name));
+    }
+    assert_eq!(subscribed[&first], Cursor(id));
+    let waits = novcomet::poll(&hub, subscribed).expect_err("no change");
+    assert_eq!(waits.since, Some(Cursor(id)));
+}
+
+/// The digits of a time as they stand in the answer: as a number they would be rounded.
+fn told_time<'a>(answer: &'a [u8], name: &str) -> &'a str {
+    let answer = str::from_utf8(answer).expect("UTF-8");
+    let (_, rest) = answer
+        .split_once(&format!("\"{name}\":"))
+        .expect("it is told");
+    rest.split([',', '}']).next().unwrap_or_default()
+}
+
+pub(super) fn zeitoun(bytes: &[u8]) {
+    let Ok(query) = str::from_utf8(bytes) else {
+        return;
+    };
+    let pairs = pairs(query);
+    let parsed = ChatRequest::parse(pairs.iter().map(|(name, value)| (&**name, &**value)));
+    let published = pairs
+        .iter()
+        .find(|(name, value)| name == "msg" && !value.is_empty());
+    match (parsed, published) {
+        (ChatRequest::Publish(text), Some((_, expected))) => {
+            assert_eq!(text, *expected);
+            check_chat(&text);
+        }
+        (ChatRequest::Poll(seen), None) => {
+            let given = pairs.iter().rfind(|(name, _)| name == "timestamp");
+            let digits = given.map_or("", |(_, text)| {
+                &text[..text.bytes().take_while(u8::is_ascii_digit).count()]
+            });
+            let number = digits.parse::<u64>().unwrap_or(0);
+            assert!([number, number.saturating_mul(1_000_000)].contains(&seen.0));
+        }
+        (parsed, _) => panic!("{parsed:?}"),
+    }
+}
+
+/// What was said is shown, by a page that evaluates the answer, and once.
+fn check_chat(text: &str) {
+    let (hub, channel) = (hub(), ChannelName::parse("chat").expect("a name"));
+    let id = publish(&hub, &channel, text.as_bytes());
+    let answer = zeitoun::poll(&hub, &channel, Cursor(0))
+        .ok()
+        .expect("the last message");
+    assert_inert(&answer);
+    let json: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(
+        (json["msg"].as_str(), json["timestamp"].as_u64()),
+        (Some(text), Some(id))
+    );
+    let timestamp = format!("timestamp={id}");
+    let ChatRequest::Poll(seen) = ChatRequest::parse(timestamp.split_once('=').into_iter()) else {
+        panic!("a poll");
+    };
+    assert!(zeitoun::poll(&hub, &channel, seen).is_err());
+}

@@ -1,0 +1,105 @@
+//! Cursors: ids, times, and the headers that carry them.
+
+use comet_proto::{Cursor, CursorError};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+
+use crate::http::fuzz::{entity_tag, last_event_id};
+
+const MICROS: u64 = 1_000_000;
+const DAY: u64 = 86_400;
+
+/// The first second of the year 10000, which RFC 3339 cannot write.
+const END_OF_TIME: u64 = 253_402_300_800;
+
+pub(super) fn check(bytes: &[u8]) {
+    if let Some(first) = bytes.first_chunk() {
+        check_id(u64::from_le_bytes(*first));
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        check_text(text);
+    }
+    check_headers(bytes);
+}
+
+/// Every id is read as it is written, and as the time that it is.
+fn check_id(id: u64) {
+    assert_eq!(Cursor::parse(&id.to_string()), Ok(Cursor(id)));
+    let id = id % (END_OF_TIME * MICROS);
+    assert_eq!(Cursor::parse(&rfc3339(id)), Ok(Cursor(id)));
+    let shifted = rfc3339(id).replace('Z', "+01:00");
+    match id.checked_sub(3600 * MICROS) {
+        Some(earlier) => assert_eq!(Cursor::parse(&shifted), Ok(Cursor(earlier))),
+        None => assert_eq!(Cursor::parse(&shifted), Err(CursorError::BeforeEpoch)),
+    }
+}
+
+fn check_text(text: &str) {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match (Cursor::parse(text), is_number) {
+        (Ok(cursor), true) => {
+            assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), cursor.0)
+        }
+        (Err(error), true) => {
+            assert_eq!(error, CursorError::TooLarge);
+            assert!(text.trim_start_matches('0').len() >= u64::MAX.to_string().len());
+        }
+        (Ok(Cursor(time)), false) => {
+            assert!(time < END_OF_TIME * MICROS, "{time}");
+            check_id(time);
+        }
+        (Err(error), false) => assert_ne!(error, CursorError::TooLarge),
+    }
+}
+
+fn check_headers(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else {
+        return;
+    };
+    let cursor = value
+        .to_str()
+        .ok()
+        .and_then(|text| Cursor::parse(text).ok());
+    let headers = |name: HeaderName, value| HeaderMap::from_iter([(name, value)]);
+    let seen = |value| last_event_id(&headers(HeaderName::from_static("last-event-id"), value));
+    let tag = |value| entity_tag(&headers(IF_NONE_MATCH, value));
+
+    if value.is_empty() {
+        assert_eq!(seen(value), Ok(None));
+        return;
+    }
+    assert_eq!(seen(value.clone()).ok().flatten(), cursor);
+    let _ = tag(value); // in quotes or not, weakened or not
+    if let Some(Cursor(id)) = cursor {
+        for text in [format!("\"{id}\""), format!("W/\"{id}\"")] {
+            let value = HeaderValue::try_from(text).expect("digits and quotes");
+            assert_eq!(tag(value), Ok(cursor));
+        }
+    }
+}
+
+/// Section 5.6, in UTC with six decimals.
+fn rfc3339(id: u64) -> String {
+    let (seconds, micros) = (id / MICROS, id % MICROS);
+    let (mut days, second) = (seconds / DAY, seconds % DAY);
+    let mut year = 1970;
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    // Whole cycles of 400 years first: these have the same days each.
+    year += days / 146_097 * 400;
+    days %= 146_097;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second, day) = (second / 3600, second / 60 % 60, second % 60, days + 1);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}

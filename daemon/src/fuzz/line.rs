@@ -1,0 +1,143 @@
+//! The socket's lines: however the bytes are cut, the lines are the same; what is accepted is what JSON says; what is
+//! published is what subscribers are told; what is refused is told in one line.
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use comet_proto::{
+    Cursor,
+    line::{self, Publish, Receipt, Request},
+};
+use serde_json::Value;
+
+use crate::{
+    hub::{HistoryConfig, Hub, NewMessage},
+    source::socket::lines,
+};
+
+/// The first byte says how the rest is cut.
+pub(super) fn check(bytes: &[u8]) {
+    let Some((&cut, stream)) = bytes.split_first() else {
+        return;
+    };
+    let max = if cut < 128 { 1 << 20 } else { 64 };
+    let (found, rest) = lines(stream.chunks(usize::from(cut % 128) + 1), max);
+    let (expected, expected_rest) = split(stream, max);
+    assert_eq!(found, expected);
+    assert_eq!(rest.as_deref(), expected_rest);
+    for line in expected.iter().chain(&expected_rest) {
+        check_line(line);
+    }
+}
+
+/// The lines without their ends, and what is left; `None`: a line is too long.
+fn split(stream: &[u8], max: usize) -> (Vec<&[u8]>, Option<&[u8]>) {
+    let mut lines = Vec::new();
+    for line in stream.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            _ if line.len() > max => return (lines, None),
+            Some(line) => lines.push(line),
+            None => return (lines, (line.len() < max).then_some(line)),
+        }
+    }
+    (lines, Some(&[]))
+}
+
+fn check_line(line: &[u8]) {
+    let _ = Receipt::parse(line); // a client reads what a daemon says
+    match Request::parse(line) {
+        Ok(request) => {
+            let json = serde_json::from_slice(line).expect("what was accepted is JSON");
+            check_request(&request, &json);
+        }
+        Err(error) => {
+            let mut out = Vec::new();
+            line::write_error(error.code(), &error.to_string(), &mut out);
+            assert_eq!(out.iter().position(|b| *b == b'\n'), Some(out.len() - 1));
+            let refusal = Receipt::parse(&out).expect("a client can read it");
+            assert!(matches!(refusal, Receipt::Refused { code, .. } if code == error.code()));
+        }
+    }
+}
+
+fn check_request(request: &Request<'_>, json: &Value) {
+    let op = match request {
+        Request::Publish(publish) => {
+            check_publish(publish, json);
+            "publish"
+        }
+        Request::Subscribe { channels, since } => {
+            check_channels(channels, json);
+            assert_eq!(*since, cursor(&json["since"]));
+            "subscribe"
+        }
+        Request::History { channels, since } => {
+            check_channels(channels, json);
+            assert_eq!(*since, cursor(&json["since"]).unwrap_or_default());
+            "history"
+        }
+        Request::Status => "status",
+        Request::Ping => "ping",
+    };
+    assert_eq!(json["op"], op);
+}
+
+fn cursor(since: &Value) -> Option<Cursor> {
+    let number = since.as_u64().map(Cursor);
+    let text = || {
+        since
+            .as_str()
+            .map(|text| Cursor::parse(text).expect("it was accepted"))
+    };
+    number.or_else(text)
+}
+
+fn check_channels(channels: &[comet_proto::ChannelName], json: &Value) {
+    let mut names: Vec<&Value> = Vec::new();
+    for name in json["channels"].as_array().expect("a list") {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    assert!(names.into_iter().eq(channels.iter().map(|name| &**name)));
+}
+
+fn check_publish(publish: &Publish<'_>, json: &Value) {
+    let text = |field: &str| json[field].as_str().unwrap_or_default();
+    let data = match json["data_base64"].as_str() {
+        Some(base64) => Cow::Owned(STANDARD.decode(base64).expect("it was accepted")),
+        None => text("data").as_bytes().into(),
+    };
+    assert_eq!(publish.data, data);
+    assert_eq!(&*publish.channel, text("channel"));
+    assert_eq!(publish.name.as_str(), text("name"));
+    assert_eq!(publish.key.as_deref().unwrap_or_default(), text("key"));
+
+    let mut again = Vec::new();
+    line::write_publish(publish, &mut again);
+    assert_eq!(
+        again.iter().position(|b| *b == b'\n'),
+        Some(again.len() - 1)
+    );
+    let again = Request::parse(&again).expect("what a client writes is accepted");
+    assert!(matches!(again, Request::Publish(again) if again == *publish));
+    check_message(publish);
+}
+
+/// It comes out of the hub as it went in, and the same key publishes nothing more.
+fn check_message(publish: &Publish<'_>) {
+    let hub = Hub::new(HistoryConfig::default(), 1);
+    let new = || NewMessage {
+        channel: &publish.channel,
+        name: publish.name.clone(),
+        data: publish.data.clone().into(),
+        key: publish.key.as_deref(),
+    };
+    let id = hub.publish(new());
+    assert_eq!(publish.key.is_some(), hub.publish(new()) == id);
+    let kept = hub.since(std::slice::from_ref(&publish.channel), Cursor(id - 1));
+    super::render::check_backlog(&kept);
+    let message = &kept.messages[0];
+    assert_eq!((message.id, &*message.data), (id, &*publish.data));
+    assert_eq!(message.name, publish.name);
+}

@@ -1,0 +1,119 @@
+//! What must hold for any bytes from outside, one function for each parser; `docs/fuzzing.md` says how they are run.
+//! libFuzzer looks for bytes that break one, and a test gives them all that was ever found. Built for these alone.
+
+mod compat;
+mod config;
+mod cursor;
+mod line;
+mod names;
+mod render;
+mod websocket;
+
+use crate::http::fuzz as http;
+
+/// A property, under the name of its folders in `fuzz/`.
+pub struct Target {
+    pub name: &'static str,
+    /// Panics when the property does not hold for these bytes.
+    pub check: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    target("config", config::check),
+    target("cursor", cursor::check),
+    target("head", http::head),
+    target("line", line::check),
+    target("names", names::check),
+    target("novcomet", compat::novcomet),
+    target("query", http::query),
+    target("render", render::check),
+    target("websocket", websocket::check),
+    target("zeitoun", compat::zeitoun),
+];
+
+const fn target(name: &'static str, check: fn(&[u8])) -> Target {
+    Target { name, check }
+}
+
+/// Text of a query or a form, decoded by the rules of the URL standard ("application/x-www-form-urlencoded parsing").
+/// `None`: it is not UTF-8.
+pub(crate) fn decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
+        let (byte, taken) = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 2),
+            (b'+', ..) => (b' ', 0),
+            (byte, ..) => (byte, 0),
+        };
+        bytes.push(byte);
+        rest = &after[taken..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Text that means `bytes` in any part of a URL.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+
+    fn inputs(target: &str) -> Vec<PathBuf> {
+        let files = |kind: &str| {
+            let folder = root().join(kind).join(target);
+            let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
+            entries.map(|entry| entry.unwrap().path())
+        };
+        files("seeds").chain(files("corpus")).collect()
+    }
+
+    fn root() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz"))
+    }
+
+    /// The panic's own words follow the name of the file.
+    #[test]
+    fn everything_found_so_far_is_withstood() {
+        for target in TARGETS {
+            for path in inputs(target.name) {
+                let bytes = fs::read(&path).unwrap();
+                let held = std::panic::catch_unwind(|| (target.check)(&bytes)).is_ok();
+                assert!(held, "{} is broken by {}", target.name, path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn every_target_has_a_small_corpus_and_every_corpus_a_target() {
+        let known: BTreeSet<String> = TARGETS.iter().map(|t| t.name.to_owned()).collect();
+        for kind in ["seeds", "corpus"] {
+            let folders = fs::read_dir(root().join(kind)).unwrap();
+            let folders = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            assert_eq!(folders.collect::<BTreeSet<_>>(), known, "{kind}");
+        }
+        for target in TARGETS {
+            let files = inputs(target.name);
+            let size = files.iter().map(|path| fs::metadata(path).unwrap().len());
+            let size: u64 = size.sum();
+            assert!((1..=300).contains(&files.len()), "{}", target.name);
+            assert!(size <= 300 << 10, "{}: {size} bytes", target.name);
+        }
+    }
+
+    #[test]
+    fn decodes_what_forms_send() {
+        assert_eq!(decoded("a+b%20%2Bc%zz%4").unwrap(), "a b +c%zz%4");
+        assert_eq!(decoded("%ff"), None);
+        assert_eq!(decoded(&escaped("é&".as_bytes())).unwrap(), "é&");
+    }
+}

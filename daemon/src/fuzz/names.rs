@@ -1,0 +1,78 @@
+//! Channel names and the callback of an iframe: nothing but what the protocol allows gets in, and unchanged.
+
+use comet_proto::{ChannelName, EventName};
+
+use crate::{http::fuzz::channels, transport::iframe::Callback};
+
+pub(super) fn check(bytes: &[u8]) {
+    let name = ChannelName::parse_bytes(bytes);
+    assert_eq!(name.is_ok(), is_name(bytes));
+    match name {
+        Ok(name) => {
+            assert_eq!(name.as_bytes(), bytes);
+            assert_eq!(ChannelName::parse(&name.to_string()), Ok(name));
+        }
+        Err(error) => assert!(!error.to_string().contains(char::is_control)),
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        check_list(text);
+        check_label(text);
+        check_callback(text);
+    }
+}
+
+/// As `docs/protocol.md` says it.
+fn is_name(bytes: &[u8]) -> bool {
+    let allowed = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:=+@~-";
+    (1..=128).contains(&bytes.len())
+        && bytes[0] != b'.'
+        && bytes.iter().all(|byte| allowed.contains(byte))
+}
+
+/// `NAMES` of a URL's path. A plus is itself there.
+fn check_list(text: &str) {
+    let decoded = super::decoded(&text.replace('+', "%2b"));
+    let mut expected: Vec<&str> = Vec::new();
+    for name in decoded.iter().flat_map(|text| text.split(',')) {
+        if !expected.contains(&name) {
+            expected.push(name);
+        }
+    }
+    let is_list = expected.iter().all(|name| is_name(name.as_bytes()));
+    let is_list = is_list && (1..=100).contains(&expected.len());
+    match channels(text) {
+        Ok(names) => {
+            assert!(is_list);
+            assert!(
+                names
+                    .iter()
+                    .map(|name| &**name)
+                    .eq(expected.iter().copied())
+            );
+            let again = channels(&super::escaped(expected.join(",").as_bytes()));
+            assert_eq!(again, Ok(names));
+        }
+        Err(code) => {
+            assert!(!is_list);
+            assert!(["channel", "channels"].contains(&&*code));
+        }
+    }
+}
+
+fn check_label(text: &str) {
+    let is_label = text.len() <= 128 && !text.contains(char::is_control);
+    match EventName::parse(text) {
+        Ok(name) => assert!(is_label && name.as_str() == text),
+        Err(error) => assert!(!is_label && !error.to_string().contains(char::is_control)),
+    }
+}
+
+/// It is written into a script as it stands.
+fn check_callback(text: &str) {
+    let is_start = |b: &u8| b.is_ascii_alphabetic() || b"_$".contains(b);
+    let is_part = |part: &[u8]| {
+        part.first().is_some_and(is_start) && part.iter().all(|b| is_start(b) || b.is_ascii_digit())
+    };
+    let is_path = text.len() <= 128 && text.as_bytes().split(|b| *b == b'.').all(is_part);
+    assert_eq!(Callback::parse(text).is_ok(), is_path);
+}

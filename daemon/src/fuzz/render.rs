@@ -1,0 +1,169 @@
+//! What clients are sent, on every transport: whatever the data is, it arrives, and nothing else does.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use comet_proto::{ChannelName, Cursor, EventName, Message};
+use serde_json::Value;
+
+use super::websocket;
+use crate::{
+    hub::Backlog,
+    transport::{
+        Format,
+        iframe::{Callback, Iframe},
+        longpoll::LongPoll,
+        sse::Sse,
+    },
+};
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The first byte says whether there is a gap; labels and data follow in turns, each up to a byte that occurs in no
+/// UTF-8.
+pub(super) fn check(bytes: &[u8]) {
+    let Some((&first, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let parts: Vec<&[u8]> = bytes.split(|byte| *byte == 0xff).collect();
+    let messages = parts.chunks_exact(2).zip(1..).map(|(part, id)| Message {
+        channel: ChannelName::parse("a").expect("a name"),
+        id,
+        name: str::from_utf8(part[0])
+            .ok()
+            .and_then(|name| EventName::parse(name).ok())
+            .unwrap_or_default(),
+        data: part[1].into(),
+    });
+    let messages: Vec<Arc<Message>> = messages.map(Arc::new).collect();
+    check_backlog(&Backlog {
+        cursor: messages.last().map_or(Cursor(0), |last| Cursor(last.id)),
+        messages,
+        gap: first % 2 == 1,
+        ..Backlog::default()
+    });
+}
+
+pub(super) fn check_backlog(backlog: &Backlog) {
+    let callback = Callback::parse("comet.show").expect("a name");
+    let iframe = Iframe {
+        callback,
+        heartbeat: HEARTBEAT,
+    };
+    let sse = Sse {
+        heartbeat: HEARTBEAT,
+    };
+    check_stream(backlog, &read_sse(&rendered(&sse, backlog)));
+    check_stream(backlog, &read_iframe(&rendered(&iframe, backlog)));
+    check_stream(
+        backlog,
+        &read_frames(&rendered(&websocket::accepted(), backlog)),
+    );
+    check_poll(backlog, &value(&rendered(&LongPoll, backlog)));
+}
+
+fn rendered(format: &dyn Format, backlog: &Backlog) -> Vec<u8> {
+    let mut out = Vec::new();
+    format.backlog(backlog, &mut out);
+    out
+}
+
+fn value(json: &[u8]) -> Value {
+    serde_json::from_slice(json).expect("JSON")
+}
+
+/// Messages, and before them the gap if there is one.
+fn check_stream(backlog: &Backlog, values: &[Value]) {
+    let mut values = values.iter();
+    if backlog.gap {
+        let gap = values.next().expect("the gap");
+        let first = backlog.messages.first();
+        let cursor = first.map_or(backlog.cursor.0, |first| first.id - 1);
+        assert_eq!(
+            *gap,
+            serde_json::json!({"gap": true, "cursor": cursor.to_string()})
+        );
+    }
+    check_messages(backlog, values);
+}
+
+fn check_poll(backlog: &Backlog, answer: &Value) {
+    assert_eq!(answer["cursor"], backlog.cursor.to_string());
+    assert_eq!(answer["gap"], backlog.gap);
+    check_messages(
+        backlog,
+        answer["messages"].as_array().expect("a list").iter(),
+    );
+}
+
+fn check_messages<'a>(backlog: &Backlog, mut values: impl Iterator<Item = &'a Value>) {
+    for message in &backlog.messages {
+        let value = values.next().expect("each message");
+        assert_eq!(value["channel"], *message.channel);
+        assert_eq!(value["id"], message.id);
+        assert_eq!(value["name"], message.name.as_str());
+        let data = value["data"].as_str().expect("text");
+        match value["encoding"].as_str() {
+            Some("base64") => assert_eq!(STANDARD.decode(data).expect("base64"), *message.data),
+            _ => assert_eq!(data.as_bytes(), &*message.data),
+        }
+        let fields = value.as_object().expect("an object").len();
+        assert_eq!(fields == 5, str::from_utf8(&message.data).is_err());
+    }
+    assert!(values.next().is_none());
+}
+
+fn read_frames(stream: &[u8]) -> Vec<Value> {
+    let frames = websocket::server_frames(stream).into_iter();
+    let texts = frames.map(|(first, json)| {
+        assert_eq!(first, 0x81); // one text, whole
+        value(&json)
+    });
+    texts.collect()
+}
+
+/// HTML standard, "Interpreting an event stream": the data of each event, whose cursor must be that of its data.
+fn read_sse(stream: &[u8]) -> Vec<Value> {
+    let stream = str::from_utf8(stream).expect("UTF-8").replace("\r\n", "\n");
+    let (mut events, mut data, mut id, mut kind) = (Vec::new(), Vec::new(), "", "message");
+    for line in stream.split(['\n', '\r']) {
+        match line.split_once(": ") {
+            Some(("data", text)) => data.push(text),
+            Some(("event", text)) => kind = text,
+            Some(("id", text)) => id = text,
+            _ if data.is_empty() => assert_eq!(line, ""),
+            _ => {
+                assert_eq!(line, "");
+                let json = value(data.join("\n").as_bytes());
+                let cursor = match std::mem::replace(&mut kind, "message") {
+                    "gap" => json["cursor"].as_str().map(str::to_owned),
+                    _ => json["id"].as_u64().map(|id| id.to_string()),
+                };
+                assert_eq!(cursor.as_deref(), Some(id));
+                events.push(json);
+                data.clear();
+            }
+        }
+    }
+    assert!(data.is_empty());
+    events
+}
+
+/// One call a line.
+fn read_iframe(document: &[u8]) -> Vec<Value> {
+    let lines = document.split_inclusive(|byte| *byte == b'\n');
+    let calls = lines.map(|line| {
+        let call = line.strip_prefix(b"<script>parent.comet.show(");
+        let json = call.and_then(|call| call.strip_suffix(b")</script>\n"));
+        let json = json.expect("a call");
+        assert_inert(json);
+        value(json)
+    });
+    calls.collect()
+}
+
+/// HTML standard, "Script data state": within a script only `<` can end it or change how it is read.
+pub(super) fn assert_inert(script: &[u8]) {
+    let text = str::from_utf8(script).expect("UTF-8");
+    assert!(!text.contains(['<', '\u{2028}', '\u{2029}']), "{text}");
+}

@@ -1,0 +1,363 @@
+//! What must hold for requests; see `crate::fuzz`. The plain path and hyper's must read the same, or a request could be
+//! one thing to a proxy and another to us.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{Arc, LazyLock},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use comet_proto::{ChannelName, Cursor};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, Uri,
+    body::Incoming,
+    header,
+    http::request::Parts,
+    rt::{Read, ReadBufCursor, Write},
+    server::conn::http1,
+    service::service_fn,
+};
+
+use super::{
+    Origins, Rights, Site,
+    answer::{Refusal, wants_close},
+    framing::{Framing, Malformed},
+    head::{self, Plain},
+    query::{self, Query},
+    router::{self, Route},
+    service,
+};
+use crate::{
+    config::Config,
+    drain::Drain,
+    fuzz::decoded,
+    hub::{HistoryConfig, Hub},
+    transport::{Shape, Subscription},
+};
+
+/// The list of channels in a path, or the code of the refusal.
+pub(crate) fn channels(names: &str) -> Result<Vec<ChannelName>, String> {
+    query::channels(names)
+        .map(|names| names.to_vec())
+        .map_err(code)
+}
+
+/// `Last-Event-ID`.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, String> {
+    query::last_event_id(headers).map_err(code)
+}
+
+/// `If-None-Match`.
+pub(crate) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, String> {
+    query::entity_tag(headers).map_err(code)
+}
+
+/// What a refusal says: the part of the request that was wrong.
+fn code(refusal: Refusal) -> String {
+    let answer = refusal.into_answer();
+    assert!(answer.status().is_client_error());
+    let body: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+    assert_ne!(body["message"].as_str().expect("text"), "");
+    body["error"].as_str().expect("text").to_owned()
+}
+
+/// A query's pairs are those of the URL standard, on both paths, and each parameter is what its last pair says.
+pub(crate) fn query(bytes: &[u8]) {
+    let uri = str::from_utf8(bytes)
+        .ok()
+        .map(|text| format!("/ch/a?{text}"));
+    let Some(uri) = uri.and_then(|uri| uri.parse::<Uri>().ok()) else {
+        return;
+    };
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.uri = uri;
+    let text = head.uri.query().unwrap_or_default();
+    let expected: Option<Vec<(String, String)>> = text
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(pair)
+        .collect();
+    let read = Query::of_utf8(&head).map_err(code);
+    match (read, expected) {
+        (Ok(query), Some(expected)) => {
+            assert_eq!(owned(&query), expected);
+            check_parameters(&query, &expected);
+            if text.bytes().all(head::is_plain) {
+                assert_eq!(owned(&Query::plain(text)), expected);
+            }
+        }
+        (Err(code), None) => assert_eq!(code, "query"),
+        (read, expected) => panic!("{:?}, not {expected:?}", read.map(|query| owned(&query))),
+    }
+}
+
+fn pair(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    Some((decoded(name)?, decoded(value)?))
+}
+
+fn owned(query: &Query<'_>) -> Vec<(String, String)> {
+    let pairs = query.pairs();
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn check_parameters(query: &Query<'_>, pairs: &[(String, String)]) {
+    let given = |name: &str| {
+        pairs
+            .iter()
+            .rfind(|(known, _)| known == name)
+            .map(|(_, value)| &**value)
+    };
+    let wait = given("wait").map_or(Some(25), |text| {
+        text.parse::<u32>().ok().filter(|wait| *wait <= 60)
+    });
+    let read = query.wait().map_err(code);
+    assert_eq!(
+        read.ok().map(|wait| wait.as_secs_f64()),
+        wait.map(f64::from)
+    );
+    let since = given("since").map(Cursor::parse).transpose();
+    assert_eq!(query.since().map_err(code).ok(), since.ok());
+    assert_eq!(query.transport(), given("as"));
+    let label = query.event_name().map_err(code);
+    assert!(
+        label.is_err()
+            || label.is_ok_and(|label| label.as_str() == given("name").unwrap_or_default())
+    );
+    assert!(query.callback().map_err(code).is_err() || given("callback").is_some());
+}
+
+/// The bytes of a connection. A request ends at the same place and means the same for the plain path, for the framing in
+/// front of hyper, and for hyper, however the bytes are cut; and what it asks for is within its rights.
+pub(crate) fn head(bytes: &[u8]) {
+    let config = &SITE.config;
+    let hub = Hub::new(HistoryConfig::default(), 1);
+    let mut rest = bytes;
+    loop {
+        let framed = Extent::of(rest, usize::MAX);
+        assert_eq!(framed, Extent::of(rest, 1));
+        let plain = head::plain(rest, config, SITE.rights.has_tokens());
+        let Ok(Some(framed)) = framed else {
+            return assert!(plain.is_none());
+        };
+        let whole = request(rest, framed);
+        if let Some(plain) = &plain {
+            assert_eq!(framed, Extent::whole(plain.length));
+            check_same(plain, whole.as_ref().expect("hyper takes it, too"));
+        }
+        let Some((head, _)) = whole else {
+            return;
+        };
+        check_route(&hub, &head);
+        if wants_close(head.version, &head.headers) {
+            return;
+        }
+        rest = &rest[framed.length..];
+    }
+}
+
+/// How many bytes belong to a request, and whether that is all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    length: usize,
+    is_whole: bool,
+}
+
+impl Extent {
+    /// Of the first request, by the framing; the body is given to it in pieces of `cut` bytes. `None`: its head is not
+    /// whole.
+    fn of(bytes: &[u8], cut: usize) -> Result<Option<Self>, Malformed> {
+        let Some(mut framing) = Framing::read(bytes)? else {
+            return Ok(None);
+        };
+        let mut length = 0;
+        while !framing.is_over() && length < bytes.len() {
+            let rest = &bytes[length..];
+            length += framing.take(&rest[..cut.min(rest.len())])?;
+        }
+        Ok(Some(Self {
+            length,
+            is_whole: framing.is_over(),
+        }))
+    }
+
+    fn whole(length: usize) -> Self {
+        Self {
+            length,
+            is_whole: true,
+        }
+    }
+}
+
+/// A request that hyper has read: its head and its body.
+type Whole = (Parts, Bytes);
+
+/// What hyper makes of the request that begins `bytes`: the same with what follows and without, and no more.
+fn request(bytes: &[u8], framed: Extent) -> Option<Whole> {
+    let alone = by_hyper(&bytes[..framed.length]);
+    assert!(alone.len() <= usize::from(framed.is_whole));
+    let among = by_hyper(bytes);
+    assert_eq!(
+        format!("{:?}", alone.first()),
+        format!("{:?}", among.first())
+    );
+    alone.into_iter().next()
+}
+
+fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
+    assert_eq!(plain.head.method, head.method);
+    assert_eq!(plain.head.version, head.version);
+    assert_eq!(format!("/ch/{}", plain.names), head.uri.path());
+    assert_eq!(plain.query, head.uri.query().unwrap_or_default());
+    assert_eq!(plain.body, body);
+    for name in plain.head.headers.keys() {
+        let values = |head: &Parts| {
+            let values = head.headers.get_all(name).iter();
+            values.cloned().collect::<Vec<_>>()
+        };
+        let (taken, all) = (values(&plain.head), values(head));
+        assert!(taken.iter().all(|value| all.contains(value)));
+    }
+    assert_eq!(
+        wants_close(head.version, &plain.head.headers),
+        wants_close(head.version, &head.headers)
+    );
+    check_meaning(plain, head);
+}
+
+/// What the plain path makes of it is what the other one makes of it. What it refuses is asked of the other one again.
+fn check_meaning(plain: &Plain<'_>, head: &Parts) {
+    let hub = Hub::new(HistoryConfig::default(), 1);
+    let query = Query::plain(plain.query);
+    let route = router::route(&SITE, &hub, head);
+    if head.method == Method::POST {
+        if let Ok(publish) = router::publish(&SITE, &plain.head, plain.names, &query) {
+            let Ok(Route::Publish(other)) = route else {
+                panic!("published on one path alone");
+            };
+            let parts = |p: router::Publish| (p.channel, p.name, p.key);
+            assert_eq!(parts(publish), parts(other));
+        }
+    } else if let Ok(held) = router::subscription(&SITE, &plain.head, plain.names, &query) {
+        let Ok(Route::Hold(other)) = route else {
+            panic!("held on one path alone");
+        };
+        let parts = |s: &Subscription| {
+            (
+                s.channels.to_vec(),
+                s.since,
+                s.wait,
+                s.format.shape(),
+                s.gap,
+            )
+        };
+        assert_eq!(parts(&held), parts(&other));
+        assert_eq!(held.format.content_type(), other.format.content_type());
+    }
+}
+
+fn check_route(hub: &Hub, head: &Parts) {
+    let is_open = |channel: &ChannelName| !channel.starts_with("shut");
+    match router::route(&SITE, hub, head) {
+        // hyper leaves out the body of an answer to HEAD; a wait has none there.
+        Ok(Route::Answer(answer)) if head.method != Method::HEAD => {
+            let kind = answer.headers().get(header::CONTENT_TYPE);
+            let json = serde_json::from_slice::<serde_json::Value>(answer.body());
+            assert!(kind.is_none_or(|kind| kind != "application/json") || json.is_ok());
+        }
+        Ok(Route::Answer(_)) => {}
+        Ok(Route::Hold(subscription)) => {
+            let is_poll = subscription.format.shape() == Shape::Poll;
+            assert!(is_poll || subscription.wait.is_none());
+            assert!(subscription.channels.len() <= comet_proto::MAX_CHANNELS);
+            assert!(subscription.channels.iter().all(is_open));
+        }
+        Ok(Route::Publish(publish)) => assert!(is_open(&publish.channel)),
+        Err(refusal) => assert_ne!(code(refusal), ""),
+    }
+}
+
+/// Everything is open, but for the channels whose name begins with `shut`.
+static SITE: LazyLock<Site> = LazyLock::new(|| {
+    let rules = "http.publish = true\nchannel = [{ prefix = \"shut\", read = \"closed\", publish = \"closed\" }]";
+    let config = Config::parse(rules).expect("a configuration");
+    Site {
+        rights: Rights::new(&config).expect("a site without keys"),
+        origins: Origins::new(&config.http.origins, None),
+        config: config.http,
+        compat: config.compat,
+        chat: ChannelName::parse("chat").expect("a name"),
+        max_connections: 1,
+        demo: None,
+        metrics: Arc::default(),
+        drain: Drain::default(),
+    }
+});
+
+/// Every request that hyper finds in a connection's bytes, set up as in `service`.
+fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
+    let requests: Rc<RefCell<Vec<Whole>>> = Rc::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let requests = requests.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            requests.borrow_mut().push((head, body));
+            Ok::<_, hyper::Error>(Response::new(Full::<Bytes>::default()))
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .half_close(true)
+            .writev(false)
+            .max_buf_size(service::max_head(&SITE.config))
+            .serve_connection(Wire { input: bytes }, service)
+    );
+    // Nothing here ever waits: the input ends, and what is written is gone.
+    let mut context = Context::from_waker(Waker::noop());
+    while connection.as_mut().poll(&mut context).is_pending() {}
+    requests.take()
+}
+
+/// A client that has said all, and reads everything.
+struct Wire<'a> {
+    input: &'a [u8],
+}
+
+impl Read for Wire<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (read, rest) = self.input.split_at(self.input.len().min(buf.remaining()));
+        buf.put_slice(read);
+        self.input = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Wire<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,286 @@
+//! SIGHUP: what can change changes, the rest is named, and a mistake changes nothing.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::chown,
+    path::Path,
+    process::Command,
+};
+
+use serde_json::json;
+
+use crate::{
+    config::Served,
+    daemon::{Answer, Daemon, Http, Lines, directory, wait_for},
+    tokens,
+    wire::{ask, data, get, metric, parked, post, refusal},
+};
+
+/// Replaces the configuration file and waits until the daemon has read it; returns what it said.
+fn reload(daemon: &Daemon, config: &str) -> String {
+    fs::write(daemon.root().path().join("comet.toml"), config).unwrap();
+    let before = reloads(&daemon.log()).len();
+    daemon.signal("HUP");
+    wait_for("the reload", || reloads(&daemon.log()).get(before).cloned())
+}
+
+fn reloads(log: &str) -> Vec<String> {
+    let lines = log.lines().filter(|line| line.contains("SIGHUP received"));
+    lines.map(str::to_owned).collect()
+}
+
+/// Asks again until the answer is as wished: each thread takes new settings when its turn comes.
+fn wait_for_answer(daemon: &Daemon, request: impl AsRef<[u8]>, is_it: impl Fn(&Answer) -> bool) {
+    wait_for("an answer by the new settings", || {
+        is_it(&ask(daemon, &request)).then_some(())
+    });
+}
+
+#[test]
+fn history_takes_new_limits() {
+    let daemon = Daemon::start("");
+    let kept = |channel: &str| daemon.history(channel).len();
+    for channel in ["a", "chat:a"] {
+        for data in ["1", "2", "3"] {
+            daemon.publish(channel, data);
+        }
+    }
+    assert_eq!((kept("a"), kept("chat:a")), (3, 3));
+    // The newest stays whatever its size.
+    reload(
+        &daemon,
+        "[history]\nbytes = 0\n[[history.prefix]]\nprefix = \"chat:\"\nbytes = \"1MiB\"\n",
+    );
+    assert_eq!((kept("a"), kept("chat:a")), (1, 3));
+    daemon.publish("chat:b", "1");
+    daemon.publish("chat:b", "2");
+    assert_eq!(kept("chat:b"), 2, "of a channel that is new");
+    reload(&daemon, "");
+    daemon.publish("a", "4");
+    assert_eq!(kept("a"), 2);
+    reload(&daemon, "[history]\ntotal = \"64KiB\"\n");
+    let large = "x".repeat(40_000);
+    daemon.publish("a", &large);
+    daemon.publish("b", &large);
+    assert_eq!((kept("a"), kept("b")), (0, 1));
+}
+
+#[test]
+fn a_shorter_age_holds_for_what_is_kept_already() {
+    let daemon = Daemon::start("[history]\nage = \"1h\"\n");
+    daemon.publish("a", "old");
+    assert_eq!(metric(&daemon, "comet_history_messages"), 1);
+    reload(&daemon, "[history]\nage = \"1s\"\n");
+    wait_for("its end", || {
+        (metric(&daemon, "comet_history_messages") == 0).then_some(())
+    });
+}
+
+#[test]
+fn rules_origins_and_publishing_change() {
+    let daemon = Daemon::start("");
+    let from_page = get("/ch/a?wait=0", "Origin: https://page.example\r\n");
+    let allowed = |answer: &Answer| {
+        let origin = answer.header("access-control-allow-origin");
+        origin == Some("https://page.example")
+    };
+    assert!(!allowed(&ask(&daemon, &from_page)));
+    assert_eq!(ask(&daemon, post("/ch/a", "", b"x")).status, 403);
+
+    let open =
+        "[http]\npublish = true\norigins = [\"https://other.example\", \"https://page.example\"]\n";
+    reload(&daemon, open);
+    wait_for_answer(&daemon, &from_page, allowed);
+    wait_for_answer(&daemon, post("/ch/a", "", b"x"), |answer| {
+        answer.status == 201
+    });
+
+    // Who waits keeps what it was let in by.
+    let headers = "Origin: https://page.example\r\n";
+    let mut waiting = parked(&daemon, get("/ch/b", headers));
+    reload(
+        &daemon,
+        "[http]\norigins = [\"https://third.example\"]\n[[channel]]\nprefix = \"a\"\nread = \"closed\"\n",
+    );
+    wait_for_answer(&daemon, &from_page, |answer| {
+        answer.status == 403 && !allowed(answer)
+    });
+    wait_for_answer(&daemon, post("/ch/b", "", b"x"), |answer| {
+        answer.status == 403
+    });
+    daemon.publish("b", "for who waits");
+    let answer = waiting.answer();
+    assert_eq!(data(&answer), ["for who waits"]);
+    assert!(allowed(&answer));
+}
+
+#[test]
+fn keys_of_tokens_come_and_go() {
+    let secret = &tokens::vectors()["keys"][0]["secret"];
+    let config = |kid: &str| {
+        format!(
+            "[[channel]]\nprefix = \"\"\nread = \"token\"\n\
+             [[auth.key]]\nkid = \"{kid}\"\nalg = \"HS256\"\nsecret = {secret}\n"
+        )
+    };
+    let daemon = Daemon::start(&config("other"));
+    let token = tokens::token(&json!({"s": ["*"]}), 600);
+    let request = get("/ch/a?wait=0", &tokens::bearer(&token));
+    for (kid, status) in [("other", 401), ("hs", 200), ("third", 401)] {
+        reload(&daemon, &config(kid));
+        wait_for_answer(&daemon, &request, |answer| answer.status == status);
+    }
+}
+
+#[test]
+fn http_limits_and_paths_change() {
+    let daemon = Daemon::start("[http]\npublish = true\n");
+    // This connection outlives the change.
+    let mut client = Http::connect(daemon.addr());
+    client.send(post("/ch/a", "", &[b'x'; 100]));
+    assert_eq!(client.answer().status, 201);
+    reload(
+        &daemon,
+        "[http]\npublish = true\nmax_body = 99\n[compat]\nnovcomet = \"/old.php\"\n",
+    );
+    let large = post("/ch/a", "", &[b'x'; 100]);
+    wait_for_answer(&daemon, &large, |answer| answer.status == 413);
+    client.send(&large);
+    assert_eq!(refusal(&client.answer()).1, "body");
+    let old = get("/old.php?subscribed[a]=1", "");
+    wait_for_answer(&daemon, old, |answer| answer.body.starts_with("{\"s\":1"));
+    wait_for_answer(&daemon, get("/comet.php", ""), |answer| {
+        answer.status == 404
+    });
+}
+
+#[test]
+fn the_socket_lets_others_in() {
+    let daemon = Daemon::start("");
+    let permission = |daemon: &Daemon| {
+        let reply = Lines::connect(&daemon.socket_path()).ask(r#"{"op":"ping"}"#);
+        reply["error"].as_str().map(str::to_owned)
+    };
+    let mut open = Lines::connect(&daemon.socket_path());
+    assert_eq!(open.ask(r#"{"op":"ping"}"#), json!({"ok": true}));
+    reload(
+        &daemon,
+        "[socket]\nallow = [\"user:65533\"]\nmax_line = 1024\n",
+    );
+    wait_for("the refusal", || {
+        (permission(&daemon).as_deref() == Some("permission")).then_some(())
+    });
+    let long = format!("{{\"op\":\"ping\",\"x\":\"{}\"}}", "x".repeat(2000));
+    assert_eq!(open.ask(&long)["error"], "line", "also for who is in");
+    reload(&daemon, "");
+    wait_for("room", || permission(&daemon).is_none().then_some(()));
+}
+
+#[test]
+fn files_of_others_and_larger_ones_are_taken() {
+    let daemon = Daemon::start("[files]\nmax_bytes = 10\n");
+    let write = |name: &str, owner: u32, data: &str| {
+        let (file, part) = (daemon.dir().join(name), daemon.root().path().join("part"));
+        fs::write(&part, data).unwrap();
+        // Without the right to give files away all are our own, and taken.
+        let _ = chown(&part, Some(owner), None);
+        fs::rename(part, file).unwrap();
+    };
+    let told = |text: &str| wait_for("the log", || daemon.log().contains(text).then_some(()));
+    write("large.comet", 0, "more than ten bytes");
+    told("large.comet");
+    write("other.comet", 65533, "other");
+    if nix::unistd::geteuid().is_root() {
+        told("other.comet");
+        assert_eq!(daemon.history("other"), []);
+    }
+    assert_eq!(daemon.history("large"), []);
+    reload(&daemon, "[files]\nallow = [\"user:65533\"]\n");
+    wait_for("the file", || {
+        write("large.comet", 0, "more than ten bytes");
+        (!daemon.history("large").is_empty()).then_some(())
+    });
+    write("other.comet", 65533, "other");
+    wait_for("the file", || {
+        let history = daemon.history("other");
+        history
+            .last()
+            .is_some_and(|(_, data)| data == "other")
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_mistake_changes_nothing_and_is_named() {
+    let daemon = Daemon::start("[http]\npublish = true\n");
+    let said = reload(&daemon, "[http]\npublish = true\nmax_bodi = 5\n");
+    assert!(said.contains("settings stay as they are"), "{said}");
+    assert!(said.contains("comet.toml:3:1: http.max_bodi"), "{said}");
+    assert_eq!(ask(&daemon, post("/ch/a", "", b"x")).status, 201);
+
+    fs::remove_file(daemon.root().path().join("comet.toml")).unwrap();
+    daemon.signal("HUP");
+    wait_for("the log", || {
+        daemon.log().contains("cannot read").then_some(())
+    });
+    assert_eq!(ask(&daemon, post("/ch/a", "", b"x")).status, 201);
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_stays() {
+    let root = directory();
+    let path = |name: &str| root.path().join(name);
+    let (log, config) = (path("log"), path("comet.toml"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    command.arg("serve").stderr(File::create(&log).unwrap());
+    let served = Served::start(root, command, "");
+    let changed = "dir = \"/\"\nlisten = \"127.0.0.2:0\"\nworkers = 7\ndemo = true\n\
+                   [socket]\npath = \"/nowhere/comet.sock\"\n[history]\nbytes = 0\n";
+    fs::write(config, changed).unwrap();
+    served.signal("HUP");
+    let said = wait_for("the log", || {
+        reloads(&fs::read_to_string(&log).unwrap()).pop()
+    });
+    let named = "for dir, listen, workers, demo, socket.path the daemon has to be restarted";
+    assert!(said.contains(named), "{said}");
+    let mut lines = Lines::connect(&served.path("comet.sock"));
+    for _ in 0..2 {
+        lines.ask(r#"{"op":"publish","channel":"a","data":"x"}"#);
+    }
+    let history = lines.ask(r#"{"op":"history","channels":["a"]}"#);
+    assert_eq!(
+        history["messages"].as_array().unwrap().len(),
+        1,
+        "the rest holds"
+    );
+}
+
+#[test]
+fn flags_still_beat_the_file() {
+    let daemon = Daemon::start("");
+    // Given by flags, all three.
+    let said = reload(
+        &daemon,
+        "dir = \"/\"\nlisten = \"127.0.0.2:0\"\n[socket]\npath = \"/nowhere/comet.sock\"\n",
+    );
+    assert!(said.ends_with("settings read again"), "{said}");
+}
+
+#[test]
+fn without_a_file_it_ends_the_daemon() {
+    let root = directory();
+    let path = |name: &str| root.path().join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    command.arg("serve").args(["--listen", "127.0.0.1:0"]);
+    command.arg("--dir").arg(path("dir"));
+    command.arg("--socket").arg(path("comet.sock"));
+    command.env_remove("COMET_CONFIG");
+    let mut child = command.spawn().unwrap();
+    wait_for("the socket", || {
+        Path::new(&path("comet.sock")).exists().then_some(())
+    });
+    Lines::connect(&path("comet.sock")).ask(r#"{"op":"ping"}"#);
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert!(child.wait().unwrap().success());
+}
