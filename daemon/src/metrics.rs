@@ -73,10 +73,14 @@ pub struct Metrics {
     pub spool_refused: Counter,
     /// Rescans of the directory after the first.
     pub files_rescans: Counter,
+    /// 1 while the directory cannot be watched and is scanned all the time.
+    pub files_polling: Counter,
     /// Unix socket connections open now.
     pub socket_connections: Counter,
     /// Unix socket connections refused: not allowed, or too many.
     pub socket_refused: Counter,
+    /// Publishes over the Unix socket that a rule did not allow.
+    pub socket_forbidden: Counter,
 }
 
 impl Metrics {

@@ -58,19 +58,13 @@ pub fn serve(config: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = bind(config.listen, workers)?;
     let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
-    let mut socket = Socket::bind(&socket_path, &config.socket)
+    let mut socket = Socket::bind(&socket_path, &config)
         .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
     let drain = Drain::default();
-    let mut files = Files::open(
-        &config.dir,
-        config.files.clone(),
-        config.demo,
-        hub.clone(),
-        metrics.clone(),
-    )
-    .context("cannot watch for files")?;
+    let mut files =
+        Files::open(&config, hub.clone(), metrics.clone()).context("cannot watch for files")?;
     let ground = Ground {
         addr,
         socket: socket_path.clone(),

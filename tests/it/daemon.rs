@@ -41,10 +41,22 @@ impl Daemon {
         config: &str,
         flags: &[&str],
     ) -> Result<Self, String> {
+        Self::try_start_by(&[], root, config, flags)
+    }
+
+    /// Like [`Daemon::try_start_in`], by a program (and its arguments) that becomes the daemon in the end.
+    pub fn try_start_by(
+        program: &[&str],
+        root: Arc<tempfile::TempDir>,
+        config: &str,
+        flags: &[&str],
+    ) -> Result<Self, String> {
         let path = root.path().join("comet.toml");
         std::fs::write(&path, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-        command.arg("serve").arg("--config").arg(&path);
+        let comet = [env!("CARGO_BIN_EXE_comet"), "serve", "--config"];
+        let words = [program, &comet].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(&path);
         command.arg("--dir").arg(root.path().join("dir"));
         command.arg("--socket").arg(root.path().join("comet.sock"));
         if !flags.contains(&"--listen") {

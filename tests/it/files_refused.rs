@@ -30,7 +30,7 @@ fn stranger() -> Option<User> {
 }
 
 /// All that was logged about what happened before.
-fn log(daemon: &Daemon) -> String {
+pub(crate) fn log(daemon: &Daemon) -> String {
     let mark = "end of log.comet";
     File::create(daemon.dir().join(mark)).unwrap();
     wait_for("the mark in the log", || {
@@ -39,7 +39,7 @@ fn log(daemon: &Daemon) -> String {
 }
 
 /// What the log says about this file.
-fn said<'a>(log: &'a str, file: &str) -> Vec<&'a str> {
+pub(crate) fn said<'a>(log: &'a str, file: &str) -> Vec<&'a str> {
     let name = format!("\"{file}\" refused: ");
     log.lines()
         .filter_map(|line| line.split_once(&name))

@@ -192,6 +192,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             m.files_rescans.get(),
         ),
         (
+            "comet_files_polling",
+            "gauge",
+            "1 while inotify refuses to watch the directory, which is compared every second instead",
+            m.files_polling.get(),
+        ),
+        (
             "comet_socket_connections",
             "gauge",
             "Unix socket connections open now",
@@ -202,6 +208,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             "counter",
             "Unix socket connections refused",
             m.socket_refused.get(),
+        ),
+        (
+            "comet_socket_forbidden_total",
+            "counter",
+            "publishes over the Unix socket that a rule did not allow",
+            m.socket_forbidden.get(),
         ),
         (
             "comet_channels",

@@ -5,6 +5,7 @@
 
 mod bind;
 mod connection;
+mod peer;
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,12 +16,11 @@ use std::{
     time::Duration,
 };
 
-use comet_proto::line;
+use comet_proto::{ChannelName, line};
 use interprocess::{
     local_socket::tokio::prelude::*,
     os::unix::uds_local_socket::{self, tokio::Listener, tokio::Stream},
 };
-use nix::unistd::{Uid, User};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -31,9 +31,11 @@ use bind::SocketFile;
 use connection::Connection;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use connection::lines;
+use peer::Peer;
 
 use crate::{
-    config::{Config, SocketConfig},
+    auth::Allow,
+    config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
@@ -51,6 +53,7 @@ pub struct Socket {
     file: SocketFile,
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
+    rules: ByPrefix<Allow>,
 }
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
@@ -60,11 +63,14 @@ struct Shared {
     audience: Rc<Audience>,
     metrics: Arc<Metrics>,
     config: RefCell<Rc<SocketConfig>>,
+    /// Who may publish where.
+    rules: RefCell<ByPrefix<Allow>>,
     /// Appends the reply to `status` as a line.
     write_status: Box<WriteStatus>,
     drain: Drain,
     open: Cell<usize>,
-    refused_users: RefCell<HashSet<u32>>,
+    /// Users of whom a refusal was logged; true: to connect, false: to publish.
+    refused_users: RefCell<HashSet<(u32, bool)>>,
 }
 
 impl Socket {
@@ -73,12 +79,13 @@ impl Socket {
     ///
     /// # Errors
     /// Says what is in the way.
-    pub fn bind(path: &Path, config: &SocketConfig) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, config: &Config) -> Result<Self, SocketError> {
         let (listener, file) = bind::bind(path)?;
         Ok(Self {
             listener,
             file,
-            config: config.clone(),
+            config: config.socket.clone(),
+            rules: config.channels.socket.clone(),
             settings: None,
         })
     }
@@ -106,6 +113,7 @@ impl Socket {
             audience,
             metrics,
             config: RefCell::new(Rc::new(self.config)),
+            rules: RefCell::new(self.rules),
             write_status: Box::new(move |out| line::write_status(&status(), out)),
             drain,
             open: Cell::new(0),
@@ -155,8 +163,9 @@ impl Shared {
     async fn follow(&self, settings: Option<watch::Receiver<Arc<Config>>>) {
         if let Some(mut settings) = settings {
             while settings.changed().await.is_ok() {
-                let config = settings.borrow_and_update().socket.clone();
-                self.config.replace(Rc::new(config));
+                let config = settings.borrow_and_update().clone();
+                self.config.replace(Rc::new(config.socket.clone()));
+                self.rules.replace(config.channels.socket.clone());
             }
         }
         std::future::pending().await
@@ -179,8 +188,10 @@ impl Shared {
         let open = Open::new(self.clone());
         tasks.spawn_local(async move {
             let shared = &open.0;
-            let connection = Connection::new(stream, shared.clone());
-            let ended = match shared.refusal(connection.stream()) {
+            let peer = Peer::of(&stream);
+            let refusal = shared.refusal(&peer);
+            let connection = Connection::new(stream, peer, shared.clone());
+            let ended = match refusal {
                 None => connection.converse().await,
                 Some(reason) => connection.refuse("permission", &reason).await,
             };
@@ -191,30 +202,39 @@ impl Shared {
     }
 
     /// Why the peer may not connect.
-    fn refusal(&self, stream: &Stream) -> Option<String> {
-        let config = self.config();
-        if config.allow.is_empty() {
-            return None;
-        }
-        let peer = stream.peer_creds().ok();
-        let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
-        if ids.is_some_and(|(uid, gid)| config.allow.permits(uid, gid)) {
+    fn refusal(&self, peer: &Peer) -> Option<String> {
+        let allow = &self.config().allow;
+        if allow.is_empty() || peer.is_in(allow) {
             return None;
         }
         self.metrics.socket_refused.add(1);
-        let Some((uid, _)) = ids else {
-            return Some("the system does not say who connects".into());
-        };
-        let name = match User::from_uid(Uid::from_raw(uid)) {
-            Ok(Some(user)) => user.name,
-            _ => uid.to_string(),
-        };
+        let name = peer.name();
         let reason = format!("user {name} may not connect: socket.allow lacks \"user:{name}\"");
+        self.log_refusal(peer, true, &reason);
+        Some(reason)
+    }
+
+    /// Why the peer may not publish there.
+    fn forbids(&self, peer: &Peer, channel: &ChannelName) -> Option<String> {
+        let rules = self.rules.borrow();
+        let rule = rules.get(channel)?;
+        if peer.is_in(rule) {
+            return None;
+        }
+        self.metrics.socket_forbidden.add(1);
+        let name = peer.name();
+        let reason = format!(
+            "user {name} may not publish to {channel}: socket under [[channel]] lacks \"user:{name}\""
+        );
+        self.log_refusal(peer, false, &reason);
+        Some(reason)
+    }
+
+    fn log_refusal(&self, peer: &Peer, to_connect: bool, reason: &str) {
         let mut logged = self.refused_users.borrow_mut();
-        if logged.len() < MAX_LOGGED && logged.insert(uid) {
+        if logged.len() < MAX_LOGGED && logged.insert((peer.uid(), to_connect)) {
             warn!("{reason}; later refusals of this user are only counted");
         }
-        Some(reason)
     }
 }
 

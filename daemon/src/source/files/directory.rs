@@ -9,16 +9,20 @@ use std::{
     path::Path,
 };
 
+use comet_proto::ChannelName;
 use nix::{
     dir::{Dir, OwningIter},
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat},
+    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open},
     sys::stat::{Mode, SFlag, fstat, fstatat},
     unistd::geteuid,
 };
 
-use super::{refusal::Refusal, rules::State};
-use crate::{auth::Allow, config::FilesConfig};
+use super::{entry::open_entry, refusal::Refusal, rules::State};
+use crate::{
+    auth::Allow,
+    config::{ByPrefix, Config},
+};
 
 /// Memory that is reserved before anything was read, in bytes.
 const READ_AHEAD: u64 = 64 << 10;
@@ -26,9 +30,18 @@ const READ_AHEAD: u64 = 64 << 10;
 /// Which files are read.
 pub(super) struct Terms {
     own_user: u32,
+    /// For the channels that no rule is about.
     allow: Allow,
     allow_any: bool,
+    rules: ByPrefix<Allow>,
     max_bytes: usize,
+}
+
+/// What holds for the file of one channel.
+#[derive(Clone, Copy)]
+pub(super) struct ChannelTerms<'a> {
+    terms: &'a Terms,
+    channel: &'a ChannelName,
 }
 
 /// Whether to leave a file to those who write it or hold its lock ([`Unread::Busy`]), or to take it as it is.
@@ -41,10 +54,13 @@ pub(super) enum Patience {
 /// Why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unread {
-    /// No file has that name any more.
+    /// That file has not that name any more; who gave the name to another is heard of.
     Gone,
     /// Somebody writes it, or holds its lock.
     Busy,
+    /// It cannot be opened now: no descriptor or no memory is left, or somebody has a lease (fcntl) on it, which the
+    /// system ends after a while.
+    Later(Errno),
     Refused(Refusal),
 }
 
@@ -104,31 +120,37 @@ impl Directory {
     pub(super) fn read(
         &self,
         file: &OsStr,
-        terms: &Terms,
+        terms: ChannelTerms<'_>,
         written: bool,
         patience: Patience,
     ) -> Result<(Box<[u8]>, State), Unread> {
         let state = self.state(file)?.ok_or(Unread::Gone)?;
         terms.check(&state)?;
-        let is_empty = state.size == 0;
-        if is_empty && !written {
+        // Whoever mounts something over a file says whose it is: what is elsewhere has to be opened to be believed.
+        let is_empty_here = state.size == 0 && state.key.is_on(self.device_and_inode.0);
+        if is_empty_here && !written {
             return Ok((Box::default(), state));
         }
-        // The name may stand for something else by now: O_NOFOLLOW and O_NONBLOCK make sure that opening it has no
-        // effect, and what was opened is checked again.
-        let flags = OFlag::O_RDONLY
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
-        let opened = match openat(&self.fd, file, flags, Mode::empty()) {
+        // The name may stand for something else by now: opening has no effect on whatever that is, and what was
+        // opened is checked again.
+        let opened = match open_entry(&self.fd, file, OFlag::O_RDONLY, Mode::empty()) {
             Ok(opened) => File::from(opened),
             Err(Errno::ENOENT) => return Err(Unread::Gone),
             Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link").into()),
-            Err(Errno::EACCES) if is_empty => return Ok((Box::default(), state)),
+            Err(Errno::EXDEV) => return Err(Refusal::Kind("a mount point").into()),
+            Err(Errno::EACCES) if is_empty_here => return Ok((Box::default(), state)),
+            Err(Errno::EWOULDBLOCK) if patience == Patience::Some => return Err(Unread::Busy),
+            Err(errno @ (Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+                return Err(Unread::Later(errno));
+            }
             Err(errno) => return Err(Refusal::Unreadable(errno).into()),
         };
-        terms.check(&state_of(&opened)?)?;
+        let found = state_of(&opened)?;
+        // A file with two names that loses this one while it is opened shows as a file with one.
+        if !found.key.is_same_file(&state.key) {
+            return Err(Unread::Gone);
+        }
+        terms.check_opened(&found)?;
         // PHP's LOCK_EX and flock(1): such a writer is never read halfway.
         match Flock::lock(opened, FlockArg::LockSharedNonblock) {
             Ok(locked) => read_stable(&locked, terms, patience),
@@ -147,15 +169,15 @@ impl AsFd for Directory {
 /// Two states around the reading tell whether somebody wrote in between.
 fn read_stable(
     mut file: &File,
-    terms: &Terms,
+    terms: ChannelTerms<'_>,
     patience: Patience,
 ) -> Result<(Box<[u8]>, State), Unread> {
     let before = state_of(file)?;
-    terms.check(&before)?;
+    terms.check_opened(&before)?;
     // What the file has, not what it says to have: a sparse file costs its owner nothing.
     let expected = before.size.min(READ_AHEAD) as usize;
     let mut content = Vec::with_capacity(expected + 1);
-    let limit = (terms.max_bytes as u64).saturating_add(1);
+    let limit = (terms.max_bytes() as u64).saturating_add(1);
     file.by_ref()
         .take(limit)
         .read_to_end(&mut content)
@@ -164,7 +186,9 @@ fn read_stable(
     if patience == Patience::Some && (before != after || content.len() as u64 != after.size) {
         return Err(Unread::Busy);
     }
-    content.truncate(terms.max_bytes);
+    // It may have been given away while it was read, or have grown.
+    terms.check_opened(&after)?;
+    terms.check_size(content.len() as u64)?;
     // The earlier one: what came after it may not be in the content, and must not count as told.
     Ok((content.into(), before))
 }
@@ -181,37 +205,69 @@ fn unreadable(error: io::Error) -> Refusal {
 }
 
 impl Terms {
-    pub(super) fn new(config: FilesConfig, allow_any: bool) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             own_user: geteuid().as_raw(),
-            allow: config.allow,
-            allow_any,
-            max_bytes: config.max_bytes,
+            allow: config.files.allow.clone(),
+            allow_any: config.demo,
+            rules: config.channels.files.clone(),
+            max_bytes: config.files.max_bytes,
         }
+    }
+
+    pub(super) fn of<'a>(&'a self, channel: &'a ChannelName) -> ChannelTerms<'a> {
+        ChannelTerms {
+            terms: self,
+            channel,
+        }
+    }
+}
+
+impl ChannelTerms<'_> {
+    fn max_bytes(&self) -> usize {
+        self.terms.max_bytes
     }
 
     fn check(&self, state: &State) -> Result<(), Refusal> {
         state.check_is_file()?;
-        if !self.takes_files_of(state.uid) {
-            return Err(Refusal::Owner(state.uid));
-        }
-        if state.size > 0 && state.links != 1 {
+        self.check_owner(state.uid)?;
+        // Whoever can make a second name for a file can move it here, too: an empty one tells its channel something.
+        if state.links > 1 {
             return Err(Refusal::Links(state.links));
         }
-        if state.size > self.max_bytes as u64 {
-            return Err(Refusal::TooLarge {
-                size: state.size,
-                max: self.max_bytes,
-            });
+        self.check_size(state.size)
+    }
+
+    /// Of a descriptor: the file may have lost its name meanwhile.
+    fn check_opened(&self, state: &State) -> Result<(), Unread> {
+        if state.links == 0 {
+            return Err(Unread::Gone);
+        }
+        Ok(self.check(state)?)
+    }
+
+    fn check_size(&self, size: u64) -> Result<(), Refusal> {
+        let max = self.max_bytes();
+        if size > max as u64 {
+            return Err(Refusal::TooLarge { size, max });
         }
         Ok(())
     }
 
-    fn takes_files_of(&self, uid: u32) -> bool {
+    fn check_owner(&self, uid: u32) -> Result<(), Refusal> {
         // The group of a file does not say who wrote it: in a directory with the set-group-ID bit it is the
         // directory's. So groups count by the owner's membership; this number is nobody's.
         const NO_GROUP: u32 = u32::MAX;
-        uid == self.own_user || uid == 0 || self.allow_any || self.allow.permits(uid, NO_GROUP)
+        let terms = self.terms;
+        if uid == terms.own_user || uid == 0 {
+            return Ok(());
+        }
+        match terms.rules.get(self.channel) {
+            Some(rule) if rule.permits(uid, NO_GROUP) => Ok(()),
+            Some(_) => Err(Refusal::Rule(uid)),
+            None if terms.allow_any || terms.allow.permits(uid, NO_GROUP) => Ok(()),
+            None => Err(Refusal::Owner(uid)),
+        }
     }
 }
 
@@ -231,166 +287,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::symlink};
-
-    use nix::{sys::stat::mknod, unistd::mkfifo};
-
-    use super::*;
-
-    struct Fixture {
-        root: tempfile::TempDir,
-        directory: Directory,
-        terms: Terms,
-    }
-
-    fn fixture() -> Fixture {
-        let root = tempfile::tempdir().unwrap();
-        let config = FilesConfig {
-            allow: Allow::default(),
-            max_bytes: 10,
-        };
-        Fixture {
-            directory: Directory::open(root.path()).unwrap(),
-            terms: Terms::new(config, false),
-            root,
-        }
-    }
-
-    impl Fixture {
-        fn read(&self, file: &str) -> Result<Box<[u8]>, Unread> {
-            let read = self
-                .directory
-                .read(OsStr::new(file), &self.terms, false, Patience::Some);
-            read.map(|(content, _)| content)
-        }
-
-        fn path(&self, file: &str) -> std::path::PathBuf {
-            self.root.path().join(file)
-        }
-    }
-
-    #[test]
-    fn reads_up_to_the_limit() {
-        let f = fixture();
-        for content in ["", "x", "0123456789"] {
-            fs::write(f.path("a"), content).unwrap();
-            assert_eq!(&*f.read("a").unwrap(), content.as_bytes());
-        }
-        fs::write(f.path("a"), "0123456789+").unwrap();
-        let too_large = Refusal::TooLarge { size: 11, max: 10 };
-        assert_eq!(f.read("a"), Err(Unread::Refused(too_large)));
-        assert_eq!(f.read("b"), Err(Unread::Gone));
-    }
-
-    #[test]
-    fn refuses_what_is_no_regular_file_without_opening_it() {
-        let f = fixture();
-        fs::write(f.path("target"), "secret").unwrap();
-        symlink(f.path("target"), f.path("link")).unwrap();
-        symlink(f.path("nowhere"), f.path("dangling")).unwrap();
-        fs::create_dir(f.path("folder")).unwrap();
-        mkfifo(&f.path("fifo"), Mode::S_IRWXU).unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(f.path("socket")).unwrap();
-        for (file, kind) in [
-            ("link", "a symbolic link"),
-            ("dangling", "a symbolic link"),
-            ("folder", "a directory"),
-            ("fifo", "a FIFO"),
-            ("socket", "a socket"),
-        ] {
-            assert_eq!(
-                f.read(file),
-                Err(Unread::Refused(Refusal::Kind(kind))),
-                "{file}"
-            );
-        }
-        match mknod(
-            &f.path("null"),
-            SFlag::S_IFCHR,
-            Mode::S_IRWXU,
-            nix::sys::stat::makedev(1, 3),
-        ) {
-            Ok(()) => assert_eq!(
-                f.read("null"),
-                Err(Unread::Refused(Refusal::Kind("a device")))
-            ),
-            Err(_) => println!("skipped the device: only root may make one"),
-        }
-    }
-
-    #[test]
-    fn reads_no_content_under_a_second_name() {
-        let f = fixture();
-        fs::write(f.path("a"), "x").unwrap();
-        fs::hard_link(f.path("a"), f.path("b")).unwrap();
-        assert_eq!(f.read("b"), Err(Unread::Refused(Refusal::Links(2))));
-        fs::write(f.path("a"), "").unwrap();
-        assert_eq!(
-            &*f.read("b").unwrap(),
-            b"",
-            "a signal without content tells nothing"
-        );
-    }
-
-    #[test]
-    fn waits_for_a_writer_that_holds_the_lock_unless_told_otherwise() {
-        let f = fixture();
-        fs::write(f.path("a"), "x").unwrap();
-        let writer = File::options().write(true).open(f.path("a")).unwrap();
-        let lock = Flock::lock(writer, FlockArg::LockExclusive).unwrap();
-        assert_eq!(f.read("a"), Err(Unread::Busy));
-        let impatient = f
-            .directory
-            .read(OsStr::new("a"), &f.terms, true, Patience::None);
-        assert_eq!(&*impatient.unwrap().0, b"x");
-        drop(lock);
-        assert_eq!(&*f.read("a").unwrap(), b"x");
-    }
-
-    #[test]
-    fn an_empty_file_is_left_to_its_writer_but_not_to_a_lock_after_a_touch() {
-        let f = fixture();
-        let file = File::create(f.path("a")).unwrap();
-        let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
-        let read = |written| {
-            let a = OsStr::new("a");
-            f.directory
-                .read(a, &f.terms, written, Patience::Some)
-                .map(|(content, _)| content)
-        };
-        assert_eq!(read(true), Err(Unread::Busy));
-        assert_eq!(read(false), Ok(Box::default()));
-        drop(lock);
-        assert_eq!(read(true), Ok(Box::default()));
-    }
-
-    #[test]
-    fn takes_files_of_root_its_own_user_and_those_allowed() {
-        let mut terms = fixture().terms;
-        terms.own_user = 7;
-        assert_eq!(
-            [0, 7, 8].map(|uid| terms.takes_files_of(uid)),
-            [true, true, false]
-        );
-        terms.allow = Allow::parse(["user:8"]).unwrap();
-        assert_eq!([8, 9].map(|uid| terms.takes_files_of(uid)), [true, false]);
-        terms.allow_any = true;
-        assert!(terms.takes_files_of(9));
-    }
-
-    #[test]
-    fn follows_no_link_to_a_directory_and_notices_another_one() {
-        let f = fixture();
-        let (real, link) = (f.path("real"), f.path("link"));
-        fs::create_dir(&real).unwrap();
-        symlink(&real, &link).unwrap();
-        assert!(Directory::open(&link).is_err());
-        let directory = Directory::open(&real).unwrap();
-        assert!(directory.is_at(&real));
-        fs::rename(&real, f.path("moved")).unwrap();
-        assert!(!directory.is_at(&real));
-        fs::create_dir(&real).unwrap();
-        assert!(!directory.is_at(&real));
-    }
-}
+mod tests;

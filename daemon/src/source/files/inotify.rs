@@ -24,7 +24,7 @@ use super::{
 
 /// Why a directory could not be watched. The text fits after "cannot watch DIR: ".
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
+pub(super) enum WatchError {
     /// `fs.inotify.max_user_instances`, or the descriptors of this process.
     #[error(
         "too many inotify instances or open files; raise fs.inotify.max_user_instances or the limit of descriptors"
@@ -46,6 +46,12 @@ pub(super) trait Watch: Send {
         directory: BorrowedFd<'_>,
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError>;
+}
+
+/// Events that the kernel keeps until they are read, as it says.
+pub(super) fn max_queued_events() -> String {
+    let said = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
+    said.map_or_else(|_| "unknown".into(), |said| said.trim().into())
 }
 
 /// The real one.

@@ -6,10 +6,12 @@
 //! daemon ran) a scan compares each file with what was told of it.
 
 mod directory;
+mod entry;
 mod inbox;
 mod inotify;
 mod memory;
 mod pending;
+mod poll;
 mod refusal;
 mod rules;
 mod signals;
@@ -19,7 +21,7 @@ use std::{
     any::Any,
     collections::HashSet,
     ffi::OsStr,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -38,16 +40,11 @@ use self::{
     directory::{Directory, Terms},
     inbox::{Batch, Events, Inbox},
     inotify::{Inotify, Watch},
+    poll::Poll,
     signals::{Search, Signals},
     stamp::{Seen, Stamp, StampError},
 };
-use crate::{
-    config::{Config, FilesConfig},
-    hub::Hub,
-    metrics::Metrics,
-};
-
-pub use inotify::WatchError;
+use crate::{config::Config, hub::Hub, metrics::Metrics};
 
 /// What follows the channel's name in the name of its file.
 const SUFFIX: &str = ".comet";
@@ -83,14 +80,6 @@ pub enum FilesError {
         /// What the system said.
         source: Errno,
     },
-    /// inotify refused.
-    #[error("cannot watch {}: {source}", dir.display())]
-    Watch {
-        /// The directory.
-        dir: PathBuf,
-        /// What inotify said.
-        source: WatchError,
-    },
 }
 
 /// A watched directory that publishes into a hub. Opened first, so that errors are known; then to be run.
@@ -107,6 +96,12 @@ pub struct Files {
     checkpoint: Checkpoint,
     /// A scan failed: not all was told, so the stamp stays as it is until one succeeds.
     scan_again: bool,
+    /// Why there is no stamp, when that was logged.
+    stamp_error: Option<StampError>,
+    /// What others can bring about at will is not logged each time.
+    losses: Seldom,
+    failures: Seldom,
+    poll: Poll,
     /// How many events the watcher's thread has dealt with since then.
     at_once: (Instant, u32),
     settings: Option<watch::Receiver<Arc<Config>>>,
@@ -117,7 +112,8 @@ struct Watched {
     directory: Directory,
     /// `None` where none can be kept: then a restart does not know what changed before it.
     stamp: Option<Stamp>,
-    _watch: Box<dyn Any + Send>,
+    /// `None` where inotify refused: then the directory is scanned all the time.
+    watch: Option<Box<dyn Any + Send>>,
 }
 
 /// The way to the next writing of the stamp.
@@ -131,6 +127,10 @@ struct Checkpoint {
     /// The watcher told so; everything before was heard by then.
     passed: Option<Instant>,
 }
+
+/// When something was logged last.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
 
 /// The settings when they have changed.
 async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Config> {
@@ -151,25 +151,19 @@ struct Scan {
 
 impl Files {
     /// Opens the directory, starts to watch it, and publishes what changed since a daemon watched it last. When
-    /// none ever did, files count from now on. `allow_any`: files of any owner are taken.
+    /// none ever did, files count from now on.
     ///
     /// # Errors
     /// When there is no such directory, or the system's limits do not let it be watched.
-    pub fn open(
-        dir: &Path,
-        config: FilesConfig,
-        allow_any: bool,
-        hub: Arc<Hub>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, FilesError> {
-        Self::open_with(Box::new(Inotify), dir, config, allow_any, hub, metrics)
+    pub fn open(config: &Config, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Result<Self, FilesError> {
+        let terms = Terms::new(config);
+        Self::open_with(Box::new(Inotify), &config.dir, terms, hub, metrics)
     }
 
     fn open_with(
         watch: Box<dyn Watch>,
         dir: &Path,
-        config: FilesConfig,
-        allow_any: bool,
+        terms: Terms,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, FilesError> {
@@ -178,11 +172,15 @@ impl Files {
             watch,
             watched: None,
             inbox: Arc::default(),
-            signals: Signals::new(Terms::new(config, allow_any), hub, metrics.clone()),
+            signals: Signals::new(terms, hub, metrics.clone()),
             metrics,
             told_until: 0,
             checkpoint: Checkpoint::default(),
             scan_again: false,
+            stamp_error: None,
+            losses: Seldom::default(),
+            failures: Seldom::default(),
+            poll: Poll::default(),
             at_once: (Instant::now(), 0),
             settings: None,
         };
@@ -228,7 +226,7 @@ impl Files {
             };
             files = inbox.take_back();
             if let Some(config) = renewed {
-                files.signals.terms = Terms::new(config.files.clone(), config.demo);
+                files.signals.terms = Terms::new(&config);
             }
             match compare {
                 None => return files.finish().await,
@@ -273,7 +271,14 @@ impl Files {
             self.signals.expire(&watched.directory, Instant::now());
         }
         if batch.rescan {
-            warn!(dir = %self.path.display(), "events were lost; comparing all files");
+            if self.losses.is_due(Instant::now()) {
+                let dir = self.path.display();
+                warn!(
+                    "more happens in {dir} at once than fs.inotify.max_queued_events ({}) lets through; comparing all \
+                     files instead",
+                    inotify::max_queued_events()
+                );
+            }
             self.metrics.files_rescans.add(1);
             self.scan(HashSet::new(), HashSet::new()).await;
         }
@@ -304,8 +309,12 @@ impl Files {
     /// Watches another directory when the path leads to one: nothing tells when it is mounted over, unmounted,
     /// replaced or back.
     async fn compare_directory(&mut self) {
+        self.notice_unopened();
         match &self.watched {
             Some(watched) if watched.directory.is_at(&self.path) => {
+                if watched.watch.is_none() {
+                    return self.poll().await;
+                }
                 if std::mem::take(&mut self.scan_again) {
                     self.scan(HashSet::new(), HashSet::new()).await;
                 }
@@ -332,19 +341,23 @@ impl Files {
     /// Opens what the path leads to. Returns what the last daemon has seen there, and the time before the watch
     /// began.
     fn start_watching(&mut self) -> Result<(Option<Seen>, i64), FilesError> {
-        let dir = || self.path.clone();
-        let directory = Directory::open(&self.path).map_err(|errno| match errno {
-            Errno::ENOENT => FilesError::Missing(dir()),
-            Errno::ENOTDIR | Errno::ELOOP => FilesError::NotADirectory(dir()),
-            source => FilesError::Open { dir: dir(), source },
-        })?;
+        let dir = self.path.clone();
+        let directory = match Directory::open(&dir) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Err(FilesError::Missing(dir)),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(FilesError::NotADirectory(dir)),
+            Err(source) => return Err(FilesError::Open { dir, source }),
+        };
         if directory.is_open_to_all() {
             warn!(dir = %self.path.display(), "anybody may replace files here; set the sticky bit (chmod +t)");
         }
         let (stamp, seen) = match Stamp::open(&directory) {
-            Ok((stamp, seen)) => (Some(stamp), seen),
+            Ok((stamp, seen)) => {
+                self.stamp_error = None;
+                (Some(stamp), seen)
+            }
             Err(error) => {
-                self.warn_of_stamp(&error);
+                self.warn_of_stamp(error);
                 (None, None)
             }
         };
@@ -355,13 +368,11 @@ impl Files {
             .as_ref()
             .and_then(|stamp| stamp.clock().ok())
             .unwrap_or_else(wall_clock);
-        self.inbox = Arc::default();
-        let watch = self.watch.start(directory.as_fd(), self.inbox.clone());
-        let watch = watch.map_err(|source| FilesError::Watch { dir: dir(), source })?;
+        let watch = self.start_watch(&directory);
         self.watched = Some(Watched {
             directory,
             stamp,
-            _watch: watch,
+            watch,
         });
         Ok((seen, now))
     }
@@ -444,6 +455,21 @@ impl Files {
         true
     }
 
+    /// What could not be opened is looked at again.
+    fn notice_unopened(&mut self) {
+        let Some(errno) = self.signals.unopened.take() else {
+            return;
+        };
+        self.scan_again = true;
+        if self.failures.is_due(Instant::now()) {
+            let dir = self.path.display();
+            warn!(
+                "cannot open a file in {dir}: {}; trying again every second",
+                errno.desc()
+            );
+        }
+    }
+
     fn scan_failed(&mut self, errno: Errno) {
         // A directory that was deleted has no entries; the next comparison finds that out.
         if errno != Errno::ENOENT {
@@ -478,6 +504,7 @@ impl Files {
             false => pending.being_written().cloned().collect(),
         };
         self.scan(HashSet::new(), unfinished.clone()).await;
+        self.notice_unopened();
         unfinished.extend(self.signals.pending.names().cloned());
         if let (Some(now), false) = (now, self.scan_again) {
             self.told_until = now;
@@ -487,7 +514,7 @@ impl Files {
 
     /// Touches the stamp: when the watcher tells of it, all that happened before was told of too.
     fn begin_checkpoint(&mut self) {
-        self.replace_deleted_stamp();
+        self.replace_missing_stamp();
         if self.checkpoint.due > 0 && self.checkpoint.fence.is_none() {
             self.checkpoint.passed = None;
             self.checkpoint.fence = self.stamp().and_then(|stamp| stamp.clock().ok());
@@ -499,6 +526,7 @@ impl Files {
         let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
             return;
         };
+        self.notice_unopened();
         if self.signals.pending.waits_since(passed) || self.scan_again {
             return;
         }
@@ -516,15 +544,15 @@ impl Files {
         let written = self.stamp().map(|stamp| stamp.write(&seen));
         if let (Some(Err(errno)), Some(watched)) = (written, &mut self.watched) {
             watched.stamp = None;
-            self.warn_of_stamp(&errno.into());
+            self.warn_of_stamp(errno.into());
         }
     }
 
-    fn replace_deleted_stamp(&mut self) {
+    fn replace_missing_stamp(&mut self) {
         let Some(watched) = self
             .watched
             .as_mut()
-            .filter(|watched| watched.has_lost_its_stamp())
+            .filter(|watched| watched.lacks_a_stamp())
         else {
             return;
         };
@@ -535,11 +563,12 @@ impl Files {
         match Stamp::open(&watched.directory) {
             Ok((stamp, _)) => {
                 watched.stamp = Some(stamp);
+                self.stamp_error = None;
                 self.write_stamp(self.signals.pending.being_written().cloned().collect());
             }
             Err(error) => {
                 watched.stamp = None;
-                self.warn_of_stamp(&error);
+                self.warn_of_stamp(error);
             }
         }
     }
@@ -548,18 +577,35 @@ impl Files {
         self.watched.as_ref()?.stamp.as_ref()
     }
 
-    fn warn_of_stamp(&self, error: &StampError) {
+    fn warn_of_stamp(&mut self, error: StampError) {
+        if self.stamp_error.as_ref() == Some(&error) {
+            return; // tried again every second
+        }
         let stamp = self.path.join(stamp::FILE_NAME);
         warn!(
             "cannot use {}: {error}; what changes while no daemon runs will not be told",
             stamp.display()
         );
+        self.stamp_error = Some(error);
     }
 }
 
 impl Watched {
-    fn has_lost_its_stamp(&self) -> bool {
-        self.stamp.as_ref().is_some_and(Stamp::is_gone)
+    /// It was deleted, or none could be kept so far.
+    fn lacks_a_stamp(&self) -> bool {
+        self.stamp.as_ref().is_none_or(Stamp::is_gone)
+    }
+}
+
+impl Seldom {
+    const WHILE: Duration = Duration::from_secs(60);
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none_or(|last| now >= last + Self::WHILE);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     mem::discriminant,
     sync::Arc,
+    time::Duration,
 };
 
 use comet_proto::ChannelNameError;
@@ -13,12 +14,17 @@ use nix::{
     errno::Errno,
     unistd::{Uid, User},
 };
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::metrics::Metrics;
 
-/// Entry and reason pairs that are told; more are only counted, or whoever may create files could fill the log.
-const MOST_LOGGED: usize = 4096;
+/// Entry and reason pairs that are remembered as told.
+const MOST_REMEMBERED: usize = 4096;
+
+/// Lines in a while; more are only counted, or whoever may create files could fill the log.
+const MOST_LINES: u32 = 100;
+const WHILE: Duration = Duration::from_secs(60);
 
 /// Why an entry is no message. The text fits after "NAME.comet refused: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +36,10 @@ pub(super) enum Refusal {
     Kind(&'static str),
     #[error("it belongs to {}; to take this user's files, write under [files] in the configuration: allow = [\"user:{}\"]", owner(*.0), owner(*.0))]
     Owner(u32),
+    #[error("it belongs to {}, whose files may not publish to this channel; it is allowed by files = [\"user:{}\"] under [[channel]] in the configuration", owner(*.0), owner(*.0))]
+    Rule(u32),
     /// A link to somebody's file, which whoever made it could perhaps not read.
-    #[error("it has content and {0} names (hard links); only files with one name are read")]
+    #[error("it has {0} names (hard links), and its owner need not have given it this one")]
     Links(u64),
     #[error(
         "its content of {size} bytes is over the limit of {max} (max_bytes under [files] in the configuration)"
@@ -52,6 +60,10 @@ fn owner(uid: u32) -> String {
 pub(super) struct Refusals {
     logged: HashSet<u64>,
     hasher: RandomState,
+    /// When the while began, and the lines since.
+    since: Option<Instant>,
+    lines: u32,
+    silent: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -60,26 +72,48 @@ impl Refusals {
         Self {
             logged: HashSet::new(),
             hasher: RandomState::new(),
+            since: None,
+            lines: 0,
+            silent: 0,
             metrics,
         }
     }
 
     /// True: it was logged.
-    pub(super) fn add(&mut self, file: &OsStr, refusal: &Refusal) -> bool {
+    pub(super) fn add(&mut self, file: &OsStr, refusal: &Refusal, now: Instant) -> bool {
         self.metrics.files_refused.add(1);
-        if self.logged.len() >= MOST_LOGGED {
-            return false;
-        }
+        self.begin_while(now);
         let pair = self.hasher.hash_one((file, discriminant(refusal)));
-        if !self.logged.insert(pair) {
+        if self.logged.contains(&pair) {
             return false;
         }
+        if self.lines >= MOST_LINES {
+            if self.silent == 0 {
+                warn!(
+                    "{MOST_LINES} refusals logged within a minute; the next ones are only counted"
+                );
+            }
+            self.silent += 1;
+            return false;
+        }
+        if self.logged.len() >= MOST_REMEMBERED {
+            self.logged.clear();
+        }
+        self.logged.insert(pair);
+        self.lines += 1;
         // Debug escapes what a name may hold to forge lines of the log.
         warn!("{file:?} refused: {refusal}");
-        if self.logged.len() == MOST_LOGGED {
-            warn!("{MOST_LOGGED} refusals logged; further ones are only counted");
-        }
         true
+    }
+
+    fn begin_while(&mut self, now: Instant) {
+        if self.since.is_some_and(|since| now < since + WHILE) {
+            return;
+        }
+        if self.silent > 0 {
+            warn!("{} refusals of files were not logged", self.silent);
+        }
+        (self.since, self.lines, self.silent) = (Some(now), 0, 0);
     }
 }
 
@@ -104,24 +138,29 @@ mod tests {
     #[test]
     fn says_each_reason_for_each_entry_once_and_counts_all() {
         let metrics = Arc::new(Metrics::default());
-        let mut refusals = Refusals::new(metrics.clone());
+        let (mut refusals, now) = (Refusals::new(metrics.clone()), Instant::now());
         let (a, b) = (OsStr::new("a.comet"), OsStr::new("b.comet"));
-        assert!(refusals.add(a, &Refusal::Kind("a FIFO")));
-        assert!(!refusals.add(a, &Refusal::Kind("a FIFO")));
-        assert!(refusals.add(b, &Refusal::Kind("a FIFO")));
-        assert!(refusals.add(a, &Refusal::Links(2)));
-        assert!(!refusals.add(a, &Refusal::Links(3)));
+        let mut add = |file, refusal| refusals.add(file, &refusal, now);
+        assert!(add(a, Refusal::Kind("a FIFO")));
+        assert!(!add(a, Refusal::Kind("a FIFO")));
+        assert!(add(b, Refusal::Kind("a FIFO")));
+        assert!(add(a, Refusal::Links(2)));
+        assert!(!add(a, Refusal::Links(3)));
         assert_eq!(metrics.files_refused.get(), 5);
     }
 
     #[test]
-    fn logs_a_bounded_number() {
+    fn logs_a_bounded_number_in_a_while_and_goes_on_after_it() {
         let mut refusals = Refusals::new(Arc::default());
-        let logged = (0..2 * MOST_LOGGED).filter(|n| {
-            let file = format!("{n}.comet");
-            refusals.add(OsStr::new(&file), &Refusal::Links(2))
-        });
-        assert_eq!(logged.count(), MOST_LOGGED);
-        assert_eq!(refusals.logged.len(), MOST_LOGGED);
+        let start = Instant::now();
+        for round in 0..100 {
+            let now = start + WHILE * round;
+            let logged = (0..2 * MOST_LINES).filter(|n| {
+                let file = format!("{round}-{n}.comet");
+                refusals.add(OsStr::new(&file), &Refusal::Links(2), now)
+            });
+            assert_eq!(logged.count(), MOST_LINES as usize, "round {round}");
+            assert!(refusals.logged.len() <= MOST_REMEMBERED);
+        }
     }
 }

@@ -22,6 +22,10 @@ pub(super) struct Key {
 }
 
 impl Key {
+    pub(super) fn is_on(&self, device: u64) -> bool {
+        self.device == device
+    }
+
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }

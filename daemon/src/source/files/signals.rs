@@ -9,6 +9,7 @@ use std::{
 };
 
 use comet_proto::{ChannelName, EventName};
+use nix::errno::Errno;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -47,6 +48,8 @@ pub(super) struct Signals {
     scan: u32,
     /// Two changes with a look in between have different times.
     fine_clock: bool,
+    /// A file could not be opened for now: a scan has to come back to it.
+    pub(super) unopened: Option<Errno>,
 }
 
 struct Remembered {
@@ -77,6 +80,7 @@ impl Signals {
             metrics,
             scan: 0,
             fine_clock: false,
+            unopened: None,
         }
     }
 
@@ -96,7 +100,7 @@ impl Signals {
         now: Instant,
     ) {
         let judged = channel(file).and_then(|name| self.judge(directory, name, events, now));
-        self.count_refusal(file, judged);
+        self.count_refusal(file, judged, now);
     }
 
     /// Decides about names whose window has passed.
@@ -105,7 +109,7 @@ impl Signals {
         for name in self.pending.due(now) {
             let file = file_name(&name);
             let judged = self.judge(directory, name, Events::default(), now);
-            self.count_refusal(file.as_ref(), judged);
+            self.count_refusal(file.as_ref(), judged, now);
         }
     }
 
@@ -126,7 +130,7 @@ impl Signals {
         now: Instant,
     ) {
         let compared = channel(file).and_then(|name| self.compare(directory, name, search, now));
-        self.count_refusal(file, compared);
+        self.count_refusal(file, compared, now);
     }
 
     /// The scan has seen all files: forgets those that are gone.
@@ -235,7 +239,7 @@ impl Signals {
             false => Patience::None,
         };
         let (file, written) = (file_name(&name), entry.events.modified);
-        match directory.read(file.as_ref(), &self.terms, written, patience) {
+        match directory.read(file.as_ref(), self.terms.of(&name), written, patience) {
             Ok((data, state)) => {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
                 self.hub.publish(NewMessage {
@@ -263,6 +267,10 @@ impl Signals {
                 );
             }
             Err(Unread::Gone) => self.files.remove(&name),
+            Err(Unread::Later(errno)) => {
+                self.files.remove(&name); // or the scan that comes would take it for told
+                self.unopened = Some(errno);
+            }
             Err(Unread::Refused(refusal)) => {
                 self.remember(name, state, Fate::Refused); // once for each action, not for each of its events
                 return Err(refusal);
@@ -295,9 +303,9 @@ impl Signals {
         );
     }
 
-    fn count_refusal(&mut self, file: &OsStr, result: Result<(), Refusal>) {
+    fn count_refusal(&mut self, file: &OsStr, result: Result<(), Refusal>, now: Instant) {
         if let Err(refusal) = result {
-            self.refusals.add(file, &refusal);
+            self.refusals.add(file, &refusal, now);
         }
     }
 }

@@ -13,15 +13,15 @@ use std::{
 use comet_proto::ChannelName;
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag, openat},
+    fcntl::{AtFlags, Flock, FlockArg, OFlag},
     sys::{
-        stat::{Mode, SFlag, fchmod, fstat, futimens},
+        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens},
         time::TimeSpec,
     },
     unistd::geteuid,
 };
 
-use super::rules::nanoseconds;
+use super::{entry::open_entry, rules::nanoseconds};
 
 pub(super) const FILE_NAME: &str = ".comet-seen";
 
@@ -47,7 +47,7 @@ pub(super) struct Seen {
 pub(super) enum StampError {
     #[error("another daemon uses it")]
     Locked,
-    #[error("it is no regular file of this user; remove it")]
+    #[error("it is no regular file of this user alone; remove it")]
     Planted,
     #[error("{}", .0.desc())]
     System(#[from] Errno),
@@ -56,25 +56,20 @@ pub(super) enum StampError {
 impl Stamp {
     /// Opens or creates the stamp; what it says, unless it is new.
     pub(super) fn open(directory: impl AsFd) -> Result<(Self, Option<Seen>), StampError> {
-        let flags = OFlag::O_RDWR
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
-        let file = match openat(&directory, FILE_NAME, flags, MODE) {
+        let open = |flags, mode| open_entry(&directory, FILE_NAME.as_ref(), flags, mode);
+        let file = match open(OFlag::O_RDWR, Mode::empty()) {
             // Not one call with O_CREAT alone: that fails in /dev/shm on the file of another user.
-            Err(Errno::ENOENT) => openat(
-                &directory,
-                FILE_NAME,
-                flags | OFlag::O_CREAT | OFlag::O_EXCL,
-                MODE,
-            )?,
-            Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => return Err(StampError::Planted),
+            Err(Errno::ENOENT) => open(OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?,
+            Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::EXDEV | Errno::EACCES) => {
+                return Err(StampError::Planted);
+            }
             opened => opened?,
         };
-        let stat = fstat(&file)?;
-        let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-        if !is_file || stat.st_uid != geteuid().as_raw() || stat.st_nlink != 1 {
+        // Twice, since a link to another file of this user that is removed in between looks like a file of its own.
+        let named = fstatat(&directory, FILE_NAME, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let opened = fstat(&file)?;
+        let is_same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino);
+        if !is_same || !is_own_file(&named) || !is_own_file(&opened) {
             return Err(StampError::Planted);
         }
         let file = match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
@@ -111,6 +106,12 @@ impl Stamp {
         self.0.write_all_at(&content, 0).map_err(errno)?;
         self.0.set_len(content.len() as u64).map_err(errno)
     }
+}
+
+/// A regular file of this user, without a second name.
+fn is_own_file(stat: &FileStat) -> bool {
+    let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    is_file && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
 fn errno(error: std::io::Error) -> Errno {

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     os::unix::fs::symlink,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use comet_proto::Cursor;
@@ -14,9 +17,10 @@ use nix::{
 
 use super::{
     inbox::{Event, Events},
+    inotify::WatchError,
     *,
 };
-use crate::{auth::Allow, hub::HistoryConfig};
+use crate::hub::HistoryConfig;
 
 /// Hears only what a test says.
 #[derive(Clone, Default)]
@@ -30,6 +34,26 @@ impl Watch for Told {
     ) -> Result<Box<dyn Any + Send>, WatchError> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
         Ok(Box::new(()))
+    }
+}
+
+/// As inotify at its limits, until there is room.
+#[derive(Clone, Default)]
+struct Refusing {
+    has_room: Arc<AtomicBool>,
+    told: Told,
+}
+
+impl Watch for Refusing {
+    fn start(
+        &self,
+        directory: std::os::fd::BorrowedFd<'_>,
+        inbox: Arc<Inbox>,
+    ) -> Result<Box<dyn Any + Send>, WatchError> {
+        match self.has_room.load(Ordering::Relaxed) {
+            true => self.told.start(directory, inbox),
+            false => Err(WatchError::Watches),
+        }
     }
 }
 
@@ -51,13 +75,13 @@ impl Fixture {
     }
 
     fn open(&self) -> Files {
-        let config = FilesConfig {
-            allow: Allow::default(),
-            max_bytes: 100,
-        };
-        let watch = Box::new(Told::default());
+        self.open_with(Box::new(Told::default()))
+    }
+
+    fn open_with(&self, watch: Box<dyn Watch>) -> Files {
+        let terms = Terms::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
         let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
-        Files::open_with(watch, self.root.path(), config, false, hub, metrics).unwrap()
+        Files::open_with(watch, self.root.path(), terms, hub, metrics).unwrap()
     }
 
     fn path(&self, channel: &str) -> PathBuf {
@@ -437,4 +461,53 @@ async fn a_flood_is_gathered() {
         waiting = inbox.take().names.len(); // less than that many in a millisecond, and none is left
     }
     inbox.take_back().finish().await;
+}
+
+#[tokio::test]
+async fn what_inotify_refuses_to_watch_is_compared_until_it_does_not() {
+    let f = Fixture::new();
+    let refusing = Refusing::default();
+    fs::write(f.path("old"), "x").unwrap();
+    let mut files = f.open_with(Box::new(refusing.clone()));
+    assert_eq!(f.metrics.files_polling.get(), 1);
+    for n in 0..3 {
+        fs::write(f.path("news"), n.to_string()).unwrap();
+        while f.told("news").len() == n {
+            files.compare_directory().await; // not at once: a pause follows each
+        }
+    }
+    assert_eq!(f.told("news"), ["0", "1", "2"]);
+
+    refusing.has_room.store(true, Ordering::Relaxed);
+    fs::write(f.path("news"), "3").unwrap();
+    while f.metrics.files_polling.get() == 1 {
+        files.compare_directory().await;
+    }
+    fs::write(f.path("news"), "4").unwrap();
+    files.inbox.push("news.comet".as_ref(), Event::Modified);
+    files.inbox.push("news.comet".as_ref(), Event::Closed);
+    files.work().await;
+    files.expire_at(Instant::now() + Duration::from_secs(1));
+    assert_eq!(f.told("news"), ["0", "1", "2", "3", "4"]);
+
+    // What was told by comparing is not told again after a crash, what was not heard of is.
+    drop(files);
+    fs::write(f.path("late"), "x").unwrap();
+    let _files = f.open();
+    assert_eq!(f.told("late"), ["x"]);
+    assert_eq!(f.told("news")[..5], ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_planted_stamp_is_replaced_when_it_is_gone() {
+    let f = Fixture::new();
+    let planted = f.root.path().join(stamp::FILE_NAME);
+    fs::create_dir(&planted).unwrap();
+    let mut files = f.open();
+    files.begin_checkpoint();
+    assert!(files.stamp().is_none());
+    fs::remove_dir(&planted).unwrap();
+    files.begin_checkpoint();
+    assert!(files.stamp().is_some());
+    assert!(f.stamp().ends_with(".\n"), "{}", f.stamp());
 }

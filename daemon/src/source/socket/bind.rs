@@ -23,11 +23,18 @@ use nix::{
         socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
         stat::{FchmodatFlags, Mode, fchmodat},
     },
+    unistd::geteuid,
 };
-use tracing::info;
+use tracing::{info, warn};
+
+use super::peer::user_name;
 
 /// Owner and group.
 const MODE: Mode = Mode::from_bits_truncate(0o660);
+
+/// Bits of a directory's mode: others than its owner and group may write; nobody may remove what is not theirs.
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// Attempts to lock the directory, and the pause between them: another daemon that starts holds it for a moment.
 const LOCK_ATTEMPTS: u32 = 100;
@@ -39,6 +46,19 @@ pub enum SocketError {
     /// A daemon serves it.
     #[error("{0}: another daemon serves it")]
     Live(PathBuf),
+    /// Somebody else's socket, served or not, that this user may not remove.
+    #[error("{path}: it is a socket of user {owner}; remove it, or name another path")]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Whoever can remove the socket can put their own in its place.
+    #[error(
+        "directory {0}: anybody may remove what others made in it; set the sticky bit (chmod +t), or name a path elsewhere"
+    )]
+    OpenToAll(PathBuf),
     /// Something else has the name.
     #[error("{0}: exists and is no socket")]
     NotASocket(PathBuf),
@@ -58,9 +78,6 @@ pub enum SocketError {
         /// What the system said.
         cause: io::Error,
     },
-    /// The directory stays locked.
-    #[error("directory {0}: locked by another process")]
-    Locked(PathBuf),
     /// Everything else.
     #[error("{path}: {cause}")]
     Bind {
@@ -80,8 +97,9 @@ pub(super) struct SocketFile {
 
 /// Binds and listens at `path`.
 pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
+    let directory = make_directory(path)?;
     // Of two daemons that start at once, the second must see what the first has bound.
-    let _lock = lock_directory(path)?;
+    let _lock = lock(directory, path);
     remove_stale(path)?;
     let failed = |cause| SocketError::Bind {
         path: path.into(),
@@ -106,7 +124,7 @@ pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
     Ok((listener, file))
 }
 
-fn lock_directory(path: &Path) -> Result<Flock<File>, SocketError> {
+fn make_directory(path: &Path) -> Result<File, SocketError> {
     let directory = match path.parent() {
         None => path,
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -120,16 +138,35 @@ fn lock_directory(path: &Path) -> Result<Flock<File>, SocketError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
-    let mut file = File::open(directory).map_err(failed)?;
+    let opened = File::open(directory).map_err(failed)?;
+    let mode = opened.metadata().map_err(failed)?.mode();
+    match (mode & OTHERS_WRITE != 0, mode & STICKY != 0) {
+        (true, false) => Err(SocketError::OpenToAll(directory.into())),
+        (true, true) => {
+            let path = path.display();
+            warn!(
+                "anybody may take {path} while no daemon runs, and clients would trust it; better a directory of one's own"
+            );
+            Ok(opened)
+        }
+        _ => Ok(opened),
+    }
+}
+
+/// Whoever may read the directory can lock it, too: after a while that stops nobody.
+fn lock(mut directory: File, path: &Path) -> Option<Flock<File>> {
     for _ in 0..LOCK_ATTEMPTS {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
-            Err((_, cause)) => return Err(failed(cause.into())),
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((unlocked, _)) => directory = unlocked,
         }
         thread::sleep(LOCK_PAUSE);
     }
-    Err(SocketError::Locked(directory.into()))
+    warn!(
+        "the directory of {} stays locked by another process; going on without",
+        path.display()
+    );
+    None
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
@@ -137,17 +174,23 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         path: path.into(),
         cause,
     };
-    match fs::symlink_metadata(path) {
+    let owner = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
         Ok(found) if !found.file_type().is_socket() => {
             return Err(SocketError::NotASocket(path.into()));
         }
-        Ok(_) => {}
-    }
+        Ok(found) => found.uid(),
+    };
+    let foreign = || SocketError::Foreign {
+        path: path.into(),
+        owner: user_name(owner),
+    };
+    let is_own = owner == geteuid().as_raw();
     match try_connect(path) {
         Err(Errno::ECONNREFUSED) => {}
         Err(Errno::ENOENT) => return Ok(()), // gone by itself
+        Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if !is_own => return Err(foreign()),
         // Its queue is full: somebody serves it, if slowly.
         Ok(()) | Err(Errno::EAGAIN) => return Err(SocketError::Live(path.into())),
         Err(cause) => {
@@ -158,7 +201,10 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         }
     }
     info!(path = %path.display(), "taking over the socket of a daemon that is gone");
-    fs::remove_file(path).map_err(failed)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_own => Err(foreign()),
+        removed => removed.map_err(failed),
+    }
 }
 
 /// Connects without waiting.

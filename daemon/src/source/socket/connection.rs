@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Shared;
+use super::{Shared, peer::Peer};
 use crate::hub::{
     NewMessage,
     subscriber::{Audience, Feed, Key, Next, Subscriber},
@@ -47,23 +47,21 @@ pub(super) struct Connection {
     /// Until the daemon stops.
     publisher: Option<TaskTrackerToken>,
     shared: Rc<Shared>,
+    peer: Peer,
     pace: Pace,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, shared: Rc<Shared>) -> Self {
+    pub(super) fn new(stream: Stream, peer: Peer, shared: Rc<Shared>) -> Self {
         Self {
             stream,
+            peer,
             output: Vec::new(),
             subscription: None,
             publisher: Some(shared.drain.publisher()),
             shared,
             pace: Pace::default(),
         }
-    }
-
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
     }
 
     /// Answers until the peer is done, silent for too long, or the daemon stops.
@@ -203,6 +201,9 @@ impl Connection {
     }
 
     fn publish(&mut self, publish: Publish<'_>) {
+        if let Some(reason) = self.shared.forbids(&self.peer, &publish.channel) {
+            return line::write_error("forbidden", &reason, &mut self.output);
+        }
         let id = self.shared.audience.hub().publish(NewMessage {
             channel: &publish.channel,
             name: publish.name,

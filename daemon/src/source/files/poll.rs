@@ -1,0 +1,85 @@
+//! Where inotify refuses to watch the directory (`fs.inotify.max_user_watches`, `max_user_instances`): all files are
+//! compared with what was told of them, every second, until it can be watched.
+
+use std::{any::Any, collections::HashSet, os::fd::AsFd, sync::Arc};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Checkpoint, Files, LAG, Stamp, directory::Directory, wall_clock};
+
+/// A pause is so many times as long as the scan before it: with many files a processor has other things to do.
+const PAUSE: u32 = 10;
+
+/// Whether, and when next.
+#[derive(Default)]
+pub(super) struct Poll {
+    is_on: bool,
+    not_before: Option<Instant>,
+}
+
+impl Files {
+    /// Begins to be told what happens in the directory; `None` where that cannot be.
+    pub(super) fn start_watch(&mut self, directory: &Directory) -> Option<Box<dyn Any + Send>> {
+        self.inbox = Arc::default();
+        let dir = self.path.display();
+        let started = self.watch.start(directory.as_fd(), self.inbox.clone());
+        match &started {
+            Ok(_) if self.poll.is_on => info!("{dir} is watched again"),
+            Err(error) if !self.poll.is_on => {
+                warn!(
+                    "cannot watch {dir}: {error}; comparing all its files every second until it can be watched"
+                );
+            }
+            _ => {}
+        }
+        self.set_polling(started.is_err());
+        started.ok()
+    }
+
+    /// Publishes what changed since the last time, and sees whether the directory can be watched now.
+    pub(super) async fn poll(&mut self) {
+        let start = Instant::now();
+        if self.poll.not_before.is_some_and(|then| start < then) {
+            return;
+        }
+        let before = self.stamp().map(Stamp::clock);
+        let before = before.and_then(Result::ok).unwrap_or_else(wall_clock);
+        self.watch_again(); // before the scan: what comes after it is told
+        self.metrics.files_rescans.add(1);
+        self.scan_again = false;
+        self.scan(HashSet::new(), HashSet::new()).await;
+        self.notice_unopened();
+        if !self.scan_again {
+            self.told_until = before.saturating_sub(LAG);
+            let unfinished = self.signals.pending.names().cloned().collect();
+            self.replace_missing_stamp();
+            self.write_stamp(unfinished);
+        }
+        self.poll.not_before = Some(Instant::now() + start.elapsed() * PAUSE);
+    }
+
+    fn watch_again(&mut self) {
+        let Some(mut watched) = self.watched.take() else {
+            return;
+        };
+        watched.watch = self.start_watch(&watched.directory);
+        self.watched = Some(watched);
+        self.checkpoint = Checkpoint {
+            due: 2,
+            ..Checkpoint::default()
+        };
+    }
+
+    fn set_polling(&mut self, is_on: bool) {
+        match (self.poll.is_on, is_on) {
+            (false, true) => self.metrics.files_polling.add(1),
+            (true, false) => self.metrics.files_polling.sub(1),
+            _ => {}
+        }
+        self.poll.is_on = is_on;
+        if !is_on {
+            self.poll.not_before = None;
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Who is at the other end of a connection, as the system says (`SO_PEERCRED`): the process that connected, whoever
+//! writes by then.
+
+use std::cell::OnceCell;
+
+use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
+use nix::unistd::{Uid, User};
+
+use crate::auth::Allow;
+
+/// Nobody's number: system calls mean "leave it as it is" by it.
+const NOBODY: u32 = u32::MAX;
+
+pub(super) struct Peer {
+    uid: u32,
+    gid: u32,
+    name: OnceCell<String>,
+}
+
+impl Peer {
+    /// Whom the system does not name is in no list but `any`.
+    pub(super) fn of(stream: &Stream) -> Self {
+        let peer = stream.peer_creds().ok();
+        let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
+        let (uid, gid) = ids.unwrap_or((NOBODY, NOBODY));
+        let name = OnceCell::new();
+        Self { uid, gid, name }
+    }
+
+    pub(super) fn is_in(&self, allow: &Allow) -> bool {
+        allow.permits(self.uid, self.gid)
+    }
+
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Asked once: the answer may come from afar.
+    pub(super) fn name(&self) -> &str {
+        self.name.get_or_init(|| user_name(self.uid))
+    }
+}
+
+/// The user's name, or the number where there is none.
+pub(super) fn user_name(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
