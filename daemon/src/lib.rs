@@ -9,6 +9,7 @@ pub mod drain;
 pub mod fuzz;
 pub mod http;
 pub mod hub;
+mod machine;
 pub mod metrics;
 pub mod run;
 pub mod source;

@@ -18,6 +18,10 @@ const PARTS: usize = 16;
 struct Part(AtomicU64);
 
 impl Counter {
+    pub(crate) const fn new() -> Self {
+        Self([const { Part(AtomicU64::new(0)) }; PARTS])
+    }
+
     pub fn add(&self, n: u64) {
         self.part().fetch_add(n, Ordering::Relaxed);
     }
@@ -54,6 +58,10 @@ pub struct Metrics {
     pub http_connections: Counter,
     /// HTTP connections refused because of a limit.
     pub http_refused: Counter,
+    /// HTTP connections refused because their address had its share.
+    pub http_refused_by_address: Counter,
+    /// Requests refused, and slow clients cut, because connections took all their memory.
+    pub http_shed: Counter,
     /// Times that accepting paused because the machine had no descriptor or memory left.
     pub http_accept_pauses: Counter,
     /// HTTP requests answered or parked.
@@ -81,6 +89,8 @@ pub struct Metrics {
     pub socket_refused: Counter,
     /// Publishes over the Unix socket that a rule did not allow.
     pub socket_forbidden: Counter,
+    /// Times that the Unix socket's accepting paused because the machine had no descriptor or memory left.
+    pub socket_accept_pauses: Counter,
 }
 
 impl Metrics {

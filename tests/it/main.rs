@@ -6,6 +6,7 @@
 mod browser;
 mod browser_client;
 mod browser_restart;
+mod ceiling;
 mod cli;
 mod config;
 mod daemon;
@@ -16,6 +17,7 @@ mod hostile_files;
 mod hostile_socket;
 mod http;
 mod http2;
+mod http2_hostile;
 mod http_limits;
 mod iframe;
 mod inotify_limits;

@@ -132,6 +132,12 @@ pub struct HttpConfig {
     /// `None`: what the descriptor limit leaves.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_connections: Option<usize>,
+    /// Connections of one address that is not loopback; `None`: as many as there are.
+    #[serde(deserialize_with = "value::some_count::<_, 1>")]
+    pub max_per_address: Option<usize>,
+    /// Bytes that all connections may take; `None`: half of what the process may take.
+    #[serde(deserialize_with = "value::some_size::<_, 1048576>")]
+    pub max_memory: Option<usize>,
 }
 
 /// `[compat]`: paths of older servers' endpoints; an empty path switches one off.
@@ -252,6 +258,8 @@ impl Default for HttpConfig {
             heartbeat: Duration::from_secs(15),
             write_time: Duration::from_secs(30),
             max_connections: None,
+            max_per_address: None,
+            max_memory: None,
         }
     }
 }

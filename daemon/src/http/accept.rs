@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    net::IpAddr,
     rc::Rc,
 };
 
@@ -9,7 +10,12 @@ use hyper::{StatusCode, header::RETRY_AFTER};
 use mio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
-use super::{Worker, answer::Refusal};
+use super::{
+    Site, Worker,
+    addresses::{self, Address},
+    answer::Refusal,
+    memory,
+};
 
 /// Connections that are taken before others get their turn.
 const BATCH: usize = 64;
@@ -26,6 +32,7 @@ enum Warned {
     #[default]
     Nothing,
     Limit,
+    Memory,
     Exhausted,
 }
 
@@ -51,7 +58,7 @@ impl Accept {
     pub(super) fn take_some(&mut self, worker: &Rc<Worker>) -> Next {
         for _ in 0..BATCH {
             let accepted = self.listener.accept();
-            match accepted.and_then(|(stream, _)| self.take(stream, worker)) {
+            match accepted.and_then(|(stream, peer)| self.take(stream, peer.ip(), worker)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Next::Wait,
                 // The client gave up between its SYN and our accept.
@@ -72,29 +79,68 @@ impl Accept {
         Next::More
     }
 
-    fn take(&mut self, mut stream: TcpStream, worker: &Rc<Worker>) -> io::Result<()> {
-        let (site, metrics) = (worker.site(), &worker.metrics);
-        let (open, max) = (metrics.http_connections.get(), site.max_connections);
-        if open < max {
+    fn take(&mut self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
+        let site = worker.site();
+        let refusal = match self.room(&site).and_then(|()| enter(&site, peer)) {
+            Ok(peer) => return worker.add(stream, peer),
+            Err(refusal) => refusal,
+        };
+        // As far as it goes without waiting; then closed.
+        let _ = stream.write(&refusal.with(RETRY_AFTER, "5").into_bytes());
+        Ok(())
+    }
+
+    /// Whether there is room for one more.
+    fn room(&mut self, site: &Site) -> Result<(), Refusal> {
+        let (open, max) = (site.metrics.http_connections.get(), site.max_connections);
+        let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
+        let (what, message) = if open >= max {
+            let message = format!("more than {max} connections are open; try again later");
+            (Warned::Limit, message)
+        } else if taken >= site.ceiling.near() {
+            let message =
+                format!("connections take {taken} of the {bytes} bytes they may; try again later");
+            (Warned::Memory, message)
+        } else {
             // Not at each connection that comes where one has left.
-            if open < max - max / 10 {
+            if open < max - max / 10 && taken < bytes - bytes / 5 {
                 self.warned = Warned::Nothing;
             }
-            return worker.add(stream);
+            return Ok(());
+        };
+        site.metrics.http_refused.add(1);
+        if self.is_news(what) {
+            match what {
+                Warned::Memory => warn!(
+                    "connections take {taken} of the {bytes} bytes that http.max_memory lets them; others are refused with 503"
+                ),
+                _ => warn!(
+                    "{max} connections are open, which is the limit; others are refused with 503"
+                ),
+            }
         }
-        metrics.http_refused.add(1);
-        if self.is_news(Warned::Limit) {
-            warn!("{max} connections are open, which is the limit; others are refused with 503");
-        }
-        let message = format!("more than {max} connections are open; try again later");
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "connections", message)
-            .with(RETRY_AFTER, "5");
-        // As far as it goes without waiting; then closed.
-        let _ = stream.write(&refusal.into_bytes());
-        Ok(())
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Err(Refusal::new(status, "connections", message))
     }
 
     fn is_news(&mut self, what: Warned) -> bool {
         std::mem::replace(&mut self.warned, what) != what
     }
+}
+
+/// Counts the connection for its address, where that is counted.
+fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refusal> {
+    let (Some(max), Some(peer)) = (site.config.max_per_address, Address::of(peer)) else {
+        return Ok(None);
+    };
+    if addresses::OPEN.enter(peer, max) {
+        return Ok(Some(peer));
+    }
+    site.metrics.http_refused_by_address.add(1);
+    let message = format!("more than {max} connections of your address are open");
+    Err(Refusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "connections",
+        message,
+    ))
 }

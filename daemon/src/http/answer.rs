@@ -12,7 +12,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::{Current, origins::Origins, rights::INVALID_TOKEN as EXPIRED};
+use super::{Current, memory, origins::Origins, rights::INVALID_TOKEN as EXPIRED};
 use crate::{
     hub::Backlog,
     transport::{Format, Shape},
@@ -46,6 +46,13 @@ impl Refusal {
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.hint = Some((name, value));
         self
+    }
+
+    /// There is no memory left for what the request takes.
+    pub(super) fn no_memory() -> Self {
+        let message = "connections take all the memory they may; try again later";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", message);
+        refusal.with(header::RETRY_AFTER, "5")
     }
 
     pub(super) fn into_answer(self) -> Response<Bytes> {
@@ -192,7 +199,7 @@ impl Writer<'_> {
         if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
-        bytes.into()
+        memory::keep(bytes)
     }
 
     /// A stream's head and what it begins with.
@@ -212,12 +219,12 @@ impl Writer<'_> {
             Shape::Poll => {
                 let mut out = self.head(status, Some(body.len()), Some(cursor));
                 out.extend_from_slice(&body);
-                return out.into();
+                return memory::keep(out);
             }
             Shape::Stream { .. } => Vec::with_capacity(body.len() + 16),
         };
         self.chunk(&body, &mut out);
-        out.into()
+        memory::keep(out)
     }
 
     fn chunk(&self, body: &[u8], out: &mut Vec<u8>) {

@@ -23,8 +23,11 @@ use mio::net::TcpStream;
 use tokio::task::{spawn_local, yield_now};
 
 use super::{
-    Worker, h2,
+    Worker,
+    answer::Refusal,
+    h2,
     held::Held,
+    memory::{self, Hold},
     service::{self, Plainly, Served},
 };
 use reading::Head;
@@ -165,7 +168,7 @@ impl Conn {
                 }
             }
         }
-        self.leave_over(|left| &mut left.input, Bytes::copy_from_slice(input));
+        self.leave_over(|left| &mut left.input, memory::keep(input.to_vec()));
         if self.has_input() && !self.tasked.get() {
             self.work_now();
         }
@@ -249,6 +252,11 @@ impl Conn {
             Head::Closed => return self.set(State::Closing, Duration::MAX),
         };
         self.set_busy();
+        let _hold = Hold::new(memory::REQUEST);
+        if self.worker.is_full() {
+            self.last.set(true);
+            return self.send(Refusal::no_memory().into_bytes()).await;
+        }
         match service::serve_h1(self.clone(), input, framing).await {
             Served::Closed => self.set(State::Ending, LINGER),
             Served::Answered(bytes) => {
@@ -289,9 +297,10 @@ impl Conn {
                 if self.state.get() == State::Closing {
                     return Poll::Ready(false);
                 }
-                match ready!(self.poll_write(cx, &bytes)) {
-                    Ok(n @ 1..) => bytes.advance(n),
-                    Ok(0) | Err(_) => return Poll::Ready(false),
+                match self.poll_write(cx, &bytes) {
+                    Poll::Ready(Ok(n @ 1..)) => bytes.advance(n),
+                    Poll::Pending if !self.is_too_much(&bytes) => return Poll::Pending,
+                    Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => return Poll::Ready(false),
                 }
                 self.set(State::Writing, write_time); // each piece has its own time
             }
@@ -339,6 +348,11 @@ impl Conn {
         }
     }
 
+    /// There is no room to keep an answer for a client that does not take it.
+    fn is_too_much(&self, rest: &Bytes) -> bool {
+        rest.len() > memory::SMALL && self.worker.is_full()
+    }
+
     fn set_busy(&self) {
         self.set(State::Busy, Duration::MAX);
     }
@@ -363,6 +377,9 @@ impl Conn {
 
     /// Leaves the rest of an answer to a task.
     fn write_soon(&self, rest: Bytes) {
+        if self.is_too_much(&rest) {
+            return self.close();
+        }
         self.leave_over(|left| &mut left.output, rest);
         self.set(State::Writing, self.worker.site().config.write_time);
         self.work_soon();

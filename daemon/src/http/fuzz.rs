@@ -24,7 +24,7 @@ use hyper::{
 };
 
 use super::{
-    Origins, Rights, Site,
+    Ceiling, Origins, Rights, Site,
     answer::{Refusal, wants_close},
     framing::{Framing, Malformed},
     head::{self, Plain},
@@ -295,6 +295,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
         compat: config.compat,
         chat: ChannelName::parse("chat").expect("a name"),
         max_connections: 1,
+        ceiling: Ceiling::new(None),
         demo: None,
         metrics: Arc::default(),
         drain: Drain::default(),

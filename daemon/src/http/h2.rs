@@ -1,13 +1,15 @@
 //! HTTP/2 in cleartext (RFC 9113, section 3.3), as reverse proxies speak it. hyper keeps the connection; a
 //! subscription is one of its streams.
 
+mod streams;
+
 use std::{
     cell::RefCell,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +19,6 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming},
     header::{self, HeaderValue},
-    rt::Executor,
     server::conn::http2,
     service::service_fn,
 };
@@ -27,11 +28,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use streams::Streams;
+pub(super) use streams::{Activity, note_upload};
+
 use super::{
     Worker,
     answer::{Refusal, add_cors, answer},
     connection::Conn,
     io::ParkIo,
+    memory::{self, Hold},
     rights::INVALID_TOKEN,
     router::{self, Route},
     service,
@@ -47,46 +52,63 @@ use crate::{
 /// Polls and streams on one connection.
 const MAX_STREAMS: u32 = 128;
 
-/// A client that is silent is asked for a sign of life.
-const PING: Duration = Duration::from_secs(30);
+/// Streams that a client may give up before they are answered for; with one more the connection ends ("rapid reset").
+const MAX_RESETS: usize = 20;
+
+/// What may come unread of one body, and of all bodies of a connection.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Largest frame, and what is given to HTTP/2 at once: it may wait there for the client's window.
+const FRAME: u32 = 16 << 10;
 
 /// Serves one connection whose first bytes are `before`.
 pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let worker = conn.worker.clone();
-    let max_header = u32::try_from(worker.site().config.max_header).unwrap_or(u32::MAX);
+    let site = worker.site();
+    let config = &site.config;
+    let _hold = Hold::new(memory::H2_CONNECTION);
+    let activity = Rc::<Activity>::default();
     let io = ParkIo {
         conn,
         before,
         framing: None,
         phase: None,
+        activity: Some(activity.clone()),
     };
     let of_request = worker.clone();
     let service = service_fn(move |request| respond(of_request.clone(), request));
-    let connection = http2::Builder::new(Local)
+    let streams = Streams {
+        activity: activity.clone(),
+        write_time: config.write_time,
+    };
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(max_header)
-        .keep_alive_interval(PING)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .max_header_list_size(u32::try_from(config.max_header).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buf_size(FRAME as usize)
+        // A client that is silent is asked for a sign of life.
+        .keep_alive_interval(config.heartbeat)
+        .keep_alive_timeout(config.write_time)
         .serve_connection(io, service);
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
+        () = activity.is_idle(config.idle) => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever does not take the end either has had its time.
+            let _ = timeout(config.write_time, connection).await;
+            return;
+        }
         () = worker.drain.leave.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
-}
-
-/// hyper's tasks stay on the connection's thread.
-#[derive(Clone)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move {
-            task.await;
-        });
-    }
 }
 
 async fn respond(
@@ -95,6 +117,9 @@ async fn respond(
 ) -> Result<Response<Pieces>, Infallible> {
     let site = worker.site();
     site.metrics.http_requests.add(1);
+    if worker.is_full() {
+        return Ok(Refusal::no_memory().into_answer().map(Pieces::one));
+    }
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let cors = router::cors(&site, &head.headers);
@@ -127,7 +152,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             let mut response = answer(
                 StatusCode::from_u16(status).unwrap_or_default(),
                 content_type,
-                body,
+                memory::keep(body),
             );
             if held.subscription.format.has_etag()
                 && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", held.cursor))
@@ -146,7 +171,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             // One piece on the way: the client's window is what bounds a slow reader.
             let (pieces, body) = mpsc::channel(1);
             tokio::task::spawn_local(async move { held.stream(heartbeat, pieces).await });
-            answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces(body))
+            answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces::new(body))
         }
     }
 }
@@ -184,6 +209,7 @@ impl Held {
             .unwrap_or_else(|| worker.audience.hub().last());
         worker.metrics.subscribers.add(1);
         let expires = subscription.expires.and_then(moment);
+        memory::add_channels(&subscription.channels);
         Self {
             worker,
             subscription,
@@ -211,7 +237,7 @@ impl Held {
         self.subscription.format.opening(self.cursor, &mut piece);
         loop {
             // A client that takes nothing holds a piece or two: it is cut like any other.
-            let sent = pieces.send(std::mem::take(&mut piece).into());
+            let sent = pieces.send(memory::keep(std::mem::take(&mut piece)));
             if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
             }
@@ -329,6 +355,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.worker.metrics.subscribers.sub(1);
+        memory::sub_channels(&self.subscription.channels);
     }
 }
 
@@ -376,17 +403,30 @@ impl Subscriber for Bell {
 }
 
 /// A body of pieces as they come.
-struct Pieces(mpsc::Receiver<Bytes>);
+struct Pieces {
+    coming: mpsc::Receiver<Bytes>,
+    /// What is left of the last that came.
+    rest: Bytes,
+}
 
 impl Pieces {
-    fn one(piece: Bytes) -> Self {
-        let (sender, receiver) = mpsc::channel(1);
-        if !piece.is_empty() {
-            sender
-                .try_send(piece)
-                .expect("a new channel has room for one");
+    fn new(coming: mpsc::Receiver<Bytes>) -> Self {
+        let rest = Bytes::new();
+        Self { coming, rest }
+    }
+
+    fn one(rest: Bytes) -> Self {
+        let (_, coming) = mpsc::channel(1);
+        Self { coming, rest }
+    }
+
+    /// What is given to HTTP/2, a copy where that leaves the rest free to go.
+    fn next(&mut self) -> Bytes {
+        let frame = FRAME as usize;
+        if self.rest.len() <= frame {
+            return std::mem::take(&mut self.rest);
         }
-        Self(receiver)
+        memory::keep(self.rest.split_to(frame).to_vec())
     }
 }
 
@@ -398,8 +438,15 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        // hyper asks when the client has taken what it was given before.
+        streams::take_note(false);
+        if self.rest.is_empty() {
+            let Some(piece) = ready!(self.coming.poll_recv(cx)) else {
+                return Poll::Ready(None);
+            };
+            self.rest = piece;
+        }
+        streams::take_note(true);
+        Poll::Ready(Some(Ok(Frame::data(self.next()))))
     }
 }

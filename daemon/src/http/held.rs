@@ -10,6 +10,7 @@ use comet_proto::Cursor;
 use super::{
     answer::{Variant, Writer},
     connection::{Conn, LINGER, State},
+    memory,
 };
 use crate::{
     hub::{
@@ -72,6 +73,7 @@ impl Conn {
         let now = || audience.hub().last();
         let cursor = since.unwrap_or_else(now);
         self.worker.metrics.subscribers.add(1);
+        memory::add_channels(&channels);
         *self.held.borrow_mut() = Some(Held {
             open: is_poll(&*format),
             channels,
@@ -138,6 +140,7 @@ impl Conn {
         let held = self.held.take();
         if let Some(held) = held {
             self.worker.metrics.subscribers.sub(1);
+            memory::sub_channels(&held.channels);
             if let Some(key) = held.key {
                 self.worker.audience.leave(key);
             }

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{connection::Conn, framing::Framing, service::Phase};
+use super::{connection::Conn, framing::Framing, h2::Activity, service::Phase};
 
 /// What is read from the socket at once.
 const CHUNK: usize = 4096;
@@ -22,6 +22,8 @@ pub(super) struct ParkIo {
     pub(super) before: Bytes,
     pub(super) framing: Option<Framing>,
     pub(super) phase: Option<Rc<Phase>>,
+    /// Of HTTP/2.
+    pub(super) activity: Option<Rc<Activity>>,
 }
 
 impl ParkIo {
@@ -59,6 +61,9 @@ impl Read for ParkIo {
         let mut chunk = [0; CHUNK];
         let room = room.min(buf.remaining());
         let read = std::task::ready!(me.conn.poll_read(cx, &mut chunk[..room]))?;
+        if let Some(activity) = &me.activity {
+            activity.note_bytes(read)?;
+        }
         let taken = me.take(&chunk[..read])?;
         buf.put_slice(&chunk[..taken]);
         me.before = Bytes::copy_from_slice(&chunk[taken..read]);

@@ -2,6 +2,7 @@
 //! request that has to wait leaves hyper (see `connection`).
 
 mod accept;
+mod addresses;
 mod answer;
 mod chunks;
 mod connection;
@@ -12,6 +13,7 @@ mod h2;
 mod head;
 mod held;
 mod io;
+mod memory;
 mod origins;
 mod pages;
 mod query;
@@ -22,6 +24,7 @@ mod service;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
@@ -45,8 +48,10 @@ use crate::{
     metrics::Metrics,
 };
 use accept::{Accept, Next};
+use addresses::Address;
 use answer::DateLine;
 use connection::Conn;
+pub use memory::Ceiling;
 pub use origins::Origins;
 use reactor::Reactor;
 pub use rights::Rights;
@@ -61,6 +66,7 @@ pub struct Site {
     pub origins: Origins,
     /// Connections over all workers.
     pub max_connections: u64,
+    pub ceiling: Ceiling,
     /// With `--demo`: what the pages tell.
     pub demo: Option<Demo>,
     pub metrics: Arc<Metrics>,
@@ -93,6 +99,8 @@ struct Worker {
     /// What tells that a socket can be read or written.
     registry: Registry,
     conns: RefCell<Slab<Rc<Conn>>>,
+    /// Whose they are, where that is counted.
+    peers: RefCell<HashMap<u32, Address>>,
     /// The tick at which `expire` does something about the connection with this place. All are looked at on each
     /// tick, so they lie together.
     dues: RefCell<Vec<u32>>,
@@ -118,23 +126,41 @@ impl Worker {
     }
 
     /// Takes a connection in.
-    fn add(self: &Rc<Self>, stream: TcpStream) -> std::io::Result<()> {
+    fn add(self: &Rc<Self>, stream: TcpStream, peer: Option<Address>) -> std::io::Result<()> {
         let mut conns = self.conns.borrow_mut();
         let entry = conns.vacant_entry();
         let place = u32::try_from(entry.key()).expect("descriptors are 31 bits");
-        reactor::register(&self.registry, &stream, place)?;
+        if let Err(error) = reactor::register(&self.registry, &stream, place) {
+            peer.into_iter()
+                .for_each(|peer| addresses::OPEN.leave(peer));
+            return Err(error);
+        }
         entry.insert(Conn::new(stream, self, place));
         drop(conns);
+        if let Some(peer) = peer {
+            self.peers.borrow_mut().insert(place, peer);
+        }
         self.set_due(place, self.site().config.idle);
         self.metrics.http_connections.add(1);
         Ok(())
     }
 
     fn forget(&self, place: u32) {
+        // No look at a map where none is counted.
+        if !self.peers.borrow().is_empty() {
+            let peer = self.peers.borrow_mut().remove(&place);
+            peer.into_iter()
+                .for_each(|peer| addresses::OPEN.leave(peer));
+        }
         self.set_due(place, Duration::MAX);
         self.metrics.http_connections.sub(1);
         let conn = self.conns.borrow_mut().try_remove(place as usize);
         drop(conn); // after the borrow: it may be the last reference
+    }
+
+    /// Connections take all the memory they may.
+    fn is_full(&self) -> bool {
+        self.site().ceiling.is_reached(&self.metrics)
     }
 
     fn due(&self, place: u32) -> u32 {
@@ -226,6 +252,7 @@ pub async fn serve(
         accept: RefCell::new(Some(Accept::new(listener))),
         registry: reactor.registry()?,
         conns: RefCell::default(),
+        peers: RefCell::default(),
         dues: RefCell::default(),
         now: Cell::new(0),
         date: DateLine::default(),

@@ -6,7 +6,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use super::{Site, answer::answer};
+use super::{Site, answer::answer, memory};
 use crate::hub::Hub;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -116,8 +116,32 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_http_refused_total",
             "counter",
-            "HTTP connections over the limit",
+            "HTTP connections over the limits of connections and their memory",
             m.http_refused.get(),
+        ),
+        (
+            "comet_http_refused_by_address_total",
+            "counter",
+            "HTTP connections over the limit of their address",
+            m.http_refused_by_address.get(),
+        ),
+        (
+            "comet_http_memory_bytes",
+            "gauge",
+            "bytes that HTTP connections take",
+            memory::taken(m),
+        ),
+        (
+            "comet_http_memory_max_bytes",
+            "gauge",
+            "bytes that they may take",
+            site.ceiling.bytes(),
+        ),
+        (
+            "comet_http_shed_total",
+            "counter",
+            "requests refused and slow clients cut for want of that memory",
+            m.http_shed.get(),
         ),
         (
             "comet_http_accept_pauses_total",
@@ -214,6 +238,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             "counter",
             "publishes over the Unix socket that a rule did not allow",
             m.socket_forbidden.get(),
+        ),
+        (
+            "comet_socket_accept_pauses_total",
+            "counter",
+            "pauses of accepting on the Unix socket because the machine had no descriptor or memory left",
+            m.socket_accept_pauses.get(),
         ),
         (
             "comet_channels",

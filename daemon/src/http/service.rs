@@ -27,9 +27,10 @@ use super::{
     answer::{Cors, Head, Refusal, Variant, add_cors, answer, wants_close},
     connection::Conn,
     framing::Framing,
-    head,
+    h2, head,
     held::Ask,
     io::ParkIo,
+    memory::Hold,
     query::Query,
     router::{self, Publish, Route},
 };
@@ -97,6 +98,7 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) ->
         before,
         framing: Some(framing),
         phase: Some(phase.clone()),
+        activity: None,
     };
     let service = Service {
         worker: conn.worker.clone(),
@@ -375,7 +377,7 @@ pub(super) async fn publish_body(
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(max));
     }
-    let Ok(data) = timeout(time, collect(body, max)).await else {
+    let Ok(data) = timeout(time, collect(site, body, max)).await else {
         let message = format!("the body was not complete after {time:?}");
         return Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -389,8 +391,9 @@ pub(super) async fn publish_body(
     Ok(answer(StatusCode::CREATED, "application/json", receipt(id)))
 }
 
-async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
-    let mut data = Vec::new();
+/// The whole body.
+async fn collect(site: &Site, mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
+    let (mut data, mut hold) = (Vec::new(), Hold::default());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             let cause = error
@@ -404,7 +407,14 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
         if piece.len() > max - data.len() {
             return Err(too_large(max));
         }
+        if !piece.is_empty() {
+            h2::note_upload();
+        }
         data.extend_from_slice(&piece);
+        hold.grow_to(data.capacity());
+        if site.ceiling.is_reached(&site.metrics) {
+            return Err(Refusal::no_memory());
+        }
     }
     Ok(data)
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{Demo, Origins, Rights, Site},
+    http::{Ceiling, Demo, Origins, Rights, Site},
     hub::Hub,
     metrics::Metrics,
 };
@@ -108,6 +108,7 @@ impl Ground {
             rights: Rights::new(config)?,
             origins: Origins::new(&config.http.origins, before.map(|site| &site.origins)),
             max_connections,
+            ceiling: Ceiling::new(config.http.max_memory),
             demo: config.demo.then(|| self.demo(&config.dir)),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),

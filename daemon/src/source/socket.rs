@@ -146,6 +146,7 @@ async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracke
                 shared.admit(stream, tasks);
             }
             Err(error) => {
+                shared.metrics.socket_accept_pauses.add(1);
                 if !std::mem::replace(&mut failing, true) {
                     warn!(%error, "cannot accept socket connections, trying on");
                 }

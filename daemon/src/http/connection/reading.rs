@@ -13,6 +13,7 @@ use crate::{
     http::{
         answer::Refusal,
         framing::{Framing, Malformed},
+        memory::{Hold, SMALL},
         service::{max_head, too_long},
     },
 };
@@ -50,6 +51,9 @@ impl Conn {
                 if let Some(head) = reading.look(config) {
                     return head;
                 }
+                if self.worker.is_full() {
+                    return Head::Refused(Refusal::no_memory());
+                }
             }
         });
         whole.await.unwrap_or_else(|_| reading.late(config))
@@ -72,6 +76,7 @@ struct Reading {
     input: Vec<u8>,
     /// So much of it was looked at in vain.
     seen: usize,
+    hold: Hold,
 }
 
 impl Reading {
@@ -79,6 +84,7 @@ impl Reading {
         Self {
             input: input.into(),
             seen: 0,
+            hold: Hold::default(),
         }
     }
 
@@ -92,6 +98,9 @@ impl Reading {
             return None;
         }
         self.seen = input.len();
+        if input.capacity() > SMALL {
+            self.hold.grow_to(input.capacity());
+        }
         match Framing::read(input) {
             Ok(Some(framing)) => Some(Head::Http1(self.take(), framing)),
             Ok(None) if input.len() < max_head(config) => None,

@@ -1,0 +1,85 @@
+//! What the machine lets this process take.
+
+use std::{fs, path::Path};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+/// What there is when nobody says: little, so that a limit taken from it holds.
+const UNKNOWN: u64 = 1 << 30;
+
+/// Bytes of memory that this process may take: all that the machine has, or less where its control groups or
+/// `RLIMIT_AS` say so.
+#[must_use]
+pub(crate) fn memory() -> u64 {
+    let text = |path: &Path| fs::read_to_string(path).ok();
+    let all = text(Path::new("/proc/meminfo")).and_then(|text| total(&text));
+    let groups = text(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let mut least = all.unwrap_or(UNKNOWN);
+    for path in group_files(&groups) {
+        let limit = text(Path::new(&path)).and_then(|text| text.trim().parse().ok());
+        least = least.min(limit.unwrap_or(u64::MAX));
+    }
+    let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
+    least.min(space)
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The files that may have a limit, of the group and of all above it, given `/proc/self/cgroup`: of version 2
+/// (`0::/path`), and of version 1 (`4:memory:/path`).
+fn group_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (root, file) = match parts.next() {
+            Some("") => ("/sys/fs/cgroup", "memory.max"),
+            Some(kinds) if kinds.split(',').any(|kind| kind == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = parts.next().unwrap_or_default().trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{path}/{file}"));
+            let Some((above, _)) = path.rsplit_once('/') else {
+                break;
+            };
+            path = above;
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let meminfo = "MemTotal:       24684144 kB\nMemFree:        23378012 kB\n";
+        assert_eq!(total(meminfo), Some(24_684_144 * 1024));
+        let groups = "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/system.slice/comet.service\n";
+        let files = [
+            "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/system.slice/comet.service/memory.max",
+            "/sys/fs/cgroup/system.slice/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(group_files(groups), files);
+        assert_eq!(group_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+    }
+
+    #[test]
+    fn this_machine_has_some() {
+        assert!(memory() > 1 << 20);
+    }
+}

@@ -1,0 +1,271 @@
+//! The ceiling on what connections take of the memory, driven there by real connections: what is shed, in which order,
+//! and that publishers never notice.
+
+use std::{
+    io::{ErrorKind, Read},
+    net::{SocketAddr, UdpSocket},
+    process::Command,
+};
+
+use crate::{
+    daemon::{Daemon, Http, wait_for},
+    wire::{data, get, metric, parked, post, refusal, send_some},
+};
+
+/// A figure, over the socket: no connection of HTTP is needed to see it.
+fn status(daemon: &Daemon, name: &str) -> u64 {
+    let out = daemon.comet(&["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let figure = &status["metrics"][name];
+    figure
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name}: {status}"))
+}
+
+/// A client that is answered, or refused with 503 or 429: then the answer.
+fn try_poll(daemon: &Daemon, addr: SocketAddr) -> Result<Http, (u16, String, String)> {
+    let before = status(daemon, "subscribers");
+    let mut client = Http::connect(addr);
+    send_some(&mut client, get("/ch/a", "").as_bytes());
+    client.stream.set_nonblocking(true).unwrap();
+    wait_for("a poll, or an answer", || {
+        let nothing = |e: &std::io::Error| e.kind() == ErrorKind::WouldBlock;
+        let came = !client.stream.peek(&mut [0; 1]).is_err_and(|e| nothing(&e));
+        (came || status(daemon, "subscribers") > before).then_some(())
+    });
+    client.stream.set_nonblocking(false).unwrap();
+    if status(daemon, "subscribers") > before {
+        return Ok(client);
+    }
+    let answer = client.answer();
+    assert!(answer.header("retry-after").is_some(), "{}", answer.head);
+    Err(refusal(&answer))
+}
+
+#[test]
+fn near_the_ceiling_new_connections_are_refused_and_publishes_go_on() {
+    // 1 MiB holds 460 connections of 2 KiB up to nine tenths.
+    let daemon = Daemon::start("[http]\nmax_memory = \"1MiB\"\n");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let mut open: Vec<Http> = Vec::new();
+    let refused = loop {
+        let mut client = Http::connect(daemon.addr());
+        send_some(&mut client, get("/ch/a", "").as_bytes());
+        open.push(client);
+        if open.len().is_multiple_of(50) {
+            match try_poll(&daemon, daemon.addr()) {
+                Ok(client) => open.push(client),
+                Err(refused) => break refused,
+            }
+        }
+        assert!(open.len() < 1000, "no ceiling");
+    };
+    assert_eq!((refused.0, &*refused.1), (503, "connections"));
+    assert!(refused.2.contains("of the 1048576 bytes"), "{}", refused.2);
+    let waiting = status(&daemon, "subscribers");
+    assert!((400..=470).contains(&waiting), "{waiting}");
+    assert!(daemon.log().contains("http.max_memory"), "{}", daemon.log());
+
+    // Publishes are acknowledged, and all who wait are told.
+    for n in 0..100 {
+        daemon.publish("other", &n.to_string());
+    }
+    assert_eq!(daemon.history("other").len(), 100);
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+    daemon.publish("a", "told");
+    let told = open
+        .iter_mut()
+        .map(|client| u64::from(is_told(client, "told")));
+    assert_eq!(told.sum::<u64>(), waiting - 1);
+
+    // Room that is given back is taken again.
+    drop(open);
+    wait_for("room", || try_poll(&daemon, daemon.addr()).ok());
+    assert!(status(&daemon, "http_refused") > 0);
+}
+
+/// The client gets the text, and no refusal.
+fn is_told(client: &mut Http, text: &str) -> bool {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match client.stream.read(&mut chunk) {
+            Ok(n @ 1..) => bytes.extend_from_slice(&chunk[..n]),
+            _ => return false,
+        }
+        let got = String::from_utf8_lossy(&bytes);
+        if got.contains(text) || got.contains("503 Service") {
+            return got.contains(text);
+        }
+    }
+}
+
+/// Answers that nobody takes are what grows, when there are few connections.
+#[test]
+fn at_the_ceiling_slow_clients_are_cut_and_come_back_with_their_cursors() {
+    let daemon = Daemon::start(
+        "[http]\nmax_memory = \"4MiB\"\n[history]\nmessages = 1000\nbytes = \"64MiB\"\n",
+    );
+    let text = "x".repeat(200_000);
+    let first = daemon.publish("a", &text);
+    for n in 0..40 {
+        daemon.publish("a", &format!("{n} {text}"));
+    }
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    // Each asks again and again for large answers, and reads none: what the kernel does not take is the daemon's.
+    let request = get(&format!("/ch/a?since={first}"), "").repeat(100);
+    let slow: Vec<Http> = (0..60)
+        .map_while(|_| {
+            let mut client = Http::connect(daemon.addr());
+            send_some(&mut client, request.as_bytes());
+            (status(&daemon, "http_shed") == 0).then_some(client)
+        })
+        .collect();
+    wait_for("the first that is cut", || {
+        (status(&daemon, "http_shed") > 0).then_some(())
+    });
+    assert!(slow.len() > 2);
+    // Never for publishers, nor for those who wait.
+    let id = daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+    assert_eq!(daemon.history("bystander"), [(id, "undisturbed".into())]);
+    drop(slow);
+    // Who was cut lost nothing.
+    let back = wait_for("room", || {
+        let mut client = Http::connect(daemon.addr());
+        send_some(
+            &mut client,
+            get(&format!("/ch/a?since={first}"), "").as_bytes(),
+        );
+        let answer = client.answer();
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(data(&back)[0], format!("0 {text}"));
+    assert_eq!(back.json()["gap"], false);
+}
+
+#[test]
+fn bodies_that_would_pass_the_ceiling_are_refused() {
+    let daemon = Daemon::start("[http]\npublish = true\nmax_memory = \"1MiB\"\n");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let body = vec![b'x'; 1 << 20];
+    let large = post("/ch/a", "", &body);
+    let mut clients: Vec<Http> = (0..4).map(|_| Http::connect(daemon.addr())).collect();
+    for client in &mut clients {
+        client.send(get("/healthz", ""));
+        assert_eq!(client.answer().status, 200); // it is in
+    }
+    // All but the last byte of each: they are read at the same time.
+    for client in &mut clients {
+        send_some(client, &large[..large.len() - 1]);
+    }
+    let told = clients.iter_mut().map(|client| {
+        let _ = std::io::Write::write_all(&mut client.stream, b"x");
+        refusal(&client.answer())
+    });
+    for told in told {
+        assert_eq!((told.0, &*told.1), (503, "memory"), "{}", told.2);
+    }
+    assert!(daemon.history("a").is_empty());
+    // A small one needs no memory that is not there.
+    let mut client = Http::connect(daemon.addr());
+    client.send(post("/ch/a", "", b"small"));
+    assert_eq!(client.answer().status, 201);
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+    wait_for("all of it", || {
+        (metric(&daemon, "comet_http_memory_bytes") < 100_000).then_some(())
+    });
+}
+
+/// The daemon's own limit ends before the address space does: it is never killed.
+#[test]
+fn the_ceiling_holds_before_the_memory_ends() {
+    let daemon = Daemon::start(
+        "workers = 1\n[http]\npublish = true\nmax_body = \"64MiB\"\nmax_memory = \"64MiB\"\n",
+    );
+    // What it may still take is less than what the clients would have it take.
+    let size = memory_of(&daemon, "VmSize:") + (192 << 20);
+    let limit = Command::new("prlimit")
+        .args(["--pid", &daemon.pid().to_string(), &format!("--as={size}")])
+        .status();
+    assert!(limit.unwrap().success());
+    let mut clients: Vec<Http> = (0..40).map(|_| Http::connect(daemon.addr())).collect();
+    let head = get("/", "").replace("GET / ", "POST /ch/a ");
+    let head = head.replace(
+        "\r\n\r\n",
+        &format!("\r\nContent-Length: {}\r\n\r\n", 64 << 20),
+    );
+    for client in &mut clients {
+        send_some(client, head.as_bytes());
+    }
+    // 20 MiB of each: 800 MiB.
+    let piece = vec![b'x'; 4 << 20];
+    for _ in 0..5 {
+        for client in &mut clients {
+            let reset = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+            let sent = std::io::Write::write_all(&mut client.stream, &piece);
+            assert!(sent.is_ok() || reset.contains(&sent.unwrap_err().kind()));
+        }
+    }
+    assert!(status(&daemon, "http_shed") > 0);
+    assert!(memory_of(&daemon, "VmHWM:") < 160 << 20);
+    daemon.publish("a", "alive");
+    drop(clients);
+    wait_for("an answer", || {
+        (daemon.get("/healthz").status == 200).then_some(())
+    });
+    assert_eq!(daemon.history("a").len(), 1);
+}
+
+/// A figure of `/proc/PID/status`, in bytes.
+fn memory_of(daemon: &Daemon, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
+    line.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}
+
+/// An address of this machine that is not loopback. No packet is sent.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.254:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[test]
+fn an_address_has_its_share_and_others_go_on() {
+    let Some(ip) = own_address() else {
+        return eprintln!("this machine has no address but loopback: nothing to test");
+    };
+    let config = "[http]\nmax_per_address = 5\n[[channel]]\nprefix = \"\"\nread = \"public\"\n";
+    let root = std::sync::Arc::new(crate::daemon::directory());
+    let daemon = Daemon::start_in(root, config, &["--listen", "0.0.0.0:0"]);
+    let (theirs, ours) = (
+        SocketAddr::from((ip, daemon.addr().port())),
+        SocketAddr::from(([127, 0, 0, 1], daemon.addr().port())),
+    );
+    let poll = |addr| try_poll(&daemon, addr).map_err(|refused| refused.2);
+    let mut open: Vec<Http> = (0..5).map(|_| poll(theirs).unwrap()).collect();
+    let message = "more than 5 connections of your address are open".to_owned();
+    let refused = try_poll(&daemon, theirs).err();
+    assert_eq!(refused, Some((429, "connections".into(), message)));
+    // Loopback is a proxy's address, and has no limit.
+    let local: Vec<Http> = (0..10).map(|_| poll(ours).unwrap()).collect();
+    daemon.publish("a", "told");
+    for client in open.iter_mut().chain(&mut { local }) {
+        assert_eq!(data(&client.answer()), ["told"]);
+    }
+    drop(open.pop());
+    wait_for("its place", || try_poll(&daemon, theirs).ok());
+    assert!(status(&daemon, "http_refused_by_address") > 0);
+}
