@@ -326,10 +326,10 @@ fn origin_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
     }
 }
 
+/// Where no host is said, no page is of it.
 fn is_same_origin(origin: &str, host: &str) -> bool {
-    origin
-        .split_once("://")
-        .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    authority.is_some_and(|it| !it.is_empty() && it.eq_ignore_ascii_case(host))
 }
 
 /// Where the request says that it goes: HTTP/2's `:authority` or an absolute URL, else the Host header (RFC 9112,
