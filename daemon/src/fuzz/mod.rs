@@ -7,6 +7,7 @@ mod cursor;
 mod line;
 mod names;
 mod render;
+pub(crate) mod token;
 mod websocket;
 
 use crate::http::fuzz as http;
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     target("novcomet", compat::novcomet),
     target("query", http::query),
     target("render", render::check),
+    target("token", token::check),
     target("websocket", websocket::check),
     target("zeitoun", compat::zeitoun),
 ];
