@@ -1,10 +1,12 @@
 //! Puts the parts together: threads, listeners, signals, and the end of it all.
 
+mod listeners;
+mod manager;
 mod settings;
 
 use std::{
     io::{self, Write},
-    net::{SocketAddr, TcpListener},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -14,7 +16,6 @@ use std::{
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
-use socket2::{Domain, Protocol, Type};
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{Signal, SignalKind, signal},
@@ -27,20 +28,20 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Site},
+    http::{self, Listener, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
     metrics::Metrics,
     source::{files::Files, socket::Socket, spool::Spool},
 };
 
+use listeners::Passed;
+use manager::Manager;
+pub use manager::Pulse;
 pub use settings::Reread;
 use settings::{Ground, Settings};
 
 /// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
 const RESERVED_DESCRIPTORS: u64 = 256;
-
-/// Connections that the kernel may complete before they are accepted.
-const BACKLOG: i32 = 4096;
 
 /// How often old history is dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -50,16 +51,24 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What could not be opened, and why.
-pub fn serve(config: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
+pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
+    let (mut passed, manager) = (Passed::take()?, Manager::from_env());
+    let mut config = given.clone();
+    if let Some(addr) = passed.http_addr()? {
+        config.listen = addr;
+    }
     config.check()?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // The control thread's subscribers need a bit too.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
-    let (listeners, addr) = bind(config.listen, workers)?;
-    let socket_path = comet_client::socket_path(config.socket.path.as_deref())?;
-    let mut socket = Socket::bind(&socket_path, &config)
-        .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?;
+    let (listeners, addr) = if passed.http.is_empty() {
+        listeners::bind(config.listen, workers)?
+    } else {
+        let http = std::mem::take(&mut passed.http);
+        (listeners::share(http, workers)?, config.listen)
+    };
+    let (socket_path, mut socket) = open_socket(passed, &config)?;
     let metrics = Arc::new(Metrics::default());
     let hub = Hub::new(config.history.clone(), workers + 1);
     let drain = Drain::default();
@@ -76,14 +85,14 @@ pub fn serve(config: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     let spool_path = comet_client::spool_path(config.spool.dir.as_deref(), &socket_path);
     let mut spool = Spool::open(spool_path, &config, hub.clone(), metrics.clone())
         .context("cannot take messages from the spool")?;
-    let settings = Settings::new(config, ground)?;
+    let settings = Settings::new(given, config, ground)?;
 
     local_runtime()?.block_on(async {
-        let started = Instant::now();
+        let (started, pulse) = (Instant::now(), Pulse::new(workers));
         let audience = Audience::new(hub.clone(), workers);
         // Its messages are older than any that comes now.
         spool.publish().await;
-        let threads = start_workers(listeners, &settings.sites(), &hub, &drain)?;
+        let threads = start_workers(listeners, &settings.sites(), &hub, &drain, &pulse)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
@@ -99,17 +108,28 @@ pub fn serve(config: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         let (socket, dir) = (socket_path.display(), config.dir.display());
         // Before it is said that we are ready: whoever reads that may stop us at once.
         let signals = Signals::new()?;
-        let ready = format!("comet: listening on http://{addr}, socket {socket}, watching {dir}");
-        let _ = writeln!(io::stdout(), "{ready}"); // where nobody reads it, we serve all the same
+        let ready = format!("listening on http://{addr}, socket {socket}, watching {dir}");
+        let _ = writeln!(io::stdout(), "comet: {ready}"); // where nobody reads it, we serve all the same
+        manager.ready(&ready);
+        tokio::task::spawn_local(keep_alive(manager.clone(), pulse, drain.clone()));
+        let reload = reread.map(|reread| {
+            let (manager, settings, ready) = (&manager, &settings, &ready);
+            move || {
+                manager.reloading();
+                let said = settings.reload(reread);
+                manager.ready(&format!("{said}; {ready}"));
+            }
+        });
 
         tokio::select! {
-            signal = signals.stop(reread.map(|reread| || settings.reload(reread))) => info!("{signal} received, stopping"),
+            signal = signals.stop(reload) => info!("{signal} received, stopping"),
             () = expire(&hub, &audience) => {}
             // None of these ends by itself. Better a restart than a daemon that looks well and is deaf.
             _ = sources.join_next() => bail!("a source has failed; see above"),
             _ = deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
             () = one_has_ended(&threads) => bail!("a worker thread has failed; see above"),
         }
+        manager.stopping();
         let grace = settings.now().grace;
         let ended = async {
             // What is still acknowledged reaches those who wait before they get their last answer.
@@ -146,6 +166,25 @@ impl Status {
     }
 }
 
+/// Takes the socket that was passed, or opens one.
+fn open_socket(passed: Passed, config: &Config) -> anyhow::Result<(PathBuf, Socket)> {
+    let path = passed.socket_path();
+    let path = match path {
+        Some(path) => path,
+        None => comet_client::socket_path(config.socket.path.as_deref())?,
+    };
+    let socket = match passed.socket {
+        Some(listener) => Socket::passed(listener, config),
+        None => Socket::bind(&path, config)
+            .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?,
+    };
+    Ok((path, socket))
+}
+
+async fn keep_alive(manager: Manager, pulse: Arc<Pulse>, drain: Drain) {
+    manager.keep_alive(pulse, drain).await;
+}
+
 async fn watch(files: Files, drain: Drain) {
     let _publisher = drain.publisher();
     files.run(drain.stop).await;
@@ -171,14 +210,15 @@ fn local_runtime() -> io::Result<LocalRuntime> {
 type Worker = JoinHandle<io::Result<()>>;
 
 fn start_workers(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     sites: &watch::Receiver<Arc<Site>>,
     hub: &Arc<Hub>,
     drain: &Drain,
+    pulse: &Arc<Pulse>,
 ) -> io::Result<Vec<Worker>> {
     let start = |(number, listener)| {
         let (sites, hub) = (sites.clone(), hub.clone());
-        let publisher = drain.publisher();
+        let (publisher, pulse) = (drain.publisher(), pulse.clone());
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
@@ -188,6 +228,7 @@ fn start_workers(
                     sites,
                     Audience::new(hub, number),
                     publisher,
+                    move || pulse.beat(number),
                 ))
             })
     };
@@ -251,45 +292,6 @@ impl Signals {
             }
         }
     }
-}
-
-/// One listener a worker on the same port: the kernel deals connections out.
-fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
-    let bind = || {
-        if addr.port() != 0 {
-            // A shared port can be shared with a second daemon by mistake; a plain bind finds that out.
-            drop(listener(addr, false)?);
-        }
-        let first = listener(addr, true)?;
-        let addr = first.local_addr()?;
-        let others = (1..workers).map(|_| listener(addr, true));
-        Ok((
-            std::iter::once(Ok(first))
-                .chain(others)
-                .collect::<io::Result<Vec<_>>>()?,
-            addr,
-        ))
-    };
-    bind().map_err(|e: io::Error| match e.kind() {
-        io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!(
-                "cannot listen on {addr}: something else listens there already (another comet?)"
-            )
-        }
-        _ => anyhow::anyhow!("cannot listen on {addr}: {e}"),
-    })
-}
-
-fn listener(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Takes all that the hard limit allows: one browser is one descriptor.

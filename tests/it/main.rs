@@ -26,6 +26,7 @@ mod novcomet;
 mod other_user;
 mod reload;
 mod rights;
+mod service;
 mod shutdown;
 mod smuggling;
 mod socket;

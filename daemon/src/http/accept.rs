@@ -7,7 +7,11 @@ use std::{
 };
 
 use hyper::{StatusCode, header::RETRY_AFTER};
-use mio::net::{TcpListener, TcpStream};
+use mio::{
+    Registry,
+    event::Source,
+    net::{TcpListener, TcpStream},
+};
 use tracing::warn;
 
 use super::{
@@ -53,6 +57,10 @@ impl Accept {
             listener,
             warned: Warned::default(),
         }
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.listener.deregister(registry)
     }
 
     pub(super) fn take_some(&mut self, worker: &Rc<Worker>) -> Next {

@@ -85,8 +85,18 @@ pub struct Demo {
     pub listen: SocketAddr,
 }
 
+/// What a worker accepts from.
+pub struct Listener {
+    pub socket: std::net::TcpListener,
+    /// Others hold it open: what is not accepted waits for the next daemon.
+    pub outlives: bool,
+}
+
 /// Waits and time-outs are counted in these: no timer a connection.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How many batches of connections are still accepted at the end.
+const LAST_BATCHES: usize = 64;
 
 /// One thread's connections.
 struct Worker {
@@ -123,6 +133,22 @@ impl Worker {
         let mut accept = self.accept.borrow_mut();
         let accept = accept.as_mut();
         accept.map_or(Next::Wait, |accept| accept.take_some(self))
+    }
+
+    /// Whoever has connected before the listener closes is answered; a flood is not.
+    fn accept_last(self: &Rc<Self>) {
+        for _ in 0..LAST_BATCHES {
+            if self.accept_some() != Next::More {
+                break;
+            }
+        }
+    }
+
+    fn accept_no_more(&self) {
+        if let Some(mut accept) = self.accept.take() {
+            // Where others hold it open, too, it would go on telling of connections.
+            let _ = accept.deregister(&self.registry);
+        }
     }
 
     /// Takes a connection in.
@@ -230,19 +256,21 @@ impl Worker {
 
 /// Serves until the daemon stops. From then on nothing is published here, so `publisher` is dropped; when nobody
 /// publishes any more, answers all who wait and returns when the last connection has closed. The caller sets a
-/// deadline.
+/// deadline. `beat` is called at each tick.
 ///
 /// # Errors
 /// When the listener cannot be used, or a part of the worker has failed.
 pub async fn serve(
-    listener: std::net::TcpListener,
+    listener: Listener,
     sites: watch::Receiver<Arc<Site>>,
     audience: Rc<Audience>,
     publisher: TaskTrackerToken,
+    beat: impl Fn() + 'static,
 ) -> std::io::Result<()> {
     let site = sites.borrow().clone();
     let drain = site.drain.clone();
-    let mut listener = TcpListener::from_std(listener);
+    let outlives = listener.outlives;
+    let mut listener = TcpListener::from_std(listener.socket);
     let reactor = Reactor::new(&mut listener)?;
     let worker = Rc::new(Worker {
         metrics: site.metrics.clone(),
@@ -259,12 +287,15 @@ pub async fn serve(
         stopping: Cell::new(false),
     });
     let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
-    let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone()));
+    let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone(), beat));
     tokio::task::spawn_local(follow(worker.clone(), sites));
     let mut events = tokio::task::spawn_local(reactor.run(worker.clone()));
 
     let leave = async {
         drain.stop.cancelled().await;
+        if outlives {
+            worker.accept_no_more();
+        }
         // A publish looks for `stop` and is done in one go on this thread, which is here: none is on its way.
         drop(publisher);
         drain.leave.cancelled().await;
@@ -277,7 +308,8 @@ pub async fn serve(
         failed = &mut events => return failed?,
     }
     worker.stopping.set(true);
-    worker.accept.take();
+    worker.accept_last();
+    worker.accept_no_more();
     let conns: Vec<_> = worker
         .conns
         .borrow()
@@ -304,7 +336,7 @@ async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
     }
 }
 
-async fn run_ticks(worker: Rc<Worker>) {
+async fn run_ticks(worker: Rc<Worker>, beat: impl Fn()) {
     let start = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -313,5 +345,6 @@ async fn run_ticks(worker: Rc<Worker>) {
         let now = start.elapsed().as_millis() / TICK.as_millis();
         worker.now.set(u32::try_from(now).unwrap_or(u32::MAX));
         worker.tick();
+        beat();
     }
 }

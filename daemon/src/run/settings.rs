@@ -43,10 +43,11 @@ pub(super) struct Ground {
 }
 
 impl Settings {
-    pub(super) fn new(config: Config, ground: Ground) -> anyhow::Result<Self> {
+    /// `given` is `config` without what the sockets that were passed have changed.
+    pub(super) fn new(given: Config, config: Config, ground: Ground) -> anyhow::Result<Self> {
         let site = ground.site(&config, None)?;
         Ok(Self {
-            started: config.clone(),
+            started: given,
             configs: watch::Sender::new(Arc::new(config)),
             sites: watch::Sender::new(Arc::new(site)),
             ground,
@@ -65,23 +66,30 @@ impl Settings {
         self.sites.subscribe()
     }
 
-    /// Reads the settings again. With a mistake in them all stays as it is.
-    pub(super) fn reload(&self, reread: Reread<'_>) {
+    /// Reads the settings again; says how that went. With a mistake in them all stays as it is.
+    pub(super) fn reload(&self, reread: Reread<'_>) -> &'static str {
         match reread().and_then(|config| self.replace(config)) {
-            Ok(kept) if kept.is_empty() => info!("SIGHUP received, settings read again"),
             Ok(kept) => {
                 let kept = kept.join(", ");
-                warn!(
-                    "SIGHUP received, settings read again; for {kept} the daemon has to be restarted"
-                );
+                match kept.as_str() {
+                    "" => info!("SIGHUP received, settings read again"),
+                    kept => warn!(
+                        "SIGHUP received, settings read again; for {kept} the daemon has to be restarted"
+                    ),
+                }
+                "settings read again"
             }
-            Err(error) => warn!("SIGHUP received, settings stay as they are: {error:#}"),
+            Err(error) => {
+                warn!("SIGHUP received, settings stay as they are: {error:#}");
+                "settings have a mistake and stay as they are (see the log)"
+            }
         }
     }
 
     /// Returns the keys that differ and do not change before a restart.
     fn replace(&self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         let kept = config.keep_fixed(&self.started);
+        config.listen = self.configs.borrow().listen;
         config.check()?;
         let site = self.ground.site(&config, Some(&self.sites.borrow()))?;
         if config.history != self.configs.borrow().history {

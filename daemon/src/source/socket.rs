@@ -10,6 +10,7 @@ mod peer;
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
+    os::unix::net::UnixListener,
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -50,7 +51,8 @@ const MAX_LOGGED: usize = 1024;
 /// A bound socket. Dropping it removes its file.
 pub struct Socket {
     listener: uds_local_socket::Listener,
-    file: SocketFile,
+    /// Not of a socket that was passed: that outlives us.
+    file: Option<SocketFile>,
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
     rules: ByPrefix<Allow>,
@@ -83,11 +85,23 @@ impl Socket {
         let (listener, file) = bind::bind(path)?;
         Ok(Self {
             listener,
-            file,
+            file: Some(file),
             config: config.socket.clone(),
             rules: config.channels.socket.clone(),
             settings: None,
         })
+    }
+
+    /// Serves a socket that was passed to the daemon. Its file is whoever's who made it.
+    #[must_use]
+    pub fn passed(listener: UnixListener, config: &Config) -> Self {
+        Self {
+            listener: listener.into(),
+            file: None,
+            config: config.socket.clone(),
+            rules: config.channels.socket.clone(),
+            settings: None,
+        }
     }
 
     /// Takes changes of the settings from here.

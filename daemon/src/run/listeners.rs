@@ -1,0 +1,139 @@
+//! Where HTTP is served: sockets that were passed to the daemon, which outlive it, or its own.
+
+use std::{
+    env, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+};
+
+use anyhow::{Context, bail, ensure};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Type};
+
+use crate::http::Listener;
+
+/// Connections that the kernel may complete before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Sockets that whoever started the daemon holds open, as systemd does for a socket unit (sd_listen_fds(3)). What
+/// connects while no daemon runs waits there for the next one.
+#[derive(Default)]
+pub(super) struct Passed {
+    pub(super) http: Vec<TcpListener>,
+    pub(super) socket: Option<UnixListener>,
+}
+
+impl Passed {
+    /// To be called once, before anything is opened.
+    pub(super) fn take() -> anyhow::Result<Self> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':').filter(|name| !name.is_empty());
+        let mut descriptors = ListenFd::from_env();
+        let mut passed = Self::default();
+        for index in 0..descriptors.len() {
+            let name = names.next().unwrap_or("without a name");
+            passed.take_one(&mut descriptors, index).with_context(|| {
+                format!("socket {index} of those that were passed ({name}) cannot be served")
+            })?;
+        }
+        Ok(passed)
+    }
+
+    fn take_one(&mut self, descriptors: &mut ListenFd, index: usize) -> anyhow::Result<()> {
+        let connected = "it does not listen (Accept= of a socket unit must be no)";
+        if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
+            let socket = SockRef::from(&listener);
+            socket.listen(BACKLOG).context(connected)?;
+            socket.set_nonblocking(true)?;
+            socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
+            self.http.push(listener);
+        } else if let Ok(Some(listener)) = descriptors.take_unix_listener(index) {
+            SockRef::from(&listener)
+                .listen(BACKLOG)
+                .context(connected)?;
+            ensure!(self.socket.is_none(), "there is one Unix socket already");
+            self.socket = Some(listener);
+        } else {
+            bail!("it is neither a TCP nor a Unix stream socket");
+        }
+        Ok(())
+    }
+
+    /// Where HTTP is served: of several addresses one that others reach.
+    pub(super) fn http_addr(&self) -> io::Result<Option<SocketAddr>> {
+        let addrs: io::Result<Vec<_>> = self.http.iter().map(TcpListener::local_addr).collect();
+        let addrs = addrs?;
+        let open = addrs.iter().find(|addr| !addr.ip().is_loopback());
+        Ok(open.or(addrs.first()).copied())
+    }
+
+    /// The path of the Unix socket, where it has one.
+    pub(super) fn socket_path(&self) -> Option<PathBuf> {
+        let addr = self.socket.as_ref()?.local_addr().ok()?;
+        addr.as_pathname().map(Into::into)
+    }
+}
+
+/// A listener for each worker. Passed ones are shared where they are fewer: each worker that sleeps is woken for
+/// each connection then, and one of them gets it. (EPOLLEXCLUSIVE, which would wake one, has no effect on an epoll
+/// instance within another, as a worker's is.)
+pub(super) fn share(passed: Vec<TcpListener>, workers: usize) -> anyhow::Result<Vec<Listener>> {
+    let count = passed.len();
+    ensure!(
+        count <= workers,
+        "{count} TCP sockets were passed, and {workers} workers take one each at most: set workers = {count}"
+    );
+    let dealt = passed.iter().cycle().take(workers);
+    let shared: io::Result<Vec<_>> = dealt.map(TcpListener::try_clone).collect();
+    let shared = shared.context("cannot share the socket that was passed")?;
+    let outlives = |socket| Listener {
+        socket,
+        outlives: true,
+    };
+    Ok(shared.into_iter().map(outlives).collect())
+}
+
+/// One listener a worker on the same port: the kernel deals connections out.
+pub(super) fn bind(
+    addr: SocketAddr,
+    workers: usize,
+) -> anyhow::Result<(Vec<Listener>, SocketAddr)> {
+    let bind = || {
+        if addr.port() != 0 {
+            // A shared port can be shared with a second daemon by mistake; a plain bind finds that out.
+            drop(listener(addr, false)?);
+        }
+        let first = listener(addr, true)?;
+        let addr = first.local_addr()?;
+        let others = (1..workers).map(|_| listener(addr, true));
+        let own = |socket: io::Result<TcpListener>| {
+            Ok(Listener {
+                socket: socket?,
+                outlives: false,
+            })
+        };
+        let all = std::iter::once(Ok(first)).chain(others).map(own);
+        Ok((all.collect::<io::Result<Vec<_>>>()?, addr))
+    };
+    bind().map_err(|e: io::Error| match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!(
+                "cannot listen on {addr}: something else listens there already (another comet?)"
+            )
+        }
+        _ => anyhow::anyhow!("cannot listen on {addr}: {e}"),
+    })
+}
+
+fn listener(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

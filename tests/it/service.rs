@@ -1,0 +1,471 @@
+//! As a service: sockets that outlive the daemon, and what it tells its manager.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener},
+    },
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use crate::{
+    daemon::{Http, Lines, PATIENCE, directory, wait_for},
+    wire::{cursor, data, get, post},
+};
+
+/// What systemd is for a service with a socket unit: holds the sockets, and starts daemons with them.
+struct Manager {
+    root: tempfile::TempDir,
+    http: TcpListener,
+    socket: UnixListener,
+    notices: UnixDatagram,
+    config: String,
+}
+
+/// A daemon of a [`Manager`]; killed when dropped.
+struct Service {
+    child: Child,
+    ready: String,
+}
+
+impl Manager {
+    fn new(config: &str) -> Self {
+        let root = directory();
+        let path = |name: &str| root.path().join(name);
+        let notices = UnixDatagram::bind(path("notify")).unwrap();
+        notices.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            http: TcpListener::bind("127.0.0.1:0").unwrap(),
+            socket: UnixListener::bind(path("passed.sock")).unwrap(),
+            notices,
+            config: config.into(),
+            root,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.http.local_addr().unwrap()
+    }
+
+    /// A shell that makes the sockets, its input and error output, descriptors 3 and 4, and becomes the daemon.
+    fn command(&self) -> Command {
+        fs::write(self.path("comet.toml"), &self.config).unwrap();
+        let mut command = Command::new("sh");
+        let script = "exec 3<&0 4<&2 0</dev/null 2>>\"$1\" && shift && LISTEN_PID=$$ exec \"$@\"";
+        command.args(["-c", script, "sh"]).arg(self.path("log"));
+        command.arg(env!("CARGO_BIN_EXE_comet")).arg("serve");
+        command.arg("--config").arg(self.path("comet.toml"));
+        command.arg("--dir").arg(self.path("dir"));
+        command.env("LISTEN_FDS", "2");
+        command.env("LISTEN_FDNAMES", "http:publishers");
+        command.env("NOTIFY_SOCKET", self.path("notify"));
+        for name in ["COMET_SOCKET", "COMET_LISTEN", "WATCHDOG_USEC"] {
+            command.env_remove(name);
+        }
+        command.stdin(OwnedFd::from(self.http.try_clone().unwrap()));
+        command.stderr(OwnedFd::from(self.socket.try_clone().unwrap()));
+        command
+    }
+
+    fn start(&self) -> Service {
+        Service::start(self.command()).unwrap_or_else(|_| panic!("no daemon: {}", self.log()))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// What the daemon tells next.
+    fn notice(&self) -> String {
+        let mut text = [0; 4096];
+        let length = self.notices.recv(&mut text).expect("a notice");
+        String::from_utf8(text[..length].into()).unwrap()
+    }
+}
+
+impl Service {
+    fn start(mut command: Command) -> Result<Self, ExitStatus> {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut ready).unwrap();
+        if ready.is_empty() {
+            return Err(child.wait().unwrap());
+        }
+        Ok(Self { child, ready })
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(pid)
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    fn stop(mut self) {
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn passed_sockets_are_served_instead_of_own_ones() {
+    let manager = Manager::new("listen = \"127.0.0.1:1\"\nworkers = 3\n");
+    let service = manager.start();
+    let (addr, socket) = (manager.addr(), manager.path("passed.sock"));
+    let expected = format!(
+        "comet: listening on http://{addr}, socket {}, watching",
+        socket.display()
+    );
+    assert!(service.ready.starts_with(&expected), "{}", service.ready);
+    // On each of the workers, which share the one listener.
+    let mut clients: Vec<Http> = (0..30).map(|_| Http::connect(addr)).collect();
+    for client in &mut clients {
+        client.send(get("/healthz", ""));
+        assert_eq!(client.answer().status, 200);
+    }
+    let mut lines = Lines::connect(&socket);
+    assert_eq!(lines.ask(r#"{"op":"ping"}"#)["ok"], true);
+    service.stop();
+    assert!(socket.exists(), "its file is not the daemon's");
+    assert!(clients.iter_mut().all(Http::is_closed));
+}
+
+#[test]
+fn who_connects_while_no_daemon_runs_is_served_by_the_next() {
+    let manager = Manager::new("[http]\npublish = true\n");
+    manager.start().stop();
+    let mut clients: Vec<Http> = (0..20).map(|_| Http::connect(manager.addr())).collect();
+    for client in &mut clients {
+        client.send(post("/ch/a", "", b"while it was away"));
+    }
+    let mut lines = Lines::connect(&manager.path("passed.sock"));
+    lines.send("{\"op\":\"publish\",\"channel\":\"a\",\"data\":\"x\"}\n");
+    let _next = manager.start();
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 201);
+    }
+    assert_eq!(lines.read().unwrap()["ok"], true);
+}
+
+/// One request on a connection of its own. False: the connection ended without an answer, as one may that was
+/// accepted and had said nothing yet. A refused connection fails the test.
+fn is_answered(addr: SocketAddr, request: &[u8]) -> bool {
+    let mut stream = TcpStream::connect(addr).expect("the port is open all the time");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream
+        .write_all(request)
+        .and_then(|()| stream.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty()
+            || answer.starts_with("HTTP/1.1 201 ")
+            || answer.starts_with("HTTP/1.1 503 "),
+        "{answer}"
+    );
+    answer.starts_with("HTTP/1.1 201 ")
+}
+
+#[test]
+fn restarts_under_load_refuse_no_connection() {
+    let manager = Manager::new("workers = 3\n[http]\npublish = true\n");
+    let addr = manager.addr();
+    let mut service = manager.start();
+    let (stop, answered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            thread::spawn(move || {
+                let request = post("/ch/a", "Connection: close\r\n", b"x");
+                while !stop.load(Ordering::Relaxed) {
+                    let is = is_answered(addr, &request);
+                    answered.fetch_add(usize::from(is), Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let before = answered.load(Ordering::Relaxed);
+        wait_for("answers", || {
+            (answered.load(Ordering::Relaxed) > before + 100).then_some(())
+        });
+        service.stop();
+        service = manager.start();
+    }
+    let before = answered.load(Ordering::Relaxed);
+    wait_for("answers of the last daemon", || {
+        (answered.load(Ordering::Relaxed) > before + 100).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+    drop(service);
+}
+
+#[test]
+fn a_waiting_poll_goes_on_at_the_next_daemon() {
+    let manager = Manager::new("");
+    let service = manager.start();
+    let mut client = Http::connect(manager.addr());
+    client.send(get("/ch/a", ""));
+    wait_for("the poll", || {
+        let mut other = Http::connect(manager.addr());
+        other.send(get("/metrics", ""));
+        other
+            .answer()
+            .body
+            .contains("comet_subscribers 1\n")
+            .then_some(())
+    });
+    service.stop();
+    let answer = client.answer();
+    assert_eq!(answer.json()["retry"], 500);
+    let mut next = Http::connect(manager.addr()); // at once: the port is open
+    next.send(get(&format!("/ch/a?since={}", cursor(&answer)), ""));
+    let _second = manager.start();
+    let mut lines = Lines::connect(&manager.path("passed.sock"));
+    lines.ask(r#"{"op":"publish","channel":"a","data":"news"}"#);
+    let mut answer = next.answer();
+    if data(&answer).is_empty() {
+        assert_eq!(answer.json()["gap"], true, "of a daemon without a history");
+        next.send(get(&format!("/ch/a?since={}", cursor(&answer)), ""));
+        answer = next.answer();
+    }
+    assert_eq!(data(&answer), ["news"]);
+}
+
+#[test]
+fn what_cannot_be_served_is_named() {
+    let manager = Manager::new("");
+    let fails = |edit: &dyn Fn(&mut Command), reason: &str| {
+        let mut command = manager.command();
+        edit(&mut command);
+        assert!(Service::start(command).is_err_and(|status| status.code() == Some(1)));
+        assert!(
+            manager.log().contains(reason),
+            "{reason}: {}",
+            manager.log()
+        );
+    };
+    let file = || File::open(manager.path("comet.toml")).unwrap();
+    fails(
+        &|command| _ = command.stdin(file()),
+        "socket 0 of those that were passed (http) cannot be served: it is neither a TCP nor a Unix stream socket",
+    );
+    let connected = || TcpStream::connect(manager.addr()).unwrap();
+    fails(
+        &|command| _ = command.stdin(OwnedFd::from(connected())),
+        "it does not listen (Accept= of a socket unit must be no)",
+    );
+    fails(
+        &|command| _ = command.stdin(OwnedFd::from(manager.socket.try_clone().unwrap())),
+        "(publishers) cannot be served: there is one Unix socket already",
+    );
+    fails(
+        &|command| {
+            command.stderr(OwnedFd::from(manager.http.try_clone().unwrap()));
+            fs::write(manager.path("comet.toml"), "workers = 1").unwrap();
+        },
+        "2 TCP sockets were passed, and 1 workers take one each at most: set workers = 2",
+    );
+}
+
+/// They are for the process that `LISTEN_PID` names.
+#[test]
+fn sockets_of_another_process_are_left_alone() {
+    let manager = Manager::new("listen = \"127.0.0.1:0\"\n");
+    let own = manager.path("own.sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    command.arg("serve").arg("--dir").arg(manager.path("dir"));
+    command
+        .arg("--socket")
+        .arg(&own)
+        .args(["--listen", "127.0.0.1:0"]);
+    command.env("LISTEN_FDS", "2").env("LISTEN_PID", "1");
+    let service = Service::start(command).unwrap();
+    assert!(service.ready.contains("own.sock"), "{}", service.ready);
+    service.stop();
+    assert!(!own.exists());
+}
+
+#[test]
+fn the_manager_is_told_of_start_reload_and_stop() {
+    let manager = Manager::new("");
+    let service = manager.start();
+    let ready = service.ready.strip_prefix("comet: ").unwrap().trim_end();
+    assert_eq!(manager.notice(), format!("READY=1\nSTATUS={ready}"));
+
+    service.signal("HUP");
+    let reloading = manager.notice();
+    let time = reloading
+        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+        .unwrap();
+    assert!(time.parse::<u64>().unwrap() > 0);
+    let done = format!("READY=1\nSTATUS=settings read again; {ready}");
+    assert_eq!(manager.notice(), done);
+
+    fs::write(manager.path("comet.toml"), "x").unwrap();
+    service.signal("HUP");
+    assert!(manager.notice().starts_with("RELOADING=1\n"));
+    let kept = "READY=1\nSTATUS=settings have a mistake and stay as they are";
+    assert!(manager.notice().starts_with(kept));
+
+    service.stop();
+    assert_eq!(manager.notice(), "STOPPING=1\nSTATUS=stopping");
+}
+
+#[test]
+fn a_manager_that_is_not_there_or_does_not_listen_holds_nothing_up() {
+    let manager = Manager::new("");
+    let mut command = manager.command();
+    command.env("NOTIFY_SOCKET", manager.path("nothing-here"));
+    Service::start(command).unwrap().stop();
+    assert!(
+        manager
+            .log()
+            .contains("cannot tell the service manager anything")
+    );
+
+    let mut command = manager.command();
+    command.env("WATCHDOG_USEC", "40000");
+    let service = Service::start(command).unwrap();
+    // Nobody takes the notices: the socket is full after some.
+    wait_for("the log", || {
+        manager
+            .log()
+            .contains("the service manager was not told")
+            .then_some(())
+    });
+    let mut lines = Lines::connect(&manager.path("passed.sock"));
+    assert_eq!(lines.ask(r#"{"op":"ping"}"#)["ok"], true);
+    service.stop();
+}
+
+#[test]
+fn an_abstract_name_of_the_managers_socket_is_understood() {
+    use std::os::linux::net::SocketAddrExt;
+    let manager = Manager::new("");
+    let name = format!("comet-test-{}", std::process::id());
+    let addr = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let notices = UnixDatagram::bind_addr(&addr).unwrap();
+    notices.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = manager.command();
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let service = Service::start(command).unwrap();
+    let mut text = [0; 8];
+    notices.recv(&mut text).unwrap();
+    assert_eq!(&text, b"READY=1\n");
+    service.stop();
+}
+
+/// A thread is stuck for real: it logs, and nobody takes the log.
+#[test]
+fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
+    let manager = Manager::new("workers = 2\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    command
+        .arg("serve")
+        .arg("--config")
+        .arg(manager.path("comet.toml"));
+    command.arg("--dir").arg(manager.path("dir"));
+    command.arg("--socket").arg(manager.path("own.sock"));
+    command.args(["--listen", "127.0.0.1:0"]);
+    command.env("COMET_LOG", "trace").stderr(Stdio::piped());
+    command.env("NOTIFY_SOCKET", manager.path("notify"));
+    command.env("WATCHDOG_USEC", "6000000");
+    fs::write(manager.path("comet.toml"), &manager.config).unwrap();
+    let mut service = Service::start(command).unwrap();
+    assert!(manager.notice().starts_with("READY=1\n"));
+    assert_eq!(manager.notice(), "WATCHDOG=1");
+
+    let addr = service.ready.split("http://").nth(1).unwrap();
+    let addr: SocketAddr = addr.split(',').next().unwrap().parse().unwrap();
+    let mut client = Http::connect(addr);
+    // HTTP/2 logs each frame: an empty SETTINGS, then PINGs.
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    client.send(b"\0\0\x08\x06\0\0\0\0\0pingpong".repeat(2000));
+    let stuck = loop {
+        match manager.notice() {
+            notice if notice == "WATCHDOG=1" => {}
+            notice => break notice,
+        }
+    };
+    assert!(stuck.starts_with("STATUS=stuck: http-"), "{stuck}");
+
+    // Until here nothing was told meanwhile; from here on the log is read.
+    manager.notices.set_nonblocking(true).unwrap();
+    assert!(manager.notices.recv(&mut [0; 64]).is_err());
+    manager.notices.set_nonblocking(false).unwrap();
+    let reader = read_all(service.child.stderr.take().unwrap());
+    while manager.notice() != "WATCHDOG=1" {}
+    assert_eq!(manager.notice(), "STATUS=all threads move again");
+    service.stop();
+    assert!(
+        reader
+            .join()
+            .unwrap()
+            .contains("threads that do not move: http-")
+    );
+}
+
+fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        stderr.read_to_end(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+/// Where systemd is installed: it takes the units as they are, but for the path of the daemon.
+#[test]
+fn systemd_understands_the_units() {
+    let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
+        return;
+    };
+    assert!(version.status.success());
+    let root = directory();
+    for name in ["comet.service", "comet.socket"] {
+        let unit = fs::read_to_string(format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR")));
+        let unit = unit
+            .unwrap()
+            .replace("/usr/local/bin/comet", env!("CARGO_BIN_EXE_comet"));
+        fs::write(root.path().join(name), unit).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.current_dir(root.path()).args(["verify", "--man=no"]);
+    let said = verify
+        .args(["./comet.service", "./comet.socket"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    // It also tells of other units of the machine.
+    let ours: Vec<&str> = text.lines().filter(|line| line.contains("comet")).collect();
+    assert!(said.status.success() && ours.is_empty(), "{text}");
+}
