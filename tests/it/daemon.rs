@@ -276,7 +276,9 @@ impl Http {
     }
 
     pub fn get(&mut self, path: &str) {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: comet.test\r\n\r\n"));
+        self.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: comet.localhost\r\n\r\n"
+        ));
     }
 
     /// Reads until the text has come; returns all up to its end. For streams.

@@ -167,7 +167,7 @@ fn head_shows_the_head_of_get_at_once() {
         "/",
     ];
     for path in paths {
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let head = client.until("\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
         assert!(head.contains("content-type: "), "{path}: {head}");
@@ -180,10 +180,10 @@ fn head_shows_the_head_of_get_at_once() {
     client.send(get("/healthz", ""));
     assert_eq!(client.answer().body, "ok\n");
     // A HEAD that GET would refuse is refused, and nothing is published by one.
-    client.send("HEAD /ch/.. HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send("HEAD /ch/.. HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 400 "));
     for path in ["/comet.php?publish=a", "/chat.php?msg=a"] {
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         client.until("\r\n\r\n");
     }
     assert_eq!(metric(&daemon, "comet_published_total"), 0);
@@ -199,7 +199,9 @@ fn options_lists_the_methods() {
         ("/comet.php", "GET, HEAD, OPTIONS"),
         ("*", "GET, HEAD, OPTIONS"),
     ] {
-        client.send(format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!(
+            "OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
         let answer = client.answer();
         assert_eq!(
             (answer.status, answer.header("allow")),
@@ -233,7 +235,7 @@ fn pages_of_other_origins_may_read_when_they_are_configured() {
         daemon.publish("a", "x");
         let origin_line = format!("Origin: {origin}\r\n");
         let preflight = format!(
-            "OPTIONS /ch/a HTTP/1.1\r\nHost: x\r\n{origin_line}Access-Control-Request-Method: GET\r\n\
+            "OPTIONS /ch/a HTTP/1.1\r\nHost: localhost\r\n{origin_line}Access-Control-Request-Method: GET\r\n\
              Access-Control-Request-Headers: last-event-id\r\n\r\n"
         );
         let waiting = parked(daemon, get("/ch/wait", &origin_line));
@@ -381,19 +383,19 @@ fn pages_of_other_origins_may_not_publish() {
     let daemon = Daemon::start("[http]\npublish = true\norigins = [\"https://a.example\"]\n");
     let cases = [
         ("", true),
-        ("Origin: http://comet.test\r\n", true),
-        ("Origin: https://comet.test\r\n", true), // behind a proxy that speaks TLS
+        ("Origin: http://comet.localhost\r\n", true),
+        ("Origin: https://comet.localhost\r\n", true), // behind a proxy that speaks TLS
         ("Origin: https://a.example\r\n", true),
         ("Origin: https://evil.example\r\n", false),
-        ("Origin: http://comet.test:8080\r\n", false),
-        ("Origin: http://comet.test.evil.example\r\n", false),
+        ("Origin: http://comet.localhost:8080\r\n", false),
+        ("Origin: http://comet.localhost.evil.example\r\n", false),
         ("Origin: null\r\n", false),
         ("Sec-Fetch-Site: cross-site\r\n", false),
         ("Sec-Fetch-Site: same-site\r\n", false),
         ("Sec-Fetch-Site: same-origin\r\n", true),
         ("Sec-Fetch-Site: none\r\n", true), // typed by a person
         (
-            "Origin: http://comet.test\r\nSec-Fetch-Site: same-origin\r\n",
+            "Origin: http://comet.localhost\r\nSec-Fetch-Site: same-origin\r\n",
             true,
         ),
         (
@@ -498,9 +500,9 @@ fn an_address_may_stand_in_the_request_line() {
     let daemon = Daemon::start("");
     daemon.publish("a", "x");
     let request =
-        "GET http://anything.example/ch/a?since=0 HTTP/1.1\r\nHost: anything.example\r\n\r\n";
+        "GET http://anything.localhost/ch/a?since=0 HTTP/1.1\r\nHost: anything.localhost\r\n\r\n";
     assert_eq!(data(&ask(&daemon, request)), ["x"]);
-    let connect = "CONNECT anything.example:443 HTTP/1.1\r\nHost: anything.example\r\n\r\n";
+    let connect = "CONNECT anything.localhost:443 HTTP/1.1\r\nHost: anything.localhost\r\n\r\n";
     assert!(matches!(ask(&daemon, connect).status, 404 | 405));
 }
 

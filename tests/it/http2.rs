@@ -18,7 +18,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
-    addr: SocketAddr,
+    /// Whom it says that it asks.
+    authority: String,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -29,9 +30,16 @@ impl Client {
         tokio::spawn(connection);
         Self {
             sender,
-            addr,
+            authority: addr.to_string(),
             headers: Vec::new(),
         }
+    }
+
+    /// The same connection, under another name.
+    pub(crate) fn asking(&self, authority: &str) -> Self {
+        let mut client = self.clone();
+        client.authority = authority.to_owned();
+        client
     }
 
     /// The same connection, with one more header on each request.
@@ -44,7 +52,7 @@ impl Client {
     fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
         let request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.addr));
+            .uri(format!("http://{}{path}", self.authority));
         let with = |request: hyper::http::request::Builder, (name, value): &(&str, String)| {
             request.header(*name, value)
         };
@@ -60,7 +68,7 @@ impl Client {
             .await
     }
 
-    async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
         self.send(
             self.request("POST", path)
                 .body(Full::new(body.into()))

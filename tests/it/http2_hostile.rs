@@ -41,7 +41,7 @@ fn fields(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         (":method", method),
         (":scheme", "http"),
         (":path", path),
-        (":authority", "x"),
+        (":authority", "localhost"),
     ];
     for (name, value) in all.iter().chain(more) {
         block.push(0);

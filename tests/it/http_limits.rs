@@ -300,7 +300,7 @@ fn methods_are_refused_with_those_that_are_allowed() {
         ("POST", "/clock.php", "GET, HEAD"),
     ];
     for (method, path, allowed) in cases {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let answer = is_refused(&mut client, request.as_bytes(), 405, "method", allowed);
         assert!(
             answer
@@ -424,9 +424,9 @@ fn a_client_that_is_still_sending_learns_that_its_body_is_too_large() {
     let bystander = Bystander::wait(&daemon);
     let length = 16 << 20;
     let heads = [
-        format!("POST /ch/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"),
+        format!("POST /ch/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"),
         format!(
-            "POST /ch/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n"
+            "POST /ch/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n"
         ),
     ];
     for head in heads {
@@ -455,11 +455,11 @@ fn a_body_of_just_the_limit_is_taken() {
     let body = "x".repeat(1000);
     client.send(post("/ch/a", "", body.as_bytes()));
     assert_eq!(client.answer().status, 201);
-    client.send(format!("POST /ch/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n{body}\r\n0\r\n\r\n"));
+    client.send(format!("POST /ch/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n{body}\r\n0\r\n\r\n"));
     assert_eq!(client.answer().status, 201);
     assert_eq!(daemon.history("a").len(), 2);
     let chunks = format!(
-        "POST /ch/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n{body}\r\n1\r\nx\r\n0\r\n\r\n"
+        "POST /ch/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n{body}\r\n1\r\nx\r\n0\r\n\r\n"
     );
     client.send(chunks);
     assert_eq!(refusal(&client.answer()).0, 413);
@@ -471,7 +471,7 @@ fn a_client_that_asks_before_it_sends_is_told() {
     let daemon = Daemon::start(PUBLISHING);
     let head = |length| {
         format!(
-            "POST /ch/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+            "POST /ch/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
         )
     };
     let mut client = Http::connect(daemon.addr());
@@ -525,13 +525,13 @@ fn what_is_no_request_is_answered_and_closed() {
             no_request,
         ),
         (
-            b"GET /ch/\xff HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+            b"GET /ch/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
             400,
             "request",
             no_request,
         ),
         (
-            b"GET /ch/a\0b HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+            b"GET /ch/a\0b HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
             400,
             "request",
             no_request,
@@ -610,7 +610,7 @@ fn a_head_that_is_not_completed_in_time_is_answered_and_closed() {
     let bystander = Bystander::wait(&daemon);
     for begin in [
         "GET /ch/a HTT",
-        "GET /ch/a HTTP/1.1\r\nHost: x\r\n",
+        "GET /ch/a HTTP/1.1\r\nHost: localhost\r\n",
         "POST",
         "\r\n",
     ] {
@@ -654,7 +654,7 @@ fn a_body_that_is_not_completed_in_time_is_answered_and_closed() {
         "Transfer-Encoding: chunked\r\n\r\n5\r\nfive!\r\n",
     ] {
         let mut client = Http::connect(daemon.addr());
-        client.send(format!("POST /ch/a HTTP/1.1\r\nHost: x\r\n{head}"));
+        client.send(format!("POST /ch/a HTTP/1.1\r\nHost: localhost\r\n{head}"));
         let answer = client.answer();
         assert_eq!(
             refusal(&answer),
@@ -707,7 +707,7 @@ fn a_chunk_that_is_malformed_is_no_publish() {
     ] {
         let mut client = Http::connect(daemon.addr());
         client.send(format!(
-            "POST /ch/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+            "POST /ch/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
         ));
         let (status, code, _) = refusal(&client.answer());
         assert_eq!((status, &*code), (400, "body"), "{body:?}");

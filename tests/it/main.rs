@@ -9,6 +9,7 @@ mod browser_restart;
 mod ceiling;
 mod cli;
 mod config;
+mod cross_site;
 mod daemon;
 mod files;
 mod files_refused;

@@ -42,7 +42,7 @@ fn reads(names: &str) -> [String; 7] {
         get(&format!("/ch/{names}"), "Accept: text/event-stream\r\n"),
         get(&format!("/ch/{names}?as=iframe&callback=f"), ""),
         get(&format!("/ch/{names}"), WEBSOCKET),
-        format!("HEAD /ch/{names} HTTP/1.1\r\nHost: comet.test\r\n\r\n"),
+        format!("HEAD /ch/{names} HTTP/1.1\r\nHost: comet.localhost\r\n\r\n"),
     ]
 }
 

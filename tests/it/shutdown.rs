@@ -268,7 +268,7 @@ fn a_poll_that_comes_while_the_daemon_stops_gets_no_old_messages() {
     daemon.signal("TERM");
     assert_eq!(witness.answer().status, 200); // from here on the worker is stopping
     for client in &mut late {
-        client.send("Host: x\r\n\r\n");
+        client.send("Host: localhost\r\n\r\n");
         let answer = client.answer();
         assert_eq!(
             (answer.status, cursor(&answer), data(&answer).len()),
@@ -276,7 +276,7 @@ fn a_poll_that_comes_while_the_daemon_stops_gets_no_old_messages() {
         );
         assert_eq!(answer.header("connection"), Some("close"));
     }
-    events.send("Host: x\r\n\r\n");
+    events.send("Host: localhost\r\n\r\n");
     let mut events = Events::read_head(events);
     assert!(tells(events.next(), last));
     assert_eq!(events.next(), None);

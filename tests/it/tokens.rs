@@ -318,7 +318,7 @@ fn a_cookie_counts_for_pages_of_this_site_alone() {
     let cookie = format!("Cookie: a=b; __Host-comet={}; c=d\r\n", token(&grant, 600));
     let cases = [
         ("Sec-Fetch-Site: same-origin\r\n", "", 200),
-        ("Origin: http://comet.test\r\n", "", 200),
+        ("Origin: http://comet.localhost\r\n", "", 200),
         (
             "Origin: https://listed.example\r\n",
             "\"https://listed.example\"",

@@ -177,7 +177,7 @@ fn refuses_other_sites_and_broken_handshakes() {
     for (headers, message) in cases {
         let mut client = Http::connect(daemon.addr());
         client.send(format!(
-            "GET /ch/news?as=websocket HTTP/1.1\r\nHost: x\r\n{headers}\r\n"
+            "GET /ch/news?as=websocket HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
         ));
         let answer = client.answer();
         assert_eq!(
@@ -200,7 +200,8 @@ fn refuses_other_sites_and_broken_handshakes() {
 fn ends_a_connection_that_breaks_the_protocol() {
     let daemon = Daemon::start("");
     let mut client = Http::connect(daemon.addr());
-    let head = "GET /ch/news HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+    let head =
+        "GET /ch/news HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
     client.send(format!(
         "{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ));

@@ -12,14 +12,14 @@ use crate::daemon::{Answer, Daemon, Http, wait_for};
 
 /// A `GET` request; `headers` are lines with their ends.
 pub(crate) fn get(path: &str, headers: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: comet.test\r\n{headers}\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: comet.localhost\r\n{headers}\r\n")
 }
 
 /// A publish; `headers` are lines with their ends.
 pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: comet.test\r\nContent-Length: {length}\r\n{headers}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: comet.localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
     [head.as_bytes(), body].concat()
 }

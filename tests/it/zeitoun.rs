@@ -184,7 +184,7 @@ fn the_chat_is_a_channel() {
 #[test]
 fn a_page_of_a_configured_origin_may_chat() {
     let daemon = Daemon::start("[http]\npublish = true\norigins = [\"https://a.example\"]\n");
-    let preflight = "OPTIONS /chat.php?msg=x HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\n\
+    let preflight = "OPTIONS /chat.php?msg=x HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\n\
         Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-prototype-version, x-requested-with\r\n\r\n";
     let answer = ask(&daemon, preflight);
     assert_eq!(answer.status, 204);

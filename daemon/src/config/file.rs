@@ -355,6 +355,11 @@ mod tests {
                 "no slash at the end",
             ),
             (
+                "[http]\nhosts = [\"https://a.org\"]",
+                "2:9: http.hosts: ",
+                "no scheme, no port",
+            ),
+            (
                 "[compat]\nnovcomet = \"comet.php\"",
                 "2:12: compat.novcomet: ",
                 "starts with a slash",

@@ -105,6 +105,9 @@ pub struct HttpConfig {
     /// Origins (`https://example.org`) whose pages may read, and publish where that is on; `*` is any.
     #[serde(deserialize_with = "value::origins")]
     pub origins: Vec<String>,
+    /// Names of this server, beside addresses and `localhost`; `*` is any.
+    #[serde(deserialize_with = "value::hosts")]
+    pub hosts: Vec<String>,
     /// Longest URL in bytes.
     #[serde(deserialize_with = "value::size::<_, 256>")]
     pub max_url: usize,
@@ -249,6 +252,7 @@ impl Default for HttpConfig {
         Self {
             publish: None,
             origins: Vec::new(),
+            hosts: Vec::new(),
             max_url: 8 << 10,
             max_header: 16 << 10,
             header_time: Duration::from_secs(10),

@@ -187,6 +187,21 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
     }
 }
 
+pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let hosts: Vec<String> = Vec::deserialize(d)?;
+    match hosts.iter().find(|host| !is_host(host)) {
+        None => Ok(hosts),
+        Some(wrong) => Err(de::Error::custom(format!(
+            "{wrong:?} is no name of a host, such as \"example.org\" (no scheme, no port, no dot at the end), or \"*\" for any"
+        ))),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    text == "*" || !text.is_empty() && !text.ends_with('.') && text.bytes().all(plain)
+}
+
 /// As browsers serialise it (RFC 6454, section 6.2): compared byte by byte later.
 fn is_origin(text: &str) -> bool {
     let host = text

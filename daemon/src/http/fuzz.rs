@@ -289,7 +289,7 @@ fn check_route(hub: &Hub, head: &Parts) {
 
 /// Everything is open, but for the channels whose name begins with `shut`, and with `sealed` without a token.
 static SITE: LazyLock<Site> = LazyLock::new(|| {
-    let rules = "http.publish = true\nauth.query = true\nchannel = [\
+    let rules = "http = { publish = true, hosts = [\"*\"] }\nauth.query = true\nchannel = [\
         { prefix = \"shut\", read = \"closed\", publish = \"closed\" },\
         { prefix = \"sealed\", read = \"token\", publish = \"token\" }]\n";
     let config = Config::parse(&[rules, KEY].concat()).expect("a configuration");

@@ -10,8 +10,11 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::framing::{content_length, has_bare_lf};
-use super::rights::COOKIE;
+use super::{
+    framing::{content_length, has_bare_lf},
+    hosts::is_ours,
+    rights::COOKIE,
+};
 use crate::config::HttpConfig;
 
 /// Browsers send about twenty.
@@ -53,11 +56,12 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
     let names = path.strip_prefix("/ch/")?;
     let (mut head, ()) = Request::new(()).into_parts();
     (head.method, head.version) = (method, Version::HTTP_11);
-    let (mut body_length, mut hosts) = (None, 0);
+    let is_post = head.method == Method::POST;
+    let (mut body_length, mut host) = (None, None);
     for header in request.headers {
-        match meaning(header, tokens) {
+        match meaning(header, is_post, tokens) {
             Meaning::Nothing => {}
-            Meaning::Host if hosts == 0 => hosts += 1,
+            Meaning::Host if host.is_none() => host = Some(header.value),
             Meaning::Length if body_length.is_none() => body_length = Some(header.value),
             Meaning::Host | Meaning::Length | Meaning::NotPlain => return None,
             Meaning::Taken(name) => {
@@ -65,6 +69,17 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
                 head.headers.append(name, value);
             }
         }
+    }
+    let host =
+        host.filter(|host| str::from_utf8(host).is_ok_and(|host| is_ours(host, &config.hosts)))?;
+    let says_page = |head: &Parts| {
+        [header::ORIGIN, header::REFERER]
+            .iter()
+            .any(|name| head.headers.contains_key(name))
+    };
+    if (is_post || tokens) && says_page(&head) {
+        let host = HeaderValue::from_bytes(host).ok()?; // is it this site's page?
+        head.headers.insert(header::HOST, host);
     }
     let body = body(&head.method, body_length, &input[length..])?;
     (body.len() <= config.max_body).then(|| Plain {
@@ -92,7 +107,7 @@ enum Meaning {
     NotPlain,
 }
 
-fn meaning(header: &httparse::Header<'_>, tokens: bool) -> Meaning {
+fn meaning(header: &httparse::Header<'_>, is_post: bool, tokens: bool) -> Meaning {
     let (name, value) = (header.name, header.value);
     let is = |known: HeaderName, meaning| match name.eq_ignore_ascii_case(known.as_str()) {
         true => meaning,
@@ -111,6 +126,7 @@ fn meaning(header: &httparse::Header<'_>, tokens: bool) -> Meaning {
         (6, b'c') if tokens && contains(value, COOKIE) => taken(header::COOKIE),
         (13, b'a') if tokens => taken(header::AUTHORIZATION),
         (6, b'o') => taken(header::ORIGIN),
+        (7, b'r') if is_post => taken(header::REFERER),
         (13, b'i') => taken(header::IF_NONE_MATCH),
         (13, b'l') => taken(HeaderName::from_static("last-event-id")),
         (14, b's') => taken(HeaderName::from_static("sec-fetch-site")),
@@ -150,7 +166,7 @@ mod tests {
 
     #[test]
     fn takes_what_a_subscription_depends_on() {
-        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: x\r\naccept: a-stream\r\nAccept: b/stream\r\nORIGIN: o\r\nConnection: Keep-Alive\r\n\r\n";
+        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: localhost\r\naccept: a-stream\r\nAccept: b/stream\r\nORIGIN: o\r\nConnection: Keep-Alive\r\n\r\n";
         let input = format!("{request}GET /next");
         let get = read(&input).unwrap();
         assert_eq!(get.length, request.len());
@@ -164,7 +180,7 @@ mod tests {
 
     #[test]
     fn takes_tokens_where_there_are_some() {
-        let input = "GET /ch/a HTTP/1.1\r\nauthorization: Bearer x\r\nCookie: a=b\r\nCookie: __Host-comet=x\r\n\r\n";
+        let input = "GET /ch/a HTTP/1.1\r\nHost: localhost\r\nauthorization: Bearer x\r\nCookie: a=b\r\nCookie: __Host-comet=x\r\n\r\n";
         assert_eq!(read(input).unwrap().head.headers.len(), 0);
         let headers = plain(input.as_bytes(), &HttpConfig::default(), true)
             .unwrap()
@@ -177,7 +193,7 @@ mod tests {
 
     #[test]
     fn takes_a_body_that_is_whole() {
-        let head = "POST /ch/a?name=b HTTP/1.1\r\nContent-length: 3\r\nIdempotency-Key: k\r\n\r\n";
+        let head = "POST /ch/a?name=b HTTP/1.1\r\nHost: localhost\r\nContent-length: 3\r\nIdempotency-Key: k\r\n\r\n";
         for body in ["", "a", "ab"] {
             assert!(read(&format!("{head}{body}")).is_none(), "{body:?}");
         }
@@ -198,7 +214,7 @@ mod tests {
         let many = format!("GET /ch/a HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(50));
         for request in [
             "",
-            "GET /ch/a HTTP/1.1\r\nHost: x\r\n",
+            "GET /ch/a HTTP/1.1\r\nHost: localhost\r\n",
             "GET /ch/a HTTP/1.0\r\n\r\n",
             "GET /chat HTTP/1.1\r\n\r\n",
             "get /ch/a HTTP/1.1\r\n\r\n",
@@ -209,7 +225,7 @@ mod tests {
             "GET /ch/a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nHost : x\r\n\r\n",
-            "GET /ch/a HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+            "GET /ch/a HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nHost: \0\r\n\r\n",
             "GET /ch/a HTTP/2.0\r\n\r\n",
             "GET /ch/a%62 HTTP/1.1\r\n\r\n",
@@ -226,7 +242,51 @@ mod tests {
             &long,
             &many,
         ] {
+            let with_host = request.replacen("\r\n", "\r\nHost: localhost\r\n", 1);
+            let request = if request.contains("Host") {
+                request
+            } else {
+                &with_host
+            };
             assert!(read(request).is_none(), "{request:?}");
         }
+    }
+
+    #[test]
+    fn takes_what_names_this_server() {
+        let read = |host: &str| {
+            let input = format!("GET /ch/a HTTP/1.1\r\n{host}\r\n");
+            read(&input).is_some()
+        };
+        for host in [
+            "Host: localhost\r\n",
+            "host: 127.0.0.1:2061\r\n",
+            "HOST: [::1]\r\n",
+        ] {
+            assert!(read(host), "{host}");
+        }
+        for host in [
+            "",
+            "Host:\r\n",
+            "Host: evil.example\r\n",
+            "Host: é\r\n",
+            "Host: a\r\nHost: localhost\r\n",
+        ] {
+            assert!(!read(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn knows_the_host_where_the_page_matters() {
+        let origin =
+            "POST /ch/a HTTP/1.1\r\nOrigin: x\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(
+            read(origin).unwrap().head.headers[header::HOST],
+            "localhost"
+        );
+        let referer = origin.replace("Origin", "Referer");
+        assert_eq!(read(&referer).unwrap().head.headers[header::REFERER], "x");
+        let none = origin.replace("Origin", "X");
+        assert!(read(&none).unwrap().head.headers.is_empty());
     }
 }

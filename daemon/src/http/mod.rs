@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod h2;
 mod head;
 mod held;
+mod hosts;
 mod io;
 mod memory;
 mod origins;

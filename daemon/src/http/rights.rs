@@ -12,6 +12,7 @@ use hyper::{StatusCode, header, http::request::Parts};
 use super::{
     Site,
     answer::{Cors, Refusal},
+    hosts,
     query::Query,
     router::{cors, goes_on},
 };
@@ -227,10 +228,26 @@ pub(super) fn may_publish(
         // A browser that sends no Origin with a GET still says whose page made it. The same site is also
         // another port of the same host.
         (Page::Unknown, Some("cross-site" | "same-site")) => {
-            Err(forbidden("pages of other origins may not publish by GET"))
+            Err(forbidden("pages of other origins may not publish"))
         }
-        (Page::Unknown, _) => Ok(()),
+        (Page::Unknown, Some(_)) => Ok(()),
+        // One that is too old for both says where it comes from.
+        (Page::Unknown, None) => match text(head, "referer") {
+            Some(page) if !is_same_origin(origin_part(page), head) => {
+                Err(forbidden("pages of other origins may not publish"))
+            }
+            _ => Ok(()),
+        },
     }
+}
+
+/// Scheme and authority of a URL.
+fn origin_part(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url[authority..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |at| authority + at);
+    &url[..end]
 }
 
 /// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
@@ -320,25 +337,17 @@ fn origin_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
         return Page::Unknown;
     };
     match origin.to_str() {
-        Ok(origin) if is_same_origin(origin, host(head)) => Page::Ours,
+        Ok(origin) if is_same_origin(origin, head) => Page::Ours,
         _ if cors(site, &head.headers) != Cors::None => Page::Listed,
         origin => Page::Other(origin.unwrap_or("(no text)")),
     }
 }
 
 /// Where no host is said, no page is of it.
-fn is_same_origin(origin: &str, host: &str) -> bool {
+fn is_same_origin(origin: &str, head: &Parts) -> bool {
+    let host = hosts::of(head).unwrap_or_default();
     let authority = origin.split_once("://").map(|(_, authority)| authority);
     authority.is_some_and(|it| !it.is_empty() && it.eq_ignore_ascii_case(host))
-}
-
-/// Where the request says that it goes: HTTP/2's `:authority` or an absolute URL, else the Host header (RFC 9112,
-/// section 3.2.2).
-fn host(head: &Parts) -> &str {
-    match head.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => text(head, "host").unwrap_or_default(),
-    }
 }
 
 fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {

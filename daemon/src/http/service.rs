@@ -29,6 +29,7 @@ use super::{
     framing::Framing,
     h2, head,
     held::Ask,
+    hosts,
     io::ParkIo,
     memory::Hold,
     query::Query,
@@ -333,6 +334,7 @@ fn finish(
 pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
     let site = worker.site();
     let config = &site.config;
+    hosts::is_meant(head, &config.hosts)?;
     let url = head
         .uri
         .path_and_query()

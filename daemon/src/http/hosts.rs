@@ -1,0 +1,137 @@
+//! Whom a request says that it asks. A page may have its own name point to our address (DNS rebinding): the browser then
+//! takes what we answer for the page's own, and only the name that it sends tells. So names that are not ours are
+//! refused. An address cannot be made to point elsewhere, and `localhost` is this machine's own.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use hyper::{StatusCode, Version, http::request::Parts};
+
+use super::answer::Refusal;
+
+/// The request goes to us: HTTP/2's `:authority`, an absolute URL, or the Host header names one of `hosts` (RFC 9112,
+/// section 3.2).
+pub(super) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
+    match of(head) {
+        Some(host) if is_ours(host, hosts) => Ok(()),
+        Some(host) => {
+            let name: String = name(host).chars().take(64).collect();
+            let message = format!(
+                "this server is not {name:?}; if it is to be, write hosts = [{name:?}] under [http]"
+            );
+            let status = StatusCode::MISDIRECTED_REQUEST;
+            Err(Refusal::new(status, "host", message))
+        }
+        None if head.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
+        None => Err(Refusal::bad("host", "a request needs a Host header")),
+    }
+}
+
+/// Where the request says that it goes.
+pub(super) fn of(head: &Parts) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => {
+            let value = head.headers.get(hyper::header::HOST)?;
+            Some(value.to_str().unwrap_or("(no text)"))
+        }
+    }
+}
+
+/// An address, this machine, or one of `hosts`; with a port or without.
+pub(super) fn is_ours(host: &str, hosts: &[String]) -> bool {
+    let name = name(host);
+    if let Some(address) = name.strip_prefix('[') {
+        let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
+        return matches!(address, Some(Ok(_)));
+    }
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    name.parse::<Ipv4Addr>().is_ok()
+        || is("localhost")
+        || ends_with(name, ".localhost")
+        || hosts.iter().any(|known| known == "*" || is(known))
+}
+
+/// Without the port, and without the dot that a name may end with.
+fn name(host: &str) -> &str {
+    let port = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let name = port.map_or(host, |(name, _)| name);
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn ends_with(name: &str, end: &str) -> bool {
+    let at = name.len().checked_sub(end.len());
+    let tail = at.and_then(|at| name.get(at..));
+    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_this_machine_are_always_meant() {
+        let ours = [
+            "127.0.0.1",
+            "127.0.0.1:2061",
+            "192.0.2.7:80",
+            "[::1]",
+            "[::1]:2061",
+            "[2001:db8::7]",
+            "localhost",
+            "LocalHost:80",
+            "localhost.",
+            "comet.localhost",
+            "a.b.localhost.:80",
+        ];
+        for host in ours {
+            assert!(is_ours(host, &[]), "{host}");
+        }
+        let others = [
+            "",
+            ":80",
+            ".",
+            "evil.example",
+            "evil.example:2061",
+            "localhost.evil.example",
+            "notlocalhost",
+            "127.0.0.1.evil.example",
+            "127.0.0.1.nip.io",
+            "[::1].evil.example",
+            "[::1",
+            "::1",
+            "[localhost]",
+            "1.2.3",
+            "1.2.3.4.5",
+            "0x7f000001",
+            "2130706433",
+            "localhost:80:80",
+            "localhost@evil.example",
+            "evil.example#localhost",
+            "localhost localhost",
+            "lócalhost",
+            "*",
+        ];
+        for host in others {
+            assert!(!is_ours(host, &[]), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_are_meant_where_they_are_configured() {
+        let hosts = ["example.org".to_owned()];
+        for host in ["example.org", "EXAMPLE.org:443", "example.org."] {
+            assert!(is_ours(host, &hosts), "{host}");
+        }
+        for host in [
+            "www.example.org",
+            "example.org.evil.example",
+            "xexample.org",
+            "example",
+        ] {
+            assert!(!is_ours(host, &hosts), "{host}");
+        }
+        assert!(is_ours("evil.example", &["*".to_owned()]));
+    }
+}
