@@ -15,7 +15,7 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, openat, renameat},
     sys::{
-        stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, utimensat},
+        stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, utimensat},
         time::TimeSpec,
     },
     unistd::{UnlinkatFlags, unlinkat},
@@ -52,6 +52,25 @@ pub enum FileError {
         /// What it is.
         kind: &'static str,
     },
+    /// The file has further names, so that the daemon refuses it; touching it would change another file, too.
+    #[error(
+        "cannot touch {}: it has {links} names (hard links), and only files with one are published; remove it", path.display()
+    )]
+    Linked {
+        /// The file.
+        path: PathBuf,
+        /// How many names.
+        links: u64,
+    },
+    /// What was written is not what has the name now, or has further names.
+    #[error(
+        "cannot write {}: another user moved or linked the file meanwhile; the directory needs the sticky bit, and this \
+         machine fs.protected_hardlinks = 1", path.display()
+    )]
+    Disturbed {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl Directory {
@@ -75,7 +94,8 @@ impl Directory {
     /// Says that something changed: sets the time of `NAME.comet` to now, and creates it empty if need be.
     ///
     /// # Errors
-    /// When the name belongs to something other than a regular file, or the file to someone else.
+    /// When the name belongs to something other than a regular file, or to one with further names, or the file to
+    /// someone else.
     pub fn touch(&self, channel: &ChannelName) -> Result<(), FileError> {
         let name = file_name(channel);
         // Other users may create and remove files meanwhile; each round is one such change.
@@ -101,7 +121,8 @@ impl Directory {
     /// Publishes `data`: writes it beside and renames it to `NAME.comet`, so that no reader ever sees half of it.
     ///
     /// # Errors
-    /// When the directory does not take the file. What was there before is still there then.
+    /// When the directory does not take the file: what was there before is still there then. When another user who
+    /// may do so moved or linked it meanwhile: then the daemon refuses what is there now.
     pub fn write(&self, channel: &ChannelName, data: &[u8]) -> Result<(), FileError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = file_name(channel);
@@ -117,15 +138,29 @@ impl Directory {
         let written = file
             .write_all(data)
             .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
-            .and_then(|()| {
-                drop(file);
-                renameat(&self.fd, temporary.as_str(), &self.fd, name.as_str())
-            });
+            .and_then(|()| renameat(&self.fd, temporary.as_str(), &self.fd, name.as_str()));
         written.map_err(|source| {
             // If it cannot be removed either, the first error says more.
             let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
             self.error("write", &name)(source)
-        })
+        })?;
+        self.check_is_at(&name, &file)
+    }
+
+    /// What was written has the name, and no other; or somebody wrote again.
+    fn check_is_at(&self, name: &str, file: &File) -> Result<(), FileError> {
+        // In this order: a later write takes the name away from a file before the file has no name.
+        let there = self.look(name)?;
+        let written = fstat(file).map_err(self.error("write", name))?;
+        let id = |stat: &FileStat| (stat.st_dev, stat.st_ino);
+        let is_there = there.is_some_and(|there| id(&there) == id(&written));
+        match written.st_nlink {
+            0 => Ok(()),
+            1 if is_there => Ok(()),
+            _ => Err(FileError::Disturbed {
+                path: self.path.join(name),
+            }),
+        }
     }
 
     /// Creates a file that nobody else can have prepared, be it as a symlink.
@@ -146,6 +181,10 @@ impl Directory {
 
     fn require_regular(&self, name: &str, file: &FileStat) -> Result<(), FileError> {
         let kind = match SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG if file.st_nlink > 1 => {
+                let (path, links) = (self.path.join(name), file.st_nlink);
+                return Err(FileError::Linked { path, links });
+            }
             SFlag::S_IFREG => return Ok(()),
             SFlag::S_IFLNK => "a symbolic link",
             SFlag::S_IFDIR => "a directory",
@@ -250,6 +289,67 @@ mod tests {
         );
         let replaced = fs::symlink_metadata(temporary.path().join("news.comet")).unwrap();
         assert!(replaced.is_file());
+    }
+
+    #[test]
+    fn a_planted_hard_link_is_neither_touched_nor_written_to() {
+        let (temporary, directory, news) = directory();
+        let victim = temporary.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let before = fs::metadata(&victim).unwrap().modified().unwrap();
+        fs::hard_link(&victim, temporary.path().join("news.comet")).unwrap();
+
+        let error = directory.touch(&news).unwrap_err().to_string();
+        assert!(error.contains("news.comet: it has 2 names"), "{error}");
+        directory.write(&news, b"hi").unwrap();
+        let after = fs::metadata(&victim).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!((after.modified().unwrap(), after.nlink()), (before, 1));
+        assert_eq!(
+            fs::read(temporary.path().join("news.comet")).unwrap(),
+            b"hi"
+        );
+    }
+
+    /// In a directory where anybody may rename anything, or link to anything, somebody does so with the temporary file.
+    #[test]
+    fn a_file_that_was_swapped_or_linked_meanwhile_is_an_error_and_one_that_was_replaced_is_none() {
+        let (temporary, directory, _) = directory();
+        let at = |name: &str| temporary.path().join(name);
+        let check = |file: &File| {
+            directory
+                .check_is_at("news.comet", file)
+                .map_err(|e| e.to_string())
+        };
+
+        let mine = File::create(at("news.comet")).unwrap();
+        assert_eq!(check(&mine), Ok(()));
+        fs::hard_link(at("news.comet"), at("aside")).unwrap();
+        assert!(check(&mine).unwrap_err().contains("moved or linked"));
+        fs::remove_file(at("news.comet")).unwrap();
+        assert!(check(&mine).is_err(), "moved away");
+        fs::write(at("news.comet"), "evil").unwrap();
+        assert!(check(&mine).is_err(), "swapped");
+        fs::remove_file(at("aside")).unwrap();
+        assert_eq!(
+            check(&mine),
+            Ok(()),
+            "as if another publisher had written since"
+        );
+    }
+
+    #[test]
+    fn a_planted_fifo_or_device_is_not_opened() {
+        let (temporary, directory, news) = directory();
+        let path = temporary.path().join("news.comet");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = directory.touch(&news).unwrap_err().to_string();
+        assert!(
+            error.ends_with("it is a FIFO, not a regular file"),
+            "{error}"
+        );
+        directory.write(&news, b"hi").unwrap(); // would wait for a reader for ever
+        assert_eq!(fs::read(&path).unwrap(), b"hi");
     }
 
     #[test]
