@@ -77,7 +77,9 @@ fn check_claims(token: &str, claims: &[u8]) {
     let Ok(grant) = verify(token) else {
         return;
     };
-    let claims: Value = serde_json::from_slice(claims).expect("what was accepted is JSON");
+    let Ok(claims) = serde_json::from_slice::<Value>(claims) else {
+        return; // what is not ours is not read, and may be odd
+    };
     let audience = claims["aud"]
         .as_array()
         .map_or_else(|| vec![&claims["aud"]], |list| list.iter().collect());
@@ -116,8 +118,9 @@ fn check_header(header: &[u8]) {
     let claims = br#"{"aud":"comet","exp":1763690001,"comet":{"s":["*"]}}"#;
     let token = signed(header, claims);
     check_token(&token);
-    if verify(&token).is_ok() {
-        let header: Value = serde_json::from_slice(header).expect("what was accepted is JSON");
+    if verify(&token).is_ok()
+        && let Ok(header) = serde_json::from_slice::<Value>(header)
+    {
         assert_eq!(header["alg"], "HS256");
         assert!(header["kid"] == "k" || header["kid"].is_null());
         assert!(header["crit"].is_null());
