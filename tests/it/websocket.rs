@@ -31,7 +31,7 @@ fn connect(daemon: &Daemon, request: Request<()>) -> Result<WebSocket<TcpStream>
     }
 }
 
-fn open(daemon: &Daemon, path: &str) -> WebSocket<TcpStream> {
+pub(crate) fn open(daemon: &Daemon, path: &str) -> WebSocket<TcpStream> {
     connect(daemon, request(daemon, path)).unwrap()
 }
 

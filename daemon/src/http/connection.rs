@@ -320,6 +320,7 @@ impl Conn {
     /// Closes so that the client gets the last answer even if it is still sending: says the end, and takes what
     /// comes for a while. Closing at once would make the kernel send a reset, which may overtake the answer.
     async fn linger(&self) {
+        self.end_held(); // nothing more is told
         self.set(State::Ending, LINGER);
         if self.shutdown().is_err() {
             return;

@@ -1,0 +1,110 @@
+//! Clients that take nothing, and a machine that has no descriptor left: said clearly, counted, and over when it is over.
+
+use std::{fs, process::Command};
+
+use crate::{
+    daemon::{Daemon, Http, Lines, wait_for},
+    wire::{data, descriptors, get, metric, parked, wait_for_subscribers},
+};
+
+/// On every transport; another client that reads gets each message at once, meanwhile.
+#[test]
+fn who_takes_nothing_is_cut_on_every_transport() {
+    let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
+    let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let transports = [
+        get("/ch/a?as=sse", ""),
+        get("/ch/a?as=iframe&callback=f", ""),
+        get("/ch/a", websocket),
+        get("/ch/a?as=sse", "").replace("HTTP/1.1", "HTTP/1.0"),
+        get("/ch/a?since=1", "").repeat(500), // polls, one behind the other
+    ];
+    let text = "x".repeat(60_000);
+    daemon.publish("a", &text);
+    for request in transports {
+        let mut slow = Http::connect(daemon.addr());
+        slow.send(&request);
+        let before = metric(&daemon, "comet_http_connections");
+        let mut n = 0;
+        // Its socket takes some hundred kilobytes; then it has 300 ms.
+        wait_for("the cut", || {
+            let mut reader = next_poll(&daemon);
+            daemon.publish("a", &format!("{n} {text}"));
+            assert!(data(&reader.answer())[0].starts_with(&format!("{n} ")));
+            n += 1;
+            drop(reader);
+            (metric(&daemon, "comet_http_connections") < before).then_some(())
+        });
+        drop(slow);
+    }
+    wait_for_subscribers(&daemon, 0);
+}
+
+/// A poll that waits for what comes next.
+fn next_poll(daemon: &Daemon) -> Http {
+    let since = daemon.history("a").last().unwrap().0;
+    let mut client = Http::connect(daemon.addr());
+    client.send(get(&format!("/ch/a?since={since}"), ""));
+    client
+}
+
+fn limit(daemon: &Daemon, files: &str) {
+    let pid = daemon.pid().to_string();
+    let set = Command::new("prlimit")
+        .args(["--pid", &pid, &format!("--nofile={files}:")])
+        .status();
+    assert!(set.unwrap().success());
+}
+
+/// Files, the socket, the log and those who are connected, with not one descriptor to be had.
+#[test]
+fn without_descriptors_nothing_is_lost() {
+    let daemon = Daemon::start("");
+    let mut waits = parked(&daemon, get("/ch/a", ""));
+    let mut publisher = Lines::connect(&daemon.socket_path());
+    assert_eq!(publisher.ask("{\"op\":\"ping\"}")["ok"], true);
+    let before = descriptors(&daemon);
+    limit(&daemon, "3");
+
+    // A socket that is there goes on, and so does who waits.
+    let published =
+        publisher.ask("{\"op\":\"publish\",\"channel\":\"a\",\"data\":\"by the socket\"}");
+    assert_eq!(published["ok"], true, "{published}");
+    assert_eq!(data(&waits.answer()), ["by the socket"]);
+    // What needs a descriptor waits: a file with content, and a new publisher.
+    fs::write(daemon.dir().join("file.comet"), "by a file").unwrap();
+    let mut late = Lines::connect(&daemon.socket_path());
+    late.send("{\"op\":\"publish\",\"channel\":\"a\",\"data\":\"late\"}\n");
+    wait_for("pauses", || {
+        let status = publisher.ask("{\"op\":\"status\"}");
+        let pauses = status["metrics"]["socket_accept_pauses"].as_u64();
+        (pauses.unwrap() > 2).then_some(())
+    });
+    let log = daemon.log();
+    assert_eq!(
+        log.matches("cannot accept socket connections").count(),
+        1,
+        "{log}"
+    );
+
+    limit(&daemon, "20000");
+    assert_eq!(late.read().unwrap()["ok"], true);
+    wait_for("the file", || {
+        daemon
+            .history("file")
+            .iter()
+            .any(|(_, data)| data == "by a file")
+            .then_some(())
+    });
+    let told: Vec<String> = daemon
+        .history("a")
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect();
+    assert_eq!(told, ["by the socket", "late"]);
+    drop((waits, late, publisher));
+    wait_for("its descriptors", || {
+        (descriptors(&daemon) <= before).then_some(())
+    });
+}

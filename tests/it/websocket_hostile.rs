@@ -1,0 +1,170 @@
+//! WebSocket clients that break the rules, or keep them without end: frames by hand.
+
+use std::io::{ErrorKind, Read, Write};
+
+use crate::{
+    daemon::{Daemon, Http, wait_for},
+    wire::{data, get, parked, wait_for_subscribers},
+};
+
+const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// An open socket, after its handshake.
+fn open(daemon: &Daemon, channel: &str) -> Http {
+    let mut client = parked(daemon, get(&format!("/ch/{channel}"), HANDSHAKE));
+    let head = client.until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client
+}
+
+/// A frame as clients send it (RFC 6455, section 5.2), masked by zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = match payload.len() {
+        short @ ..126 => vec![0x80 | u8::try_from(short).unwrap()],
+        long => [&[0xfe][..], &u16::try_from(long).unwrap().to_be_bytes()].concat(),
+    };
+    [&[first][..], &length, &[0; 4], payload].concat()
+}
+
+/// The next frame, of at most 125 bytes: its first byte and its payload.
+fn read(client: &mut Http) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    client.stream.read_exact(&mut head).unwrap();
+    let mut payload = vec![0; usize::from(head[1])];
+    client.stream.read_exact(&mut payload).unwrap();
+    (head[0], payload)
+}
+
+fn is_told(client: &mut Http, text: &str) {
+    let (first, payload) = read(client);
+    assert_eq!(first, 0x81);
+    let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(message["data"], text);
+}
+
+#[test]
+fn what_breaks_the_protocol_is_told_why_and_closed() {
+    let daemon = Daemon::start("");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let huge = [
+        &[0x82, 0xff][..],
+        &[0x7f, 255, 255, 255, 255, 255, 255, 255],
+        &[0; 4],
+    ]
+    .concat();
+    let (protocol, size) = (1002_u16, 1009_u16);
+    let cases: [(Vec<u8>, u16); 10] = [
+        (vec![0x81, 1, b'x'], protocol), // not masked
+        (frame(0xc1, b"x"), protocol),   // a bit of an extension
+        (frame(0xa1, b"x"), protocol),
+        (frame(0x91, b"x"), protocol),
+        (frame(0x8b, b"x"), protocol),         // no such control frame
+        (frame(0x09, b"x"), protocol),         // a control frame in pieces
+        (frame(0x89, &[b'x'; 126]), protocol), // and one that is too long
+        (frame(0x83, b"x"), protocol),         // no such frame
+        (huge, size),
+        (
+            [&[0x82, 0xff][..], &[0, 0, 0, 0, 0, 1, 0, 1], &[0; 4]].concat(),
+            size,
+        ), // 64 KiB and a byte
+    ];
+    for (bytes, code) in cases {
+        let mut client = open(&daemon, "a");
+        client.send(&bytes);
+        assert_eq!(
+            read(&mut client),
+            (0x88, code.to_be_bytes().to_vec()),
+            "{bytes:?}"
+        );
+        assert!(client.is_closed());
+        wait_for_subscribers(&daemon, 1); // before the next one is counted
+    }
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+    wait_for_subscribers(&daemon, 0);
+}
+
+/// Nothing of it is kept, or it would be 64 MiB.
+#[test]
+fn fragments_without_end_cost_nothing_and_hold_up_nobody() {
+    let daemon = Daemon::start("workers = 1");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let mut client = open(&daemon, "a");
+    let before = memory(&daemon);
+    client.send(frame(0x01, b"begins"));
+    let more = frame(0x00, &[0xff; 65_000]); // and is not UTF-8
+    for n in 0..1000 {
+        client.send(&more);
+        if n % 100 == 0 {
+            client.send(frame(0x89, b"alive?"));
+            assert_eq!(read(&mut client), (0x8a, b"alive?".to_vec()));
+        }
+    }
+    assert!(
+        memory(&daemon) < before + (8 << 20),
+        "{before} and now {}",
+        memory(&daemon)
+    );
+    daemon.publish("a", "still here");
+    is_told(&mut client, "still here");
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+}
+
+/// Bytes that the daemon has in memory now.
+fn memory(daemon: &Daemon) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}
+
+/// Each ping is owed a pong, and nobody takes them.
+#[test]
+fn a_flood_of_pings_from_a_client_that_reads_nothing_is_cut() {
+    let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let mut client = open(&daemon, "a");
+    let before = memory(&daemon);
+    let pings = frame(0x89, &[b'x'; 125]).repeat(100);
+    client.stream.set_nonblocking(true).unwrap();
+    wait_for("the cut", || match client.stream.write(&pings) {
+        Ok(_) => None,
+        Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+        Err(_) => Some(()),
+    });
+    assert!(memory(&daemon) < before + (8 << 20));
+    wait_for_subscribers(&daemon, 1);
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_passed_over() {
+    let daemon = Daemon::start("");
+    let mut client = open(&daemon, "a");
+    client.send(frame(0x81, b"\xff\xfe\0</script>"));
+    client.send(frame(0x88, b"\x03\xe8\xff\xff")); // the reason of a close is not looked at either
+    let (first, payload) = read(&mut client);
+    assert_eq!((first, &payload[..2]), (0x88, &b"\x03\xe8"[..]));
+    assert!(client.is_closed());
+}
+
+/// Somebody in between could have been made to take them for HTTP (RFC 6455, section 10.3).
+#[test]
+fn frames_before_the_handshake_is_answered_end_the_connection() {
+    let daemon = Daemon::start("");
+    let mut client = Http::connect(daemon.addr());
+    let early = [get("/ch/a", HANDSHAKE).as_bytes(), &frame(0x81, b"early")].concat();
+    client.send(early);
+    assert!(client.is_closed());
+    wait_for_subscribers(&daemon, 0);
+}
