@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// Lets `POST /ch/NAME` publish, which is off by default.
-const CONFIG: &str = "[http]\npublish = true\n";
+/// Its peers keep what is published in memory, too.
+const CONFIG: &str = "[http]\npublish = true\n[store]\ndurability = \"memory\"\n";
 
 pub(crate) struct Bench {
     /// The daemon's program.

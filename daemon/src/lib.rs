@@ -13,5 +13,6 @@ mod machine;
 pub mod metrics;
 pub mod run;
 pub mod source;
+pub mod store;
 pub mod token;
 mod transport;

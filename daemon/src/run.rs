@@ -29,9 +29,10 @@ use crate::{
     config::Config,
     drain::Drain,
     http::{self, Listener, Site},
-    hub::{Hub, HubStatus, MAX_WORKERS, subscriber::Audience},
+    hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
     metrics::Metrics,
     source::{files::Files, socket::Socket, spool::Spool},
+    store::{self, Directory, Durability},
 };
 
 use listeners::Passed;
@@ -70,7 +71,7 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     };
     let (socket_path, mut socket) = open_socket(passed, &config)?;
     let metrics = Arc::new(Metrics::default());
-    let hub = Hub::new(config.history.clone(), workers + 1);
+    let hub = open_hub(&config, workers + 1)?;
     let drain = Drain::default();
     let mut files =
         Files::open(&config, hub.clone(), metrics.clone()).context("cannot watch for files")?;
@@ -90,6 +91,7 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let (started, pulse) = (Instant::now(), Pulse::new(workers));
         let audience = Audience::new(hub.clone(), workers);
+        let keeping = hub.start_keeping().context("cannot start a thread")?;
         // Its messages are older than any that comes now.
         spool.publish().await;
         let threads = start_workers(listeners, &settings.sites(), &hub, &drain, &pulse)?;
@@ -140,8 +142,40 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         if timeout(grace, ended).await.is_err() {
             warn!(?grace, "some clients took too long to leave: connections cut");
         }
-        Ok(())
+        keeping.stop().context("not everything is kept")
     })
+}
+
+/// The hub, with what an earlier daemon has kept.
+fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
+    let (history, store) = (config.history.clone(), &config.store);
+    let given = store.dir.as_deref();
+    if store.durability == Durability::Memory {
+        store::end(given)?;
+        return Ok(Hub::new(history, workers));
+    }
+    let dir = store::directory(given)?;
+    let disk = Directory::open(&dir).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => anyhow::anyhow!(
+            "another comet keeps its history in {} (--store or COMET_STORE names another directory)",
+            dir.display()
+        ),
+        _ => anyhow::anyhow!(
+            "cannot keep history in {}: {error} (--store or COMET_STORE names another directory)",
+            dir.display()
+        ),
+    })?;
+    let promise = Promise {
+        durability: store.durability,
+        on_error: store.on_error,
+        rewrite_bytes: store.rewrite as u64,
+        boot: store::boot(),
+    };
+    let begun = Instant::now();
+    let (hub, found) = Hub::open(history, workers, Arc::new(disk), &promise)
+        .context("cannot go on from the history that was kept")?;
+    found.log(&dir, begun.elapsed());
+    Ok(hub)
 }
 
 /// What `comet status` shows.
@@ -151,6 +185,8 @@ struct Status {
     pid: u32,
     uptime_seconds: u64,
     hub: HubStatus,
+    /// `None`: nothing is kept beyond the end of the daemon.
+    store: Option<StoreStatus>,
     metrics: Arc<Metrics>,
 }
 
@@ -161,6 +197,7 @@ impl Status {
             pid: std::process::id(),
             uptime_seconds: started.elapsed().as_secs(),
             hub: hub.status(),
+            store: hub.store_status(),
             metrics,
         }
     }

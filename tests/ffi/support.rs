@@ -191,6 +191,8 @@ impl Daemon {
             .arg(self.dir())
             .arg("--socket")
             .arg(self.socket())
+            .arg("--store")
+            .arg(self.root.path().join("store"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(self.log()).unwrap())

@@ -21,9 +21,9 @@ impl Served {
     /// is ready. What the command sets by itself stays.
     pub(crate) fn start(root: tempfile::TempDir, mut command: Command, config: &str) -> Self {
         let path = |name: &str| root.path().join(name);
-        let (dir, socket) = (path("dir"), path("comet.sock"));
+        let (dir, store, socket) = (path("dir"), path("store"), path("comet.sock"));
         let file = format!(
-            "dir = {dir:?}\nlisten = \"127.0.0.1:0\"\n[socket]\npath = {socket:?}\n{config}"
+            "dir = {dir:?}\nlisten = \"127.0.0.1:0\"\n[store]\ndir = {store:?}\n[socket]\npath = {socket:?}\n{config}"
         );
         fs::write(path("comet.toml"), file).unwrap();
         command
@@ -54,6 +54,10 @@ impl Served {
         assert!(status.unwrap().success());
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -73,6 +77,7 @@ fn serve() -> Command {
         "COMET_LISTEN",
         "COMET_SOCKET",
         "COMET_CONFIG",
+        "COMET_STORE",
         "COMET_DEMO",
     ] {
         command.env_remove(name);
@@ -111,6 +116,7 @@ fn the_file_is_enough_and_empty_variables_are_none() {
         "COMET_DIR",
         "COMET_LISTEN",
         "COMET_SOCKET",
+        "COMET_STORE",
         "COMET_DEMO",
         "COMET_LOG",
     ] {

@@ -59,6 +59,9 @@ impl Daemon {
         command.args(&words[1..]).arg(&path);
         command.arg("--dir").arg(root.path().join("dir"));
         command.arg("--socket").arg(root.path().join("comet.sock"));
+        if !flags.contains(&"--store") {
+            command.arg("--store").arg(root.path().join("store"));
+        }
         if !flags.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }

@@ -34,6 +34,7 @@ mod shutdown;
 mod smuggling;
 mod socket;
 mod sse;
+mod store;
 mod tokens;
 mod webdriver;
 mod websocket;

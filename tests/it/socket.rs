@@ -683,7 +683,11 @@ fn a_stopping_daemon_leaves_the_socket_of_another_alone() {
     let first = Daemon::start("");
     let (root, path) = (first.root(), first.socket_path());
     fs::remove_file(&path).unwrap();
-    let second = Daemon::start_in(root, "", &[]);
+    let second = Daemon::start_in(
+        root,
+        "[store]\ndurability = \"memory\"\n",
+        &["--store", "/nowhere"],
+    );
     assert!(first.stop().success());
     second.publish("news", "hi");
 }

@@ -37,7 +37,7 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
             "start" => daemon.go(),
             line => panic!("{line}"),
         });
-        assert_eq!(daemon.data("news"), ["back"], "{over:?}");
+        assert_eq!(daemon.data("news"), ["before", "back"], "{over:?}");
     }
 }
 

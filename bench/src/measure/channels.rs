@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Long enough to publish them all and to look.
-const CONFIG: &str = "[history]\nage = \"10s\"\n";
+const CONFIG: &str = "[history]\nage = \"10s\"\n[store]\ndurability = \"memory\"\n";
 
 /// The daemon looks at what has expired now and then.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -36,6 +36,11 @@ pub(super) struct Arguments {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     socket: super::SocketArgument,
+    /// Directory where history is kept across restarts
+    ///
+    /// [default: /var/lib/comet where it can be used, else comet in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR", env = "COMET_STORE", hide_env_values = true)]
+    store: Option<PathBuf>,
     /// Configuration file (TOML)
     #[arg(
         long,
@@ -79,6 +84,9 @@ impl Arguments {
         }
         if let Some(path) = &self.socket.socket {
             config.socket.path = Some(path.clone());
+        }
+        if let Some(store) = &self.store {
+            config.store.dir = Some(store.clone());
         }
         if let Some(demo) = self.demo {
             config.demo = demo;

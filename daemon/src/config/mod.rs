@@ -14,7 +14,11 @@ pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
 pub use file::ConfigError;
 pub use value::parse_addr;
 
-use crate::{auth::Allow, hub::HistoryConfig};
+use crate::{
+    auth::Allow,
+    hub::HistoryConfig,
+    store::{Durability, OnError},
+};
 
 /// Everything that `comet serve` needs to know.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,6 +40,7 @@ pub struct Config {
     pub grace: Duration,
     #[serde(deserialize_with = "file::history")]
     pub history: HistoryConfig,
+    pub store: StoreConfig,
     pub files: FilesConfig,
     pub socket: SocketConfig,
     pub spool: SpoolConfig,
@@ -44,6 +49,20 @@ pub struct Config {
     pub auth: AuthConfig,
     #[serde(rename = "channel", deserialize_with = "channels::rules")]
     pub channels: ChannelRules,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table [store]")]
+pub struct StoreConfig {
+    pub durability: Durability,
+    /// Its directory; `None` is the rule of [`store::directory`](crate::store::directory).
+    #[serde(deserialize_with = "value::some_path")]
+    pub dir: Option<PathBuf>,
+    pub on_error: OnError,
+    /// The log is written anew when it is larger, and twice as large as what is kept.
+    #[serde(deserialize_with = "value::size::<_, 65536>")]
+    pub rewrite: usize,
 }
 
 /// `[files]`
@@ -203,6 +222,7 @@ impl Default for Config {
             demo: false,
             grace: Duration::from_secs(5),
             history: HistoryConfig::default(),
+            store: StoreConfig::default(),
             files: FilesConfig::default(),
             socket: SocketConfig::default(),
             spool: SpoolConfig::default(),
@@ -210,6 +230,17 @@ impl Default for Config {
             compat: CompatConfig::default(),
             auth: AuthConfig::default(),
             channels: ChannelRules::default(),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Process,
+            dir: None,
+            on_error: OnError::Deliver,
+            rewrite: 64 << 20,
         }
     }
 }

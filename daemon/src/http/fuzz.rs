@@ -283,6 +283,7 @@ fn check_route(hub: &Hub, head: &Parts) {
             assert!(subscription.channels.iter().all(is_open));
         }
         Ok(Route::Publish(publish)) => assert!(is_open(&publish.channel)),
+        Ok(Route::Published(id, _)) => assert_eq!(hub.last().0, id),
         Err(refusal) => assert_ne!(code(refusal), ""),
     }
 }

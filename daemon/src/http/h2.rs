@@ -132,6 +132,10 @@ async fn respond(
                 .unwrap_or_else(Refusal::into_answer)
                 .map(Pieces::one)
         }
+        Ok(Route::Published(id, answer)) => {
+            let answer = service::when_kept(worker.audience.hub(), id, answer).await;
+            answer.map(Pieces::one)
+        }
         Ok(Route::Hold(subscription)) => hold(worker.clone(), subscription).await,
         Err(refusal) => refusal.into_answer().map(Pieces::one),
     };

@@ -7,7 +7,7 @@ use hyper::{
 };
 
 use super::{Site, answer::answer, memory};
-use crate::hub::Hub;
+use crate::hub::{Hub, StoreStatus};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -105,7 +105,8 @@ fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
 
 /// Prometheus' text format, version 0.0.4.
 pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
-    let (m, hub) = (&site.metrics, hub.status());
+    let (m, store, hub) = (&site.metrics, hub.store_status(), hub.status());
+    let store = |figure: fn(&StoreStatus) -> u64| store.as_ref().map_or(0, figure);
     let figures = [
         (
             "comet_http_connections",
@@ -262,6 +263,24 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             "gauge",
             "bytes that the messages take",
             hub.bytes as u64,
+        ),
+        (
+            "comet_store_bytes",
+            "gauge",
+            "bytes of the log",
+            store(|store| store.bytes),
+        ),
+        (
+            "comet_store_failing",
+            "gauge",
+            "1 while the log cannot be written",
+            store(|store| u64::from(store.error.is_some())),
+        ),
+        (
+            "comet_store_rewrites_total",
+            "counter",
+            "times that the log was written anew",
+            store(|store| store.rewrites),
         ),
     ];
     let lines = figures.map(|(name, kind, help, value)| {

@@ -39,6 +39,8 @@ pub(super) enum Route {
     Answer(Response<Bytes>),
     Hold(Subscription),
     Publish(Publish),
+    /// What was published, and the answer when that is kept.
+    Published(u64, Response<Bytes>),
 }
 
 /// A publish whose body is still to be read.
@@ -202,9 +204,10 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
             let may =
                 |channel: &ChannelName| rights::may_publish(site, head, &query, channel).is_ok();
             match channel.filter(may) {
-                Some(channel) if head.method == Method::GET => {
-                    publish_data(site, hub, Publish::to(channel), b"");
-                    json(b"true".to_vec())
+                Some(channel) if head.method == Method::GET && admit(hub).is_ok() => {
+                    let id = publish_data(site, hub, Publish::to(channel), b"");
+                    let published = answer(StatusCode::OK, "application/json", "true");
+                    Ok(Route::Published(id, published))
                 }
                 _ => json(b"false".to_vec()),
             }
@@ -230,14 +233,13 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
     match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
             rights::may_publish(site, head, &query, &site.chat)?;
-            if head.method == Method::GET {
-                publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
+            let empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
+            if head.method != Method::GET {
+                return Ok(Route::Answer(empty));
             }
-            Ok(Route::Answer(answer(
-                StatusCode::OK,
-                "text/html; charset=utf-8",
-                "",
-            )))
+            admit(hub)?;
+            let id = publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
+            Ok(Route::Published(id, empty))
         }
         zeitoun::ChatRequest::Poll(seen) => {
             let leave = rights::may_read(site, head, &query, slice::from_ref(&site.chat))?;
@@ -275,6 +277,14 @@ fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
         expires: None,
         gap: false,
     }))
+}
+
+/// Nothing is published that cannot be kept, where the configuration wants it so.
+pub(super) fn admit(hub: &Hub) -> Result<(), Refusal> {
+    hub.admits().map_err(|error| {
+        let message = format!("messages are refused while they cannot be kept: {error}");
+        Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
+    })
 }
 
 /// Who waits may have had the last answer already: what is published now would reach nobody.

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     config::HttpConfig,
     hub::{Hub, NewMessage},
+    store::StoreError,
     transport::Shape,
 };
 
@@ -162,16 +163,25 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         cors: router::cors(site, &head.headers),
     };
     let served = if head.method == Method::POST {
+        if !worker.audience.hub().keeps_at_once() {
+            return None;
+        }
         let publish = router::publish(site, head, plain.names, &query).ok()?;
         let id = publish_data(site, worker.audience.hub(), publish, plain.body);
-        let head = Head {
-            status: "201 Created",
-            content_type: "application/json",
-            variant,
-            origins: &site.origins,
-            date: &worker.date,
-        };
-        Plainly::Published(head.with_body(&receipt(id)), variant.close)
+        match worker.audience.hub().try_kept(id) {
+            Some(Err(error)) => Plainly::Published(not_kept(&error).into_bytes().into(), true),
+            _ => Plainly::Published(
+                Head {
+                    status: "201 Created",
+                    content_type: "application/json",
+                    variant,
+                    origins: &site.origins,
+                    date: &worker.date,
+                }
+                .with_body(&receipt(id)),
+                variant.close,
+            ),
+        }
     } else {
         let subscription = router::subscription(site, head, plain.names, &query).ok()?;
         if subscription.format.shape() != Shape::Poll {
@@ -184,6 +194,19 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
     };
     site.metrics.http_requests.add(1);
     Some((served, plain.length))
+}
+
+fn not_kept(error: &StoreError) -> Refusal {
+    let message = format!("it may reach subscribers, but it is not kept: {error}");
+    Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
+}
+
+/// The answer to what was published, when that is kept.
+pub(super) async fn when_kept(hub: &Hub, id: u64, answer: Response<Bytes>) -> Response<Bytes> {
+    match hub.kept(id).await {
+        Ok(()) => answer,
+        Err(error) => not_kept(&error).into_answer(),
+    }
 }
 
 fn receipt(id: u64) -> String {
@@ -265,6 +288,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     phase.body_left.set(published.is_err());
                     published.unwrap_or_else(Refusal::into_answer)
                 }))
+            }
+            Ok(Route::Published(id, answer)) => {
+                let hub = worker.audience.hub().clone();
+                Answering::Publishing(Box::pin(async move { when_kept(&hub, id, answer).await }))
             }
             Ok(Route::Hold(subscription)) => {
                 let variant = Variant {
@@ -389,8 +416,10 @@ pub(super) async fn publish_body(
     };
     let data = data?;
     router::goes_on(site)?;
+    router::admit(hub)?;
     let id = publish_data(site, hub, publish, &data);
-    Ok(answer(StatusCode::CREATED, "application/json", receipt(id)))
+    let answer = answer(StatusCode::CREATED, "application/json", receipt(id));
+    Ok(when_kept(hub, id, answer).await)
 }
 
 /// The whole body.
@@ -426,7 +455,7 @@ fn too_large(max: usize) -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
 }
 
-/// Publishes what came by HTTP.
+/// Publishes what came by HTTP. Whoever acknowledges it waits until it is [kept](Hub::kept).
 pub(super) fn publish_data(site: &Site, hub: &Hub, publish: Publish, data: &[u8]) -> u64 {
     site.metrics.published_http.add(1);
     hub.publish(NewMessage {

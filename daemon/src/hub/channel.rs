@@ -46,7 +46,7 @@ impl Channel {
 }
 
 /// How many maps there are.
-const MAPS: usize = 256;
+pub(super) const MAPS: usize = 256;
 
 /// By name, in many maps: one large map would stop everyone for milliseconds while it grows. Boxed, because a map has
 /// room for up to twice as many as it holds.
@@ -93,6 +93,10 @@ impl Channels {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
         let channels = self.maps.iter_mut().flat_map(HashMap::values_mut);
         channels.map(|channel| &mut **channel)
+    }
+
+    pub(super) fn in_map(&self, map: usize) -> impl Iterator<Item = &Channel> {
+        self.maps[map].values().map(|channel| &**channel)
     }
 
     #[cfg(test)]

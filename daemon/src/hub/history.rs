@@ -121,8 +121,21 @@ impl History {
         self.messages.front().map(|message| message.id)
     }
 
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.messages.back().map(|message| message.id)
+    }
+
     pub(super) fn trimmed(&self) -> u64 {
         self.trimmed
+    }
+
+    /// A cursor below `id` may have missed messages that are gone.
+    pub(super) fn miss(&mut self, id: u64) {
+        self.trimmed = self.trimmed.max(id);
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.messages.iter()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -52,6 +52,13 @@ impl Keys {
         true
     }
 
+    /// The next keys, joined with their channels, whose id is larger; with their ids, oldest first.
+    pub(super) fn after(&self, id: u64, at_most: usize) -> Vec<(Arc<str>, u64)> {
+        let first = self.by_age.partition_point(|(known, _)| *known <= id);
+        let keys = self.by_age.range(first..).take(at_most);
+        keys.map(|(id, key)| (key.clone(), *id)).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_age.len()
     }
@@ -71,6 +78,12 @@ impl Keys {
             self.ids.remove(&key);
         }
     }
+}
+
+/// Channel and key, of what [`Keys::after`] gives.
+pub(super) fn split(joined: &str) -> Option<(ChannelName, &str)> {
+    let (channel, key) = joined.split_once('\0')?;
+    Some((ChannelName::parse(channel).ok()?, key))
 }
 
 fn join<'a>(channel: &ChannelName, key: &str, joined: &'a mut String) -> &'a str {

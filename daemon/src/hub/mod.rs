@@ -8,7 +8,9 @@
 mod channel;
 mod feed;
 mod history;
+mod keep;
 mod keys;
+mod restore;
 mod state;
 pub mod subscriber;
 
@@ -22,7 +24,11 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use history::Limits;
+use keep::Keeper;
+pub use keep::{Keeping, StoreStatus};
 use state::State;
+
+use crate::store::{Durability, Found, Log, OnError, StoreError, disk::Disk};
 
 /// Most workers that a hub can serve: one bit each in a channel's set of interested workers.
 pub const MAX_WORKERS: usize = 64;
@@ -121,12 +127,25 @@ pub struct HubStatus {
 /// Microseconds since the Unix epoch.
 pub type Clock = fn() -> u64;
 
+/// What is promised about a log.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    pub durability: Durability,
+    pub on_error: OnError,
+    /// The log is written anew when it is larger, and twice as large as what is kept.
+    pub rewrite_bytes: u64,
+    /// Of the machine: another one after every boot.
+    pub boot: u128,
+}
+
 /// See the module. Shared by all threads.
 pub struct Hub {
     state: Mutex<State>,
     // One a worker, beside the lock: waking a thread is a system call.
     wakers: Box<[Notify]>,
     clock: Clock,
+    /// `None`: nothing is kept beyond the end of the daemon.
+    keeper: Option<Keeper>,
 }
 
 impl Hub {
@@ -139,15 +158,61 @@ impl Hub {
     /// Like [`Hub::new`], with a clock of the caller's.
     #[must_use]
     pub fn with_clock(config: HistoryConfig, workers: usize, clock: Clock) -> Arc<Self> {
+        let state = State::new(config, workers, clock());
+        Arc::new(Self::of(state, workers, clock, None))
+    }
+
+    /// A hub that goes on from what a log says, and keeps in it what is published.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    pub fn open(
+        config: HistoryConfig,
+        workers: usize,
+        disk: Arc<dyn Disk>,
+        promise: &Promise,
+    ) -> Result<(Arc<Self>, Found), StoreError> {
+        Self::open_with_clock(config, workers, disk, promise, system_clock)
+    }
+
+    /// Like [`Hub::open`], with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with_clock(
+        config: HistoryConfig,
+        workers: usize,
+        disk: Arc<dyn Disk>,
+        promise: &Promise,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, Found), StoreError> {
+        let now = clock();
+        let (mut state, mut before) = State::empty(config, workers);
+        let (mut log, found) = Log::open(disk, &mut |record| {
+            state.restore(record, &mut before, now);
+        })?;
+        let records = state.begin(&found, before, promise, now);
+        log.append(records.iter().cloned())?;
+        let [.., start] = records;
+        let keeper = Keeper::new(log, promise.clone(), start);
+        let hub = Arc::new(Self::of(state, workers, clock, Some(keeper)));
+        if !found.damaged.is_empty() {
+            hub.rewrite_log()?; // or every start would find the same
+        }
+        Ok((hub, found))
+    }
+
+    fn of(state: State, workers: usize, clock: Clock, keeper: Option<Keeper>) -> Self {
         assert!(
             (1..=MAX_WORKERS).contains(&workers),
             "1 to {MAX_WORKERS} workers"
         );
-        Arc::new(Self {
-            state: Mutex::new(State::new(config, workers, clock())),
+        Self {
+            state: Mutex::new(state),
             wakers: (0..workers).map(|_| Notify::new()).collect(),
             clock,
-        })
+            keeper,
+        }
     }
 
     /// Numbers and keeps a message and wakes the workers that listen. Returns its id.

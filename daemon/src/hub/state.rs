@@ -12,6 +12,7 @@ use super::{
     Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
     channel::{Channel, Channels},
     history::{History, Kept, Limits, cost},
+    keep::{Queue, Unwritten},
     keys::Keys,
 };
 
@@ -28,19 +29,24 @@ const CHANNEL: usize = 256;
 const CALM: usize = 1 << 20;
 
 pub(super) struct State {
-    config: HistoryConfig,
-    last: u64,
+    pub(super) config: HistoryConfig,
+    pub(super) last: u64,
     published: u64,
     /// A cursor below this may have missed messages of channels that are forgotten, or of an earlier daemon.
-    floor: u64,
-    channels: Channels,
+    pub(super) floor: u64,
+    /// Ids between each two were given by an earlier daemon to messages that were lost: whoever saw one may have
+    /// missed others.
+    pub(super) lost: Vec<(u64, u64)>,
+    pub(super) channels: Channels,
     /// Over all channels.
-    kept: Kept,
+    pub(super) kept: Kept,
     /// One entry for each channel with messages: when its oldest one expires. That may have gone since.
-    expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
+    pub(super) expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
     /// For each worker the channels that it has to look at; bounded by those that it listens to.
     dirty: Vec<Vec<ChannelName>>,
-    keys: Keys,
+    pub(super) keys: Keys,
+    /// Where there is a log: what it does not have yet.
+    pub(super) unwritten: Option<Queue>,
     /// The largest size that [`State::shrink`] has seen since it last shrank.
     peak: usize,
 }
@@ -54,11 +60,13 @@ impl State {
             last: start,
             published: 0,
             floor: start,
+            lost: Vec::new(),
             channels: Channels::new(),
             kept: Kept::default(),
             expiry: BinaryHeap::new(),
             dirty: vec![Vec::new(); workers],
             keys: Keys::default(),
+            unwritten: None,
             peak: 0,
         }
     }
@@ -95,13 +103,19 @@ impl State {
                 self.channels.insert(channel)
             }
         };
-        let message = Message {
+        let message = Arc::new(Message {
             channel: channel.name.clone(),
             id,
             name: new.name,
             data: new.data,
-        };
-        channel.history.push(Arc::new(message), &mut self.kept);
+        });
+        if let Some(queue) = &mut self.unwritten {
+            queue.push(Unwritten {
+                message: message.clone(),
+                key: new.key.map(Box::from),
+            });
+        }
+        channel.history.push(message, &mut self.kept);
         let limits = self.config.limits(channel.class);
         channel.history.trim(limits, id, &mut self.kept);
         let wake = channel.interest & !channel.dirty;
@@ -154,9 +168,12 @@ impl State {
         let now = now.max(self.last);
         let mut backlog = Backlog {
             cursor: self.last(),
-            gap: cursor.0 > self.last,
+            gap: cursor.0 > self.last || self.is_lost(cursor.0),
             ..Backlog::default()
         };
+        if let Some((_, before)) = self.lost.last() {
+            backlog.after = cursor.0.min(*before); // the same answer only for whoever has the same past
+        }
         let mut with_news = Vec::new();
         for name in names {
             let (trimmed, after) = match self.channels.get_mut(name) {
@@ -232,12 +249,12 @@ impl State {
     }
 
     /// It may have been forgotten before.
-    fn make(&self, name: &ChannelName) -> Channel {
+    pub(super) fn make(&self, name: &ChannelName) -> Channel {
         Channel::new(name.clone(), self.floor, self.config.class(name))
     }
 
     /// Drops the message that would expire first, of all channels. False: there is none.
-    fn evict(&mut self) -> bool {
+    pub(super) fn evict(&mut self) -> bool {
         self.shorten_next(|history, limits, due, kept| {
             // Entries are lazy: where the oldest has gone since, only the entry is renewed.
             let oldest = history.oldest();
@@ -268,7 +285,7 @@ impl State {
     }
 
     /// A channel without messages and listeners costs nothing; what it forgot is remembered by the floor.
-    fn forget_if_unused(&mut self, name: &ChannelName) {
+    pub(super) fn forget_if_unused(&mut self, name: &ChannelName) {
         if !self.channels.get(name).is_some_and(Channel::is_unused) {
             return;
         }
@@ -291,7 +308,7 @@ impl HistoryConfig {
             .map_or(0, |(_, class)| class)
     }
 
-    fn limits(&self, class: u32) -> &Limits {
+    pub(super) fn limits(&self, class: u32) -> &Limits {
         match class.checked_sub(1) {
             Some(prefix) => &self.prefixes[prefix as usize].1,
             None => &self.default,

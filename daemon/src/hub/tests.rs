@@ -6,6 +6,7 @@ mod audience;
 mod gaps;
 mod ids;
 mod join;
+mod keep;
 mod storm;
 mod threads;
 

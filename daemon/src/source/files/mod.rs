@@ -247,6 +247,7 @@ impl Files {
                 self.signals.heard(&watched.directory, file, *events, now);
             }
         }
+        self.signals.keep();
         self.signals.pending.next().is_none()
     }
 
@@ -270,6 +271,7 @@ impl Files {
         if let Some(watched) = &self.watched {
             self.signals.expire(&watched.directory, Instant::now());
         }
+        self.signals.keep();
         if batch.rescan {
             if self.losses.is_due(Instant::now()) {
                 let dir = self.path.display();
@@ -506,7 +508,9 @@ impl Files {
         self.scan(HashSet::new(), unfinished.clone()).await;
         self.notice_unopened();
         unfinished.extend(self.signals.pending.names().cloned());
-        if let (Some(now), false) = (now, self.scan_again) {
+        if let (Some(now), false) = (now, self.scan_again)
+            && self.signals.kept().await
+        {
             self.told_until = now;
             self.write_stamp(unfinished.into_iter().collect());
         }
@@ -527,7 +531,8 @@ impl Files {
             return;
         };
         self.notice_unopened();
-        if self.signals.pending.waits_since(passed) || self.scan_again {
+        let waits = self.signals.pending.waits_since(passed);
+        if waits || self.scan_again || !self.signals.keep() {
             return;
         }
         self.checkpoint.fence = None;

@@ -70,6 +70,16 @@ pub(super) struct Search {
 }
 
 impl Signals {
+    /// Begins to keep what was published. True: it is kept.
+    pub(super) fn keep(&self) -> bool {
+        self.hub.keep_soon()
+    }
+
+    /// Waits until what was published is kept. False: that fails.
+    pub(super) async fn kept(&self) -> bool {
+        self.hub.kept(self.hub.last().0).await.is_ok()
+    }
+
     pub(super) fn new(terms: Terms, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         Self {
             pending: Pending::default(),

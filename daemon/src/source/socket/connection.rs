@@ -7,6 +7,7 @@
 use std::{
     cell::Cell,
     io::{self, BufRead, ErrorKind},
+    ops::Range,
     os::fd::{AsFd, AsRawFd},
     pin::pin,
     rc::Rc,
@@ -43,6 +44,8 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     stream: Stream,
     output: Vec<u8>,
+    /// In `output`: receipts of what may not be kept yet, with its id.
+    receipts: Vec<(Range<usize>, u64)>,
     subscription: Option<Subscription>,
     /// Until the daemon stops.
     publisher: Option<TaskTrackerToken>,
@@ -57,6 +60,7 @@ impl Connection {
             stream,
             peer,
             output: Vec::new(),
+            receipts: Vec::new(),
             subscription: None,
             publisher: Some(shared.drain.publisher()),
             shared,
@@ -204,6 +208,10 @@ impl Connection {
         if let Some(reason) = self.shared.forbids(&self.peer, &publish.channel) {
             return line::write_error("forbidden", &reason, &mut self.output);
         }
+        if let Err(error) = self.shared.audience.hub().admits() {
+            let reason = format!("messages are refused while they cannot be kept: {error}");
+            return line::write_error("store", &reason, &mut self.output);
+        }
         let id = self.shared.audience.hub().publish(NewMessage {
             channel: &publish.channel,
             name: publish.name,
@@ -211,7 +219,35 @@ impl Connection {
             key: publish.key.as_deref(),
         });
         self.shared.metrics.published_socket.add(1);
+        let start = self.output.len();
         line::write_receipt(id, &mut self.output);
+        if self.shared.audience.hub().is_kept() {
+            self.receipts.push((start..self.output.len(), id));
+        }
+    }
+
+    /// Waits until what the output acknowledges is kept; where that fails, the output says so.
+    async fn settle(&mut self) {
+        let Some((_, last)) = self.receipts.last() else {
+            return;
+        };
+        let hub = self.shared.audience.hub().clone();
+        if let Err(error) = hub.kept(*last).await {
+            let reason = format!("it may reach subscribers, but it is not kept: {error}");
+            let output = std::mem::take(&mut self.output);
+            let mut copied = 0;
+            for (place, id) in &self.receipts {
+                if hub.has_kept(*id) {
+                    continue;
+                }
+                self.output.extend_from_slice(&output[copied..place.start]);
+                line::write_error("store", &reason, &mut self.output);
+                copied = place.end;
+            }
+            self.output.extend_from_slice(&output[copied..]);
+        }
+        self.receipts.clear();
+        self.receipts.shrink_to(CHUNK / size_of::<u64>());
     }
 
     /// Writes all that `channels` keep after `since`, up to what was published last when it was asked.
@@ -261,6 +297,7 @@ impl Connection {
         if self.output.is_empty() {
             return Ok(());
         }
+        self.settle().await;
         let slow = |_| io::Error::new(ErrorKind::TimedOut, "the peer does not read");
         let Self {
             stream,

@@ -1,0 +1,222 @@
+//! The hub's state from a log, and for one: what to fill it with at start, and what a new base has to hold.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use comet_proto::{ChannelName, EventName, Message};
+
+use super::{HistoryConfig, Promise, channel::Channel, keep::Queue, state::State};
+use crate::store::{Durability, Found, Record};
+
+/// Lost stretches of ids that are told apart; more become one, which can only tell somebody to reload in vain.
+const MAX_LOST: usize = 64;
+
+/// What the last daemon in the log promised, and whether it could keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Before {
+    durability: Option<Durability>,
+    /// Of any channel, a cursor below it has missed some.
+    missed: u64,
+}
+
+impl Before {
+    /// Another daemon begins with this id.
+    fn end(&mut self, id: u64) {
+        if self.durability == Some(Durability::Memory) {
+            self.missed = self.missed.max(id); // what it published is nowhere
+        }
+    }
+}
+
+impl State {
+    /// To be filled with what a log says, oldest first, and then to be [begun](State::begin).
+    pub(super) fn empty(config: HistoryConfig, workers: usize) -> (Self, Before) {
+        let mut state = Self::new(config, workers, 0);
+        state.last = 0;
+        state.floor = 0;
+        let before = Before {
+            durability: None,
+            missed: 0,
+        };
+        (state, before)
+    }
+
+    pub(super) fn restore(&mut self, record: Record<'_>, before: &mut Before, now: u64) {
+        match record {
+            Record::Head { .. } | Record::Stop { .. } => {}
+            Record::Message {
+                id,
+                channel,
+                name,
+                key,
+                data,
+            } => {
+                self.restore_key(&channel, key, id);
+                self.restore_message(channel, id, name, data, now);
+            }
+            Record::Channel { name, trimmed } => self.channel(&name).history.miss(trimmed),
+            Record::Key { channel, key, id } => self.restore_key(&channel, key, id),
+            Record::Start {
+                id,
+                after,
+                durability,
+                ..
+            } => {
+                self.lose(after, id);
+                before.end(id);
+                before.durability = Some(durability);
+            }
+            Record::Floor { id } => self.floor = self.floor.max(id),
+            Record::Lost { after, before } => self.lose(after, before),
+            Record::Missed { before: missed } => before.missed = before.missed.max(missed),
+        }
+    }
+
+    fn restore_key(&mut self, channel: &ChannelName, key: &str, id: u64) {
+        if !key.is_empty() && self.keys.get(channel, key) != Some(id) {
+            self.keys.insert(channel, key, id);
+        }
+    }
+
+    /// A base and the segment behind it may both have it.
+    fn restore_message(
+        &mut self,
+        name: ChannelName,
+        id: u64,
+        label: EventName,
+        data: &[u8],
+        now: u64,
+    ) {
+        let channel = self.channel(&name);
+        if channel.history.newest().is_some_and(|newest| id <= newest) {
+            return;
+        }
+        let message = Arc::new(Message {
+            channel: channel.name.clone(),
+            id,
+            name: label,
+            data: data.into(),
+        });
+        self.keep(message, now);
+    }
+
+    fn keep(&mut self, message: Arc<Message>, now: u64) {
+        let Some(channel) = self.channels.get_mut(&message.channel) else {
+            return;
+        };
+        channel.history.push(message, &mut self.kept);
+        let limits = self.config.limits(channel.class);
+        channel.history.trim(limits, now, &mut self.kept);
+        if let Some(due) = channel.schedule(limits) {
+            self.expiry.push(Reverse((due, channel.name.clone())));
+        }
+        while self.kept.bytes > self.config.total_bytes && self.evict() {}
+    }
+
+    fn forget_unused(&mut self) {
+        let unused = self
+            .channels
+            .iter_mut()
+            .filter(|channel| channel.is_unused());
+        let unused: Vec<ChannelName> = unused.map(|channel| channel.name.clone()).collect();
+        for name in unused {
+            self.forget_if_unused(&name);
+        }
+    }
+
+    /// Everything is restored: numbers go on from here. Returns what the log has to be told.
+    pub(super) fn begin(
+        &mut self,
+        found: &Found,
+        mut before: Before,
+        promise: &Promise,
+        now: u64,
+    ) -> [Record<'static>; 2] {
+        let start = now.max(found.last + 1);
+        before.end(start);
+        let is_new = found.boot.is_none();
+        // The system had not written everything that it was given.
+        let power_lost = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
+        let missed = if is_new || power_lost && before.durability != Some(Durability::Disk) {
+            start
+        } else if found.damaged.is_empty() {
+            before.missed
+        } else {
+            before.missed.max(found.last)
+        };
+        self.miss(missed);
+        self.lose(found.last, start);
+        self.last = start;
+        self.forget_unused();
+        self.unwritten = Some(Queue::default());
+        let began = Record::Start {
+            id: start,
+            after: found.last,
+            boot: promise.boot,
+            durability: promise.durability,
+        };
+        [Record::Missed { before: missed }, began]
+    }
+
+    fn channel(&mut self, name: &ChannelName) -> &mut Channel {
+        if self.channels.get(name).is_none() {
+            let channel = self.make(name);
+            self.channels.insert(channel);
+        }
+        let channel = self.channels.get_mut(name);
+        channel.expect("it was made where it was not there")
+    }
+
+    fn lose(&mut self, after: u64, before: u64) {
+        if self.lost.last() != Some(&(after, before)) && after + 1 < before {
+            self.lost.push((after, before));
+        }
+        if self.lost.len() > MAX_LOST {
+            let (after, _) = self.lost.remove(0);
+            self.lost[0].0 = after;
+        }
+    }
+
+    pub(super) fn is_lost(&self, cursor: u64) -> bool {
+        let between = |(after, before): &(u64, u64)| *after < cursor && cursor < *before;
+        self.lost.iter().any(between)
+    }
+
+    fn miss(&mut self, before: u64) {
+        self.floor = self.floor.max(before);
+        for channel in self.channels.iter_mut() {
+            channel.history.miss(before);
+        }
+    }
+
+    pub(super) fn take_unwritten(&mut self) -> (u64, Queue) {
+        (
+            self.last,
+            self.unwritten
+                .as_mut()
+                .map(std::mem::take)
+                .unwrap_or_default(),
+        )
+    }
+
+    pub(super) fn lost(&self) -> &[(u64, u64)] {
+        &self.lost
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Channels of one of the maps: name, up to where messages are gone, and those that are not.
+    pub(super) fn channels_in(&self, map: usize) -> Vec<(ChannelName, u64, Vec<Arc<Message>>)> {
+        let channels = self.channels.in_map(map);
+        let channel = |channel: &Channel| {
+            let messages = channel.history.all().cloned().collect();
+            (channel.name.clone(), channel.history.trimmed(), messages)
+        };
+        channels.map(channel).collect()
+    }
+
+    pub(super) fn keys_after(&self, id: u64, at_most: usize) -> Vec<(Arc<str>, u64)> {
+        self.keys.after(id, at_most)
+    }
+}

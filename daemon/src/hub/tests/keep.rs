@@ -1,0 +1,463 @@
+//! What a restart finds, on a disk that fails where it likes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::{
+    Durability, OnError,
+    fake::{Fake, Fault},
+};
+
+const BOOT: u128 = 1;
+
+fn promise(durability: Durability, boot: u128) -> Promise {
+    Promise {
+        durability,
+        on_error: OnError::Deliver,
+        rewrite_bytes: 1 << 40,
+        boot,
+    }
+}
+
+/// Ten microseconds pass between any two looks.
+fn ticking() -> u64 {
+    static NOW: AtomicU64 = AtomicU64::new(1_000_000_000);
+    NOW.fetch_add(10, Ordering::Relaxed)
+}
+
+fn open_at(disk: &Fake, durability: Durability, boot: u128) -> Result<Arc<Hub>, StoreError> {
+    let disk = Arc::new(disk.clone());
+    let promise = promise(durability, boot);
+    Hub::open_with_clock(HistoryConfig::default(), 1, disk, &promise, ticking).map(|(hub, _)| hub)
+}
+
+fn open(disk: &Fake) -> Arc<Hub> {
+    open_at(disk, Durability::Process, BOOT).unwrap()
+}
+
+fn published(hub: &Hub, name: &ChannelName, data: &[u8]) -> u64 {
+    let id = hub.publish(message(name, data));
+    hub.try_kept(id).unwrap().unwrap();
+    id
+}
+
+fn ids(hub: &Hub, name: &ChannelName, cursor: u64) -> (Vec<u64>, bool) {
+    let backlog = hub.since(std::slice::from_ref(name), Cursor(cursor));
+    let ids = backlog.messages.iter().map(|message| message.id).collect();
+    (ids, backlog.gap)
+}
+
+#[test]
+fn a_killed_daemon_forgets_nothing() {
+    let disk = Fake::default();
+    let (a, b) = (channel("a"), channel("b"));
+    let hub = open(&disk);
+    let start = hub.last().0;
+    let first = published(&hub, &a, b"one");
+    let second = published(&hub, &b, b"two");
+    drop(hub);
+    let hub = open(&disk);
+    assert_eq!(ids(&hub, &a, start), (vec![first], false));
+    assert_eq!(ids(&hub, &b, first), (vec![second], false));
+    assert_eq!(ids(&hub, &a, second), (vec![], false));
+    let backlog = hub.since(&[a, b], Cursor(0));
+    assert_eq!(&*backlog.messages[0].data, b"one");
+    assert!(hub.last().0 > second);
+}
+
+#[test]
+fn cursors_of_a_daemon_that_published_nothing_stay_good() {
+    let disk = Fake::default();
+    let a = channel("a");
+    for _ in 0..3 {
+        let cursor = open(&disk).last().0;
+        assert_eq!(ids(&open(&disk), &a, cursor), (vec![], false));
+    }
+}
+
+#[test]
+fn whoever_saw_a_message_that_was_lost_is_told() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let kept = published(&hub, &a, b"kept");
+    let lost = hub.publish(message(&a, b"lost"));
+    drop(hub);
+    let hub = open(&disk);
+    assert_eq!(ids(&hub, &a, kept), (vec![], false));
+    assert!(ids(&hub, &a, lost).1);
+    // Also when the log was written anew, and read again.
+    hub.rewrite_log().unwrap();
+    drop(hub);
+    let hub = open(&disk);
+    assert_eq!(ids(&hub, &a, kept), (vec![], false));
+    assert!(ids(&hub, &a, lost).1);
+}
+
+#[test]
+fn after_a_loss_of_power_everybody_is_told_unless_it_was_synced() {
+    for (durability, told) in [(Durability::Process, true), (Durability::Disk, false)] {
+        let disk = Fake::default();
+        let a = channel("a");
+        let hub = open_at(&disk, durability, BOOT).unwrap();
+        let id = hub.publish(message(&a, b""));
+        hub.keeper.as_ref().unwrap().commit(&hub, id).unwrap();
+        drop(hub);
+        let hub = open_at(&disk, durability, BOOT + 1).unwrap();
+        assert_eq!(ids(&hub, &a, id).1, told, "{durability:?}");
+        let now = hub.last().0;
+        assert!(!ids(&hub, &a, now).1);
+    }
+}
+
+#[test]
+fn a_stop_in_order_bridges_a_boot() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let id = hub.publish(message(&a, b""));
+    hub.start_keeping().unwrap().stop().unwrap();
+    drop(hub);
+    let hub = open_at(&disk, Durability::Process, BOOT + 1).unwrap();
+    assert_eq!(ids(&hub, &a, id - 1), (vec![id], false));
+}
+
+#[test]
+fn damage_is_skipped_and_told_and_not_found_twice() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let sent: Vec<u64> = (0..10).map(|_| published(&hub, &a, b"some data")).collect();
+    drop(hub);
+    let name = disk.names().pop().unwrap();
+    disk.change(&name, |bytes| {
+        let place = bytes.len() / 2;
+        bytes[place] ^= 1;
+    });
+    let hub = open(&disk);
+    let (left, gap) = ids(&hub, &a, sent[0]);
+    assert!(gap);
+    assert_eq!(left.len(), 8, "all but the first, which was seen, and one");
+    let now = hub.last().0;
+    drop(hub);
+    assert!(!ids(&open(&disk), &a, now).1);
+}
+
+#[test]
+fn a_torn_end_is_cut_and_no_gap() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let first = published(&hub, &a, b"one");
+    hub.publish(message(&a, b"two"));
+    hub.publish(message(&a, b"three"));
+    hub.try_kept(hub.last().0).unwrap().unwrap();
+    drop(hub);
+    let name = disk.names().pop().unwrap();
+    disk.change(&name, |bytes| bytes.truncate(bytes.len() - 3));
+    let hub = open(&disk);
+    let (left, gap) = ids(&hub, &a, first);
+    assert_eq!((left.len(), gap), (1, false));
+    drop(hub);
+    assert_eq!(ids(&open(&disk), &a, first).0, left);
+}
+
+#[test]
+fn a_full_disk_is_an_error_until_there_is_room_and_then_lacks_nothing() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let first = published(&hub, &a, b"one");
+    disk.fail(Fault::Full, 0, usize::MAX);
+    let second = hub.publish(message(&a, b"two"));
+    let error = hub.try_kept(second).unwrap().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot write fake/0000000001.log: "),
+        "{error}"
+    );
+    assert_eq!(
+        ids(&hub, &a, first),
+        (vec![second], false),
+        "delivered all the same"
+    );
+    assert!(hub.store_status().unwrap().error.is_some());
+    disk.heal();
+    let third = published(&hub, &a, b"three");
+    assert!(hub.store_status().unwrap().error.is_none());
+    drop(hub);
+    assert_eq!(ids(&open(&disk), &a, first), (vec![second, third], false));
+}
+
+#[test]
+fn what_is_too_much_to_wait_for_room_is_written_from_the_history() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let first = published(&hub, &a, b"one");
+    disk.fail(Fault::Broken, 0, usize::MAX);
+    let large = vec![b'x'; 1 << 20];
+    for _ in 0..2 * crate::hub::keep::MAX_UNWRITTEN / large.len() {
+        let id = hub.publish(message(&a, &large));
+        assert!(hub.try_kept(id).unwrap().is_err());
+    }
+    disk.heal();
+    let keeper = hub.keeper.as_ref().unwrap();
+    keeper.look_after(&hub);
+    assert!(hub.store_status().unwrap().error.is_none());
+    let (kept, _) = ids(&hub, &a, 0);
+    drop(hub);
+    let hub = open(&disk);
+    assert_eq!(ids(&hub, &a, 0).0, kept);
+    assert!(ids(&hub, &a, first).1, "the history was full");
+}
+
+#[test]
+fn messages_are_refused_where_that_is_wanted() {
+    let disk = Fake::default();
+    let wanted = Promise {
+        on_error: OnError::Refuse,
+        ..promise(Durability::Process, BOOT)
+    };
+    let config = HistoryConfig::default();
+    let (hub, _) = Hub::open(config, 1, Arc::new(disk.clone()), &wanted).unwrap();
+    hub.admits().unwrap();
+    disk.fail(Fault::Full, 0, usize::MAX);
+    let id = hub.publish(message(&channel("a"), b""));
+    hub.try_kept(id).unwrap().unwrap_err();
+    hub.admits().unwrap_err();
+    disk.heal();
+    hub.admits().unwrap();
+}
+
+#[test]
+fn keys_are_remembered_and_so_is_what_was_trimmed() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let keyed = |hub: &Hub| {
+        let id = hub.publish(NewMessage {
+            key: Some("k"),
+            ..message(&a, b"once")
+        });
+        hub.try_kept(id).unwrap().unwrap();
+        id
+    };
+    let hub = open(&disk);
+    let id = keyed(&hub);
+    for rewrite in [false, true, false] {
+        if rewrite {
+            open(&disk).rewrite_log().unwrap();
+        }
+        let hub = open(&disk);
+        assert_eq!(keyed(&hub), id);
+        assert_eq!(ids(&hub, &a, 0).0, [id]);
+    }
+}
+
+#[test]
+fn a_daemon_that_keeps_nothing_leaves_a_mark() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    let id = published(&hub, &a, b"");
+    drop(hub);
+    let (mut log, found) = crate::store::Log::open(Arc::new(disk.clone()), &mut |_| {}).unwrap();
+    let start = crate::store::Record::Start {
+        id: found.last + 1,
+        after: found.last,
+        boot: BOOT,
+        durability: Durability::Memory,
+    };
+    log.append([start]).unwrap();
+    drop(log);
+    let hub = open(&disk);
+    assert!(
+        ids(&hub, &a, id).1,
+        "what was published meanwhile is nowhere"
+    );
+    let now = hub.last().0;
+    drop(hub);
+    assert!(!ids(&open(&disk), &a, now).1);
+}
+
+#[test]
+fn rewriting_leaves_what_is_kept_and_no_more() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let hub = open(&disk);
+    for _ in 0..50 {
+        published(&hub, &a, &[b'x'; 1000]);
+    }
+    let kept = ids(&hub, &a, 0);
+    let before = hub.store_status().unwrap().bytes;
+    hub.rewrite_log().unwrap();
+    let later = published(&hub, &a, b"later");
+    let after = hub.store_status().unwrap().bytes;
+    assert!(after < before + 2000, "{before} {after}");
+    assert_eq!(disk.names().len(), 2);
+    drop(hub);
+    assert_eq!(ids(&open(&disk), &a, 0).0, [kept.0, vec![later]].concat());
+}
+
+/// What may happen to a hub and its disk.
+#[derive(Debug, Clone)]
+enum Step {
+    Publish {
+        channel: usize,
+        size: usize,
+        key: Option<u8>,
+    },
+    /// Publishes that share a write.
+    Burst(usize),
+    Rewrite,
+    Fail {
+        fault: Fault,
+        well: usize,
+        ill: usize,
+    },
+    Heal,
+    Kill,
+    LosePower(u8),
+    Stop,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fault = prop_oneof![Just(Fault::Full), Just(Fault::Broken), Just(Fault::Short)];
+    let step = prop_oneof![
+        8 => (0..3usize, 0..300usize, proptest::option::of(0..4u8))
+            .prop_map(|(channel, size, key)| Step::Publish { channel, size, key }),
+        2 => (1..20usize).prop_map(Step::Burst),
+        2 => Just(Step::Rewrite),
+        3 => (fault, 0..12usize, 1..4usize)
+            .prop_map(|(fault, well, ill)| Step::Fail { fault, well, ill }),
+        1 => Just(Step::Heal),
+        2 => Just(Step::Kill),
+        1 => any::<u8>().prop_map(Step::LosePower),
+        1 => Just(Step::Stop),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+struct Model {
+    disk: Fake,
+    hub: Arc<Hub>,
+    durability: Durability,
+    boot: u128,
+    names: [ChannelName; 3],
+    /// Acknowledged: channel, id, key.
+    acked: Vec<(usize, u64, Option<u8>)>,
+    /// Cursors that clients may have.
+    cursors: Vec<u64>,
+}
+
+impl Model {
+    fn new(durability: Durability) -> Self {
+        let disk = Fake::default();
+        let hub = open_at(&disk, durability, BOOT).unwrap();
+        Self {
+            cursors: vec![hub.last().0],
+            disk,
+            hub,
+            durability,
+            boot: BOOT,
+            names: ["a", "b", "c"].map(channel),
+            acked: Vec::new(),
+        }
+    }
+
+    fn publish(&mut self, channel: usize, size: usize, key: Option<u8>, ack: bool) {
+        let text = key.map(|key| key.to_string());
+        let id = self.hub.publish(NewMessage {
+            key: text.as_deref(),
+            ..message(&self.names[channel], &vec![b'x'; size])
+        });
+        self.cursors.push(id);
+        let known = |(c, _, k): &&(usize, u64, Option<u8>)| (*c, *k) == (channel, key);
+        if let Some((_, first, _)) = self.acked.iter().find(known).filter(|_| key.is_some()) {
+            assert_eq!(id, *first, "a key gives the first id back");
+            return;
+        }
+        let keeper = self.hub.keeper.as_ref().unwrap();
+        if ack && keeper.commit(&self.hub, id).is_ok() {
+            self.acked.push((channel, id, key));
+        }
+    }
+
+    fn restart(&mut self) {
+        // Errors at the start are told and leave everything as it is.
+        self.hub = loop {
+            match open_at(&self.disk, self.durability, self.boot) {
+                Ok(hub) => break hub,
+                Err(_) => self.disk.heal(),
+            }
+        };
+        self.check();
+        self.cursors.push(self.hub.last().0);
+    }
+
+    fn check(&self) {
+        for (number, name) in self.names.iter().enumerate() {
+            let acked = self.acked.iter().filter(|(c, ..)| *c == number);
+            let acked: Vec<u64> = acked.map(|(_, id, _)| *id).collect();
+            let (kept, _) = ids(&self.hub, name, 0);
+            assert!(kept.is_sorted() && kept.windows(2).all(|pair| pair[0] < pair[1]));
+            for id in &acked {
+                assert!(kept.contains(id), "{id} was acknowledged, and is lost");
+            }
+            for cursor in &self.cursors {
+                let (after, gap) = ids(&self.hub, name, *cursor);
+                let missed = acked.iter().any(|id| id > cursor && !after.contains(id));
+                assert!(gap || !missed, "a client with {cursor} is not told");
+            }
+        }
+        let newest = self.cursors.iter().max().unwrap();
+        assert!(self.hub.last().0 > *newest, "ids increase");
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Publish { channel, size, key } => self.publish(channel, size, key, true),
+            Step::Burst(count) => {
+                for i in 1..=count {
+                    self.publish(i % 3, 100, None, i == count);
+                }
+            }
+            Step::Rewrite => _ = self.hub.rewrite_log(),
+            Step::Fail { fault, well, ill } => self.disk.fail(fault, well, ill),
+            Step::Heal => {
+                self.disk.heal();
+                let keeper = self.hub.keeper.as_ref().unwrap();
+                keeper.look_after(&self.hub);
+            }
+            Step::Kill => self.restart(),
+            Step::LosePower(part) => {
+                if self.durability == Durability::Disk {
+                    self.disk.lose_power(part);
+                    self.boot += 1;
+                }
+                self.restart();
+            }
+            Step::Stop => {
+                let _ = self.hub.start_keeping().unwrap().stop();
+                self.restart();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn nothing_acknowledged_is_lost_and_no_loss_is_silent(steps in steps(), disk: bool) {
+        let durability = if disk { Durability::Disk } else { Durability::Process };
+        let mut model = Model::new(durability);
+        for step in &steps {
+            model.step(step);
+        }
+        model.disk.heal();
+        model.restart();
+    }
+}

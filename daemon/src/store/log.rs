@@ -1,0 +1,372 @@
+//! The log: segments in a directory, written one record behind the other (`docs/log-format.md`). It knows no threads:
+//! whoever has it writes; who waits for what is for the hub.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use super::{
+    StoreError,
+    disk::{Disk, LogFile, write_all},
+    record::{MAGIC, Record},
+    replay,
+};
+
+/// Room that a buffer may keep between two writes.
+const BUFFER: usize = 1 << 20;
+
+/// An open log.
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    /// Where the next record goes.
+    segment: Segment,
+    /// Numbers and sizes of those before.
+    older: Vec<(u64, u64)>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    file: Box<dyn LogFile>,
+    end: u64,
+}
+
+/// What was found in a log that was opened.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Largest id in it.
+    pub last: u64,
+    /// The last daemon ended in order.
+    pub stopped: bool,
+    /// Of the machine, when the last daemon began.
+    pub boot: Option<u128>,
+    /// Messages, also those that are kept no more.
+    pub messages: u64,
+    /// Files, places and lengths of what could not be read.
+    pub damaged: Vec<(String, u64, u64)>,
+    /// File, place and length of a write that was not finished, which was cut off.
+    pub torn: Option<(String, u64, u64)>,
+}
+
+impl Log {
+    /// Opens the log and gives all that it holds to `keep`, oldest first.
+    ///
+    /// # Errors
+    /// A file cannot be opened, read, or is of another version.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        keep: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(Self, Found), StoreError> {
+        let mut found = Found::default();
+        let mut segments: Vec<Segment> = Vec::new();
+        let numbers = current(&*disk)?;
+        for number in &numbers {
+            let name = file_name(*number);
+            let is_last = Some(number) == numbers.last();
+            let file = disk
+                .open(&name)
+                .map_err(StoreError::of("open", &*disk, &name))?;
+            let read = replay::replay(&*file, &mut |record| {
+                found.note(&record);
+                keep(record);
+            });
+            let read = read.map_err(StoreError::of("read", &*disk, &name))?;
+            let damaged = read
+                .damaged
+                .iter()
+                .map(|(at, length)| (name.clone(), *at, *length));
+            found.damaged.extend(damaged);
+            if read.end < read.length {
+                let rest = (name.clone(), read.end, read.length - read.end);
+                if is_last {
+                    let cut = file.set_len(read.end);
+                    cut.map_err(StoreError::of("cut the torn end of", &*disk, &name))?;
+                    found.torn = Some(rest);
+                } else {
+                    found.damaged.push(rest);
+                }
+            }
+            segments.push(Segment {
+                number: *number,
+                file,
+                end: read.end,
+            });
+        }
+        Ok((Self::after(disk, segments, &found)?, found))
+    }
+
+    fn after(
+        disk: Arc<dyn Disk>,
+        mut segments: Vec<Segment>,
+        found: &Found,
+    ) -> Result<Self, StoreError> {
+        let last = segments.pop();
+        let older = segments.iter().map(|segment| (segment.number, segment.end));
+        let mut older: Vec<(u64, u64)> = older.collect();
+        // Nothing goes behind a base, or into a segment whose beginning is damaged.
+        let head = match &last {
+            Some(segment) => {
+                let name = file_name(segment.number);
+                replay::head(&*segment.file).map_err(StoreError::of("read", &*disk, &name))?
+            }
+            None => None,
+        };
+        let segment = match last {
+            Some(segment) if head.is_some_and(|(_, base)| !base) => segment,
+            Some(segment) if segment.end > 0 => {
+                older.push((segment.number, segment.end));
+                Segment::begin(&*disk, segment.number + 1, found.last)?
+            }
+            Some(segment) => Segment::begin(&*disk, segment.number, found.last)?,
+            None => Segment::begin(&*disk, 1, found.last)?,
+        };
+        Ok(Self {
+            disk,
+            segment,
+            older,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Writes records behind the others; all of them count, or none does.
+    ///
+    /// # Errors
+    /// They are not written; trying again is right.
+    pub fn append<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = Record<'a>>,
+    ) -> Result<(), StoreError> {
+        self.buffer.clear();
+        for record in records {
+            record.write(&mut self.buffer);
+        }
+        let written = self.segment.write(&self.buffer);
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER);
+        written.map_err(self.failed("write"))
+    }
+
+    /// What was written survives the loss of power.
+    ///
+    /// # Errors
+    /// It may not, and trying again on this segment would not tell: see [`Log::seal`].
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.segment.file.sync().map_err(self.failed("sync"))
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
+        older + self.segment.end
+    }
+
+    /// Where the next record goes, for people.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.disk.path(&file_name(self.segment.number))
+    }
+
+    /// Begins a new segment, and the base that will take the place of all older ones. `last`: largest id that was
+    /// written.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn seal(&mut self, last: u64) -> Result<Base, StoreError> {
+        let number = self.segment.number;
+        let next = Segment::begin(&*self.disk, number + 2, last)?;
+        let sealed = std::mem::replace(&mut self.segment, next);
+        self.older.push((number, sealed.end));
+        Base::begin(self.disk.clone(), number + 1, last)
+    }
+
+    /// The base is complete: what is older is removed.
+    ///
+    /// # Errors
+    /// Something could not be removed. It does no harm, and is removed after the next one or at the next start.
+    pub fn replace(&mut self, (number, bytes): (u64, u64)) -> Result<(), StoreError> {
+        let (outdated, newer): (Vec<_>, Vec<_>) =
+            self.older.iter().partition(|(older, _)| *older < number);
+        self.older = newer;
+        self.older.push((number, bytes));
+        for (older, _) in outdated {
+            remove(&*self.disk, &file_name(older))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &'static str) -> impl Fn(io::Error) -> StoreError {
+        StoreError::of(what, &*self.disk, &file_name(self.segment.number))
+    }
+}
+
+/// All that is kept, being written beside the log.
+#[derive(Debug)]
+pub struct Base {
+    disk: Arc<dyn Disk>,
+    segment: Segment,
+    buffer: Vec<u8>,
+}
+
+impl Base {
+    fn begin(disk: Arc<dyn Disk>, number: u64, last: u64) -> Result<Self, StoreError> {
+        let name = new_name(number);
+        let failed = StoreError::of("write", &*disk, &name);
+        let file = disk.open(&name).map_err(&failed)?;
+        file.set_len(0).map_err(&failed)?;
+        let mut segment = Segment {
+            number,
+            file,
+            end: 0,
+        };
+        segment.write(&head(number, true, last)).map_err(&failed)?;
+        Ok(Self {
+            disk,
+            segment,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// The base cannot be finished.
+    pub fn put(&mut self, record: &Record<'_>) -> Result<(), StoreError> {
+        record.write(&mut self.buffer);
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Gives it its place. Returns what [`Log::replace`] wants.
+    ///
+    /// # Errors
+    /// The older segments still count.
+    pub fn finish(mut self) -> Result<(u64, u64), StoreError> {
+        self.flush()?;
+        let (number, name) = (self.segment.number, new_name(self.segment.number));
+        let failed = StoreError::of("finish", &*self.disk, &name);
+        self.segment.file.sync().map_err(&failed)?;
+        let renamed = self.disk.rename(&name, &file_name(number));
+        renamed.map_err(&failed)?;
+        self.disk.sync().map_err(&failed)?;
+        Ok((number, self.segment.end))
+    }
+
+    /// It will not be finished.
+    pub fn give_up(self) {
+        // What stays is removed at the next start.
+        let _ = self.disk.remove(&new_name(self.segment.number));
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let written = self.segment.write(&self.buffer);
+        self.buffer.clear();
+        written.map_err(StoreError::of(
+            "write",
+            &*self.disk,
+            &new_name(self.segment.number),
+        ))
+    }
+}
+
+impl Segment {
+    /// An empty one, whose name is on the disk.
+    fn begin(disk: &dyn Disk, number: u64, last: u64) -> Result<Self, StoreError> {
+        let name = file_name(number);
+        let failed = StoreError::of("begin", disk, &name);
+        let file = disk.open(&name).map_err(&failed)?;
+        file.set_len(0).map_err(&failed)?;
+        let mut segment = Self {
+            number,
+            file,
+            end: 0,
+        };
+        segment.write(&head(number, false, last)).map_err(&failed)?;
+        segment.file.sync().map_err(&failed)?;
+        disk.sync().map_err(&failed)?;
+        Ok(segment)
+    }
+
+    /// What was written by halves is cut off, or else by the next write, which begins at the same place.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = write_all(&*self.file, bytes, self.end) {
+            let _ = self.file.set_len(self.end);
+            return Err(error);
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Found {
+    fn note(&mut self, record: &Record<'_>) {
+        let id = match record {
+            Record::Message { id, .. } => {
+                self.messages += 1;
+                *id
+            }
+            Record::Start { id, boot, .. } => {
+                self.boot = Some(*boot);
+                *id
+            }
+            Record::Stop { id } | Record::Key { id, .. } => *id,
+            Record::Head { last, .. } => *last,
+            _ => 0,
+        };
+        self.last = self.last.max(id);
+        self.stopped = matches!(record, Record::Stop { .. });
+    }
+}
+
+fn head(number: u64, base: bool, last: u64) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let record = Record::Head { number, base, last };
+    record.write(&mut bytes);
+    bytes
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:010}.log")
+}
+
+fn new_name(number: u64) -> String {
+    format!("{number:010}.new")
+}
+
+/// Numbers of the segments that count, in order; the others are removed.
+fn current(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
+    let names = disk.list().map_err(StoreError::of("read", disk, ""))?;
+    let mut numbers = Vec::new();
+    for name in names {
+        match name.rsplit_once('.') {
+            Some((number, "log")) => numbers.extend(number.parse::<u64>().ok()),
+            Some((number, "new")) if number.parse::<u64>().is_ok() => remove(disk, &name)?,
+            _ => {}
+        }
+    }
+    numbers.sort_unstable();
+    let mut newest_base = 0;
+    for number in &numbers {
+        let name = file_name(*number);
+        let file = disk
+            .open(&name)
+            .map_err(StoreError::of("open", disk, &name))?;
+        let head = replay::head(&*file).map_err(StoreError::of("read", disk, &name))?;
+        if head.is_some_and(|(_, base)| base) {
+            newest_base = *number;
+        }
+    }
+    let (outdated, current): (Vec<u64>, Vec<u64>) =
+        numbers.iter().partition(|number| **number < newest_base);
+    for number in outdated {
+        remove(disk, &file_name(number))?;
+    }
+    Ok(current)
+}
+
+fn remove(disk: &dyn Disk, name: &str) -> Result<(), StoreError> {
+    disk.remove(name)
+        .map_err(StoreError::of("remove", disk, name))
+}

@@ -1,0 +1,422 @@
+//! The records of the log as bytes (`docs/log-format.md`). No I/O: what a file holds is for `replay`.
+
+use comet_proto::{ChannelName, EventName};
+
+use super::Durability;
+
+/// What a segment begins with: a name and the version of the format.
+pub(super) const MAGIC: &[u8; 8] = b"CometLg1";
+
+/// What a record begins with, so that it is found behind damage.
+const MARK: [u8; 2] = [0xC0, 0xE7];
+
+/// Mark, kind, an unused byte, length of the body, check sum.
+pub(super) const HEADER: usize = 12;
+
+/// Longest idempotency key that has a place.
+const MAX_KEY: usize = u16::MAX as usize;
+
+/// One thing that the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// First in a segment.
+    Head {
+        /// Of this segment: later ones have larger numbers.
+        number: u64,
+        /// It holds all that was kept when it was begun: what older segments hold counts no more.
+        base: bool,
+        /// Ids of messages that are only in later segments are larger.
+        last: u64,
+    },
+    /// A message, and the idempotency key with which it was published; empty: none.
+    Message {
+        /// Its number.
+        id: u64,
+        /// Where it was published.
+        channel: ChannelName,
+        /// Its label.
+        name: EventName,
+        /// Its key.
+        key: &'a str,
+        /// Its content.
+        data: &'a [u8],
+    },
+    /// A channel whose messages up to an id are gone.
+    Channel {
+        /// Which.
+        name: ChannelName,
+        /// A cursor below it has missed some.
+        trimmed: u64,
+    },
+    /// A key whose message may be gone.
+    Key {
+        /// Where it was published.
+        channel: ChannelName,
+        /// The key.
+        key: &'a str,
+        /// What it was given.
+        id: u64,
+    },
+    /// A daemon began.
+    Start {
+        /// The first cursor that it gave.
+        id: u64,
+        /// The last that it found: those in between are of messages that were lost.
+        after: u64,
+        /// Of the machine: another one after every boot.
+        boot: u128,
+        /// What it promised.
+        durability: Durability,
+    },
+    /// The daemon ended in order: nothing is missing before.
+    Stop {
+        /// The last cursor that it gave.
+        id: u64,
+    },
+    /// A cursor below it may have missed messages of channels that are not here.
+    Floor {
+        /// The id.
+        id: u64,
+    },
+    /// Ids in between were given and lost: a client that has one must reload.
+    Lost {
+        /// Itself not.
+        after: u64,
+        /// Itself not.
+        before: u64,
+    },
+    /// A cursor below it may have missed messages of any channel.
+    Missed {
+        /// The id.
+        before: u64,
+    },
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRecord {
+    /// They end before it does.
+    Short,
+    /// They are something else, or were changed.
+    Damaged,
+}
+
+const HEAD: u8 = 1;
+const MESSAGE: u8 = 2;
+const CHANNEL: u8 = 3;
+const KEY: u8 = 4;
+const START: u8 = 5;
+const STOP: u8 = 6;
+const FLOOR: u8 = 7;
+const LOST: u8 = 8;
+const MISSED: u8 = 9;
+
+impl Record<'_> {
+    /// Appends the record.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&MARK);
+        out.extend_from_slice(&[self.kind(), 0]);
+        out.extend_from_slice(&[0; 8]); // length and check sum, known at the end
+        self.write_body(out);
+        let length = u32::try_from(out.len() - start - HEADER).expect("limits are far below 4 GiB");
+        out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
+        let sum = check_sum(&out[start..]);
+        out[start + 8..start + HEADER].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Head { .. } => HEAD,
+            Self::Message { .. } => MESSAGE,
+            Self::Channel { .. } => CHANNEL,
+            Self::Key { .. } => KEY,
+            Self::Start { .. } => START,
+            Self::Stop { .. } => STOP,
+            Self::Floor { .. } => FLOOR,
+            Self::Lost { .. } => LOST,
+            Self::Missed { .. } => MISSED,
+        }
+    }
+
+    fn write_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Head { number, base, last } => {
+                put(out, &[*number, *last]);
+                out.push(u8::from(*base));
+            }
+            Self::Message {
+                id,
+                channel,
+                name,
+                key,
+                data,
+            } => {
+                put(out, &[*id]);
+                put_text(out, channel);
+                put_text(out, name.as_str());
+                put_text(out, key);
+                out.extend_from_slice(data);
+            }
+            Self::Channel { name, trimmed } => {
+                put(out, &[*trimmed]);
+                put_text(out, name);
+            }
+            Self::Key { channel, key, id } => {
+                put(out, &[*id]);
+                put_text(out, channel);
+                put_text(out, key);
+            }
+            Self::Start {
+                id,
+                after,
+                boot,
+                durability,
+            } => {
+                put(out, &[*id, *after]);
+                out.extend_from_slice(&boot.to_le_bytes());
+                out.push(match durability {
+                    Durability::Memory => 0,
+                    Durability::Process => 1,
+                    Durability::Disk => 2,
+                });
+            }
+            Self::Stop { id } | Self::Floor { id } => put(out, &[*id]),
+            Self::Lost { after, before } => put(out, &[*after, *before]),
+            Self::Missed { before } => put(out, &[*before]),
+        }
+    }
+}
+
+/// Reads the record at the start of `bytes`, and its length.
+///
+/// # Errors
+/// There is none, or only a part of one.
+pub fn read(bytes: &[u8]) -> Result<(Record<'_>, usize), NoRecord> {
+    let short = || {
+        if MARK.starts_with(&bytes[..bytes.len().min(2)]) {
+            NoRecord::Short
+        } else {
+            NoRecord::Damaged
+        }
+    };
+    let header = bytes.get(..HEADER).ok_or_else(short)?;
+    if header[..2] != MARK || !(HEAD..=MISSED).contains(&header[2]) || header[3] != 0 {
+        return Err(NoRecord::Damaged);
+    }
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let length = HEADER + word(4) as usize;
+    let record = bytes.get(..length).ok_or(NoRecord::Short)?;
+    if check_sum(record) != word(8) {
+        return Err(NoRecord::Damaged);
+    }
+    let record = read_body(header[2], &record[HEADER..]).ok_or(NoRecord::Damaged)?;
+    Ok((record, length))
+}
+
+/// Where the next bytes are that a record may begin with.
+pub(super) fn next_mark(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == MARK)
+}
+
+fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
+    let mut body = Body(body);
+    let record = match kind {
+        HEAD => Record::Head {
+            number: body.number()?,
+            last: body.number()?,
+            base: body.take(1)? == [1],
+        },
+        MESSAGE => Record::Message {
+            id: body.number()?,
+            channel: body.channel()?,
+            name: EventName::parse(body.text()?).ok()?,
+            key: body.text()?,
+            data: std::mem::take(&mut body.0),
+        },
+        CHANNEL => Record::Channel {
+            trimmed: body.number()?,
+            name: body.channel()?,
+        },
+        KEY => Record::Key {
+            id: body.number()?,
+            channel: body.channel()?,
+            key: body.text()?,
+        },
+        START => Record::Start {
+            id: body.number()?,
+            after: body.number()?,
+            boot: u128::from_le_bytes(body.take(16)?.try_into().ok()?),
+            durability: match body.take(1)? {
+                [0] => Durability::Memory,
+                [1] => Durability::Process,
+                [2] => Durability::Disk,
+                _ => return None,
+            },
+        },
+        STOP => Record::Stop { id: body.number()? },
+        FLOOR => Record::Floor { id: body.number()? },
+        LOST => Record::Lost {
+            after: body.number()?,
+            before: body.number()?,
+        },
+        MISSED => Record::Missed {
+            before: body.number()?,
+        },
+        _ => return None,
+    };
+    body.0.is_empty().then_some(record)
+}
+
+/// Of everything but its own place.
+fn check_sum(record: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&record[..8]);
+    sum.update(&record[HEADER..]);
+    sum.finalize()
+}
+
+fn put(out: &mut Vec<u8>, numbers: &[u64]) {
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    debug_assert!(
+        text.len() <= MAX_KEY,
+        "names and keys are checked at the edge"
+    );
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
+}
+
+/// What is left of a body.
+struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = u16::from_le_bytes(self.take(2)?.try_into().ok()?);
+        std::str::from_utf8(self.take(length.into())?).ok()
+    }
+
+    fn channel(&mut self) -> Option<ChannelName> {
+        ChannelName::parse(self.text()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn channel() -> ChannelName {
+        ChannelName::parse("news").unwrap()
+    }
+
+    fn all<'a>(id: u64, key: &'a str, data: &'a [u8]) -> Vec<Record<'a>> {
+        vec![
+            Record::Head {
+                number: id,
+                base: id.is_multiple_of(2),
+                last: id + 1,
+            },
+            Record::Message {
+                id,
+                channel: channel(),
+                name: EventName::parse("näme").unwrap(),
+                key,
+                data,
+            },
+            Record::Channel {
+                name: channel(),
+                trimmed: id,
+            },
+            Record::Key {
+                channel: channel(),
+                key,
+                id,
+            },
+            Record::Start {
+                id,
+                after: id - 1,
+                boot: u128::from(id) << 64,
+                durability: Durability::Disk,
+            },
+            Record::Stop { id },
+            Record::Floor { id },
+            Record::Lost {
+                after: id,
+                before: id + 9,
+            },
+            Record::Missed { before: id },
+        ]
+    }
+
+    #[test]
+    fn a_message_has_the_bytes_of_the_document() {
+        let mut out = Vec::new();
+        let message = &all(0x0102_0304_0506_0708, "k", b"hi")[1];
+        message.write(&mut out);
+        let body = b"\x08\x07\x06\x05\x04\x03\x02\x01\x04\0news\x05\0n\xc3\xa4me\x01\0khi";
+        assert_eq!(&out[..8], b"\xc0\xe7\x02\0\x1a\0\0\0");
+        assert_eq!(out[8..12], [0xe5, 0xb9, 0x69, 0xa3]);
+        assert_eq!(&out[12..], body);
+    }
+
+    #[test]
+    fn says_of_every_cut_that_it_is_short() {
+        for record in all(7, "key", b"data") {
+            let mut out = Vec::new();
+            record.write(&mut out);
+            assert_eq!(read(&out), Ok((record, out.len())));
+            for end in 0..out.len() {
+                assert_eq!(read(&out[..end]), Err(NoRecord::Short), "{end}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_read_as_it_was_written(id in 1..u64::MAX - 9, key in ".{0,40}", data: Vec<u8>, rest: Vec<u8>) {
+            for record in all(id, &key, &data) {
+                let mut out = Vec::new();
+                record.write(&mut out);
+                let length = out.len();
+                out.extend_from_slice(&rest);
+                prop_assert_eq!(read(&out), Ok((record, length)));
+            }
+        }
+
+        #[test]
+        fn notices_every_changed_bit(data: Vec<u8>, place: prop::sample::Index, bit in 0..8u8) {
+            for record in all(7, "key", &data) {
+                let mut out = Vec::new();
+                record.write(&mut out);
+                let place = place.index(out.len());
+                out[place] ^= 1 << bit;
+                prop_assert!(read(&out).is_err());
+            }
+        }
+
+        #[test]
+        fn bytes_never_panic(bytes: Vec<u8>) {
+            let _ = read(&bytes);
+            let _ = read(&[&MARK[..], &bytes].concat());
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What is kept over a restart, a `kill -9`, and a full disk.
+
+use std::{fs, os::unix::fs::FileExt, path::Path, process::Command};
+
+use serde_json::json;
+
+use crate::{
+    config::Served,
+    daemon::{Daemon, Lines, directory, wait_for},
+    wire::{cursor, data, get, parked},
+};
+
+const DISK: &str = "[store]\ndurability = \"disk\"\n";
+
+/// The log's newest segment.
+fn segment(root: &Path) -> std::path::PathBuf {
+    let files = fs::read_dir(root.join("store")).unwrap();
+    let paths = files.map(|entry| entry.unwrap().path());
+    let mut logs: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    logs.pop().unwrap()
+}
+
+fn kill(daemon: Daemon) -> std::sync::Arc<tempfile::TempDir> {
+    let root = daemon.root();
+    daemon.signal("KILL");
+    drop(daemon); // waits for its end
+    root
+}
+
+#[test]
+fn a_killed_daemon_keeps_what_it_has_acknowledged_and_cursors_stay_good() {
+    for config in ["", DISK] {
+        let config = format!("[http]\npublish = true\n{config}");
+        let daemon = Daemon::start_in(directory().into(), &config, &[]);
+        let first = daemon.publish("news", "by socket");
+        let answer = daemon.http("POST /ch/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\nConnection: close\r\n\r\nby HTTP");
+        let second = answer.json()["id"].as_u64().unwrap();
+        let root = kill(daemon);
+        let daemon = Daemon::start_in(root, &config, &[]);
+        let kept = vec![(first, "by socket".into()), (second, "by HTTP".into())];
+        assert_eq!(daemon.history("news"), kept, "{config}");
+        let answer = daemon.get(&format!("/ch/news?since={first}&wait=0"));
+        assert_eq!(data(&answer), ["by HTTP"]);
+        assert_eq!(answer.json()["gap"], false);
+        assert!(daemon.publish("news", "later") > second);
+    }
+}
+
+#[test]
+fn a_cursor_from_before_is_parked_and_told_what_comes() {
+    let daemon = Daemon::start("");
+    let id = daemon.publish("news", "x");
+    let root = kill(daemon);
+    let daemon = Daemon::start_in(root, "", &[]);
+    let mut client = parked(&daemon, get(&format!("/ch/news?since={id}"), ""));
+    let next = daemon.publish("news", "y");
+    let answer = client.answer();
+    assert_eq!((cursor(&answer), data(&answer)), (next, vec!["y".into()]));
+    assert_eq!(answer.json()["gap"], false);
+}
+
+#[test]
+fn idempotency_keys_are_remembered_over_a_restart() {
+    let publish = json!({"op": "publish", "channel": "a", "data": "once", "key": "k"}).to_string();
+    let daemon = Daemon::start("");
+    let first = Lines::connect(&daemon.socket_path()).ask(&publish);
+    let root = kill(daemon);
+    let daemon = Daemon::start_in(root, "", &[]);
+    assert_eq!(Lines::connect(&daemon.socket_path()).ask(&publish), first);
+    assert_eq!(daemon.history("a").len(), 1);
+}
+
+#[test]
+fn a_torn_end_is_cut_with_a_message_and_damage_is_skipped_with_a_gap() {
+    let daemon = Daemon::start("");
+    let ids: Vec<u64> = (0..9)
+        .map(|i| daemon.publish("a", &i.to_string()))
+        .collect();
+    let root = kill(daemon);
+    let log = fs::File::options()
+        .append(true)
+        .open(segment(root.path()))
+        .unwrap();
+    std::io::Write::write_all(&mut &log, b"\xc0\xe7\x02\0half a rec").unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    let told = daemon.log();
+    assert!(
+        told.contains("the last write was not finished; cut 14 bytes at"),
+        "{told}"
+    );
+    let poll = |daemon: &Daemon| daemon.get(&format!("/ch/a?since={}&wait=0", ids[0])).json();
+    assert_eq!(poll(&daemon)["gap"], false);
+
+    let root = kill(daemon);
+    let path = segment(root.path());
+    let log = fs::File::options().write(true).open(&path).unwrap();
+    let middle = fs::metadata(&path).unwrap().len() / 2;
+    log.write_all_at(b"!", middle).unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    let told = daemon.log();
+    assert!(told.contains("damaged and were skipped"), "{told}");
+    let answer = poll(&daemon);
+    assert_eq!(answer["gap"], true);
+    assert_eq!(answer["messages"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn a_directory_in_use_or_out_of_reach_is_said_so() {
+    let daemon = Daemon::start("");
+    let store = daemon.root().path().join("store");
+    let refused = |store: &Path| {
+        let flags = ["--store", store.to_str().unwrap()];
+        let other = Daemon::try_start_in(directory().into(), "", &flags);
+        other.err().unwrap()
+    };
+    let text = refused(&store);
+    assert!(
+        text.contains("another comet keeps its history in"),
+        "{text}"
+    );
+    let text = refused(Path::new("/proc/nothing/here"));
+    assert!(
+        text.contains("cannot keep history in /proc/nothing/here"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_daemon_that_keeps_nothing_in_between_is_a_gap() {
+    let daemon = Daemon::start("");
+    let id = daemon.publish("a", "kept");
+    let root = kill(daemon);
+    let daemon = Daemon::start_in(root, "[store]\ndurability = \"memory\"\n", &[]);
+    daemon.publish("a", "lost");
+    let root = kill(daemon);
+    let daemon = Daemon::start_in(root, "", &[]);
+    let answer = daemon.get(&format!("/ch/a?since={id}&wait=0")).json();
+    assert_eq!(answer["gap"], true);
+}
+
+#[test]
+fn the_log_is_written_anew_when_most_of_it_is_dead() {
+    let config = "[history]\nbytes = \"4KiB\"\n[store]\nrewrite = \"64KiB\"\n";
+    let daemon = Daemon::start(config);
+    let mut lines = Lines::connect(&daemon.socket_path());
+    let publish = json!({"op": "publish", "channel": "a", "data": "x".repeat(1000)}).to_string();
+    let store = |lines: &mut Lines| lines.ask(r#"{"op":"status"}"#)["store"].clone();
+    wait_for("a log written anew", || {
+        for _ in 0..100 {
+            lines.ask(&publish);
+        }
+        (store(&mut lines)["rewrites"] != 0).then_some(())
+    });
+    wait_for("a small log", || {
+        (store(&mut lines)["bytes"].as_u64()? < 64 << 10).then_some(())
+    });
+    let kept = daemon.history("a");
+    let root = kill(daemon);
+    assert_eq!(Daemon::start_in(root, config, &[]).history("a"), kept);
+}
+
+/// Mounting needs the rights for it: root in a container may lack them.
+fn may_mount() -> bool {
+    let tried = Command::new("unshare")
+        .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .output();
+    let may = tried.is_ok_and(|tried| tried.status.success());
+    if !may {
+        eprintln!("left out: this user may not mount a small file system");
+    }
+    may
+}
+
+#[test]
+fn a_full_disk_is_told_to_publishers_while_subscribers_go_on() {
+    if !may_mount() {
+        return;
+    }
+    let root = directory();
+    let store = root.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let mut command = Command::new("unshare");
+    command.args([
+        "-rm",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=256k none \"$0\" && fallocate -l 100k \"$0/filler\" && exec \"$@\"",
+    ]);
+    command
+        .arg(&store)
+        .arg(env!("CARGO_BIN_EXE_comet"))
+        .arg("serve");
+    let daemon = Served::start(root, command, "");
+    let mut subscriber = Lines::connect(&daemon.path("comet.sock"));
+    subscriber.ask(r#"{"op":"subscribe","channels":["a"]}"#);
+    let mut lines = Lines::connect(&daemon.path("comet.sock"));
+    let publish = json!({"op": "publish", "channel": "a", "data": "x".repeat(10_000)}).to_string();
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let reply = lines.ask(&publish);
+        let message = subscriber.read().unwrap();
+        match reply["id"].as_u64() {
+            Some(id) => acknowledged.push(id),
+            None => break (reply, message),
+        }
+        assert!(acknowledged.len() < 30, "the file system has room for 16");
+    };
+    assert_eq!(refused.0["error"], "store");
+    let text = refused.0["message"].as_str().unwrap();
+    assert!(
+        text.starts_with("it may reach subscribers, but it is not kept: cannot write "),
+        "{text}"
+    );
+    let delivered = refused.1["id"].as_u64().unwrap();
+    assert!(
+        delivered > *acknowledged.last().unwrap(),
+        "delivered all the same"
+    );
+
+    let filler = format!(
+        "/proc/{}/root{}",
+        daemon.pid(),
+        store.join("filler").display()
+    );
+    fs::remove_file(filler).unwrap();
+    let small = json!({"op": "publish", "channel": "a", "data": ""}).to_string();
+    wait_for("room again", || {
+        lines.ask(&small)["ok"].as_bool()?.then_some(())
+    });
+    let status = lines.ask(r#"{"op":"status"}"#);
+    assert_eq!(status["store"]["error"], json!(null));
+}
