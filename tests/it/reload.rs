@@ -211,6 +211,28 @@ fn files_of_others_and_larger_ones_are_taken() {
 }
 
 #[test]
+fn rules_of_sources_change() {
+    let daemon = Daemon::start("");
+    let publish = |channel: &str| {
+        let line = json!({"op": "publish", "channel": channel, "data": "x"});
+        Lines::connect(&daemon.socket_path()).ask(&line.to_string())
+    };
+    assert_eq!(publish("news.a")["ok"], true);
+    // Somebody else, who is not here.
+    let closed =
+        "[[channel]]\nprefix = \"news.\"\nsocket = [\"user:65533\"]\nfiles = [\"user:65533\"]\n";
+    reload(&daemon, closed);
+    wait_for("the refusal", || {
+        (publish("news.a")["error"] == "forbidden").then_some(())
+    });
+    assert_eq!(publish("other")["ok"], true);
+    reload(&daemon, "");
+    wait_for("the right", || {
+        (publish("news.a")["ok"] == true).then_some(())
+    });
+}
+
+#[test]
 fn a_mistake_changes_nothing_and_is_named() {
     let daemon = Daemon::start("[http]\npublish = true\n");
     let said = reload(&daemon, "[http]\npublish = true\nmax_bodi = 5\n");
