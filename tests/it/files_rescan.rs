@@ -124,6 +124,47 @@ fn a_killed_daemon_loses_no_change() {
     }
 }
 
+/// The stamp does not say yet what was told in the last second; the log does.
+#[test]
+fn what_was_told_just_before_a_kill_is_not_told_again() {
+    const ROUNDS: usize = 10;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(13)) {
+        return println!("skipped: two changes may have the same time before Linux 6.13");
+    }
+    let channels = ["a", "b", "touched"];
+    let told = |daemon: &Daemon, channel: &str| -> Vec<String> {
+        let told = daemon.history(channel).into_iter();
+        told.map(|(_, data)| data).collect()
+    };
+    let mut root = Arc::new(directory());
+    for round in 1..=ROUNDS {
+        let daemon = Daemon::start_in(root, "", &[]);
+        root = daemon.root();
+        for channel in ["a", "b"] {
+            fs::write(file(&daemon.dir(), channel), round.to_string()).unwrap();
+        }
+        assert!(
+            run("touch", &[&file(&daemon.dir(), "touched")])
+                .status
+                .success()
+        );
+        for channel in channels {
+            wait_for(channel, || {
+                (told(&daemon, channel).len() >= round).then_some(())
+            });
+        }
+        daemon.signal("KILL");
+    }
+    let daemon = Daemon::start_in(root, "", &[]);
+    settle(&daemon);
+    let rounds: Vec<String> = (1..=ROUNDS).map(|round| round.to_string()).collect();
+    assert_eq!(told(&daemon, "a"), rounds);
+    assert_eq!(told(&daemon, "b"), rounds);
+    assert_eq!(told(&daemon, "touched").len(), ROUNDS);
+}
+
 #[test]
 fn a_file_that_is_closed_while_no_daemon_runs_is_told() {
     let daemon = Daemon::start("");

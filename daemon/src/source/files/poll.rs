@@ -50,7 +50,7 @@ impl Files {
         self.scan_again = false;
         self.scan(HashSet::new(), HashSet::new()).await;
         self.notice_unopened();
-        if !self.scan_again {
+        if !self.scan_again && self.signals.keep() {
             self.told_until = before.saturating_sub(LAG);
             let unfinished = self.signals.pending.names().cloned().collect();
             self.replace_missing_stamp();

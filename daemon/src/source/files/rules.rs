@@ -3,7 +3,7 @@
 //! A state is only ever suppressed when it, or what it shows, was already visible in the state that was read for
 //! an earlier message: published after, never suppressed after.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use nix::sys::stat::FileStat;
 
@@ -19,6 +19,14 @@ pub(super) struct Key {
     inode: u64,
     /// Nanoseconds since the epoch.
     pub(super) changed: i64,
+}
+
+/// As an idempotency key. Who publishes with keys of their own cannot know it before the nanosecond of the change.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (device, inode, changed) = (self.device, self.inode, self.changed);
+        write!(f, "{device:x} {inode:x} {changed:x}")
+    }
 }
 
 impl Key {

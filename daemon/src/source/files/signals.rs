@@ -48,8 +48,43 @@ pub(super) struct Signals {
     scan: u32,
     /// Two changes with a look in between have different times.
     fine_clock: bool,
+    /// Everything that was published before this daemon has an id up to this one.
+    first: u64,
+    pub(super) keys: Allowance,
     /// A file could not be opened for now: a scan has to come back to it.
     pub(super) unopened: Option<Errno>,
+}
+
+/// The hub remembers 65,536 keys, for ten minutes, and others have some, too: half of them at most are for files.
+pub(super) struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    const MOST: u32 = 2_000;
+    const A_SECOND: u32 = 50;
+
+    fn new(now: Instant) -> Self {
+        Self {
+            left: Self::MOST,
+            since: now,
+        }
+    }
+
+    /// False: not now.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.since).as_secs();
+        if seconds > 0 {
+            let gained = u32::try_from(seconds).unwrap_or(u32::MAX);
+            let gained = gained.saturating_mul(Self::A_SECOND);
+            self.left = self.left.saturating_add(gained).min(Self::MOST);
+            self.since = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
 }
 
 struct Remembered {
@@ -82,6 +117,8 @@ impl Signals {
 
     pub(super) fn new(terms: Terms, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         Self {
+            first: hub.last().0,
+            keys: Allowance::new(Instant::now()),
             pending: Pending::default(),
             files: Memory::new(MOST_FILES),
             refusals: Refusals::new(metrics.clone()),
@@ -252,13 +289,16 @@ impl Signals {
         match directory.read(file.as_ref(), self.terms.of(&name), written, patience) {
             Ok((data, state)) => {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
-                self.hub.publish(NewMessage {
+                let key = self.key(&state, now);
+                let id = self.hub.publish(NewMessage {
                     channel: &name,
                     name: EventName::default(),
                     data,
-                    key: None,
+                    key: key.as_deref(),
                 });
-                self.metrics.published_files.add(1);
+                if id > self.first {
+                    self.metrics.published_files.add(1);
+                }
                 self.remember(name.clone(), state, Fate::Told);
                 if let Some(file) = self.files.get(&name) {
                     file.published = Some(now);
@@ -287,6 +327,13 @@ impl Signals {
             }
         }
         Ok(())
+    }
+
+    /// What the hub remembers of a published state over a restart: a daemon that was killed had no time to write into
+    /// the stamp what it told. Where two changes may look the same there is none: better twice than never.
+    fn key(&mut self, state: &State, now: Instant) -> Option<String> {
+        let may = self.fine_clock && self.hub.is_kept() && self.keys.take(now);
+        may.then(|| state.key.to_string())
     }
 
     fn too_soon(&mut self, name: &ChannelName, now: Instant) -> Option<Instant> {

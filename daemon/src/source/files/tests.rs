@@ -291,6 +291,18 @@ async fn what_was_not_heard_before_a_crash_is_told_after_it() {
 }
 
 #[tokio::test]
+async fn a_flood_leaves_keys_to_others() {
+    let f = Fixture::new();
+    let mut files = f.open();
+    let (mut keys, now) = (0, Instant::now());
+    for n in 0..100_000 {
+        let now = now + Duration::from_millis(6 * n); // ten minutes
+        keys += u32::from(files.signals.keys.take(now));
+    }
+    assert!((30_000..=32_768).contains(&keys), "{keys}");
+}
+
+#[tokio::test]
 async fn what_was_told_long_before_a_crash_is_not_told_after_it() {
     let f = Fixture::new();
     fs::write(f.path("news"), "x").unwrap();
