@@ -269,3 +269,59 @@ fn an_address_has_its_share_and_others_go_on() {
     wait_for("its place", || try_poll(&daemon, theirs).ok());
     assert!(status(&daemon, "http_refused_by_address") > 0);
 }
+
+/// The order of shedding, driven there by publishers and connections at once.
+#[test]
+fn history_is_shed_first_and_connections_next_and_publishes_never() {
+    let daemon = Daemon::start(
+        "[history]\nmessages = 100000\nbytes = \"64MiB\"\ntotal = \"1MiB\"\n[http]\nmax_memory = \"1MiB\"\n",
+    );
+    let first = daemon.publish("loud", "first");
+    let text = "x".repeat(10_000);
+    for n in 0..300 {
+        daemon.publish("loud", &format!("{n} {text}")); // 3 MB: each is acknowledged
+    }
+    assert!(metric(&daemon, "comet_history_bytes") <= 1 << 20);
+    assert_eq!(metric(&daemon, "comet_http_refused_total"), 0); // so far nobody
+    let late = daemon.get(&format!("/ch/loud?since={first}"));
+    assert_eq!(late.json()["gap"], true); // who missed more is told
+
+    let mut open: Vec<Http> = Vec::new();
+    while status(&daemon, "http_refused") == 0 {
+        let mut client = Http::connect(daemon.addr());
+        send_some(&mut client, get("/ch/loud", "").as_bytes());
+        open.push(client);
+        assert!(open.len() < 1000, "no ceiling");
+    }
+    let waiting = wait_for("all that were let in", || {
+        let waiting = status(&daemon, "subscribers");
+        (waiting == status(&daemon, "http_connections")).then_some(waiting)
+    });
+    for n in 300..400 {
+        daemon.publish("loud", &format!("{n} {text}"));
+    }
+    let told = open
+        .iter_mut()
+        .map(|client| u64::from(is_told(client, "300 x")));
+    assert_eq!(told.sum::<u64>(), waiting);
+    drop(open);
+    wait_for("room", || try_poll(&daemon, daemon.addr()).ok());
+}
+
+/// A flood of names: each is there only for as long as somebody listens.
+#[test]
+fn names_that_nobody_publishes_to_leave_nothing_behind() {
+    let daemon = Daemon::start("");
+    let mut bystander = parked(&daemon, get("/ch/bystander", ""));
+    let mut client = Http::connect(daemon.addr());
+    for n in 0..500 {
+        let names: Vec<String> = (0..100).map(|m| format!("flood-{n}-{m}")).collect();
+        client.send(get(&format!("/ch/{}?wait=0", names.join(",")), ""));
+        assert_eq!(client.answer().status, 200);
+    }
+    wait_for("the names", || {
+        (metric(&daemon, "comet_channels") <= 1).then_some(())
+    });
+    daemon.publish("bystander", "undisturbed");
+    assert_eq!(data(&bystander.answer()), ["undisturbed"]);
+}
