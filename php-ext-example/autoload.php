@@ -1,6 +1,6 @@
 <?php
 
-/* For those who use no Composer. With the extension loaded there is nothing to load. */
+/* For those who use no Composer. With the extension loaded only Comet\Token is loaded from here. */
 
 declare(strict_types=1);
 

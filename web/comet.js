@@ -63,6 +63,9 @@
    * @param {string} [options.url]  where the daemon has its channels, with the last slash; `'/ch/'`
    * @param {number|string} [options.since]  begin after this id, `0` for all that is kept, or a time such as
    *   `'2026-01-31T12:00:00Z'`; from now on when left out
+   * @param {string|function(): (string|Promise<string>)} [options.token]  a token, for channels that need one. A function is
+   *   asked at first, and for a new one when the daemon says that the last has expired. Where it gives one, the subscription
+   *   polls: a browser's EventSource can bring the cookie `__Host-comet` alone. A function may set that, and give `''`
    * @param {string} [options.transport]  `'sse'` (falls back to long-poll by itself) or `'longpoll'`
    * @returns {{close: function(): void, cursor: ?number}}  `cursor` may be the `since` of a later subscription;
    *   `null` as long as it is not known
@@ -89,21 +92,29 @@
    * @param {string} [options.key]  a second message with the same key is not published again, so it may be
    *   repeated when no answer came
    * @param {string} [options.url]  as for `subscribe`
+   * @param {string|function(): (string|Promise<string>)} [options.token]  a token, where the channel needs one
    * @returns {Promise<number>}  its id; rejected with an `Error` that has the daemon's `message`, `code` and `status`
    */
   async function publish(channel, data, options) {
-    const { name = '', key = '', url = '/ch/' } = options || {};
+    const { name = '', key = '', url = '/ch/', token = '' } = options || {};
     const query = name && '?name=' + encodeURIComponent(name);
-    const headers = key ? { 'Idempotency-Key': key } : {};
+    const headers = bearer(typeof token === 'function' ? await token() : token);
+    if (key) {
+      headers['Idempotency-Key'] = key;
+    }
     const answer = await request(url + encodeURIComponent(channel) + query, { method: 'POST', body: data, headers });
     return answer.id;
   }
 
   class Subscription {
-    constructor(channels, handlers, { url = '/ch/', since = null, transport = 'sse' }) {
+    constructor(channels, handlers, { url = '/ch/', since = null, transport = 'sse', token = '' }) {
       this.url = url + channels.map(encodeURIComponent).join(',');
       this.handlers = handlers;
       this.since = since;
+      this.newToken = typeof token === 'function' ? token : null;
+      this.token = this.newToken ? null : token;
+      /** No answer has shown yet that it is good. */
+      this.tokenIsNew = true;
       this.cursor = null;
       this.streams = transport !== 'longpoll' && typeof EventSource === 'function';
       this.failedStreams = 0;
@@ -126,6 +137,10 @@
             await this.listen();
           }
         } catch (error) {
+          if (error.status === 401 && this.newToken && !this.tokenIsNew) {
+            this.token = null;
+            continue; // the next one, from the same cursor
+          }
           if (error.refused) {
             this.close(error.message);
           }
@@ -138,7 +153,7 @@
     }
 
     async listen() {
-      if (!this.closed && this.streams && this.failedStreams < STREAM_TRIES) {
+      if (!this.closed && this.streams && !this.token && this.failedStreams < STREAM_TRIES) {
         await this.stream();
       } else {
         await this.pollOnAndOn();
@@ -164,14 +179,19 @@
 
     /** One long-poll; rejected when there is no answer or none of the daemon's. */
     async poll(wait) {
+      if (this.token === null) {
+        this.token = await this.newToken();
+        this.tokenIsNew = true;
+      }
       const since = this.cursor === null ? this.since : this.cursor;
       const from = since === null ? '' : '&since=' + encodeURIComponent(since);
       const controller = new AbortController();
       const timer = setTimeout(() => controller.abort(), wait * 1000 + PATIENCE);
       this.interrupt = () => controller.abort();
       try {
-        const init = { cache: 'no-store', signal: controller.signal };
+        const init = { cache: 'no-store', signal: controller.signal, headers: bearer(this.token) };
         const answer = await request(this.url + '?wait=' + wait + from, init);
+        this.tokenIsNew = false;
         const cursor = Number(answer.cursor);
         if (answer.gap) {
           this.skipTo(answer.messages.length ? answer.messages[0].id - 1 : cursor);
@@ -299,6 +319,10 @@
         });
       }
     }
+  }
+
+  function bearer(token) {
+    return token ? { Authorization: 'Bearer ' + token } : {};
   }
 
   /** Fetches JSON. An error is `refused` when the daemon itself said that asking again is of no use. */

@@ -41,6 +41,11 @@ pub(super) struct Arguments {
     /// Subscribe over HTTP, by long-polling, instead of the Unix socket
     #[arg(long, value_name = "URL", value_parser = http::parse_url)]
     url: Option<http::Url>,
+    /// Token, for channels that are read with one; with --url
+    ///
+    /// Better by the environment: other users see the arguments of a program.
+    #[arg(long, value_name = "TOKEN", env = "COMET_TOKEN", hide_env_values = true, value_parser = http::parse_token)]
+    token: Option<http::Token>,
     #[command(flatten)]
     socket: super::SocketArgument,
 }
@@ -60,18 +65,22 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         tokio::select! {
             biased;
             () = reader_gone() => Err(super::ClosedPipe.into()),
-            ended = subscribe(arguments.url, arguments.socket, &mut printer) => ended.map(|never| match never {}),
+            ended = subscribe(arguments.url, arguments.token, arguments.socket, &mut printer) => ended.map(|never| match never {}),
         }
     })
 }
 
 async fn subscribe(
     url: Option<http::Url>,
+    token: Option<http::Token>,
     socket: super::SocketArgument,
     printer: &mut Printer,
 ) -> anyhow::Result<Infallible> {
     match url {
-        Some(url) => follow(printer, async |printer| http::run(&url, printer).await).await,
+        Some(url) => {
+            let way = http::Way { url, token };
+            follow(printer, async |printer| http::run(&way, printer).await).await
+        }
         None => {
             let path = comet_client::socket_path(socket.socket.as_deref())?;
             follow(printer, async |printer| socket::run(&path, printer).await).await

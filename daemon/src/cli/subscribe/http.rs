@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use comet_proto::Cursor;
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, Uri, body::Incoming, client::conn::http1};
+use hyper::{Request, StatusCode, Uri, body::Incoming, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, time::timeout};
@@ -28,6 +28,25 @@ pub(in crate::cli) struct Url {
     authority: String,
     /// Without a slash at its end.
     prefix: String,
+}
+
+/// What goes into the `Authorization` header.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Token(HeaderValue);
+
+/// Reads a token; whether it is a good one the daemon says.
+pub(in crate::cli) fn parse_token(text: &str) -> Result<Token, String> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| {
+        "a token (--token or COMET_TOKEN) has no line ends or control characters".to_owned()
+    })?;
+    value.set_sensitive(true);
+    Ok(Token(value))
+}
+
+/// Where the daemon is, and what lets us read there.
+pub(super) struct Way {
+    pub(super) url: Url,
+    pub(super) token: Option<Token>,
 }
 
 /// Reads a URL of the daemon.
@@ -81,10 +100,10 @@ struct Refusal {
 type Sender = http1::SendRequest<Empty<Bytes>>;
 
 /// One connection, until it ends.
-pub(super) async fn run(url: &Url, printer: &mut Printer) -> Result<Infallible, End> {
-    let mut sender = connect(url).await.map_err(End::Lost)?;
+pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, End> {
+    let mut sender = connect(&way.url).await.map_err(End::Lost)?;
     loop {
-        let answer = poll(&mut sender, url, printer).await?;
+        let answer = poll(&mut sender, way, printer).await?;
         printer.connected = true;
         if answer.gap {
             printer.gap(&answer.cursor);
@@ -114,15 +133,20 @@ async fn connect(url: &Url) -> anyhow::Result<Sender> {
     Ok(sender)
 }
 
-async fn poll(sender: &mut Sender, url: &Url, printer: &Printer) -> Result<Answer, End> {
+async fn poll(sender: &mut Sender, way: &Way, printer: &Printer) -> Result<Answer, End> {
+    let url = &way.url;
     let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
     let question = match printer.cursor {
         Some(cursor) => format!("since={cursor}&wait={WAIT}"),
         None => "wait=0".into(), // only where "now" is: a poll that is lost while it waits would lose it
     };
-    let request = Request::get(format!("{}/ch/{}?{question}", url.prefix, names.join(",")))
+    let mut request = Request::get(format!("{}/ch/{}?{question}", url.prefix, names.join(",")))
         .header("Host", &url.authority)
-        .header("Accept", "application/json")
+        .header("Accept", "application/json");
+    if let Some(token) = &way.token {
+        request = request.header("Authorization", &token.0);
+    }
+    let request = request
         .body(Empty::new())
         .map_err(|error| End::Final(error.into()))?;
     let exchange = async {

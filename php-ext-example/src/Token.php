@@ -1,0 +1,81 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Comet;
+
+/** Tokens that let a browser read, and publish to, channels whose rule says "token". Needs neither FFI nor extension. */
+final class Token
+{
+    private const MIN_SECRET = 32;
+    private const MAX_PATTERNS = 64;
+    private const MAX_BYTES = 4096;
+
+    /** A channel, the start of channels that ends in no letter or digit with * behind it, or * for all. */
+    private const PATTERN = '/\A(?:\*|(?!\.)(?=[^*]{1,128}\*?\z)[A-Za-z0-9_.:=+@~-]*(?:[A-Za-z0-9_.:=+@~-]|[_.:=+@~-]\*))\z/';
+
+    /**
+     * A token signed with HS256, for a key that the daemon has under [[auth.key]].
+     *
+     * @param string $secret the key's secret, 32 bytes at least
+     * @param string $kid the name that the daemon knows it by
+     * @param string[] $subscribe channels that may be read, such as `news`, `user.42.*`, or `*` for all
+     * @param string[] $publish channels that may be published to
+     * @param int $seconds how long it holds, from now on
+     * @param bool $history what was published before may be read, too
+     * @param string $audience what `audience` under [auth] says
+     * @throws ArgumentException when the daemon would not take it
+     */
+    public static function mint(
+        #[\SensitiveParameter] string $secret,
+        string $kid,
+        array $subscribe = [],
+        array $publish = [],
+        int $seconds = 600,
+        bool $history = false,
+        string $subject = '',
+        string $audience = 'comet',
+    ): string {
+        self::check(\strlen($secret) >= self::MIN_SECRET, 'secret must have ' . self::MIN_SECRET . ' bytes at least');
+        self::check($seconds > 0, 'a token must hold for a second at least');
+        $patterns = [...\array_values($subscribe), ...\array_values($publish)];
+        self::check(\count($patterns) <= self::MAX_PATTERNS, 'more than ' . self::MAX_PATTERNS . ' patterns');
+        foreach ($patterns as $pattern) {
+            $known = \is_string($pattern) && \preg_match(self::PATTERN, $pattern) === 1;
+            self::check($known, 'no channel and no start of channels: ' . \var_export($pattern, true));
+        }
+        $claims = ['aud' => $audience, 'exp' => \time() + $seconds, 'comet' => [
+            's' => \array_values($subscribe),
+            'p' => \array_values($publish),
+            'h' => (int) $history,
+        ]];
+        if ($subject !== '') {
+            $claims['sub'] = $subject;
+        }
+        $text = self::part(['alg' => 'HS256', 'typ' => 'JWT', 'kid' => $kid]) . '.' . self::part($claims);
+        $token = $text . '.' . self::base64(\hash_hmac('sha256', $text, $secret, true));
+        self::check(\strlen($token) <= self::MAX_BYTES, 'a token may have ' . self::MAX_BYTES . ' bytes at most');
+        return $token;
+    }
+
+    private static function part(array $value): string
+    {
+        try {
+            return self::base64(\json_encode($value, \JSON_THROW_ON_ERROR | \JSON_UNESCAPED_SLASHES));
+        } catch (\JsonException $e) {
+            throw new ArgumentException('kid, subject and audience must be UTF-8', -2, $e);
+        }
+    }
+
+    private static function base64(string $bytes): string
+    {
+        return \rtrim(\strtr(\base64_encode($bytes), '+/', '-_'), '=');
+    }
+
+    private static function check(bool $holds, string $rule): void
+    {
+        if (!$holds) {
+            throw new ArgumentException($rule, -2);
+        }
+    }
+}
