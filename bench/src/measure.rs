@@ -6,6 +6,7 @@ mod churn;
 mod fanout;
 mod idle;
 mod latency;
+mod log;
 mod memory;
 mod post;
 mod publish;
@@ -72,6 +73,11 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "publish",
         about: "Publishes a second over the Unix socket and over HTTP",
         run: publish::publish,
+    },
+    Subject {
+        name: "log",
+        about: "Messages a second that survive a crash, and reading them back",
+        run: log::log,
     },
     Subject {
         name: "idle",

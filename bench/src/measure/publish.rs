@@ -106,7 +106,7 @@ fn over_socket(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn data() -> String {
+pub(super) fn data() -> String {
     format!("{:.<60}", "an order was paid")
 }
 
@@ -140,7 +140,7 @@ fn by_library(server: &Server, count: usize) -> Result<f64> {
 }
 
 /// Writes as fast as the server reads, while another thread reads the replies.
-fn at_once(publisher: Socket, count: usize) -> Result<f64> {
+pub(super) fn at_once(publisher: Socket, count: usize) -> Result<f64> {
     const BLOCK: usize = 500;
     let Socket {
         mut stream,

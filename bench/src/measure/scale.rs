@@ -17,6 +17,8 @@ pub(crate) struct Scale {
     /// Publishes of each round over the socket: with a reply each, and pipelined.
     pub(crate) acked: usize,
     pub(crate) pipelined: usize,
+    /// Messages that a start reads back.
+    pub(crate) replayed: usize,
     /// Publishes of each round over HTTP.
     pub(crate) posts: usize,
     /// Polls of the script that holds a process for each.
@@ -42,6 +44,7 @@ impl Scale {
                 touches: 500,
                 acked: 100_000,
                 pipelined: 1_000_000,
+                replayed: 1_000_000,
                 posts: 100_000,
                 php: 200,
                 idle: 5.0,
@@ -57,6 +60,7 @@ impl Scale {
                 touches: 50,
                 acked: 10_000,
                 pipelined: 100_000,
+                replayed: 50_000,
                 posts: 10_000,
                 php: 20,
                 idle: 1.0,
