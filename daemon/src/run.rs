@@ -44,6 +44,9 @@ use settings::{Ground, Settings};
 /// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
+/// What is less is no step of the clock.
+const STEP: Duration = Duration::from_secs(1);
+
 /// How often old history is dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -290,8 +293,19 @@ async fn one_has_ended(threads: &[Worker]) {
 
 async fn expire(hub: &Hub, audience: &Rc<Audience>) {
     let mut seconds = tokio::time::interval(EXPIRE_EVERY);
+    let mut was_ahead = Duration::ZERO;
     loop {
         seconds.tick().await;
+        let ahead = hub.ahead();
+        if ahead > was_ahead + STEP {
+            warn!(
+                ?ahead,
+                "the clock has stepped back; ids go on from where it was"
+            );
+        } else if ahead < STEP && was_ahead >= STEP {
+            info!("the clock has caught up with the ids");
+        }
+        was_ahead = ahead;
         // In parts: whoever publishes must not wait for a hundred thousand channels to expire.
         while hub.expire_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -105,6 +105,7 @@ fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
 
 /// Prometheus' text format, version 0.0.4.
 pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
+    let ahead = hub.ahead().as_secs();
     let (m, store, hub) = (&site.metrics, hub.store_status(), hub.status());
     let store = |figure: fn(&StoreStatus) -> u64| store.as_ref().map_or(0, figure);
     let figures = [
@@ -263,6 +264,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             "gauge",
             "bytes that the messages take",
             hub.bytes as u64,
+        ),
+        (
+            "comet_clock_ahead_seconds",
+            "gauge",
+            "how far ids are ahead of a clock that has stepped back",
+            ahead,
         ),
         (
             "comet_store_bytes",

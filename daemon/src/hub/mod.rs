@@ -6,6 +6,7 @@
 //! neither, and its id decides whether it was seen.
 
 mod channel;
+mod clock;
 mod feed;
 mod history;
 mod keep;
@@ -16,13 +17,15 @@ pub mod subscriber;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use comet_proto::{ChannelName, Cursor, EventName, Message};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+pub use clock::Clock;
+use clock::{Time, system_clock};
 pub use history::Limits;
 use keep::Keeper;
 pub use keep::{Keeping, StoreStatus};
@@ -124,9 +127,6 @@ pub struct HubStatus {
     pub bytes: usize,
 }
 
-/// Microseconds since the Unix epoch.
-pub type Clock = fn() -> u64;
-
 /// What is promised about a log.
 #[derive(Debug, Clone)]
 pub struct Promise {
@@ -143,7 +143,7 @@ pub struct Hub {
     state: Mutex<State>,
     // One a worker, beside the lock: waking a thread is a system call.
     wakers: Box<[Notify]>,
-    clock: Clock,
+    time: Time,
     /// `None`: nothing is kept beyond the end of the daemon.
     keeper: Option<Keeper>,
 }
@@ -152,14 +152,16 @@ impl Hub {
     /// A hub for `workers` (1 to [`MAX_WORKERS`]) threads that hold subscribers.
     #[must_use]
     pub fn new(config: HistoryConfig, workers: usize) -> Arc<Self> {
-        Self::with_clock(config, workers, system_clock)
+        let time = Time::system(0);
+        let state = State::new(config, workers, time.now());
+        Arc::new(Self::of(state, workers, time, None))
     }
 
     /// Like [`Hub::new`], with a clock of the caller's.
     #[must_use]
     pub fn with_clock(config: HistoryConfig, workers: usize, clock: Clock) -> Arc<Self> {
         let state = State::new(config, workers, clock());
-        Arc::new(Self::of(state, workers, clock, None))
+        Arc::new(Self::of(state, workers, Time::of(clock), None))
     }
 
     /// A hub that goes on from what a log says, and keeps in it what is published.
@@ -172,7 +174,7 @@ impl Hub {
         disk: Arc<dyn Disk>,
         promise: &Promise,
     ) -> Result<(Arc<Self>, Found), StoreError> {
-        Self::open_with_clock(config, workers, disk, promise, system_clock)
+        Self::open_at(config, workers, disk, promise, system_clock(), Time::system)
     }
 
     /// Like [`Hub::open`], with a clock of the caller's.
@@ -186,7 +188,19 @@ impl Hub {
         promise: &Promise,
         clock: Clock,
     ) -> Result<(Arc<Self>, Found), StoreError> {
-        let now = clock();
+        let time = |_| Time::of(clock);
+        Self::open_at(config, workers, disk, promise, clock(), time)
+    }
+
+    /// `time` is told which time the last daemon has come to.
+    fn open_at(
+        config: HistoryConfig,
+        workers: usize,
+        disk: Arc<dyn Disk>,
+        promise: &Promise,
+        now: u64,
+        time: impl FnOnce(u64) -> Time,
+    ) -> Result<(Arc<Self>, Found), StoreError> {
         let (mut state, mut before) = State::empty(config, workers);
         let (mut log, found) = Log::open(disk, &mut |record| {
             state.restore(record, &mut before, now);
@@ -195,14 +209,15 @@ impl Hub {
         log.append(records.iter().cloned())?;
         let [.., start] = records;
         let keeper = Keeper::new(log, promise.clone(), start);
-        let hub = Arc::new(Self::of(state, workers, clock, Some(keeper)));
+        let time = time(found.last);
+        let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
         if !found.damaged.is_empty() {
             hub.rewrite_log()?; // or every start would find the same
         }
         Ok((hub, found))
     }
 
-    fn of(state: State, workers: usize, clock: Clock, keeper: Option<Keeper>) -> Self {
+    fn of(state: State, workers: usize, time: Time, keeper: Option<Keeper>) -> Self {
         assert!(
             (1..=MAX_WORKERS).contains(&workers),
             "1 to {MAX_WORKERS} workers"
@@ -210,14 +225,14 @@ impl Hub {
         Self {
             state: Mutex::new(state),
             wakers: (0..workers).map(|_| Notify::new()).collect(),
-            clock,
+            time,
             keeper,
         }
     }
 
     /// Numbers and keeps a message and wakes the workers that listen. Returns its id.
     pub fn publish(&self, new: NewMessage<'_>) -> u64 {
-        let now = (self.clock)();
+        let now = self.time.now();
         let (id, mut wake) = self.lock().publish(new, now);
         while wake != 0 {
             self.wakers[wake.trailing_zeros() as usize].notify_one();
@@ -234,7 +249,7 @@ impl Hub {
         channels: &[ChannelName],
         since: Option<Cursor>,
     ) -> Backlog {
-        let now = (self.clock)();
+        let now = self.time.now();
         let mut state = self.lock();
         state.mark_interest(worker, channels);
         let cursor = since.unwrap_or_else(|| state.last());
@@ -243,7 +258,7 @@ impl Hub {
 
     /// What `channels` have after `cursor`, without joining.
     pub fn since(&self, channels: &[ChannelName], cursor: Cursor) -> Backlog {
-        let now = (self.clock)();
+        let now = self.time.now();
         self.lock().read(channels, cursor, now)
     }
 
@@ -267,6 +282,11 @@ impl Hub {
         self.lock().limit(config);
     }
 
+    /// How far the hub's time is ahead of the system's clock, because that has stepped back.
+    pub fn ahead(&self) -> Duration {
+        self.time.ahead()
+    }
+
     /// The cursor of a client that has seen everything.
     pub fn last(&self) -> Cursor {
         self.lock().last()
@@ -280,7 +300,7 @@ impl Hub {
     /// Does a part of what [`Hub::expire`] does. True: there is more, for which to call again when publishers had
     /// their turn.
     pub fn expire_some(&self) -> bool {
-        let now = (self.clock)();
+        let now = self.time.now();
         self.lock().expire(now)
     }
 
@@ -294,13 +314,6 @@ impl Hub {
             .lock()
             .expect("no code panics while it holds the hub")
     }
-}
-
-fn system_clock() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    micros(since_epoch)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -109,7 +109,7 @@ impl State {
         if let Some(due) = channel.schedule(limits) {
             self.expiry.push(Reverse((due, channel.name.clone())));
         }
-        while self.kept.bytes > self.config.total_bytes && self.evict() {}
+        while self.is_full() && self.evict() {}
     }
 
     fn forget_unused(&mut self) {

@@ -82,7 +82,7 @@ impl State {
                 self.expiry.push(Reverse((due, channel.name.clone())));
             }
         }
-        while self.kept.bytes > self.config.total_bytes && self.evict() {}
+        while self.is_full() && self.evict() {}
     }
 
     /// Returns the id and the workers to wake, a bit each.
@@ -126,7 +126,7 @@ impl State {
         if let Some(due) = channel.schedule(limits) {
             self.expiry.push(Reverse((due, channel.name.clone())));
         }
-        while self.kept.bytes > self.config.total_bytes && self.evict() {}
+        while self.is_full() && self.evict() {}
         (id, wake)
     }
 
@@ -251,6 +251,11 @@ impl State {
     /// It may have been forgotten before.
     pub(super) fn make(&self, name: &ChannelName) -> Channel {
         Channel::new(name.clone(), self.floor, self.config.class(name))
+    }
+
+    /// A channel that has messages counts, too: many small ones take more than what is in them.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.bytes + self.expiry.len() * CHANNEL > self.config.total_bytes
     }
 
     /// Drops the message that would expire first, of all channels. False: there is none.

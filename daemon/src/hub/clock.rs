@@ -1,0 +1,113 @@
+//! The hub's time, which never goes back and never stands still.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::micros;
+
+/// Microseconds since the Unix epoch.
+pub type Clock = fn() -> u64;
+
+/// The system's clock, or one that goes on from where that was before it stepped back, at the pace of the monotonic
+/// one. Were the hub's time to stand still until the other has caught up, nothing would expire for so long.
+#[derive(Debug)]
+pub(super) struct Time {
+    wall: Clock,
+    /// `None`: the caller's clock is all there is.
+    start: Option<Instant>,
+    /// What the hub's time was at the start, or would have been.
+    offset: AtomicU64,
+}
+
+impl Time {
+    /// Not before `last`, which was given as a time before.
+    pub(super) fn system(last: u64) -> Self {
+        let wall: Clock = system_clock;
+        Self {
+            wall,
+            start: Some(Instant::now()),
+            offset: AtomicU64::new(wall().max(last)),
+        }
+    }
+
+    pub(super) fn of(wall: Clock) -> Self {
+        Self {
+            wall,
+            start: None,
+            offset: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        match self.start {
+            None => (self.wall)(),
+            Some(start) => self.at((self.wall)(), micros(start.elapsed())),
+        }
+    }
+
+    /// `elapsed`: by the monotonic clock, since the start.
+    fn at(&self, wall: u64, elapsed: u64) -> u64 {
+        let known = self.offset.load(Ordering::Relaxed);
+        let seen = wall.saturating_sub(elapsed);
+        if seen > known {
+            self.offset.fetch_max(seen, Ordering::Relaxed);
+        }
+        known.max(seen).saturating_add(elapsed)
+    }
+
+    /// How far it is ahead of the system's clock.
+    pub(super) fn ahead(&self) -> Duration {
+        Duration::from_micros(self.now().saturating_sub((self.wall)()))
+    }
+}
+
+pub(super) fn system_clock() -> u64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    micros(since_epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(offset: u64) -> Time {
+        Time {
+            wall: || 0,
+            start: None,
+            offset: AtomicU64::new(offset),
+        }
+    }
+
+    #[test]
+    fn follows_a_step_forward_and_goes_on_after_one_back() {
+        let time = time(1000);
+        assert_eq!(time.at(1005, 5), 1005);
+        assert_eq!(time.at(9010, 10), 9010, "forward");
+        assert_eq!(time.at(1020, 20), 9020, "back");
+        assert_eq!(time.at(9035, 30), 9035, "caught up");
+    }
+
+    #[test]
+    fn begins_where_an_earlier_daemon_was() {
+        assert_eq!(time(5000).at(1000, 7), 5007);
+    }
+
+    proptest! {
+        #[test]
+        fn never_goes_back_or_stands_still(steps: Vec<(u32, u16)>) {
+            let (time, mut elapsed, mut last) = (time(0), 0, 0);
+            for (wall, more) in steps {
+                elapsed += u64::from(more) + 1;
+                let now = time.at(u64::from(wall), elapsed);
+                prop_assert!(now > last && now >= u64::from(wall));
+                last = now;
+            }
+        }
+    }
+}
