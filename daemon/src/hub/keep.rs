@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{Hub, Promise};
+use super::{Backlog, Hub, Promise};
 use crate::store::{Base, Durability, Log, OnError, Record, StoreError};
 
 /// After an error the log is tried again so often.
@@ -440,6 +440,19 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// With `process` nobody is told of a message that the log does not have, unless it cannot be written: one that
+    /// was seen and then forgotten in a crash would come again, as another, when its publisher repeats it. Whoever is
+    /// first writes; nothing is written twice.
+    pub(super) fn keep_before_telling(&self, backlog: Backlog) -> Backlog {
+        if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
+            && keeper.promise.durability == Durability::Process
+            && !keeper.has(last.id)
+        {
+            let _ = keeper.commit(self, last.id); // it is logged, and the publisher is told
+        }
+        backlog
     }
 
     /// What is published is kept, in a log.

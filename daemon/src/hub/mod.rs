@@ -253,13 +253,16 @@ impl Hub {
         let mut state = self.lock();
         state.mark_interest(worker, channels);
         let cursor = since.unwrap_or_else(|| state.last());
-        state.read(channels, cursor, now)
+        let backlog = state.read(channels, cursor, now);
+        drop(state);
+        self.keep_before_telling(backlog)
     }
 
     /// What `channels` have after `cursor`, without joining.
     pub fn since(&self, channels: &[ChannelName], cursor: Cursor) -> Backlog {
         let now = self.time.now();
-        self.lock().read(channels, cursor, now)
+        let backlog = self.lock().read(channels, cursor, now);
+        self.keep_before_telling(backlog)
     }
 
     /// Ends what `subscribe` began for this worker and channel.

@@ -96,6 +96,26 @@ fn whoever_saw_a_message_that_was_lost_is_told() {
     assert!(ids(&hub, &a, lost).1);
 }
 
+/// Its publisher, who has no answer, repeats it with its key: it must be found to be the same.
+#[test]
+fn what_somebody_was_told_is_not_forgotten() {
+    let disk = Fake::default();
+    let a = channel("a");
+    let mut start = open(&disk).last().0;
+    for joins in [false, true] {
+        let hub = open(&disk);
+        let id = hub.publish(message(&a, b"seen"));
+        let backlog = match joins {
+            true => hub.subscribe(0, std::slice::from_ref(&a), Some(Cursor(start))),
+            false => hub.since(std::slice::from_ref(&a), Cursor(start)),
+        };
+        assert_eq!(backlog.messages.last().unwrap().id, id);
+        drop(hub);
+        assert_eq!(ids(&open(&disk), &a, start), (vec![id], false));
+        start = id;
+    }
+}
+
 #[test]
 fn after_a_loss_of_power_everybody_is_told_unless_it_was_synced() {
     for (durability, told) in [(Durability::Process, true), (Durability::Disk, false)] {
