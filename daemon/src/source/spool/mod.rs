@@ -213,7 +213,7 @@ impl Spool {
         });
         names.retain(|name| !self.stuck.contains(name));
         for slice in names.chunks(SLICE) {
-            if !self.publish_slice(slice) {
+            if !self.publish_slice(slice).await {
                 return false;
             }
             tokio::task::yield_now().await;
@@ -223,12 +223,15 @@ impl Spool {
     }
 
     /// False: something is in the way that may end, and what follows has to wait for it.
-    fn publish_slice(&mut self, names: &[OsString]) -> bool {
+    async fn publish_slice(&mut self, names: &[OsString]) -> bool {
         let mut published = Vec::with_capacity(names.len());
-        let mut goes_on = true;
+        let (mut goes_on, mut newest) = (true, 0);
         for name in names {
             match self.take(name) {
-                Ok(()) => published.push(name),
+                Ok(id) => {
+                    newest = newest.max(id.unwrap_or_default());
+                    published.push(name);
+                }
                 Err(refusal) if refusal.may_end() => {
                     warn!("{name:?} in the spool: {refusal}; trying again");
                     goes_on = false;
@@ -236,6 +239,11 @@ impl Spool {
                 }
                 Err(refusal) => self.refuse(name, &refusal),
             }
+        }
+        // Until then the file is all that a crash would leave of it.
+        if let Err(error) = self.hub.kept(newest).await {
+            warn!("messages stay in the spool: {error}; trying again");
+            return false;
         }
         let Some(directory) = &self.directory else {
             return false;
@@ -250,23 +258,24 @@ impl Spool {
         goes_on
     }
 
-    fn take(&self, name: &OsStr) -> Result<(), Refusal> {
+    /// Its id; `None`: it is not there any more.
+    fn take(&self, name: &OsStr) -> Result<Option<u64>, Refusal> {
         let Some(directory) = &self.directory else {
-            return Ok(());
+            return Ok(None);
         };
         let Some((line, owner)) = directory.read(name, self.terms.max_line)? else {
-            return Ok(()); // its publisher has met us over the socket
+            return Ok(None); // its publisher has met us over the socket
         };
         let publish = parse(name, &line)?;
         self.terms.check(owner, &publish.channel)?;
-        self.hub.publish(NewMessage {
+        let id = self.hub.publish(NewMessage {
             channel: &publish.channel,
             name: publish.name,
             data: publish.data.into(),
             key: publish.key.as_deref(),
         });
         self.metrics.published_spool.add(1);
-        Ok(())
+        Ok(Some(id))
     }
 
     fn refuse(&mut self, name: &OsString, refusal: &Refusal) {
