@@ -1,6 +1,6 @@
 # run and test install what they need and say so; the rest is for people who work on Comet.
 
-.PHONY: run test bench check-delivery fuzz fmt lint headers clean
+.PHONY: run test bench check-delivery torture fuzz fmt lint headers clean
 
 run: ## the daemon with its demo pages
 	@scripts/packages run
@@ -24,6 +24,10 @@ check-delivery: ## what a server loses, doubles and tells (docs/delivery.md); AR
 fuzz: ## SECONDS=60 for each parser, or for TARGET=... alone
 	@scripts/packages test
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
+
+torture: ## kills the daemon 5,000 times (docs/delivery.md)
+	cargo build --release -p comet-daemon -p comet-ffi -p comet-torture
+	$${CARGO_TARGET_DIR:-target}/release/comet-torture $(ARGS)
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -29,6 +29,8 @@ pub struct Page {
     pub channel: String,
     pub promise: Promise,
     pub fates: Vec<Fate>,
+    /// Why the server did not take some; the first few.
+    pub refusals: Vec<String>,
     /// Messages before this one were judged.
     pub judged: usize,
 }
@@ -54,6 +56,7 @@ impl Ledger {
             channel: channel.into(),
             promise,
             fates: Vec::new(),
+            refusals: Vec::new(),
             judged: 0,
         }));
         self.0.len() as u16 - 1

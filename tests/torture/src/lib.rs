@@ -4,6 +4,7 @@
 //! compares the two. Meanwhile connections are cut, read slowly, and the server is restarted or killed (`scenario`).
 //! Everything a server is known by is what it says on its connections; nothing here looks into Comet.
 
+pub mod crash;
 pub mod http;
 pub mod ledger;
 pub mod publish;

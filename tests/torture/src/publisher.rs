@@ -84,7 +84,10 @@ impl Publisher {
         while !self.stage.stopped() {
             let fate = match self.way.publish(&self.channel, &data, &key) {
                 Outcome::Taken(id) => Fate::Acknowledged(id),
-                Outcome::Refused(_) => Fate::Refused,
+                Outcome::Refused(why) => {
+                    self.note(why);
+                    Fate::Refused
+                }
                 Outcome::Unknown if !self.way.has_keys() => return,
                 Outcome::Unknown | Outcome::Away => {
                     self.stage.pause(PAUSE);
@@ -93,6 +96,14 @@ impl Publisher {
             };
             self.ledger.page(self.number).fates[number as usize] = fate;
             return;
+        }
+    }
+
+    fn note(&self, why: String) {
+        const MOST: usize = 3;
+        let mut page = self.ledger.page(self.number);
+        if page.refusals.len() < MOST {
+            page.refusals.push(why);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     random::Random,
     server::Server,
     stage::{Habits, Stage},
+    subscribe::Cursor,
     subscriber::{Subscriber, lock},
     target::{Target, Transport},
     transcript::Transcript,
@@ -222,6 +223,7 @@ impl<'a> Run<'a> {
             channels,
             stage: self.stage.clone(),
             random,
+            cursor: Cursor::None,
             transcript,
         }
     }
@@ -369,6 +371,12 @@ impl<'a> Run<'a> {
             restarts,
             examples: Vec::new(),
         };
+        for publisher in self.ledger.publishers() {
+            let page = self.ledger.page(publisher);
+            let refusals = page.refusals.iter();
+            let refusals = refusals.map(|why| format!("{}: refused: {why}", page.name));
+            outcome.examples.extend(refusals);
+        }
         for (transport, transcript) in &self.transcripts {
             let transcript = lock(transcript);
             let judgement = judge(&self.ledger, &transcript);

@@ -21,6 +21,8 @@ pub struct Subscriber {
     pub channels: Vec<String>,
     pub stage: Arc<Stage>,
     pub random: Random,
+    /// Where it begins.
+    pub cursor: Cursor,
     pub transcript: Arc<Mutex<Transcript>>,
 }
 
@@ -31,7 +33,7 @@ pub fn lock(transcript: &Mutex<Transcript>) -> MutexGuard<'_, Transcript> {
 impl Subscriber {
     /// Listens until the run ends.
     pub fn run(mut self) {
-        let (mut cursor, mut connected) = (Cursor::None, false);
+        let (mut cursor, mut connected) = (std::mem::take(&mut self.cursor), false);
         while !self.stage.stopped() {
             let random = Random::new(self.random.number(), "connection");
             let Ok(wire) = Wire::connect(self.target.addr, self.stage.clone(), random) else {

@@ -46,7 +46,7 @@ fn comet() -> Comet {
 }
 
 #[test]
-fn comet_keeps_its_word_to_clients_that_are_cut_off_slow_or_passing() {
+fn comet_keeps_its_word_to_clients_that_are_cut_off_slow_or_passing_and_over_restarts() {
     let mut comet = comet();
     let target = comet.target();
     let calm = check(&target, &mut comet, Disturbance::Calm);
@@ -57,6 +57,11 @@ fn comet_keeps_its_word_to_clients_that_are_cut_off_slow_or_passing() {
     assert!(cuts.cuts > 0 && cuts.reconnects > 0, "{cuts:?}");
     check(&target, &mut comet, Disturbance::Slow);
     check(&target, &mut comet, Disturbance::Churn);
+    let restarts = check(&target, &mut comet, Disturbance::Restarts);
+    assert!(restarts.restarts > 0, "{restarts:?}");
+    for (transport, figures) in &restarts.figures {
+        assert_eq!(figures.told, 0, "{transport}: its log has everything");
+    }
 }
 
 #[test]

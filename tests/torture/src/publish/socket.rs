@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use comet_client::{
-    Acknowledge, Client, Error, Options,
+    Acknowledge, Client, Error, Options, SpoolUse,
     proto::{ChannelName, EventName, line},
 };
 
@@ -14,9 +14,20 @@ pub struct Socket(Client);
 impl Socket {
     #[must_use]
     pub fn new(path: PathBuf, timeout: Duration) -> Self {
+        Self::with(path, timeout, SpoolUse::Off)
+    }
+
+    /// Leaves messages in the spool while the daemon is away.
+    #[must_use]
+    pub fn spooling(path: PathBuf, timeout: Duration) -> Self {
+        Self::with(path, timeout, SpoolUse::On)
+    }
+
+    fn with(path: PathBuf, timeout: Duration, spool: SpoolUse) -> Self {
         Self(Client::new(Options {
             socket: Some(path),
             timeout,
+            spool,
             ..Options::default()
         }))
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -61,6 +61,7 @@ impl Comet {
         command.arg(self.path.join("comet.toml"));
         command.arg("--dir").arg(self.dir());
         command.arg("--socket").arg(self.socket());
+        command.arg("--store").arg(self.store());
         // Nothing that is set here may change what is tested.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COMET_") {
@@ -84,6 +85,12 @@ impl Comet {
             None => Ok(()),
             Some(status) => bail!("comet ended ({status}): see {}", log.display()),
         })
+    }
+
+    /// Whether it listens by now.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        TcpStream::connect(self.addr).is_ok_and(|s| s.local_addr().ok() != s.peer_addr().ok())
     }
 
     /// How it ended, if it did.
@@ -129,6 +136,12 @@ impl Comet {
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.path.join("dir")
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store")
     }
 
     #[must_use]

@@ -1,10 +1,16 @@
 //! What these tests run and do not depend on by themselves: cargo builds it.
+#![allow(dead_code, reason = "each of the tests needs a part of it")]
 
 use std::{path::PathBuf, process::Command};
 
 /// The daemon.
 pub(crate) fn daemon() -> PathBuf {
     built("comet-daemon", "comet")
+}
+
+/// libcomet.so
+pub(crate) fn library() -> PathBuf {
+    built("comet-ffi", "libcomet.so")
 }
 
 fn built(package: &str, file: &str) -> PathBuf {
