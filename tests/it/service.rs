@@ -70,6 +70,7 @@ impl Manager {
         command.arg("--config").arg(self.path("comet.toml"));
         command.arg("--dir").arg(self.path("dir"));
         command.env("LISTEN_FDS", "2");
+        command.env("COMET_STORE", self.path("store"));
         command.env("LISTEN_FDNAMES", "http:publishers");
         command.env("NOTIFY_SOCKET", self.path("notify"));
         for name in ["COMET_SOCKET", "COMET_LISTEN", "WATCHDOG_USEC"] {
@@ -309,6 +310,7 @@ fn sockets_of_another_process_are_left_alone() {
         .arg(&own)
         .args(["--listen", "127.0.0.1:0"]);
     command.env("LISTEN_FDS", "2").env("LISTEN_PID", "1");
+    command.env("COMET_STORE", manager.path("store"));
     let service = Service::start(command).unwrap();
     assert!(service.ready.contains("own.sock"), "{}", service.ready);
     service.stop();
@@ -400,6 +402,7 @@ fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     command.env("COMET_LOG", "trace").stderr(Stdio::piped());
     command.env("NOTIFY_SOCKET", manager.path("notify"));
     command.env("WATCHDOG_USEC", "6000000");
+    command.env("COMET_STORE", manager.path("store"));
     fs::write(manager.path("comet.toml"), &manager.config).unwrap();
     let mut service = Service::start(command).unwrap();
     assert!(manager.notice().starts_with("READY=1\n"));

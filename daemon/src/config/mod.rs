@@ -205,6 +205,7 @@ impl Config {
                 "spool.max_files",
                 keep(&mut self.spool.max_files, &running.spool.max_files),
             ),
+            ("store", keep(&mut self.store, &running.store)),
         ];
         differ
             .into_iter()
