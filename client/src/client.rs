@@ -6,7 +6,7 @@ use comet_proto::line::{Publish, Receipt, write_publish};
 use nix::errno::Errno;
 
 use crate::{
-    Error, Options, SpoolUse,
+    Error, Options,
     backlog::Backlog,
     connection::{Connection, Deadline, Failure},
     key::Keys,
@@ -21,10 +21,6 @@ const BUFFER: usize = 64 << 10;
 /// bytes.
 const DUE: usize = 64;
 const DUE_BYTES: usize = 256 << 10;
-
-/// Where a message may go to the spool, this part of a call's time is kept for that, but no more than so much.
-const SPOOL_PART: u32 = 5;
-const SPOOL_TIME: Duration = Duration::from_secs(1);
 
 /// The prefix of keys where no other was given.
 const KEY: &str = "comet";
@@ -188,17 +184,8 @@ impl Client {
     /// # Errors
     /// [`Error::Timeout`] where it may not, [`Error::Spool`] where the spool does not take it.
     pub fn give_up(&mut self, publish: Publish<'_>, spool: bool) -> Result<Outcome, Error> {
-        self.push(publish, self.spools(spool));
+        self.push(publish, self.options.spools(spool));
         self.rescue(Err(self.options.timed_out(0)))
-    }
-
-    /// Whether a message goes to the spool, if need be, of a call that does or does not ask for it.
-    fn spools(&self, asked: bool) -> bool {
-        match self.options.spool {
-            SpoolUse::Asked => asked,
-            SpoolUse::Off => false,
-            SpoolUse::On | SpoolUse::In(_) => true,
-        }
     }
 
     fn put(
@@ -208,7 +195,7 @@ impl Client {
         asked: bool,
     ) -> Result<Outcome, Error> {
         self.notice_fork();
-        self.push(publish, self.spools(asked));
+        self.push(publish, self.options.spools(asked));
         let result = self.pass_on(acknowledge);
         self.rescue(result)
     }
@@ -280,13 +267,8 @@ impl Client {
 
     fn deadline(&mut self) -> Deadline {
         let spent = std::mem::take(&mut self.spent);
-        let timeout = self.options.timeout;
-        let reserve = if self.outbox.spools() {
-            (timeout / SPOOL_PART).min(SPOOL_TIME)
-        } else {
-            Duration::ZERO
-        };
-        Deadline::after(timeout.saturating_sub(spent + reserve))
+        let time = self.options.time_for_daemon(self.outbox.spools());
+        Deadline::after(time.saturating_sub(spent))
     }
 
     /// The child of a `fork` shares the parent's socket: what either wrote or read there would be the other's.

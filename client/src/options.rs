@@ -7,6 +7,10 @@ use std::{
 
 use crate::{Error, SocketPathError, socket_path};
 
+/// Where a message may go to the spool, this part of a call's time is kept for that, but no more than so much.
+const SPOOL_PART: u32 = 5;
+const SPOOL_TIME: Duration = Duration::from_secs(1);
+
 /// How to publish: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=DIR]`, or nothing for the defaults.
 /// In the path and in values `%XX` is the byte of that number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,26 @@ impl Options {
             seen.push(name);
         }
         Ok(options)
+    }
+
+    /// Whether a message goes to the spool, if need be, of a call that does or does not ask for it.
+    pub(crate) fn spools(&self, asked: bool) -> bool {
+        match self.spool {
+            SpoolUse::Asked => asked,
+            SpoolUse::Off => false,
+            SpoolUse::On | SpoolUse::In(_) => true,
+        }
+    }
+
+    /// How long a call may wait for the daemon. `spool`: the call asks for the spool, or that is set; then some time is
+    /// kept for that.
+    #[must_use]
+    pub fn time_for_daemon(&self, spool: bool) -> Duration {
+        if self.spools(spool) {
+            self.timeout - (self.timeout / SPOOL_PART).min(SPOOL_TIME)
+        } else {
+            self.timeout
+        }
     }
 
     pub(crate) fn timed_out(&self, pending: usize) -> Error {

@@ -6,7 +6,7 @@ use std::{
     mem, process,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use comet_client::{Acknowledge, Client, Directory, Error, Options, Outcome, proto::line::Publish};
@@ -59,7 +59,7 @@ impl Handle {
         &self,
         call: impl FnOnce(&mut Client) -> Result<T, Error>,
     ) -> Result<T, Fault> {
-        let mut loan = self.borrow()?;
+        let mut loan = self.borrow(self.options.timeout)?;
         let client = loan.client.as_mut().expect("it is taken only when dropped");
         Ok(call(client)?)
     }
@@ -71,7 +71,7 @@ impl Handle {
         acknowledge: Acknowledge,
         spool: bool,
     ) -> Result<Outcome, Fault> {
-        let mut loan = match self.borrow() {
+        let mut loan = match self.borrow(self.options.time_for_daemon(spool)) {
             Ok(loan) => loan,
             // Another thread waits for the daemon, and this one has waited for that long enough.
             Err(_) => return Ok(Client::new(self.options.clone()).give_up(publish, spool)?),
@@ -84,17 +84,16 @@ impl Handle {
         }?)
     }
 
-    fn borrow(&self) -> Result<Loan<'_>, Fault> {
+    fn borrow(&self, patience: Duration) -> Result<Loan<'_>, Fault> {
         let (start, process) = (Instant::now(), process::id());
         // In the child of a fork nobody will ever bring back what a thread of the parent has.
         let busy = |slot: &mut Slot| matches!(slot, Slot::Busy(user) if *user == process);
-        let timeout = self.options.timeout;
         let (mut slot, wait) = self
             .free
-            .wait_timeout_while(self.lock(), timeout, busy)
+            .wait_timeout_while(self.lock(), patience, busy)
             .unwrap_or_else(PoisonError::into_inner);
         if wait.timed_out() {
-            let after = timeout;
+            let after = self.options.timeout;
             return Err(Error::Timeout { after, pending: 0 }.into());
         }
         let waited = start.elapsed();

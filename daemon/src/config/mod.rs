@@ -106,7 +106,7 @@ pub struct SpoolConfig {
     /// Its directory; `None` is the rule of `comet_client::spool_path`.
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
-    /// Owners beside the daemon's own user whose files are taken; nothing set: as for the socket.
+    /// Owners whose files are taken; nothing set: as for the socket.
     pub allow: Allow,
     /// What clients may leave there, in bytes and in messages.
     #[serde(deserialize_with = "value::size::<_, 0>")]

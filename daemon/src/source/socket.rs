@@ -5,7 +5,7 @@
 
 mod bind;
 mod connection;
-mod peer;
+pub(super) mod peer;
 
 use std::{
     cell::{Cell, RefCell},

@@ -15,7 +15,7 @@ use tracing::warn;
 
 /// Opens the entry itself: no link, nothing that is mounted over it (`EXDEV`), and without waiting or any effect on
 /// what it is. What was opened is for the caller to check.
-pub(super) fn open_entry(
+pub(in crate::source) fn open_entry(
     directory: impl AsFd,
     name: &OsStr,
     flags: OFlag,

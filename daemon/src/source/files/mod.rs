@@ -6,7 +6,7 @@
 //! daemon ran) a scan compares each file with what was told of it.
 
 mod directory;
-mod entry;
+pub(super) mod entry;
 mod inbox;
 mod inotify;
 mod memory;

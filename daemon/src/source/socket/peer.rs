@@ -42,7 +42,7 @@ impl Peer {
 }
 
 /// The user's name, or the number where there is none.
-pub(super) fn user_name(uid: u32) -> String {
+pub(in crate::source) fn user_name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,
         _ => uid.to_string(),

@@ -28,9 +28,10 @@ use notify::{
     event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Refusal;
+use crate::source::files::entry::open_entry;
 
 /// Names that are read in one go; of more than that the first.
 const MOST_NAMES: usize = 65_536;
@@ -40,6 +41,9 @@ const REFUSED: &str = ".refused";
 
 /// Refused files that stay for somebody to look at, the newest.
 const KEPT_REFUSED: usize = 1000;
+
+/// Of these, how many older ones are removed in one go.
+const MOST_REMOVED: usize = 4096;
 
 /// What is still being written after so long was left behind by a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
@@ -68,7 +72,8 @@ pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     _lock: Flock<File>,
-    _watcher: Option<RecommendedWatcher>,
+    /// `None` where the system has no means left for it.
+    watcher: Option<RecommendedWatcher>,
 }
 
 /// What is in the directory.
@@ -98,7 +103,7 @@ impl Directory {
         };
         write_spool_limits(&fd, limits).map_err(system)?;
         let stat = fstat(&fd).map_err(system)?;
-        let watcher = watch(&fd, changed.clone());
+        let watcher = watch(&fd, changed);
         if let Err(error) = &watcher {
             warn!(%error, "cannot watch the spool; looking into it every second");
         }
@@ -106,8 +111,19 @@ impl Directory {
             fd,
             device_and_inode: (stat.st_dev, stat.st_ino),
             _lock: lock,
-            _watcher: watcher.ok(),
+            watcher: watcher.ok(),
         })
+    }
+
+    /// Tries again to watch where that failed; until then somebody has to look every now and then.
+    pub(super) fn watch(&mut self, changed: &Arc<Notify>) {
+        if self.watcher.is_none() {
+            self.watcher = watch(&self.fd, changed).ok();
+            if self.watcher.is_some() {
+                info!("watching the spool");
+            }
+            changed.notify_one();
+        }
     }
 
     /// Whether the path still leads here.
@@ -144,7 +160,8 @@ impl Directory {
         }
         names.refused.sort_unstable();
         let many = names.refused.len().saturating_sub(KEPT_REFUSED);
-        for name in &names.refused[..many] {
+        // The rest next time: others on the thread have their turns.
+        for name in names.refused[..many].iter().take(MOST_REMOVED) {
             self.remove(name);
         }
         Ok(())
@@ -175,21 +192,22 @@ impl Directory {
 
     /// The content and its owner; `None` when it was taken out.
     pub(super) fn read(&self, name: &OsStr, max: usize) -> Result<Option<(Vec<u8>, u32)>, Refusal> {
-        // Opening a FIFO or a device must have no effect.
-        let flags = OFlag::O_RDONLY
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
-        let file = match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
+        let by_name = match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(None),
+            stat => stat?,
+        };
+        check(&by_name, max)?;
+        let file = match open_entry(&self.fd, name, OFlag::O_RDONLY, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
             Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link")),
-            Err(Errno::ENXIO) => return Err(Refusal::Kind("a socket")),
-            Err(errno) => return Err(errno.into()),
+            file => File::from(file?),
         };
         let stat = fstat(&file)?;
         check(&stat, max)?;
+        // A link to somebody's file that is taken away again while it is opened shows as a file with one name.
+        if (stat.st_dev, stat.st_ino) != (by_name.st_dev, by_name.st_ino) {
+            return Err(Refusal::Swapped);
+        }
         let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default());
         let read = file.take(max as u64 + 1).read_to_end(&mut content);
         read.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?;
@@ -230,6 +248,8 @@ fn age(stat: &FileStat, now: SystemTime) -> Duration {
 fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => {}
+        SFlag::S_IFLNK => return Err(Refusal::Kind("a symbolic link")),
+        SFlag::S_IFSOCK => return Err(Refusal::Kind("a socket")),
         SFlag::S_IFDIR => return Err(Refusal::Kind("a directory")),
         SFlag::S_IFIFO => return Err(Refusal::Kind("a FIFO")),
         _ => return Err(Refusal::Kind("a device")),
@@ -263,7 +283,8 @@ fn lock(directory: &OwnedFd) -> Result<Option<Flock<File>>, Errno> {
 }
 
 /// Tells `changed` whenever a file appears or is written to its end.
-fn watch(directory: &OwnedFd, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+fn watch(directory: &OwnedFd, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let changed = changed.clone();
     let handler = move |event: notify::Result<notify::Event>| {
         let matters = event.is_ok_and(|event| {
             !event.need_rescan()

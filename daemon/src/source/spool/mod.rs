@@ -17,13 +17,10 @@ use comet_proto::{
     ChannelName,
     line::{LineError, MAX_KEY, Publish, Request},
 };
-use nix::{
-    errno::Errno,
-    unistd::{Uid, User, geteuid},
-};
+use nix::errno::Errno;
 use tokio::{
     sync::{Notify, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,6 +32,7 @@ use crate::{
     config::{ByPrefix, Config},
     hub::{Hub, NewMessage},
     metrics::Metrics,
+    source::socket::peer::user_name,
 };
 
 /// How often it is looked into without being told, and whether it is there.
@@ -63,10 +61,12 @@ enum Refusal {
     NoPublish,
     #[error("its name is too long for the key that it lacks")]
     Key,
-    #[error("it belongs to {}, who may not publish here: allow under [spool] lacks \"user:{}\"", user(*.0), user(*.0))]
+    #[error("it belongs to {}, who may not publish here: allow under [spool] lacks \"user:{}\"", user_name(*.0), user_name(*.0))]
     Owner(u32),
-    #[error("it belongs to {}, who may not publish to {channel}: socket under [[channel]]", user(*owner))]
+    #[error("it belongs to {}, who may not publish to {channel}: socket under [[channel]]", user_name(*owner))]
     Channel { owner: u32, channel: ChannelName },
+    #[error("it was swapped for another file while it was opened")]
+    Swapped,
     #[error("it cannot be read: {}", .0.desc())]
     Unreadable(#[from] Errno),
 }
@@ -81,16 +81,8 @@ impl Refusal {
     }
 }
 
-fn user(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    }
-}
-
 /// Whose files are taken.
 struct Terms {
-    own_user: u32,
     /// Empty: who can put files there.
     allow: Allow,
     channels: ByPrefix<Allow>,
@@ -111,6 +103,32 @@ pub struct Spool {
     stuck: HashSet<OsString>,
     /// A reason that was logged and has not ended.
     told: bool,
+    lines: Lines,
+}
+
+/// Refusals that are logged: whoever may add files could fill the log.
+#[derive(Default)]
+struct Lines {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Lines {
+    const WHILE: Duration = Duration::from_secs(60);
+    const MOST: u32 = 100;
+
+    /// Whether there is room for one more.
+    fn add(&mut self) -> bool {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now - since >= Self::WHILE) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        if self.count == Self::MOST {
+            warn!("many files in the spool refused; the next ones of this minute are only counted");
+        }
+        self.count < Self::MOST
+    }
 }
 
 impl Spool {
@@ -133,6 +151,7 @@ impl Spool {
             directory: None,
             stuck: HashSet::new(),
             told: false,
+            lines: Lines::default(),
         };
         match spool.find() {
             // Another daemon that has it is about to stop, or serves another socket.
@@ -169,8 +188,9 @@ impl Spool {
 
     /// Makes sure that the directory is the one at the path, and clean.
     fn look_after(&mut self) {
-        let found = match &self.directory {
+        let found = match &mut self.directory {
             Some(directory) if directory.is_at(&self.path) => {
+                directory.watch(&self.changed);
                 let system = |cause| OpenError::System {
                     path: self.path.clone(),
                     cause,
@@ -281,11 +301,15 @@ impl Spool {
     fn refuse(&mut self, name: &OsString, refusal: &Refusal) {
         self.metrics.spool_refused.add(1);
         let aside = self.directory.as_ref().is_some_and(|d| d.move_aside(name));
-        // Debug escapes what a name may hold to forge lines of the log.
-        if aside {
-            warn!("{name:?} in the spool refused and renamed to .refused: {refusal}");
-        } else if self.stuck.len() < MOST_STUCK && self.stuck.insert(name.clone()) {
-            warn!("{name:?} in the spool refused: {refusal}");
+        let stays = !aside && self.stuck.len() < MOST_STUCK && self.stuck.insert(name.clone());
+        if (aside || stays) && self.lines.add() {
+            let where_to = if aside {
+                " and renamed to .refused"
+            } else {
+                ""
+            };
+            // Debug escapes what a name may hold to forge lines of the log.
+            warn!("{name:?} in the spool refused{where_to}: {refusal}");
         }
     }
 }
@@ -310,7 +334,6 @@ impl Terms {
         let allow = [&config.spool.allow, &config.socket.allow];
         let allow = allow.into_iter().find(|allow| !allow.is_empty());
         Self {
-            own_user: geteuid().as_raw(),
             allow: allow.cloned().unwrap_or_default(),
             channels: config.channels.socket.clone(),
             max_line: config.socket.max_line,
@@ -324,7 +347,7 @@ impl Terms {
     fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), Refusal> {
         // A file's group is its directory's and says nothing of who wrote it; this number is nobody's.
         const NO_GROUP: u32 = u32::MAX;
-        let may = |allow: &Allow| owner == self.own_user || allow.permits(owner, NO_GROUP);
+        let may = |allow: &Allow| allow.permits(owner, NO_GROUP);
         if !self.allow.is_empty() && !may(&self.allow) {
             return Err(Refusal::Owner(owner));
         }

@@ -1,0 +1,25 @@
+/* Publishes NAME-0, NAME-1, ... with the spool, while the daemon comes and goes. Arguments: DSN, name, count. Prints how
+ * many went to the spool. */
+#include "check.h"
+
+int main(int argc, char **argv) {
+    begin();
+    CHECK(argc == 4);
+    comet_t *c = opened(argv[1]);
+    int spooled = 0;
+    for (int i = 0; i < atoi(argv[3]); i++) {
+        /* Most are waited for, as a page does; the others are told by the flush. */
+        const uint32_t how[] = {0, 0, COMET_FLAG_NO_ACK, 0, 0, COMET_FLAG_BUFFER};
+        char data[64];
+        snprintf(data, sizeof data, "%s-%d", argv[2], i);
+        comet_result result = publish(c, data, COMET_FLAG_SPOOL | how[i % 6], NULL);
+        CHECK(result == COMET_RESULT_OK || result == COMET_RESULT_SPOOLED);
+        spooled += result == COMET_RESULT_SPOOLED;
+        usleep(8000);
+    }
+    comet_result result = comet_flush(c);
+    CHECK(result == COMET_RESULT_OK || result == COMET_RESULT_SPOOLED);
+    comet_close(c);
+    printf("%d\n", spooled);
+    return 0;
+}
