@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::support::{Daemon, PATIENCE, c_program, library, repository, run};
+use super::support::{Daemon, PATIENCE, c_program, c_programs, library, repository, run};
 
 #[test]
 fn bad_arguments_are_told_and_good_ones_arrive() {
@@ -73,6 +73,56 @@ fn while_the_daemon_is_away_messages_wait_in_the_spool() {
     assert_eq!(seen[0], ["before"]);
     assert!(seen[1].ends_with(&waited.map(String::from)), "{seen:?}");
     assert_eq!(daemon.data("news").last().unwrap(), "last");
+}
+
+#[test]
+fn four_publishers_lose_double_and_reorder_nothing_while_the_daemon_is_killed() {
+    let mut daemon = Daemon::start();
+    daemon.kill();
+    std::fs::write(daemon.config(), "[history]\nmessages = 2000\n").unwrap();
+    daemon.go();
+    let directory = tempfile::tempdir().unwrap();
+    let (dsn, count) = (daemon.dsn_within(Duration::from_secs(5)), 250);
+    let arguments =
+        ["a", "b", "c", "d"].map(|name| vec![dsn.clone(), name.into(), count.to_string()]);
+    let mut publishers = c_programs("spooler", &arguments, directory.path());
+    let mut kills = 0;
+    while publishers
+        .iter_mut()
+        .any(|p| p.try_wait().unwrap().is_none())
+    {
+        // No moment is waited for: any is as good as another to die.
+        thread::sleep(Duration::from_millis(150));
+        daemon.kill();
+        kills += 1;
+        thread::sleep(Duration::from_millis(50));
+        daemon.go();
+    }
+    let mut spooled = 0;
+    for publisher in publishers {
+        let output = publisher.wait_with_output().unwrap();
+        assert!(output.status.success());
+        spooled += String::from_utf8(output.stdout)
+            .unwrap()
+            .trim()
+            .parse::<u32>()
+            .unwrap();
+    }
+    daemon.catch_up();
+    let data = daemon.data("news");
+    for name in ["a", "b", "c", "d"] {
+        let own = data.iter().filter(|data| data.starts_with(name));
+        let expected: Vec<String> = (0..count).map(|i| format!("{name}-{i}")).collect();
+        assert!(own.eq(&expected), "{name} after {kills} kills: {data:?}");
+    }
+    println!(
+        "{} messages, {kills} kills, {spooled} went to the spool",
+        data.len()
+    );
+    assert!(
+        data.len() == 1000 && kills > 2 && spooled > 0,
+        "{kills} {spooled}"
+    );
 }
 
 #[test]

@@ -135,6 +135,23 @@ pub(crate) fn steps(program: &mut Command, mut step: impl FnMut(&str)) {
     assert_eq!(stderr, "", "{program:?} prints nothing of its own accord");
 }
 
+/// A program of tests/c, compiled, to be run beside others: `arguments` go to each.
+pub(crate) fn c_programs(name: &str, arguments: &[Vec<String>], directory: &Path) -> Vec<Child> {
+    let program = compile(name, directory);
+    let run = |arguments: &Vec<String>| {
+        let mut command = Command::new(&program);
+        command
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", library_dir());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    arguments.iter().map(run).collect()
+}
+
 fn compile(name: &str, directory: &Path) -> PathBuf {
     let (root, program) = (repository(), directory.join(name));
     let mut cc = Command::new("cc");
@@ -170,6 +187,7 @@ impl Daemon {
             .tempdir()
             .unwrap();
         std::fs::create_dir(root.path().join("dir")).unwrap();
+        std::fs::write(root.path().join("comet.toml"), "").unwrap();
         let mut daemon = Self {
             root,
             process: None,
@@ -193,6 +211,8 @@ impl Daemon {
             .arg(self.socket())
             .arg("--store")
             .arg(self.root.path().join("store"))
+            .arg("--config")
+            .arg(self.config())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(self.log()).unwrap())
@@ -208,6 +228,11 @@ impl Daemon {
             .unwrap_or_else(|| panic!("comet did not start: {ready}{}", self.said()))
             .to_owned();
         self.process = Some((child, stdout));
+    }
+
+    /// Its configuration: empty, until a test has written something there.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.root.path().join("comet.toml")
     }
 
     fn log(&self) -> PathBuf {
@@ -277,6 +302,11 @@ impl Daemon {
     /// Goes on after a pause; returns when the spool is empty.
     pub(crate) fn resume_and_catch_up(&self) {
         self.resume();
+        self.catch_up();
+    }
+
+    /// Returns when the spool is empty.
+    pub(crate) fn catch_up(&self) {
         let waits = |entry: std::io::Result<std::fs::DirEntry>| {
             let name = entry.unwrap().file_name();
             name.to_string_lossy().ends_with(".msg1")

@@ -244,6 +244,9 @@ impl Spool {
 
     /// False: something is in the way that may end, and what follows has to wait for it.
     async fn publish_slice(&mut self, names: &[OsString]) -> bool {
+        if self.hub.admits().is_err() {
+            return false; // the spool keeps what the log cannot
+        }
         let mut published = Vec::with_capacity(names.len());
         let (mut goes_on, mut newest) = (true, 0);
         for name in names {
