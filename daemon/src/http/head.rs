@@ -70,8 +70,8 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
             }
         }
     }
-    let host =
-        host.filter(|host| str::from_utf8(host).is_ok_and(|host| is_ours(host, &config.hosts)))?;
+    let is_known = |host: &str| host.is_ascii() && is_ours(host, &config.hosts);
+    let host = host.filter(|host| str::from_utf8(host).is_ok_and(is_known))?;
     let says_page = |head: &Parts| {
         [header::ORIGIN, header::REFERER]
             .iter()
@@ -270,6 +270,7 @@ mod tests {
             "Host:\r\n",
             "Host: evil.example\r\n",
             "Host: é\r\n",
+            "Host: é.localhost\r\n",
             "Host: a\r\nHost: localhost\r\n",
         ] {
             assert!(!read(host), "{host}");
