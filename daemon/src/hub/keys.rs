@@ -33,7 +33,14 @@ impl Keys {
     pub(super) fn insert(&mut self, channel: &ChannelName, key: &str, id: u64) {
         let joined: Arc<str> = join(channel, key, &mut self.joined).into();
         self.ids.insert(joined.clone(), id);
-        self.by_age.push_back((id, joined));
+        // Oldest first, also where a log tells of them in another order.
+        let newer = self
+            .by_age
+            .iter()
+            .rev()
+            .take_while(|(known, _)| *known > id);
+        let place = self.by_age.len() - newer.count();
+        self.by_age.insert(place, (id, joined));
         if self.by_age.len() > MAX_KEYS {
             self.drop_oldest();
         }
@@ -74,8 +81,10 @@ impl Keys {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, key)) = self.by_age.pop_front() {
-            self.ids.remove(&key);
+        if let Some((id, key)) = self.by_age.pop_front()
+            && self.ids.get(&key) == Some(&id)
+        {
+            self.ids.remove(&key); // else it was used again since
         }
     }
 }
@@ -92,4 +101,38 @@ fn join<'a>(channel: &ChannelName, key: &str, joined: &'a mut String) -> &'a str
     joined.push('\0');
     joined.push_str(key);
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> ChannelName {
+        ChannelName::parse("a").unwrap()
+    }
+
+    #[test]
+    fn are_given_in_the_order_of_their_ids() {
+        let mut keys = Keys::default();
+        for id in [5, 9, 3, 7] {
+            keys.insert(&name(), &format!("k{id}"), id);
+        }
+        let ids = |after, at_most| -> Vec<u64> {
+            let keys = keys.after(after, at_most).into_iter();
+            keys.map(|(_, id)| id).collect()
+        };
+        assert_eq!((ids(0, 3), ids(7, 3)), (vec![3, 5, 7], vec![9]));
+    }
+
+    #[test]
+    fn a_key_that_was_used_again_is_forgotten_with_its_last_use() {
+        let mut keys = Keys::default();
+        let (first, last) = (1, 1 + micros(WINDOW));
+        keys.insert(&name(), "k", first);
+        keys.insert(&name(), "k", last);
+        assert!(!keys.expire(last, 10));
+        assert_eq!((keys.get(&name(), "k"), keys.len()), (Some(last), 1));
+        assert!(!keys.expire(last + micros(WINDOW), 10));
+        assert_eq!((keys.get(&name(), "k"), keys.len()), (None, 0));
+    }
 }

@@ -72,7 +72,8 @@ impl State {
     }
 
     fn restore_key(&mut self, channel: &ChannelName, key: &str, id: u64) {
-        if !key.is_empty() && self.keys.get(channel, key) != Some(id) {
+        let is_newer = |known| known < id;
+        if !key.is_empty() && self.keys.get(channel, key).is_none_or(is_newer) {
             self.keys.insert(channel, key, id);
         }
     }
