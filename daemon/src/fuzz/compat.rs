@@ -106,7 +106,8 @@ fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
 /// The digits of a time as they stand in the answer: as a number they would be rounded.
 fn told_time<'a>(answer: &'a [u8], name: &str) -> &'a str {
     let answer = str::from_utf8(answer).expect("UTF-8");
-    let (_, rest) = answer
+    let (_, times) = answer.split_once("\"k\":{").expect("the times");
+    let (_, rest) = times
         .split_once(&format!("\"{name}\":"))
         .expect("it is told");
     rest.split([',', '}']).next().unwrap_or_default()

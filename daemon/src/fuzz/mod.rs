@@ -5,6 +5,7 @@ mod compat;
 mod config;
 mod cursor;
 mod line;
+mod log;
 mod names;
 mod render;
 pub(crate) mod token;
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     target("cursor", cursor::check),
     target("head", http::head),
     target("line", line::check),
+    target("log", log::check),
     target("names", names::check),
     target("novcomet", compat::novcomet),
     target("query", http::query),

@@ -28,6 +28,7 @@ use super::{
     answer::{Refusal, wants_close},
     framing::{Framing, Malformed},
     head::{self, Plain},
+    hosts,
     query::{self, Query},
     router::{self, Route},
     service,
@@ -155,7 +156,10 @@ pub(crate) fn head(bytes: &[u8]) {
         let Some((head, _)) = whole else {
             return;
         };
-        check_route(&hub, &head);
+        match hosts::is_meant(&head, &config.hosts) {
+            Ok(()) => check_route(&hub, &head),
+            Err(refusal) => assert!(plain.is_none() && code(refusal) == "host"),
+        }
         if wants_close(head.version, &head.headers) {
             return;
         }
@@ -290,7 +294,7 @@ fn check_route(hub: &Hub, head: &Parts) {
 
 /// Everything is open, but for the channels whose name begins with `shut`, and with `sealed` without a token.
 static SITE: LazyLock<Site> = LazyLock::new(|| {
-    let rules = "http = { publish = true, hosts = [\"*\"] }\nauth.query = true\nchannel = [\
+    let rules = "http = { publish = true, hosts = [\"x\"] }\nauth.query = true\nchannel = [\
         { prefix = \"shut\", read = \"closed\", publish = \"closed\" },\
         { prefix = \"sealed\", read = \"token\", publish = \"token\" }]\n";
     let config = Config::parse(&[rules, KEY].concat()).expect("a configuration");

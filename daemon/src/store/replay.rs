@@ -8,7 +8,11 @@ use super::{
 };
 
 /// What is asked of the system at once.
-const CHUNK: usize = if cfg!(test) { 256 } else { 1 << 20 };
+const CHUNK: usize = if cfg!(any(test, feature = "fuzz")) {
+    256
+} else {
+    1 << 20
+};
 
 /// What a segment was found to be.
 #[derive(Debug, Default)]

@@ -1,0 +1,316 @@
+//! The log: whatever a segment holds, it is read to its end, and the next time the same; what was written is read as it
+//! was written, up to a torn end, around damage and before garbage.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use comet_proto::{ChannelName, Cursor, EventName};
+
+use crate::{
+    hub::{HistoryConfig, Hub, Promise},
+    store::{
+        Durability, Found, Log, OnError, Record,
+        disk::{Disk, LogFile},
+        record,
+    },
+};
+
+/// The first segment.
+const FILE: &str = "0000000001.log";
+
+/// The first byte says what the rest is: a segment; the body of one record, whose check sum fits; or records, with
+/// what happens to them.
+pub(super) fn check(bytes: &[u8]) {
+    let Some((&what, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match what % 3 {
+        0 => check_any(bytes),
+        1 => check_record(bytes),
+        _ => check_damage(bytes),
+    }
+}
+
+/// It is opened, and the next time says the same; and a hub begins with it.
+fn check_any(segment: &[u8]) {
+    let disk = Memory::with(segment.to_vec());
+    let Some((records, _)) = open(&disk) else {
+        return; // of another version
+    };
+    let (again, found) = open(&disk).expect("it was opened before");
+    assert!(again == records && found.torn.is_none());
+    let (hub, found) = hub(&disk);
+    assert!(hub.last().0 > found.last);
+}
+
+/// A record that is accepted is written as it was read.
+fn check_record(bytes: &[u8]) {
+    let Some((&kind, body)) = bytes.split_first() else {
+        return;
+    };
+    let mut sealed = vec![0xC0, 0xE7, kind, 0];
+    sealed.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    let sum = crc32fast::hash(&[&sealed, body].concat());
+    sealed.extend_from_slice(&sum.to_le_bytes());
+    sealed.extend_from_slice(body);
+    if let Ok((record, length)) = record::read(&sealed) {
+        assert_eq!(length, sealed.len());
+        assert_eq!(record::read(&written([&record])), Ok((record, length)));
+    }
+    let disk = Memory::default();
+    drop(Log::open(Arc::new(disk.clone()), &mut |_| {}).expect("a new log"));
+    disk.change(|segment| segment.extend_from_slice(&sealed));
+    check_any(&disk.content());
+}
+
+/// What is not touched by the damage is read as it was written, in order.
+fn check_damage(bytes: &[u8]) {
+    let Some((&[what, low, high, by], bytes)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let records = records(bytes);
+    let disk = Memory::default();
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), &mut |_| {}).expect("a new log");
+    let start = disk.content().len();
+    log.append(records.iter().cloned()).expect("there is room");
+    drop(log);
+    check_hub(&disk, &records);
+    let place =
+        start + usize::from(u16::from_le_bytes([low, high])) % (disk.content().len() - start + 1);
+    let (mut at, mut kept) = (start, Vec::new());
+    for record in &records {
+        let bytes = written([record]);
+        let end = at + bytes.len();
+        let is_touched = match what % 3 {
+            0 => end > place,
+            1 => (at..end).contains(&place) && by != 0,
+            _ => false,
+        };
+        if !is_touched {
+            kept.push(bytes);
+        }
+        at = end;
+    }
+    disk.change(|segment| match what % 3 {
+        0 => segment.truncate(place),
+        1 => segment
+            .iter_mut()
+            .skip(place)
+            .take(1)
+            .for_each(|byte| *byte ^= by),
+        _ => segment.extend_from_slice(bytes),
+    });
+    let (found, _) = open(&disk).expect("its head is whole");
+    // What looks like a record in the middle of a damaged one may come with them.
+    let mut found = found.iter();
+    for record in kept {
+        assert!(found.any(|found| *found == record));
+    }
+    check_any(&disk.content());
+}
+
+/// Of records without damage, the hub has every message.
+fn check_hub(disk: &Memory, records: &[Record<'_>]) {
+    let (hub, _) = hub(&disk.copy());
+    for name in CHANNELS {
+        let channel = ChannelName::parse(name).expect("a name");
+        let expected = records.iter().filter_map(|record| match record {
+            Record::Message {
+                id,
+                channel: of,
+                data,
+                ..
+            } if *of == channel => Some((*id, *data)),
+            _ => None,
+        });
+        let kept = hub.since(std::slice::from_ref(&channel), Cursor(0));
+        let messages = kept
+            .messages
+            .iter()
+            .map(|message| (message.id, &*message.data));
+        assert!(messages.eq(expected));
+    }
+}
+
+/// Every record as its bytes, and what else was found. `None`: it is of another version.
+fn open(disk: &Memory) -> Option<(Vec<Vec<u8>>, Found)> {
+    let mut records = Vec::new();
+    let opened = Log::open(Arc::new(disk.clone()), &mut |record| {
+        if !matches!(record, Record::Head { .. }) {
+            records.push(written([&record]));
+        }
+    });
+    opened.ok().map(|(_, found)| (records, found))
+}
+
+fn hub(disk: &Memory) -> (Arc<Hub>, Found) {
+    let promise = Promise {
+        durability: Durability::Process,
+        on_error: OnError::Deliver,
+        rewrite_bytes: 1 << 20,
+        boot: 1,
+    };
+    let config = HistoryConfig::default();
+    let opened = Hub::open_with_clock(config, 1, Arc::new(disk.clone()), &promise, || 1);
+    opened.expect("what a log can be read from, a hub can begin with")
+}
+
+fn written<'a>(records: impl IntoIterator<Item = &'a Record<'a>>) -> Vec<u8> {
+    let mut out = Vec::new();
+    records
+        .into_iter()
+        .for_each(|record| record.write(&mut out));
+    out
+}
+
+const CHANNELS: [&str; 2] = ["a", "b.c"];
+
+/// A log as a daemon would write one, with what is taken from these bytes.
+fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
+    let (mut records, mut id) = (Vec::new(), 1);
+    while let Some((&[kind, length, step], rest)) = bytes.split_first_chunk()
+        && records.len() < 60
+    {
+        let (data, rest) = rest.split_at(rest.len().min(length.into()));
+        (bytes, id) = (rest, id + 1 + u64::from(step));
+        let channel = ChannelName::parse(CHANNELS[usize::from(kind >> 4) % 2]).expect("a name");
+        let text = str::from_utf8(data).unwrap_or_default();
+        records.push(match kind % 16 {
+            0 => Record::Channel {
+                name: channel,
+                trimmed: id,
+            },
+            1 => Record::Key {
+                channel,
+                key: text,
+                id,
+            },
+            2 => Record::Floor { id },
+            3 => Record::Lost {
+                after: id - 1,
+                before: id,
+            },
+            4 => Record::Missed { before: id },
+            5 => Record::Stop { id },
+            6 => Record::Start {
+                id,
+                after: id - 1,
+                boot: 1,
+                durability: Durability::Process,
+            },
+            kind => Record::Message {
+                id,
+                channel,
+                name: EventName::parse(text).unwrap_or_default(),
+                key: if kind < 10 { text } else { "" },
+                data,
+            },
+        });
+    }
+    records
+}
+
+/// A directory in memory; copies are of the same.
+#[derive(Debug, Clone, Default)]
+struct Memory(Arc<Mutex<BTreeMap<String, File>>>);
+
+#[derive(Debug, Clone, Default)]
+struct File(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    fn with(segment: Vec<u8>) -> Self {
+        let memory = Self::default();
+        memory.file(FILE).with(|bytes| *bytes = segment);
+        memory
+    }
+
+    fn file(&self, name: &str) -> File {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.entry(name.to_owned()).or_default().clone()
+    }
+
+    fn content(&self) -> Vec<u8> {
+        self.file(FILE).with(|bytes| bytes.clone())
+    }
+
+    fn copy(&self) -> Self {
+        Self::with(self.content())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        self.file(FILE).with(change);
+    }
+}
+
+impl File {
+    fn with<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Disk for Memory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(files.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(self.file(name)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = files.remove(name);
+        removed
+            .map(|_| ())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+}
+
+impl LogFile for File {
+    fn write_at(&self, bytes: &[u8], place: u64) -> io::Result<usize> {
+        self.with(|content| {
+            let (start, end) = (place as usize, place as usize + bytes.len());
+            content.resize(content.len().max(end), 0);
+            content[start..end].copy_from_slice(bytes);
+            Ok(bytes.len())
+        })
+    }
+
+    fn read_at(&self, bytes: &mut [u8], place: u64) -> io::Result<usize> {
+        self.with(|content| {
+            let rest = content.get(place as usize..).unwrap_or_default();
+            let length = rest.len().min(bytes.len());
+            bytes[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        })
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.with(|content| content.resize(length as usize, 0));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
