@@ -390,7 +390,12 @@ fn silence() -> ChildStdout {
 #[test]
 fn subscribe_ends_quietly_by_sigint() {
     let daemon = Daemon::start("");
-    let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news"]));
+    // A shell lets what it runs in the background ignore the signal, and so all that comes of it.
+    let mut command = Command::new("env");
+    let program = env!("CARGO_BIN_EXE_comet");
+    command.args(["--default-signal=INT", program, "subscribe", "news"]);
+    command.env("COMET_SOCKET", daemon.socket_path());
+    let mut subscriber = Subscriber::start(command);
     wait_for_subscribers(&daemon, 1);
     let pid = subscriber.child.id().to_string();
     assert!(
