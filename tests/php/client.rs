@@ -37,7 +37,10 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
             "start" => daemon.go(),
             line => panic!("{line}"),
         });
-        assert_eq!(daemon.data("news"), ["before", "back"], "{over:?}");
+        let mut data = daemon.data("news");
+        // It was on its way when nobody waited any more: which of the two it is is a matter of moments.
+        data.retain(|data| data != "stopped");
+        assert_eq!(data, ["before", "back"], "{over:?}");
     }
 }
 
