@@ -426,8 +426,8 @@ fn status_is_readable_and_raw() {
     let (exit, stdout, _) = run(daemon.comet(&["status"]));
     assert_eq!(exit, Some(0));
     for line in [
-        format!("pid                     {}", daemon.pid()),
-        "  published             1".into(),
+        format!("pid                         {}", daemon.pid()),
+        "  published                 1".into(),
     ] {
         assert!(
             stdout.lines().any(|told| told == line),

@@ -59,7 +59,7 @@ fn figure(indent: &str, name: &str, value: &Value, text: &mut String) {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    writeln!(text, "{label:<24}{value}").expect("a String takes it");
+    writeln!(text, "{label:<28}{value}").expect("a String takes it");
 }
 
 #[cfg(test)]
@@ -73,11 +73,11 @@ mod tests {
         });
         assert_eq!(
             super::readable(fields.as_object().unwrap()),
-            "uptime seconds          5\n\
-             version                 1.2.3\n\
+            "uptime seconds              5\n\
+             version                     1.2.3\n\
              hub\n  \
-               last id               7\n  \
-               messages              2\n"
+               last id                   7\n  \
+               messages                  2\n"
         );
     }
 }
