@@ -228,20 +228,26 @@ fn whatever_is_swapped_in_no_byte_of_it_is_read() {
     }
     fs::write(f.path("secret"), "secret").unwrap();
     let stop = AtomicBool::new(false);
+    let step = |n: u64| -> std::io::Result<()> {
+        let new = f.path("new");
+        match n % 6 {
+            0 | 2 => fs::write(&new, "good")?,
+            1 if stranger => {
+                fs::write(&new, "evil")?;
+                chown(&new, Some(EVIL), None)?;
+            }
+            3 => symlink(f.path("secret"), &new)?,
+            4 => fs::hard_link(f.path("secret"), &new)?,
+            _ => mkfifo(&new, Mode::S_IRWXU)?,
+        }
+        fs::rename(&new, f.path("a"))
+    };
     let swap = || {
         for n in 0u64.. {
-            let new = f.path("new");
-            match n % 6 {
-                0 | 2 => fs::write(&new, "good").unwrap(),
-                1 if stranger => {
-                    fs::write(&new, "evil").unwrap();
-                    chown(&new, Some(EVIL), None).unwrap();
-                }
-                3 => symlink(f.path("secret"), &new).unwrap(),
-                4 => fs::hard_link(f.path("secret"), &new).unwrap(),
-                _ => mkfifo(&new, Mode::S_IRWXU).unwrap(),
+            // Were this thread to end, the other would wait for it for ever.
+            if step(n).is_err() {
+                let _ = fs::remove_file(f.path("new"));
             }
-            fs::rename(&new, f.path("a")).unwrap();
             if stop.load(Ordering::Relaxed) {
                 return;
             }
