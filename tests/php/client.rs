@@ -37,10 +37,13 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
             "start" => daemon.go(),
             line => panic!("{line}"),
         });
-        let mut data = daemon.data("news");
-        // It was on its way when nobody waited any more: which of the two it is is a matter of moments.
-        data.retain(|data| data != "stopped");
-        assert_eq!(data, ["before", "back"], "{over:?}");
+        // The second was on its way when nobody waited for its answer any more: it may have arrived.
+        let outcomes = [vec!["before", "back"], vec!["before", "stopped", "back"]];
+        let data = daemon.data("news");
+        assert!(
+            outcomes.iter().any(|expected| data == *expected),
+            "{over:?}: {data:?}"
+        );
     }
 }
 
