@@ -18,7 +18,11 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{entry::open_entry, refusal::Refusal, rules::State};
+use super::{
+    entry::{Entry, open_entry, sole_name},
+    refusal::Refusal,
+    rules::State,
+};
 use crate::{
     auth::Allow,
     config::{ByPrefix, Config},
@@ -67,6 +71,12 @@ pub(super) enum Unread {
 impl From<Refusal> for Unread {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Errno> for Unread {
+    fn from(errno: Errno) -> Self {
+        Refusal::Unreadable(errno).into()
     }
 }
 
@@ -124,12 +134,11 @@ impl Directory {
         written: bool,
         patience: Patience,
     ) -> Result<(Box<[u8]>, State), Unread> {
-        let state = self.state(file)?.ok_or(Unread::Gone)?;
-        terms.check(&state)?;
+        let state = self.checked(file, terms)?;
         // Whoever mounts something over a file says whose it is: what is elsewhere has to be opened to be believed.
         let is_empty_here = state.size == 0 && state.key.is_on(self.device_and_inode.0);
         if is_empty_here && !written {
-            return Ok((Box::default(), state));
+            return self.empty(file, terms, patience);
         }
         // The name may stand for something else by now: opening has no effect on whatever that is, and what was
         // opened is checked again.
@@ -138,24 +147,90 @@ impl Directory {
             Err(Errno::ENOENT) => return Err(Unread::Gone),
             Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link").into()),
             Err(Errno::EXDEV) => return Err(Refusal::Kind("a mount point").into()),
-            Err(Errno::EACCES) if is_empty_here => return Ok((Box::default(), state)),
+            Err(Errno::EACCES) if is_empty_here => return self.empty(file, terms, patience),
             Err(Errno::EWOULDBLOCK) if patience == Patience::Some => return Err(Unread::Busy),
             Err(errno @ (Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
                 return Err(Unread::Later(errno));
             }
             Err(errno) => return Err(Refusal::Unreadable(errno).into()),
         };
-        let found = state_of(&opened)?;
-        // A file with two names that loses this one while it is opened shows as a file with one.
-        if !found.key.is_same_file(&state.key) {
-            return Err(Unread::Gone);
-        }
-        terms.check_opened(&found)?;
+        // Before the lock: a lock on what another name leads to is seen by those who use that.
+        terms.check_opened(&state_of(&opened)?)?;
         // PHP's LOCK_EX and flock(1): such a writer is never read halfway.
         match Flock::lock(opened, FlockArg::LockSharedNonblock) {
-            Ok(locked) => read_stable(&locked, terms, patience),
+            Ok(locked) => self.read_stable(file, &locked, terms, patience),
             Err((_, Errno::EWOULDBLOCK)) if patience == Patience::Some => Err(Unread::Busy),
-            Err((unlocked, _)) => read_stable(&unlocked, terms, patience),
+            Err((unlocked, _)) => self.read_stable(file, &unlocked, terms, patience),
+        }
+    }
+
+    fn checked(&self, file: &OsStr, terms: ChannelTerms<'_>) -> Result<State, Unread> {
+        let state = self.state(file)?.ok_or(Unread::Gone)?;
+        terms.check(&state)?;
+        Ok(state)
+    }
+
+    fn empty(
+        &self,
+        file: &OsStr,
+        terms: ChannelTerms<'_>,
+        patience: Patience,
+    ) -> Result<(Box<[u8]>, State), Unread> {
+        let look = || match self.checked(file, terms) {
+            Ok(state) if state.size > 0 => Err(Unread::Busy),
+            checked => checked,
+        };
+        Ok((Box::default(), self.sole_name(file, patience, look)?))
+    }
+
+    /// Two states around the reading tell whether somebody wrote in between.
+    fn read_stable(
+        &self,
+        name: &OsStr,
+        mut file: &File,
+        terms: ChannelTerms<'_>,
+        patience: Patience,
+    ) -> Result<(Box<[u8]>, State), Unread> {
+        let before = self.sole_name(name, patience, || {
+            let state = state_of(file)?;
+            terms.check_opened(&state)?;
+            Ok(state)
+        })?;
+        // What the file has, not what it says to have: a sparse file costs its owner nothing.
+        let expected = before.size.min(READ_AHEAD) as usize;
+        let mut content = Vec::with_capacity(expected + 1);
+        let limit = (terms.max_bytes() as u64).saturating_add(1);
+        file.by_ref()
+            .take(limit)
+            .read_to_end(&mut content)
+            .map_err(unreadable)?;
+        let after = state_of(file)?;
+        if patience == Patience::Some && (before != after || content.len() as u64 != after.size) {
+            return Err(Unread::Busy);
+        }
+        // It may have been given away while it was read, or have grown.
+        terms.check_opened(&after)?;
+        terms.check_size(content.len() as u64)?;
+        // The earlier one: what came after it may not be in the content, and must not count as told.
+        Ok((content.into(), before))
+    }
+
+    /// A state at which the file that `look` sees had this name and no other.
+    fn sole_name(
+        &self,
+        name: &OsStr,
+        patience: Patience,
+        look: impl Fn() -> Result<State, Unread>,
+    ) -> Result<State, Unread> {
+        let key = |state: &State| state.key;
+        match sole_name(&self.fd, name, look, key)? {
+            Entry::Sole(state) => Ok(state),
+            // Of one that is written all the time each write hides the last one; a link is no write.
+            Entry::Changing(state) if patience == Patience::None && state.was_written_last() => {
+                Ok(state)
+            }
+            Entry::Changing(_) => Err(Unread::Busy),
+            Entry::Other => Err(Unread::Gone),
         }
     }
 }
@@ -164,33 +239,6 @@ impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// Two states around the reading tell whether somebody wrote in between.
-fn read_stable(
-    mut file: &File,
-    terms: ChannelTerms<'_>,
-    patience: Patience,
-) -> Result<(Box<[u8]>, State), Unread> {
-    let before = state_of(file)?;
-    terms.check_opened(&before)?;
-    // What the file has, not what it says to have: a sparse file costs its owner nothing.
-    let expected = before.size.min(READ_AHEAD) as usize;
-    let mut content = Vec::with_capacity(expected + 1);
-    let limit = (terms.max_bytes() as u64).saturating_add(1);
-    file.by_ref()
-        .take(limit)
-        .read_to_end(&mut content)
-        .map_err(unreadable)?;
-    let after = state_of(file)?;
-    if patience == Patience::Some && (before != after || content.len() as u64 != after.size) {
-        return Err(Unread::Busy);
-    }
-    // It may have been given away while it was read, or have grown.
-    terms.check_opened(&after)?;
-    terms.check_size(content.len() as u64)?;
-    // The earlier one: what came after it may not be in the content, and must not count as told.
-    Ok((content.into(), before))
 }
 
 fn state_of(file: &File) -> Result<State, Refusal> {

@@ -3,41 +3,17 @@
 //! A state is only ever suppressed when it, or what it shows, was already visible in the state that was read for
 //! an earlier message: published after, never suppressed after.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use nix::sys::stat::FileStat;
 
-use super::inbox::Events;
+use super::{
+    entry::{Key, nanoseconds},
+    inbox::Events,
+};
 
 /// How long an event waits for the one that usually completes it.
 pub(super) const WINDOW: Duration = Duration::from_millis(2);
-
-/// What identifies a state of a name. Inode numbers are used again at once by some file systems, hence the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
-    device: u64,
-    inode: u64,
-    /// Nanoseconds since the epoch.
-    pub(super) changed: i64,
-}
-
-/// As an idempotency key. Who publishes with keys of their own cannot know it before the nanosecond of the change.
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (device, inode, changed) = (self.device, self.inode, self.changed);
-        write!(f, "{device:x} {inode:x} {changed:x}")
-    }
-}
-
-impl Key {
-    pub(super) fn is_on(&self, device: u64) -> bool {
-        self.device == device
-    }
-
-    pub(super) fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
-}
 
 /// What `fstat` says about a file, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,15 +119,21 @@ fn was_told(known: &Known, events: Events, now: &State) -> bool {
 
 impl Known {
     fn only_attributes_differ(&self, now: &State) -> bool {
-        let content = |s: &State| (s.key.device, s.key.inode, s.modified, s.size);
+        let content = |s: &State| (s.modified, s.size);
         let attributes = |s: &State| (s.mode, s.uid, s.gid, s.links);
         self.fate != Fate::Refused
+            && self.state.key.is_same_file(&now.key)
             && content(&self.state) == content(now)
             && attributes(&self.state) != attributes(now)
     }
 }
 
 impl State {
+    /// Its last change was of the content: no other name, mode or owner.
+    pub(super) fn was_written_last(&self) -> bool {
+        self.modified == self.key.changed
+    }
+
     /// Whether at `clock` (nanoseconds since the epoch) the time stamps have gone on since the last change.
     pub(super) fn settled(&self, clock: i64) -> bool {
         // Of stamps in steps of a second none has a fraction.
@@ -167,11 +149,7 @@ impl State {
 impl From<&FileStat> for State {
     fn from(stat: &FileStat) -> Self {
         Self {
-            key: Key {
-                device: stat.st_dev,
-                inode: stat.st_ino,
-                changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-            },
+            key: stat.into(),
             modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mode: stat.st_mode,
@@ -180,13 +158,6 @@ impl From<&FileStat> for State {
             links: stat.st_nlink,
         }
     }
-}
-
-/// Nanoseconds since the epoch; until the year 2262.
-pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
 }
 
 #[cfg(test)]

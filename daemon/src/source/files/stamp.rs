@@ -21,7 +21,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{entry::open_entry, rules::nanoseconds};
+use super::entry::{nanoseconds, open_entry};
 
 pub(super) const FILE_NAME: &str = ".comet-seen";
 

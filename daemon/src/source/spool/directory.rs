@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::Refusal;
-use crate::source::files::entry::open_entry;
+use crate::source::files::entry::{Entry, Key, open_entry, sole_name};
 
 /// Names that are read in one go; of more than that the first.
 const MOST_NAMES: usize = 65_536;
@@ -202,12 +202,16 @@ impl Directory {
             Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link")),
             file => File::from(file?),
         };
-        let stat = fstat(&file)?;
-        check(&stat, max)?;
-        // A link to somebody's file that is taken away again while it is opened shows as a file with one name.
-        if (stat.st_dev, stat.st_ino) != (by_name.st_dev, by_name.st_ino) {
-            return Err(Refusal::Swapped);
-        }
+        let look = || {
+            let stat = fstat(&file)?;
+            check(&stat, max)?;
+            Ok::<_, Refusal>(stat)
+        };
+        let stat = match sole_name(&self.fd, name, look, |stat| Key::from(stat))? {
+            Entry::Sole(stat) => stat,
+            // Nobody changes what he has put here.
+            Entry::Changing(_) | Entry::Other => return Err(Refusal::Swapped),
+        };
         let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default());
         let read = file.take(max as u64 + 1).read_to_end(&mut content);
         read.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?;

@@ -14,6 +14,15 @@ use nix::{sys::stat::mknod, unistd::mkfifo};
 
 use super::*;
 
+/// Ends the other thread, also when this one fails: a scope waits for all of its threads.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 static NEWS: LazyLock<ChannelName> = LazyLock::new(|| ChannelName::parse("news").unwrap());
 
 struct Fixture {
@@ -244,10 +253,7 @@ fn whatever_is_swapped_in_no_byte_of_it_is_read() {
     };
     let swap = || {
         for n in 0u64.. {
-            // Were this thread to end, the other would wait for it for ever.
-            if step(n).is_err() {
-                let _ = fs::remove_file(f.path("new"));
-            }
+            step(n).unwrap();
             if stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -255,8 +261,10 @@ fn whatever_is_swapped_in_no_byte_of_it_is_read() {
     };
     let (mut read, mut refused) = (0, 0);
     thread::scope(|scope| {
-        scope.spawn(swap);
+        let swapping = scope.spawn(swap);
+        let _stop = StopAtEnd(&stop);
         while read < 5_000 || refused < 5_000 {
+            assert!(!swapping.is_finished(), "its thread failed");
             for patience in [Patience::Some, Patience::None] {
                 match f.read_as("a", true, patience) {
                     Ok(content) => {
@@ -268,7 +276,6 @@ fn whatever_is_swapped_in_no_byte_of_it_is_read() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -291,8 +298,10 @@ fn of_a_file_that_is_given_away_no_byte_of_the_new_owner_is_read() {
     };
     let (mut read, mut refused) = (0, 0);
     thread::scope(|scope| {
-        scope.spawn(give_away);
+        let giving = scope.spawn(give_away);
+        let _stop = StopAtEnd(&stop);
         while read < 2_000 || refused < 2_000 {
+            assert!(!giving.is_finished(), "its thread failed");
             for patience in [Patience::Some, Patience::None] {
                 match f.read_as("a", true, patience) {
                     Ok(content) => {
@@ -304,7 +313,6 @@ fn of_a_file_that_is_given_away_no_byte_of_the_new_owner_is_read() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -328,8 +336,10 @@ fn of_a_file_that_grows_and_shrinks_all_the_time_no_part_is_taken_for_the_whole(
     };
     let (mut read, mut refused) = (0, 0);
     thread::scope(|scope| {
-        scope.spawn(write);
+        let writing = scope.spawn(write);
+        let _stop = StopAtEnd(&stop);
         while read < 2_000 || refused < 2_000 {
+            assert!(!writing.is_finished(), "its thread failed");
             match f.read_as("a", true, Patience::None) {
                 Ok(content) => {
                     assert!(content.len() <= 10, "{} bytes", content.len());
@@ -342,6 +352,5 @@ fn of_a_file_that_grows_and_shrinks_all_the_time_no_part_is_taken_for_the_whole(
                 Err(other) => panic!("{other:?}"),
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
