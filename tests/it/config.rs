@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::daemon::{Daemon, Lines, directory};
+use crate::daemon::{Daemon, Lines, directory, serve};
 
 /// A daemon started by a command of the test's own; killed when dropped.
 pub(crate) struct Served {
@@ -26,11 +26,14 @@ impl Served {
             "dir = {dir:?}\nlisten = \"127.0.0.1:0\"\n[store]\ndir = {store:?}\n[socket]\npath = {socket:?}\n{config}"
         );
         fs::write(path("comet.toml"), file).unwrap();
-        command
-            .arg("--config")
-            .arg(path("comet.toml"))
-            .stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        command.arg("--config").arg(path("comet.toml"));
+        Self::run(root, command)
+    }
+
+    /// Like [`Served::start`], but with the settings of the command alone.
+    fn run(root: tempfile::TempDir, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut ready)
@@ -70,22 +73,6 @@ impl Drop for Served {
     }
 }
 
-fn serve() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-    for name in [
-        "COMET_DIR",
-        "COMET_LISTEN",
-        "COMET_SOCKET",
-        "COMET_CONFIG",
-        "COMET_STORE",
-        "COMET_DEMO",
-    ] {
-        command.env_remove(name);
-    }
-    command.arg("serve");
-    command
-}
-
 #[test]
 fn a_flag_beats_the_environment_beats_the_file() {
     let root = directory();
@@ -94,7 +81,7 @@ fn a_flag_beats_the_environment_beats_the_file() {
     fs::create_dir(&by_flag).unwrap();
     fs::create_dir(&by_environment).unwrap();
 
-    let mut command = serve();
+    let mut command = serve(root.path());
     command
         .env("COMET_DIR", &by_environment)
         .env("COMET_SOCKET", path("environment.sock"));
@@ -111,7 +98,8 @@ fn a_flag_beats_the_environment_beats_the_file() {
 
 #[test]
 fn the_file_is_enough_and_empty_variables_are_none() {
-    let mut command = serve();
+    let root = directory();
+    let mut command = serve(root.path());
     for name in [
         "COMET_DIR",
         "COMET_LISTEN",
@@ -122,7 +110,7 @@ fn the_file_is_enough_and_empty_variables_are_none() {
     ] {
         command.env(name, "");
     }
-    let daemon = Served::start(directory(), command, "");
+    let daemon = Served::start(root, command, "");
     let expected = format!(
         ", socket {}, watching {}\n",
         daemon.path("comet.sock").display(),
@@ -136,23 +124,14 @@ fn the_environment_names_the_file_and_its_settings_hold() {
     let root = directory();
     let file = root.path().join("other.toml");
     fs::write(&file, "[socket]\nmax_line = 2048\n").unwrap();
-    let mut command = serve();
+    let mut command = serve(root.path());
     command
         .env("COMET_CONFIG", &file)
         .env("COMET_DIR", root.path().join("dir"));
     command
         .env("COMET_LISTEN", "127.0.0.1:0")
         .env("COMET_SOCKET", root.path().join("s"));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut ready)
-        .unwrap();
-    let daemon = Served { child, ready, root };
+    let daemon = Served::run(root, command);
     let mut client = Lines::connect(&daemon.path("s"));
     client.send("x".repeat(2048));
     let refusal = client.read().unwrap();
@@ -160,6 +139,7 @@ fn the_environment_names_the_file_and_its_settings_hold() {
         refusal["message"].as_str().unwrap().contains("2048"),
         "{refusal}"
     );
+    assert!(daemon.path("store/lock").exists(), "the log, too");
 }
 
 #[test]

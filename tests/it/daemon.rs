@@ -14,6 +14,19 @@ use std::{
 /// How long anything may take before a test fails; nothing waits for so long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// `comet serve` with nothing of this process's settings. Its log is in `root` unless the test says otherwise: where it
+/// would be by itself belongs to the daemon of this machine.
+pub fn serve(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COMET_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("serve").env("COMET_STORE", root.join("store"));
+    command
+}
+
 /// A running `comet serve`; killed when dropped.
 pub struct Daemon {
     child: Child,

@@ -4,14 +4,13 @@ use std::{
     fs::{self, File},
     os::unix::fs::chown,
     path::Path,
-    process::Command,
 };
 
 use serde_json::json;
 
 use crate::{
     config::Served,
-    daemon::{Answer, Daemon, Http, Lines, directory, wait_for},
+    daemon::{Answer, Daemon, Http, Lines, directory, serve, wait_for},
     tokens,
     wire::{ask, data, get, metric, parked, post, refusal},
 };
@@ -257,8 +256,8 @@ fn what_needs_a_restart_is_named_and_stays() {
     let root = directory();
     let path = |name: &str| root.path().join(name);
     let (log, config) = (path("log"), path("comet.toml"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-    command.arg("serve").stderr(File::create(&log).unwrap());
+    let mut command = serve(root.path());
+    command.stderr(File::create(&log).unwrap());
     let served = Served::start(root, command, "");
     let changed = "dir = \"/\"\nlisten = \"127.0.0.2:0\"\nworkers = 7\ndemo = true\n\
                    [socket]\npath = \"/nowhere/comet.sock\"\n[history]\nbytes = 0\n[store]\nrewrite = \"1MiB\"\n";
@@ -296,12 +295,10 @@ fn flags_still_beat_the_file() {
 fn without_a_file_it_ends_the_daemon() {
     let root = directory();
     let path = |name: &str| root.path().join(name);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-    command.arg("serve").args(["--listen", "127.0.0.1:0"]);
+    let mut command = serve(root.path());
+    command.args(["--listen", "127.0.0.1:0"]);
     command.arg("--dir").arg(path("dir"));
     command.arg("--socket").arg(path("comet.sock"));
-    command.env_remove("COMET_CONFIG");
-    command.env("COMET_STORE", path("store"));
     let mut child = command.spawn().unwrap();
     wait_for("the socket", || {
         Path::new(&path("comet.sock")).exists().then_some(())

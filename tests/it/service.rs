@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    daemon::{Http, Lines, PATIENCE, directory, wait_for},
+    daemon::{Http, Lines, PATIENCE, directory, serve, wait_for},
     wire::{cursor, data, get, post},
 };
 
@@ -303,14 +303,13 @@ fn what_cannot_be_served_is_named() {
 fn sockets_of_another_process_are_left_alone() {
     let manager = Manager::new("listen = \"127.0.0.1:0\"\n");
     let own = manager.path("own.sock");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-    command.arg("serve").arg("--dir").arg(manager.path("dir"));
+    let mut command = serve(manager.root.path());
+    command.arg("--dir").arg(manager.path("dir"));
     command
         .arg("--socket")
         .arg(&own)
         .args(["--listen", "127.0.0.1:0"]);
     command.env("LISTEN_FDS", "2").env("LISTEN_PID", "1");
-    command.env("COMET_STORE", manager.path("store"));
     let service = Service::start(command).unwrap();
     assert!(service.ready.contains("own.sock"), "{}", service.ready);
     service.stop();
@@ -391,18 +390,14 @@ fn an_abstract_name_of_the_managers_socket_is_understood() {
 #[test]
 fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     let manager = Manager::new("workers = 2\n");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
-    command
-        .arg("serve")
-        .arg("--config")
-        .arg(manager.path("comet.toml"));
+    let mut command = serve(manager.root.path());
+    command.arg("--config").arg(manager.path("comet.toml"));
     command.arg("--dir").arg(manager.path("dir"));
     command.arg("--socket").arg(manager.path("own.sock"));
     command.args(["--listen", "127.0.0.1:0"]);
     command.env("COMET_LOG", "trace").stderr(Stdio::piped());
     command.env("NOTIFY_SOCKET", manager.path("notify"));
     command.env("WATCHDOG_USEC", "6000000");
-    command.env("COMET_STORE", manager.path("store"));
     fs::write(manager.path("comet.toml"), &manager.config).unwrap();
     let mut service = Service::start(command).unwrap();
     assert!(manager.notice().starts_with("READY=1\n"));
