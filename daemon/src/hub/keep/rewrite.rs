@@ -1,0 +1,86 @@
+//! The log anew: a base of what the hub keeps takes the place of all that was written before.
+
+use std::{mem, time::Instant};
+
+use tracing::debug;
+
+use super::{Keeper, queue::Queue, writer::record};
+use crate::{
+    hub::{Hub, channel, keys},
+    store::{Base, Record, StoreError},
+};
+
+/// Keys under one lock of the hub.
+const SLICE: usize = 4096;
+
+impl Keeper {
+    /// Writes the log anew from what the hub keeps.
+    pub(super) fn rewrite(&self, hub: &Hub) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let (mut base, last, broken) = self.seal(hub)?;
+        if let Err(error) = self.fill(hub, &mut base) {
+            base.give_up();
+            return Err(error);
+        }
+        let finished = base.finish()?;
+        let mut writer = self.lock();
+        let replaced = writer.log.replace(finished);
+        writer.least = writer.log.bytes();
+        writer.rewrites += 1;
+        debug!(bytes = writer.least, took = ?begun.elapsed(), "the log was written anew");
+        if writer.broken == broken && mem::take(&mut writer.rewrite) {
+            self.note(&mut writer, last, Ok(()));
+        }
+        replaced
+    }
+
+    /// From here on messages go into a new segment, and those before are to be found in the base.
+    fn seal(&self, hub: &Hub) -> Result<(Base, u64, u64), StoreError> {
+        let mut writer = self.lock();
+        let (last, new) = hub.lock().take_unwritten();
+        writer.queue.append(new);
+        if !writer.rewrite
+            && let Err(error) = writer.write(self.promise.durability)
+            && !writer.rewrite
+        {
+            self.note(&mut writer, last, Err(error.clone()));
+            return Err(error);
+        }
+        let base = writer.log.seal(last)?;
+        writer.queue = Queue::default();
+        Ok((base, last, writer.broken))
+    }
+
+    /// In slices, so that publishers need not wait.
+    fn fill(&self, hub: &Hub, base: &mut Base) -> Result<(), StoreError> {
+        base.put(&self.start)?;
+        let lost = hub.lock().lost().to_vec();
+        for (after, before) in lost {
+            base.put(&Record::Lost { after, before })?;
+        }
+        for map in 0..channel::MAPS {
+            let channels = hub.lock().channels_in(map);
+            for (name, trimmed, messages) in channels {
+                base.put(&Record::Channel { name, trimmed })?;
+                for message in messages {
+                    base.put(&record(&message, ""))?;
+                }
+            }
+        }
+        let mut after = 0;
+        loop {
+            let keys = hub.lock().keys_after(after, SLICE);
+            let Some((_, id)) = keys.last() else { break };
+            after = *id;
+            for (key, id) in &keys {
+                if let Some((channel, key)) = keys::split(key) {
+                    let id = *id;
+                    base.put(&Record::Key { channel, key, id })?;
+                }
+            }
+        }
+        // Last: a channel may have been forgotten before it was looked at.
+        let id = hub.lock().floor();
+        base.put(&Record::Floor { id })
+    }
+}

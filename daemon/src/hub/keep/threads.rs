@@ -1,0 +1,120 @@
+//! The threads that keep what nobody writes by himself, and the end of keeping.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::Keeper;
+use crate::{
+    hub::Hub,
+    store::{Record, StoreError},
+};
+
+/// How often somebody looks whether there is something to do that nobody waits for.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// What the threads have to do.
+#[derive(Default)]
+pub(super) struct Work {
+    sync: bool,
+    stop: bool,
+}
+
+/// The threads that keep.
+pub struct Keeping {
+    hub: Arc<Hub>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Hub {
+    /// The threads that keep; nothing to do where nothing is kept.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start_keeping(self: &Arc<Self>) -> io::Result<Keeping> {
+        let mut threads = Vec::new();
+        for (name, syncs) in [("store", false), ("store-sync", true)] {
+            if self.keeper.is_none() || syncs && !self.waits_for_disk() {
+                continue;
+            }
+            let hub = self.clone();
+            let run = move || match &hub.keeper {
+                Some(keeper) if syncs => keeper.sync(&hub),
+                Some(keeper) => keeper.go_round(&hub),
+                None => {}
+            };
+            threads.push(thread::Builder::new().name(name.into()).spawn(run)?);
+        }
+        Ok(Keeping {
+            hub: self.clone(),
+            threads,
+        })
+    }
+
+    pub(super) fn ask_to_sync(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.work.lock().expect("nothing panics holding it").sync = true;
+            keeper.wake_sync.notify_one();
+        }
+    }
+}
+
+impl Keeper {
+    /// Syncs whenever somebody waits for it.
+    fn sync(&self, hub: &Hub) {
+        loop {
+            let work = self.work.lock().expect("nothing panics holding it");
+            let idle = |work: &mut Work| !work.stop && !work.sync;
+            let woken = self.wake_sync.wait_while(work, idle);
+            let mut work = woken.expect("nothing panics holding it");
+            work.sync = false;
+            if work.stop {
+                return;
+            }
+            drop(work);
+            let _ = self.commit(hub, u64::MAX); // whoever waits is told
+        }
+    }
+
+    fn go_round(&self, hub: &Hub) {
+        loop {
+            let work = self.work.lock().expect("nothing panics holding it");
+            let woken = self
+                .wake_round
+                .wait_timeout_while(work, ROUND, |work| !work.stop);
+            if woken.expect("nothing panics holding it").0.stop {
+                return;
+            }
+            self.look_after(hub);
+        }
+    }
+}
+
+impl Keeping {
+    /// Writes what is left, and that this is the end of it. Sources must have ended.
+    ///
+    /// # Errors
+    /// Something is not kept.
+    pub fn stop(self) -> Result<(), StoreError> {
+        let Some(keeper) = &self.hub.keeper else {
+            return Ok(());
+        };
+        keeper.work.lock().expect("nothing panics holding it").stop = true;
+        keeper.wake_sync.notify_one();
+        keeper.wake_round.notify_one();
+        for thread in self.threads {
+            let _ = thread.join(); // it has said why
+        }
+        let id = self.hub.last().0;
+        keeper.lock().failed = None;
+        if keeper.commit(&self.hub, id).is_err() {
+            keeper.rewrite(&self.hub)?;
+        }
+        let mut writer = keeper.lock();
+        writer.log.append([Record::Stop { id }])?;
+        writer.log.sync()
+    }
+}

@@ -1,0 +1,84 @@
+//! Who holds the log: writes what is queued, and knows what the log lacks.
+
+use std::{io, mem, time::Instant};
+
+use comet_proto::Message;
+
+use super::queue::Queue;
+use crate::store::{Durability, Log, Record, StoreError};
+
+pub(super) struct Writer {
+    pub(super) log: Log,
+    /// Taken from the hub, and not written because of an error.
+    pub(super) queue: Queue,
+    /// The segment cannot be trusted or lacks something: only a new base makes up for it.
+    pub(super) rewrite: bool,
+    /// How often that came about.
+    pub(super) broken: u64,
+    pub(super) failed: Option<(StoreError, Instant)>,
+    /// Size of the log after the last rewrite.
+    pub(super) least: u64,
+    pub(super) rewrites: u64,
+}
+
+impl Writer {
+    pub(super) fn new(log: Log) -> Self {
+        Self {
+            log,
+            queue: Queue::default(),
+            rewrite: false,
+            broken: 0,
+            failed: None,
+            least: 0,
+            rewrites: 0,
+        }
+    }
+
+    /// On an error the queue stays.
+    pub(super) fn write(&mut self, durability: Durability) -> Result<(), StoreError> {
+        if self.queue.dropped || self.rewrite {
+            if mem::take(&mut self.queue.dropped) {
+                self.must_rewrite();
+            }
+            let error = io::Error::other("it lacks messages, and is to be written anew");
+            return Err(match &self.failed {
+                Some((error, _)) => error.clone(),
+                None => StoreError::new("use", self.log.path(), error),
+            });
+        }
+        if self.queue.list.is_empty() {
+            return Ok(());
+        }
+        let records = self.queue.list.iter();
+        self.log.append(records.map(|unwritten| {
+            record(
+                &unwritten.message,
+                unwritten.key.as_deref().unwrap_or_default(),
+            )
+        }))?;
+        if durability == Durability::Disk
+            && let Err(error) = self.log.sync()
+        {
+            // The system may have dropped the pages, and would say next time that all is well.
+            self.must_rewrite();
+            return Err(error);
+        }
+        self.queue = Queue::default();
+        Ok(())
+    }
+
+    fn must_rewrite(&mut self) {
+        self.rewrite = true;
+        self.broken += 1;
+    }
+}
+
+pub(super) fn record<'a>(message: &'a Message, key: &'a str) -> Record<'a> {
+    Record::Message {
+        id: message.id,
+        channel: message.channel.clone(),
+        name: message.name.clone(),
+        key,
+        data: &message.data,
+    }
+}
