@@ -5,7 +5,9 @@
 
 mod bind;
 mod connection;
+mod input;
 pub(super) mod peer;
+mod subscription;
 
 use std::{
     cell::{Cell, RefCell},
@@ -31,7 +33,7 @@ pub use bind::SocketError;
 use bind::SocketFile;
 use connection::Connection;
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use connection::lines;
+pub(crate) use input::lines;
 use peer::Peer;
 
 use crate::{

@@ -5,6 +5,7 @@
 //! there is a message. Where events may be missing (the kernel's queue overflowed, the directory was replaced, no
 //! daemon ran) a scan compares each file with what was told of it.
 
+mod checkpoint;
 mod directory;
 pub(super) mod entry;
 mod inbox;
@@ -14,35 +15,37 @@ mod pending;
 mod poll;
 mod refusal;
 mod rules;
+mod scan;
 mod signals;
 mod stamp;
+mod watched;
 
 use std::{
-    any::Any,
     collections::HashSet,
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use comet_proto::ChannelName;
-use nix::{dir::OwningIter, errno::Errno};
+use nix::errno::Errno;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use self::{
-    directory::{Directory, Terms},
+    checkpoint::Checkpoint,
+    directory::Terms,
     inbox::{Batch, Events, Inbox},
     inotify::{Inotify, Watch},
     poll::Poll,
-    signals::{Search, Signals},
-    stamp::{Seen, Stamp, StampError},
+    signals::Signals,
+    stamp::StampError,
+    watched::Watched,
 };
 use crate::{config::Config, hub::Hub, metrics::Metrics};
 
@@ -59,9 +62,6 @@ const SLICE: usize = 256;
 /// not fall behind the kernel's queue.
 const AT_ONCE: u32 = 32;
 const AT_ONCE_TIME: Duration = Duration::from_millis(1);
-
-/// A change may be announced that long after the time it was given, in nanoseconds.
-const LAG: i64 = 100_000_000;
 
 /// Why the directory could not be watched.
 #[derive(Debug, thiserror::Error)]
@@ -107,27 +107,6 @@ pub struct Files {
     settings: Option<watch::Receiver<Arc<Config>>>,
 }
 
-/// The directory that is watched now.
-struct Watched {
-    directory: Directory,
-    /// `None` where none can be kept: then a restart does not know what changed before it.
-    stamp: Option<Stamp>,
-    /// `None` where inotify refused: then the directory is scanned all the time.
-    watch: Option<Box<dyn Any + Send>>,
-}
-
-/// The way to the next writing of the stamp.
-#[derive(Default)]
-struct Checkpoint {
-    /// Periods in which the stamp has to be written again: two after the last change, since the first writing may
-    /// have come too soon after it.
-    due: u8,
-    /// The stamp was touched at this time (of the file system).
-    fence: Option<i64>,
-    /// The watcher told so; everything before was heard by then.
-    passed: Option<Instant>,
-}
-
 /// When something was logged last.
 #[derive(Default)]
 struct Seldom(Option<Instant>);
@@ -140,13 +119,6 @@ async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Con
         return settings.borrow_and_update().clone();
     }
     std::future::pending().await
-}
-
-/// A scan on its way through the directory.
-struct Scan {
-    /// `None`: all were seen, or no more can be.
-    entries: Option<OwningIter>,
-    search: Search,
 }
 
 impl Files {
@@ -308,193 +280,6 @@ impl Files {
         }
     }
 
-    /// Watches another directory when the path leads to one: nothing tells when it is mounted over, unmounted,
-    /// replaced or back.
-    async fn compare_directory(&mut self) {
-        self.notice_unopened();
-        match &self.watched {
-            Some(watched) if watched.directory.is_at(&self.path) => {
-                if watched.watch.is_none() {
-                    return self.poll().await;
-                }
-                if std::mem::take(&mut self.scan_again) {
-                    self.scan(HashSet::new(), HashSet::new()).await;
-                }
-                return self.begin_checkpoint();
-            }
-            Some(_) => self.finish().await,
-            None => {}
-        }
-        let was_watched = self.watched.take().is_some();
-        self.signals.reset(false); // nothing waits for files that are gone
-        match self.start_watching() {
-            Ok((seen, now)) => {
-                info!(dir = %self.path.display(), "watching the directory that is there now");
-                // All in a directory that was never watched is new.
-                let unfinished = self.resume(seen, now, i64::MIN);
-                self.metrics.files_rescans.add(1);
-                self.scan(unfinished, HashSet::new()).await;
-            }
-            Err(error) if was_watched => warn!("{error}; looking for it every second"),
-            Err(_) => {}
-        }
-    }
-
-    /// Opens what the path leads to. Returns what the last daemon has seen there, and the time before the watch
-    /// began.
-    fn start_watching(&mut self) -> Result<(Option<Seen>, i64), FilesError> {
-        let dir = self.path.clone();
-        let directory = match Directory::open(&dir) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Err(FilesError::Missing(dir)),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(FilesError::NotADirectory(dir)),
-            Err(source) => return Err(FilesError::Open { dir, source }),
-        };
-        if directory.is_open_to_all() {
-            warn!(dir = %self.path.display(), "anybody may replace files here; set the sticky bit (chmod +t)");
-        }
-        let (stamp, seen) = match Stamp::open(&directory) {
-            Ok((stamp, seen)) => {
-                self.stamp_error = None;
-                (Some(stamp), seen)
-            }
-            Err(error) => {
-                self.warn_of_stamp(error);
-                (None, None)
-            }
-        };
-        // Before the watch: the stamp's own events are fences.
-        self.signals
-            .reset(stamp.as_ref().is_some_and(Stamp::clock_is_fine));
-        let now = stamp
-            .as_ref()
-            .and_then(|stamp| stamp.clock().ok())
-            .unwrap_or_else(wall_clock);
-        let watch = self.start_watch(&directory);
-        self.watched = Some(Watched {
-            directory,
-            stamp,
-            watch,
-        });
-        Ok((seen, now))
-    }
-
-    /// Goes on where the last daemon ended, or from `start` when none did. Returns the files that it saw being
-    /// written.
-    fn resume(&mut self, seen: Option<Seen>, now: i64, start: i64) -> HashSet<ChannelName> {
-        self.scan_again = false;
-        self.checkpoint = Checkpoint {
-            due: 2,
-            ..Checkpoint::default()
-        };
-        match seen {
-            Some(seen) if seen.until <= now => {
-                self.told_until = seen.until;
-                return seen.unfinished.into_iter().collect();
-            }
-            Some(_) => {
-                warn!("the clock was set back while no daemon ran; telling all files");
-                self.told_until = i64::MIN;
-            }
-            None => self.told_until = start,
-        }
-        self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
-        HashSet::new()
-    }
-
-    /// Begins a scan for what changed and was not told; leaves files alone that are being written.
-    fn begin_scan(
-        &mut self,
-        mut unfinished: HashSet<ChannelName>,
-        being_written: HashSet<ChannelName>,
-    ) -> Scan {
-        unfinished.extend(self.signals.begin_scan());
-        let entries = self
-            .watched
-            .as_ref()
-            .map(|watched| watched.directory.entries());
-        let entries = match entries {
-            Some(Ok(entries)) => Some(entries),
-            Some(Err(errno)) => {
-                self.scan_failed(errno);
-                None
-            }
-            None => None,
-        };
-        let search = Search {
-            since: self.told_until,
-            unfinished,
-            being_written,
-        };
-        Scan { entries, search }
-    }
-
-    /// Looks at some files. False: that was all.
-    fn scan_slice(&mut self, scan: &mut Scan) -> bool {
-        let (Some(entries), Some(watched)) = (&mut scan.entries, &self.watched) else {
-            return false;
-        };
-        let now = Instant::now();
-        for _ in 0..SLICE {
-            match entries.next() {
-                Some(Ok(entry)) => {
-                    let file = OsStr::from_bytes(entry.file_name().to_bytes());
-                    if inotify::is_signal(file) {
-                        self.signals
-                            .found(&watched.directory, file, &scan.search, now);
-                    }
-                }
-                Some(Err(errno)) => {
-                    self.scan_failed(errno);
-                    return false;
-                }
-                None => {
-                    self.signals.end_scan();
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    /// What could not be opened is looked at again.
-    fn notice_unopened(&mut self) {
-        let Some(errno) = self.signals.unopened.take() else {
-            return;
-        };
-        self.scan_again = true;
-        if self.failures.is_due(Instant::now()) {
-            let dir = self.path.display();
-            warn!(
-                "cannot open a file in {dir}: {}; trying again every second",
-                errno.desc()
-            );
-        }
-    }
-
-    fn scan_failed(&mut self, errno: Errno) {
-        // A directory that was deleted has no entries; the next comparison finds that out.
-        if errno != Errno::ENOENT {
-            warn!(
-                "cannot list {}: {}; trying again",
-                self.path.display(),
-                errno.desc()
-            );
-            self.scan_again = true;
-        }
-    }
-
-    async fn scan(
-        &mut self,
-        unfinished: HashSet<ChannelName>,
-        being_written: HashSet<ChannelName>,
-    ) {
-        let mut scan = self.begin_scan(unfinished, being_written);
-        while self.scan_slice(&mut scan) {
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Publishes what is left of this directory, and writes down that everything was.
     async fn finish(&mut self) {
         let batch = self.inbox.take();
@@ -515,91 +300,6 @@ impl Files {
             self.write_stamp(unfinished.into_iter().collect());
         }
     }
-
-    /// Touches the stamp: when the watcher tells of it, all that happened before was told of too.
-    fn begin_checkpoint(&mut self) {
-        self.replace_missing_stamp();
-        if self.checkpoint.due > 0 && self.checkpoint.fence.is_none() {
-            self.checkpoint.passed = None;
-            self.checkpoint.fence = self.stamp().and_then(|stamp| stamp.clock().ok());
-        }
-    }
-
-    /// Writes the stamp when all that happened before its touch was decided.
-    fn write_checkpoint(&mut self) {
-        let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
-            return;
-        };
-        self.notice_unopened();
-        let waits = self.signals.pending.waits_since(passed);
-        if waits || self.scan_again || !self.signals.keep() {
-            return;
-        }
-        self.checkpoint.fence = None;
-        self.checkpoint.due = self.checkpoint.due.saturating_sub(1);
-        self.told_until = fence - LAG;
-        self.write_stamp(self.signals.pending.being_written().cloned().collect());
-    }
-
-    fn write_stamp(&mut self, unfinished: Vec<ChannelName>) {
-        let seen = Seen {
-            until: self.told_until,
-            unfinished,
-        };
-        let written = self.stamp().map(|stamp| stamp.write(&seen));
-        if let (Some(Err(errno)), Some(watched)) = (written, &mut self.watched) {
-            watched.stamp = None;
-            self.warn_of_stamp(errno.into());
-        }
-    }
-
-    fn replace_missing_stamp(&mut self) {
-        let Some(watched) = self
-            .watched
-            .as_mut()
-            .filter(|watched| watched.lacks_a_stamp())
-        else {
-            return;
-        };
-        self.checkpoint = Checkpoint {
-            due: 2,
-            ..Checkpoint::default()
-        };
-        match Stamp::open(&watched.directory) {
-            Ok((stamp, _)) => {
-                watched.stamp = Some(stamp);
-                self.stamp_error = None;
-                self.write_stamp(self.signals.pending.being_written().cloned().collect());
-            }
-            Err(error) => {
-                watched.stamp = None;
-                self.warn_of_stamp(error);
-            }
-        }
-    }
-
-    fn stamp(&self) -> Option<&Stamp> {
-        self.watched.as_ref()?.stamp.as_ref()
-    }
-
-    fn warn_of_stamp(&mut self, error: StampError) {
-        if self.stamp_error.as_ref() == Some(&error) {
-            return; // tried again every second
-        }
-        let stamp = self.path.join(stamp::FILE_NAME);
-        warn!(
-            "cannot use {}: {error}; what changes while no daemon runs will not be told",
-            stamp.display()
-        );
-        self.stamp_error = Some(error);
-    }
-}
-
-impl Watched {
-    /// It was deleted, or none could be kept so far.
-    fn lacks_a_stamp(&self) -> bool {
-        self.stamp.as_ref().is_none_or(Stamp::is_gone)
-    }
 }
 
 impl Seldom {
@@ -612,14 +312,6 @@ impl Seldom {
         }
         is_due
     }
-}
-
-/// Nanoseconds since the epoch, as a file system may count them that is one step behind.
-fn wall_clock() -> i64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX) - 10_000_000
 }
 
 #[cfg(test)]

@@ -6,7 +6,12 @@ use std::{any::Any, collections::HashSet, os::fd::AsFd, sync::Arc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Checkpoint, Files, LAG, Stamp, directory::Directory, wall_clock};
+use super::{
+    Files,
+    checkpoint::{Checkpoint, LAG, wall_clock},
+    directory::Directory,
+    stamp::Stamp,
+};
 
 /// A pause is so many times as long as the scan before it: with many files a processor has other things to do.
 const PAUSE: u32 = 10;

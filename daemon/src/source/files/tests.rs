@@ -1,6 +1,7 @@
 //! With time given by hand, and events too where the real ones cannot be made to come in a certain order.
 
 use std::{
+    any::Any,
     fs::{self, File},
     os::unix::fs::symlink,
     sync::{

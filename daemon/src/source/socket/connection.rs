@@ -5,8 +5,7 @@
 //! slow reader holds one read of the history at most.
 
 use std::{
-    cell::Cell,
-    io::{self, BufRead, ErrorKind},
+    io::{self, ErrorKind},
     ops::Range,
     os::fd::{AsFd, AsRawFd},
     pin::pin,
@@ -23,19 +22,20 @@ use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::{
     io::AsyncWriteExt,
-    sync::Notify,
     time::{sleep, timeout},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Shared, peer::Peer};
-use crate::hub::{
-    NewMessage,
-    subscriber::{Audience, Feed, Key, Next, Subscriber},
+use super::{
+    Shared,
+    input::{Input, TooLong},
+    peer::Peer,
+    subscription::{Subscription, woken},
 };
+use crate::hub::NewMessage;
 
 /// What is asked of the system by one read, and about what goes into one write.
-const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
 
 /// How long a refused peer may go on sending, so that it is not cut before it has read why; and how long a subscriber
 /// may take to read its last lines.
@@ -324,195 +324,5 @@ impl Connection {
         self.output.clear();
         self.output.shrink_to(CHUNK);
         Ok(())
-    }
-}
-
-/// What was read and not answered yet.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    /// Answered up to here.
-    start: usize,
-    /// No line end between `start` and here.
-    searched: usize,
-}
-
-/// A line is over the limit.
-struct TooLong;
-
-impl Input {
-    /// Reads what is there, or waits until something is. 0: the peer sends no more.
-    async fn read(&mut self, stream: &Stream) -> io::Result<usize> {
-        loop {
-            match self.try_read(stream) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            if self.bytes.is_empty() {
-                self.bytes = Vec::new(); // a silent connection holds no buffer
-            }
-            stream.inner().readable().await?;
-        }
-    }
-
-    /// Reads what is there. 0: the peer sends no more.
-    fn try_read(&mut self, stream: &Stream) -> io::Result<usize> {
-        self.forget_answered();
-        self.bytes.reserve(CHUNK);
-        match stream.inner().try_read_buf(&mut self.bytes) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
-            done => done,
-        }
-    }
-
-    fn forget_answered(&mut self) {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-    }
-
-    /// The next complete line of at most `max` bytes, both with its line end; returned without it.
-    fn next_line(&mut self, max: usize) -> Result<Option<&[u8]>, TooLong> {
-        let mut unsearched = &self.bytes[self.searched..];
-        // The standard library's fastest search for a byte; a slice gives no errors.
-        self.searched += unsearched.skip_until(b'\n').unwrap_or_default();
-        let line = &self.bytes[self.start..self.searched];
-        match line.split_last() {
-            _ if line.len() > max => Err(TooLong),
-            Some((b'\n', line)) => {
-                self.start = self.searched;
-                Ok(Some(line))
-            }
-            // No room for its line end.
-            _ if line.len() == max => Err(TooLong),
-            _ => Ok(None),
-        }
-    }
-
-    /// Takes what is left, a last line without its line end.
-    fn rest(&mut self) -> &[u8] {
-        let rest = &self.bytes[self.start..];
-        self.start = self.bytes.len();
-        self.searched = self.start;
-        rest
-    }
-}
-
-/// The lines of a stream that is read in such pieces, and what is left; nothing is after a line that is too long.
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn lines<'a>(
-    pieces: impl Iterator<Item = &'a [u8]>,
-    max: usize,
-) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
-    let (mut input, mut lines) = (Input::default(), Vec::new());
-    for piece in pieces {
-        input.forget_answered();
-        input.bytes.extend_from_slice(piece);
-        loop {
-            match input.next_line(max) {
-                Ok(Some(line)) => lines.push(line.to_vec()),
-                Ok(None) => break,
-                Err(TooLong) => return (lines, None),
-            }
-        }
-    }
-    (lines, Some(input.rest().to_vec()))
-}
-
-/// A set of channels and a cursor.
-struct Subscription {
-    channels: ChannelNames,
-    /// Seen, or in `unwritten`; `None` until it has begun with what is newest.
-    cursor: Option<Cursor>,
-    /// Read from the history, at most one read.
-    unwritten: std::vec::IntoIter<Arc<Message>>,
-    wake: Rc<Wake>,
-    shared: Rc<Shared>,
-}
-
-/// What the audience calls: it only wakes the connection's task.
-#[derive(Default)]
-struct Wake {
-    notify: Notify,
-    /// The place in the audience while there is nothing to read.
-    joined: Cell<Option<Key>>,
-}
-
-impl Subscriber for Wake {
-    fn deliver(&self, _: &mut Feed<'_>) -> Next {
-        self.joined.set(None);
-        self.notify.notify_one();
-        Next::Leave
-    }
-}
-
-async fn woken(subscription: Option<&Subscription>) {
-    match subscription {
-        Some(subscription) => subscription.wake.notify.notified().await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Subscription {
-    fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Cursor>) -> Self {
-        shared.metrics.subscribers.add(1);
-        Self {
-            channels,
-            cursor: since,
-            unwritten: Vec::new().into_iter(),
-            wake: Rc::default(),
-            shared: shared.clone(),
-        }
-    }
-
-    /// Appends about one chunk. True: all is written, and the next message wakes.
-    fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
-        loop {
-            for message in self.unwritten.by_ref() {
-                message.write_json(out);
-                out.push(b'\n');
-                self.shared.metrics.delivered.add(1);
-                if out.len() >= CHUNK {
-                    return false;
-                }
-            }
-            if !self.read(out) {
-                return true;
-            }
-        }
-    }
-
-    /// Reads what is new. False: nothing, and the audience has us.
-    fn read(&mut self, out: &mut Vec<u8>) -> bool {
-        let audience: &Audience = &self.shared.audience;
-        if self.wake.joined.get().is_some() {
-            return false;
-        }
-        match audience.join(&self.channels, self.cursor, self.wake.clone()) {
-            Ok((key, cursor)) => {
-                self.cursor = Some(cursor);
-                self.wake.joined.set(Some(key));
-                false
-            }
-            Err(backlog) => {
-                if backlog.gap {
-                    // Whoever comes back with it gets what follows here.
-                    let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
-                    line::write_gap(before.unwrap_or(backlog.cursor), out);
-                }
-                self.cursor = Some(backlog.cursor);
-                self.unwritten = backlog.messages.into_iter();
-                true
-            }
-        }
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if let Some(key) = self.wake.joined.take() {
-            self.shared.audience.leave(key);
-        }
-        self.shared.metrics.subscribers.sub(1);
     }
 }

@@ -1,0 +1,148 @@
+//! How far everything was told, in the stamp: a file of the watched directory, from which the next daemon goes on.
+//!
+//! A touch of the stamp is a fence: when the watcher tells of it, it has told of all that happened before.
+
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use comet_proto::ChannelName;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    Files,
+    stamp::{self, Seen, Stamp, StampError},
+};
+
+/// A change may be announced that long after the time it was given, in nanoseconds.
+pub(super) const LAG: i64 = 100_000_000;
+
+/// The way to the next writing of the stamp.
+#[derive(Default)]
+pub(super) struct Checkpoint {
+    /// Periods in which the stamp has to be written again: two after the last change, since the first writing may
+    /// have come too soon after it.
+    pub(super) due: u8,
+    /// The stamp was touched at this time (of the file system).
+    pub(super) fence: Option<i64>,
+    /// The watcher told so; everything before was heard by then.
+    pub(super) passed: Option<Instant>,
+}
+
+impl Files {
+    /// Goes on where the last daemon ended, or from `start` when none did. Returns the files that it saw being
+    /// written.
+    pub(super) fn resume(
+        &mut self,
+        seen: Option<Seen>,
+        now: i64,
+        start: i64,
+    ) -> HashSet<ChannelName> {
+        self.scan_again = false;
+        self.checkpoint = Checkpoint {
+            due: 2,
+            ..Checkpoint::default()
+        };
+        match seen {
+            Some(seen) if seen.until <= now => {
+                self.told_until = seen.until;
+                return seen.unfinished.into_iter().collect();
+            }
+            Some(_) => {
+                warn!("the clock was set back while no daemon ran; telling all files");
+                self.told_until = i64::MIN;
+            }
+            None => self.told_until = start,
+        }
+        self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
+        HashSet::new()
+    }
+
+    /// Touches the stamp: when the watcher tells of it, all that happened before was told of too.
+    pub(super) fn begin_checkpoint(&mut self) {
+        self.replace_missing_stamp();
+        if self.checkpoint.due > 0 && self.checkpoint.fence.is_none() {
+            self.checkpoint.passed = None;
+            self.checkpoint.fence = self.stamp().and_then(|stamp| stamp.clock().ok());
+        }
+    }
+
+    /// Writes the stamp when all that happened before its touch was decided.
+    pub(super) fn write_checkpoint(&mut self) {
+        let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
+            return;
+        };
+        self.notice_unopened();
+        let waits = self.signals.pending.waits_since(passed);
+        if waits || self.scan_again || !self.signals.keep() {
+            return;
+        }
+        self.checkpoint.fence = None;
+        self.checkpoint.due = self.checkpoint.due.saturating_sub(1);
+        self.told_until = fence - LAG;
+        self.write_stamp(self.signals.pending.being_written().cloned().collect());
+    }
+
+    pub(super) fn write_stamp(&mut self, unfinished: Vec<ChannelName>) {
+        let seen = Seen {
+            until: self.told_until,
+            unfinished,
+        };
+        let written = self.stamp().map(|stamp| stamp.write(&seen));
+        if let (Some(Err(errno)), Some(watched)) = (written, &mut self.watched) {
+            watched.stamp = None;
+            self.warn_of_stamp(errno.into());
+        }
+    }
+
+    pub(super) fn replace_missing_stamp(&mut self) {
+        let Some(watched) = self
+            .watched
+            .as_mut()
+            .filter(|watched| watched.lacks_a_stamp())
+        else {
+            return;
+        };
+        self.checkpoint = Checkpoint {
+            due: 2,
+            ..Checkpoint::default()
+        };
+        match Stamp::open(&watched.directory) {
+            Ok((stamp, _)) => {
+                watched.stamp = Some(stamp);
+                self.stamp_error = None;
+                self.write_stamp(self.signals.pending.being_written().cloned().collect());
+            }
+            Err(error) => {
+                watched.stamp = None;
+                self.warn_of_stamp(error);
+            }
+        }
+    }
+
+    pub(super) fn stamp(&self) -> Option<&Stamp> {
+        self.watched.as_ref()?.stamp.as_ref()
+    }
+
+    pub(super) fn warn_of_stamp(&mut self, error: StampError) {
+        if self.stamp_error.as_ref() == Some(&error) {
+            return; // tried again every second
+        }
+        let stamp = self.path.join(stamp::FILE_NAME);
+        warn!(
+            "cannot use {}: {error}; what changes while no daemon runs will not be told",
+            stamp.display()
+        );
+        self.stamp_error = Some(error);
+    }
+}
+
+/// Nanoseconds since the epoch, as a file system may count them that is one step behind.
+pub(super) fn wall_clock() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX) - 10_000_000
+}

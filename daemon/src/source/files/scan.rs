@@ -1,0 +1,112 @@
+//! Scans: each file of the directory is compared with what was told of it, some at a time, where events may be missing.
+
+use std::{collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt};
+
+use comet_proto::ChannelName;
+use nix::{dir::OwningIter, errno::Errno};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Files, SLICE, inotify, signals::Search};
+
+/// A scan on its way through the directory.
+pub(super) struct Scan {
+    /// `None`: all were seen, or no more can be.
+    entries: Option<OwningIter>,
+    search: Search,
+}
+
+impl Files {
+    /// Begins a scan for what changed and was not told; leaves files alone that are being written.
+    pub(super) fn begin_scan(
+        &mut self,
+        mut unfinished: HashSet<ChannelName>,
+        being_written: HashSet<ChannelName>,
+    ) -> Scan {
+        unfinished.extend(self.signals.begin_scan());
+        let entries = self
+            .watched
+            .as_ref()
+            .map(|watched| watched.directory.entries());
+        let entries = match entries {
+            Some(Ok(entries)) => Some(entries),
+            Some(Err(errno)) => {
+                self.scan_failed(errno);
+                None
+            }
+            None => None,
+        };
+        let search = Search {
+            since: self.told_until,
+            unfinished,
+            being_written,
+        };
+        Scan { entries, search }
+    }
+
+    /// Looks at some files. False: that was all.
+    pub(super) fn scan_slice(&mut self, scan: &mut Scan) -> bool {
+        let (Some(entries), Some(watched)) = (&mut scan.entries, &self.watched) else {
+            return false;
+        };
+        let now = Instant::now();
+        for _ in 0..SLICE {
+            match entries.next() {
+                Some(Ok(entry)) => {
+                    let file = OsStr::from_bytes(entry.file_name().to_bytes());
+                    if inotify::is_signal(file) {
+                        self.signals
+                            .found(&watched.directory, file, &scan.search, now);
+                    }
+                }
+                Some(Err(errno)) => {
+                    self.scan_failed(errno);
+                    return false;
+                }
+                None => {
+                    self.signals.end_scan();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// What could not be opened is looked at again.
+    pub(super) fn notice_unopened(&mut self) {
+        let Some(errno) = self.signals.unopened.take() else {
+            return;
+        };
+        self.scan_again = true;
+        if self.failures.is_due(Instant::now()) {
+            let dir = self.path.display();
+            warn!(
+                "cannot open a file in {dir}: {}; trying again every second",
+                errno.desc()
+            );
+        }
+    }
+
+    pub(super) fn scan_failed(&mut self, errno: Errno) {
+        // A directory that was deleted has no entries; the next comparison finds that out.
+        if errno != Errno::ENOENT {
+            warn!(
+                "cannot list {}: {}; trying again",
+                self.path.display(),
+                errno.desc()
+            );
+            self.scan_again = true;
+        }
+    }
+
+    pub(super) async fn scan(
+        &mut self,
+        unfinished: HashSet<ChannelName>,
+        being_written: HashSet<ChannelName>,
+    ) {
+        let mut scan = self.begin_scan(unfinished, being_written);
+        while self.scan_slice(&mut scan) {
+            tokio::task::yield_now().await;
+        }
+    }
+}

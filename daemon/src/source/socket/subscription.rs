@@ -1,0 +1,107 @@
+//! The subscription of a connection: a set of channels and a cursor, which reads the history when it is woken.
+
+use std::{cell::Cell, rc::Rc, sync::Arc};
+
+use comet_proto::{ChannelNames, Cursor, Message, line};
+use tokio::sync::Notify;
+
+use super::{Shared, connection::CHUNK};
+use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
+
+/// A set of channels and a cursor.
+pub(super) struct Subscription {
+    channels: ChannelNames,
+    /// Seen, or in `unwritten`; `None` until it has begun with what is newest.
+    cursor: Option<Cursor>,
+    /// Read from the history, at most one read.
+    unwritten: std::vec::IntoIter<Arc<Message>>,
+    wake: Rc<Wake>,
+    shared: Rc<Shared>,
+}
+
+/// What the audience calls: it only wakes the connection's task.
+#[derive(Default)]
+struct Wake {
+    notify: Notify,
+    /// The place in the audience while there is nothing to read.
+    joined: Cell<Option<Key>>,
+}
+
+impl Subscriber for Wake {
+    fn deliver(&self, _: &mut Feed<'_>) -> Next {
+        self.joined.set(None);
+        self.notify.notify_one();
+        Next::Leave
+    }
+}
+
+pub(super) async fn woken(subscription: Option<&Subscription>) {
+    match subscription {
+        Some(subscription) => subscription.wake.notify.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Subscription {
+    pub(super) fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Cursor>) -> Self {
+        shared.metrics.subscribers.add(1);
+        Self {
+            channels,
+            cursor: since,
+            unwritten: Vec::new().into_iter(),
+            wake: Rc::default(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// Appends about one chunk. True: all is written, and the next message wakes.
+    pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
+        loop {
+            for message in self.unwritten.by_ref() {
+                message.write_json(out);
+                out.push(b'\n');
+                self.shared.metrics.delivered.add(1);
+                if out.len() >= CHUNK {
+                    return false;
+                }
+            }
+            if !self.read(out) {
+                return true;
+            }
+        }
+    }
+
+    /// Reads what is new. False: nothing, and the audience has us.
+    fn read(&mut self, out: &mut Vec<u8>) -> bool {
+        let audience: &Audience = &self.shared.audience;
+        if self.wake.joined.get().is_some() {
+            return false;
+        }
+        match audience.join(&self.channels, self.cursor, self.wake.clone()) {
+            Ok((key, cursor)) => {
+                self.cursor = Some(cursor);
+                self.wake.joined.set(Some(key));
+                false
+            }
+            Err(backlog) => {
+                if backlog.gap {
+                    // Whoever comes back with it gets what follows here.
+                    let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
+                    line::write_gap(before.unwrap_or(backlog.cursor), out);
+                }
+                self.cursor = Some(backlog.cursor);
+                self.unwritten = backlog.messages.into_iter();
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(key) = self.wake.joined.take() {
+            self.shared.audience.leave(key);
+        }
+        self.shared.metrics.subscribers.sub(1);
+    }
+}
