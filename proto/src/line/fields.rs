@@ -1,0 +1,164 @@
+//! The fields of a request, and which of them its operation needs.
+
+use std::{borrow::Cow, fmt};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+
+use super::{LineError, Publish, parse_key};
+use crate::{ChannelName, ChannelNames, Cursor, EventName};
+
+/// The line as JSON has it, before the operation says which fields it needs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fields<'a> {
+    #[serde(borrow)]
+    pub(super) op: Text<'a>,
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow)]
+    channels: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    data: Option<Text<'a>>,
+    #[serde(borrow)]
+    data_base64: Option<Text<'a>>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+    #[serde(borrow)]
+    since: Option<NumberOrText<'a>>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn publish(self) -> Result<Publish<'a>, LineError> {
+        let op = "publish";
+        self.refuse(
+            op,
+            [
+                ("channels", self.channels.is_some()),
+                ("since", self.since.is_some()),
+            ],
+        )?;
+        let field = "channel";
+        let channel = self.channel.ok_or(LineError::Missing { op, field })?;
+        let data = match (self.data, self.data_base64) {
+            (Some(_), Some(_)) => return Err(LineError::TwoData),
+            (None, None) => Cow::Borrowed(&[][..]),
+            (Some(Text(Cow::Borrowed(text))), None) => Cow::Borrowed(text.as_bytes()),
+            (Some(Text(Cow::Owned(text))), None) => Cow::Owned(text.into_bytes()),
+            (None, Some(text)) => Cow::Owned(STANDARD.decode(text.0.as_bytes())?),
+        };
+        let key = self.key.map(|key| key.0).filter(|key| !key.is_empty());
+        if let Some(key) = &key {
+            parse_key(key.as_bytes())?;
+        }
+        Ok(Publish {
+            channel: ChannelName::parse(&channel.0)?,
+            name: EventName::parse(self.name.as_ref().map_or("", |name| &name.0))?,
+            data,
+            key,
+        })
+    }
+
+    pub(super) fn subscription(
+        self,
+        op: &'static str,
+    ) -> Result<(ChannelNames, Option<Cursor>), LineError> {
+        self.refuse(
+            op,
+            [
+                ("channel", self.channel.is_some()),
+                ("data", self.data.is_some() || self.data_base64.is_some()),
+                ("name", self.name.is_some()),
+                ("key", self.key.is_some()),
+            ],
+        )?;
+        let field = "channels";
+        let names = self.channels.ok_or(LineError::Missing { op, field })?;
+        let channels = ChannelNames::parse(names.iter().map(|name| &*name.0))?;
+        let since = match self.since {
+            None => None,
+            Some(NumberOrText::Number(id)) => Some(Cursor(id)),
+            Some(NumberOrText::Text(text)) => Some(Cursor::parse(&text)?),
+        };
+        Ok((channels, since))
+    }
+
+    pub(super) fn bare(self, op: &'static str) -> Result<(), LineError> {
+        self.refuse(
+            op,
+            [
+                ("channel", self.channel.is_some()),
+                ("channels", self.channels.is_some()),
+                ("data", self.data.is_some() || self.data_base64.is_some()),
+                ("name", self.name.is_some()),
+                ("key", self.key.is_some()),
+                ("since", self.since.is_some()),
+            ],
+        )
+    }
+
+    fn refuse<const N: usize>(
+        &self,
+        op: &'static str,
+        present: [(&'static str, bool); N],
+    ) -> Result<(), LineError> {
+        match present.into_iter().find(|(_, present)| *present) {
+            Some((field, _)) => Err(LineError::Unexpected { op, field }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Text that borrows from the line unless JSON escapes force a copy (serde copies an `Option<Cow<str>>` always).
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+enum NumberOrText<'a> {
+    Number(u64),
+    Text(Cow<'a, str>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for NumberOrText<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SinceVisitor;
+        impl<'de> Visitor<'de> for SinceVisitor {
+            type Value = NumberOrText<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message id, 0, or an RFC 3339 time")
+            }
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Self::Value, E> {
+                Ok(NumberOrText::Number(id))
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(NumberOrText::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(NumberOrText::Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_any(SinceVisitor)
+    }
+}

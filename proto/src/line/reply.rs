@@ -1,0 +1,115 @@
+//! What the daemon replies: written by it, and for a publish read by a client.
+
+use std::{io::Write, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Cursor;
+
+/// The reply to a publish, as a client reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// Published under this id.
+    Id(u64),
+    /// Refused.
+    Refused {
+        /// The field or limit that was broken.
+        code: String,
+        /// What was wrong, for people.
+        message: String,
+    },
+}
+
+impl Receipt {
+    /// Parses the daemon's reply to a publish.
+    ///
+    /// # Errors
+    /// When the line is none.
+    pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            ok: bool,
+            #[serde(default)]
+            id: u64,
+            #[serde(default)]
+            error: String,
+            #[serde(default)]
+            message: String,
+        }
+        let fields: Fields = serde_json::from_slice(line)?;
+        Ok(if fields.ok {
+            Self::Id(fields.id)
+        } else {
+            Self::Refused {
+                code: fields.error,
+                message: fields.message,
+            }
+        })
+    }
+}
+
+/// Appends `{"ok":true,"id":…}` as a line.
+pub fn write_receipt(id: u64, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"ok":true,"id":{id}}}"#).expect("a Vec takes it");
+}
+
+/// Appends `{"ok":true}` as a line.
+pub fn write_ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"ok\":true}\n");
+}
+
+/// Appends `{"gap":true,"cursor":"…"}` as a line: messages up to the cursor may be missing, what follows is
+/// complete.
+pub fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"gap":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
+}
+
+/// Appends `{"retry":…}` as a line: the daemon stops, and the subscriber should come back after so many milliseconds.
+pub fn write_retry(retry: Duration, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"retry":{}}}"#, retry.as_millis()).expect("a Vec takes it");
+}
+
+/// Appends the reply to a history up to its messages; they follow as JSON with commas in between, and then
+/// [`write_history_end`].
+pub fn write_history_start(cursor: Cursor, gap: bool, out: &mut Vec<u8>) {
+    write!(
+        out,
+        r#"{{"ok":true,"cursor":"{cursor}","gap":{gap},"messages":["#
+    )
+    .expect("a Vec takes it");
+}
+
+/// Ends what [`write_history_start`] began.
+pub fn write_history_end(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"]}\n");
+}
+
+/// Appends the reply to a status as a line: `"ok":true` and the fields of `status`, which must be a structure.
+pub fn write_status(status: &impl Serialize, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Fields<'a, S> {
+        ok: bool,
+        #[serde(flatten)]
+        status: &'a S,
+    }
+    let fields = Fields { ok: true, status };
+    serde_json::to_writer(&mut *out, &fields).expect("a structure's fields have a JSON form");
+    out.push(b'\n');
+}
+
+/// Appends `{"ok":false,"error":"code","message":"…"}` as a line.
+pub fn write_error(code: &str, message: &str, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Fields<'a> {
+        ok: bool,
+        error: &'a str,
+        message: &'a str,
+    }
+    let fields = Fields {
+        ok: false,
+        error: code,
+        message,
+    };
+    serde_json::to_writer(&mut *out, &fields).expect("text has a JSON form and a Vec takes it");
+    out.push(b'\n');
+}
