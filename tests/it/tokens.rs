@@ -2,8 +2,6 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -13,10 +11,9 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::{
-    daemon::{Answer, Daemon, Http, directory, wait_for},
+    daemon::{Answer, Daemon, Http, directory},
     http2,
-    webdriver::Browser,
-    wire::{Events, ask, data, get, parked, post, refusal},
+    wire::{Events, ask, data, get, post, refusal},
 };
 
 /// Everything needs a token but `open.`, to read, and `box.`, to publish.
@@ -46,7 +43,7 @@ heartbeat = "1h"
 zeitoun_channel = "chat.7"
 "#;
 
-const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+pub(crate) const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 pub(crate) fn vectors() -> Value {
@@ -54,12 +51,12 @@ pub(crate) fn vectors() -> Value {
 }
 
 /// A daemon with [`RULES`] and the keys of the vectors; `more` is for `[auth]`.
-fn start(more: &str) -> Daemon {
+pub(crate) fn start(more: &str) -> Daemon {
     start_with("", more)
 }
 
 /// Likewise, with settings in front of all tables.
-fn start_with(first: &str, more: &str) -> Daemon {
+pub(crate) fn start_with(first: &str, more: &str) -> Daemon {
     let (root, vectors) = (Arc::new(directory()), vectors());
     let mut config = format!("{first}{RULES}\n[auth]\n{more}\n");
     for key in vectors["keys"].as_array().unwrap() {
@@ -137,7 +134,7 @@ fn read_until(daemon: &Daemon, request: &str, text: &[u8]) -> Result<(), Answer>
 }
 
 #[track_caller]
-fn assert_unauthorized(answer: &Answer, code: &str, part: &str) {
+pub(crate) fn assert_unauthorized(answer: &Answer, code: &str, part: &str) {
     let (status, error, message) = refusal(answer);
     assert_eq!((status, &*error), (401, code), "{message}");
     assert!(message.contains(part), "{message}");
@@ -436,125 +433,6 @@ fn without_the_right_to_history_one_resumes_and_reads_nothing_older() {
 }
 
 #[test]
-fn who_waits_when_the_token_expires_is_told_so() {
-    let daemon = start("");
-    let grant = json!({"s": ["*"], "h": 1});
-    let last = daemon.publish("chat.7", "x");
-    let short = bearer(&token(&grant, 2));
-    let wait = |path: &str, headers: &str| {
-        let path = path.replace("LAST", &last.to_string());
-        parked(&daemon, get(&path, &format!("{short}{headers}")))
-    };
-    let mut poll = wait("/ch/chat.7?wait=60&since=LAST", "");
-    let mut chat = wait("/chat.php?timestamp=LAST", "");
-    let mut page = wait("/comet.php?subscribed[chat.7]=LAST", "");
-    let mut sse = wait("/ch/chat.7?since=LAST", "Accept: text/event-stream\r\n");
-    let mut iframe = wait("/ch/chat.7?as=iframe&callback=f&since=LAST", "");
-    let mut socket = wait("/ch/chat.7?since=LAST", WEBSOCKET);
-    // Nobody else's connection ends.
-    let mut others = parked(
-        &daemon,
-        get("/ch/chat.7?wait=60", &bearer(&token(&grant, 600))),
-    );
-    let mut open = parked(&daemon, get("/ch/open.a?wait=60", &short));
-
-    let answer = poll.answer();
-    assert_unauthorized(&answer, "token_expired", "expired");
-    assert_eq!(answer.json()["cursor"], last.to_string());
-    assert_eq!(answer.header("etag"), Some(&*format!("\"{last}\"")));
-    // The connection goes on, with a new token.
-    let new = bearer(&token(&grant, 600));
-    poll.send(get(&format!("/ch/chat.7?wait=0&since={last}"), &new));
-    assert_eq!(poll.answer().status, 200);
-    poll.send(get("/ch/chat.7?wait=0", &short));
-    assert_unauthorized(&poll.answer(), "token_expired", "expired");
-
-    assert_unauthorized(&chat.answer(), "token_expired", "expired");
-    assert_eq!(page.answer().body, "{\"s\":0}");
-    let notice = format!("{{\"expired\":true,\"cursor\":\"{last}\"}}");
-    sse.until(&format!(
-        "id: {last}\nevent: expired\ndata: {notice}\n\n\r\n0\r\n\r\n"
-    ));
-    assert!(sse.is_closed());
-    iframe.until(&format!(
-        "<script>parent.f({notice})</script>\n\r\n0\r\n\r\n"
-    ));
-    assert!(iframe.is_closed());
-    socket.until("\r\n\r\n");
-    let frames = socket.rest();
-    let close = [&[0x88, 2][..], &4401_u16.to_be_bytes()].concat();
-    let expected = [
-        &[0x81, u8::try_from(notice.len()).unwrap()][..],
-        notice.as_bytes(),
-        &close,
-    ]
-    .concat();
-    assert_eq!(frames, expected);
-
-    daemon.publish("chat.7", "y");
-    daemon.publish("open.a", "z");
-    assert_eq!(data(&others.answer()), ["y"]);
-    assert_eq!(data(&open.answer()), ["z"]);
-}
-
-#[test]
-fn an_http2_stream_ends_when_its_token_expires() {
-    let daemon = start("");
-    http2::run(async {
-        let client = http2::Client::connect(daemon.addr()).await;
-        let short = client.with_header(
-            "authorization",
-            &format!("Bearer {}", token(&json!({"s": ["*"]}), 2)),
-        );
-        let stream = short.get("/ch/chat.7?as=sse").await;
-        assert_eq!(stream.status(), 200);
-        let poll = short.get("/ch/chat.7?wait=60").await;
-        let challenge = poll.headers()["www-authenticate"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        assert!(challenge.contains("invalid_token"), "{challenge}");
-        let (status, json) = http2::json(poll).await;
-        assert_eq!((status, &json["error"]), (401, &"token_expired".into()));
-        assert!(
-            http2::text(stream)
-                .await
-                .contains("event: expired\ndata: {\"expired\":true,")
-        );
-    });
-}
-
-/// A stream that is never idle is not asked by a heartbeat.
-#[test]
-fn a_busy_stream_ends_when_its_token_expires() {
-    let daemon = start("");
-    let short = bearer(&token(&json!({"s": ["*"]}), 2));
-    let mut client = parked(
-        &daemon,
-        get(
-            "/ch/chat.7",
-            &format!("{short}Accept: text/event-stream\r\n"),
-        ),
-    );
-    client.until("event: cursor");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                daemon.publish("chat.7", "again");
-            }
-        });
-        client.until("event: expired");
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-    let end = String::from_utf8(client.rest()).unwrap();
-    assert!(
-        end.ends_with("\r\n0\r\n\r\n") && !end.contains("again"),
-        "{end}"
-    );
-}
-
-#[test]
 fn a_rule_about_tokens_needs_a_key() {
     let config = "[[channel]]\nprefix = \"a\"\nread = \"token\"\n";
     let log = Daemon::try_start_in(Arc::new(directory()), config, &[]).err();
@@ -567,130 +445,4 @@ fn a_rule_about_tokens_needs_a_key() {
         log.contains("auth.key \"k\"") && log.contains("too short") && !log.contains("hunter2"),
         "{log}"
     );
-}
-
-/// With real PHP, which signs as the site does.
-#[test]
-fn a_token_that_php_has_minted_is_taken() {
-    let daemon = start("");
-    daemon.publish("chat.7", "x");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/php/token.php");
-    let secret = vectors()["keys"][0]["secret"].as_str().unwrap().to_owned();
-    let output = Command::new("php")
-        .arg(script)
-        .arg(secret)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let lines: Vec<&str> = text.lines().collect();
-    let ([good, short, other, forged, many], refused) = lines.split_first_chunk().unwrap();
-    let poll = |token: &str| ask(&daemon, get("/ch/chat.7?since=0&wait=0", &bearer(token)));
-
-    assert_eq!(data(&poll(good)), ["x"]);
-    assert_eq!(
-        ask(&daemon, post("/ch/chat.7", &bearer(good), b"y")).status,
-        201
-    );
-    assert_eq!(
-        ask(&daemon, get("/ch/user.42.mail?wait=0", &bearer(good))).status,
-        200
-    );
-    assert_eq!(
-        ask(&daemon, get("/ch/user.43?wait=0", &bearer(good))).status,
-        403
-    );
-    assert_eq!(
-        ask(&daemon, post("/ch/any", &bearer(many), b"y")).status,
-        201
-    );
-    assert_unauthorized(&poll(other), "token", "audience");
-    assert_unauthorized(&poll(forged), "token", "signature");
-    wait_for("the token to expire", || {
-        (poll(short).status == 401).then_some(())
-    });
-    assert_unauthorized(&poll(short), "token_expired", "expired");
-
-    let rules = ["32 bytes", "a second", "64 patterns", "4096 bytes", "UTF-8"];
-    for (line, rule) in refused.iter().zip(rules.iter().chain([&"no channel"; 9])) {
-        assert!(line.contains(rule), "{rule}: {line}");
-    }
-    assert_eq!(refused.len(), 14);
-}
-
-/// The page's function gives the first token, and a new one when the daemon says that it has expired.
-#[test]
-fn a_page_goes_on_with_a_new_token() {
-    let daemon = start_with("demo = true\n", "");
-    let browser = Browser::start();
-    browser.open(&format!("http://{}/", daemon.addr()));
-    let grant = json!({"s": ["chat.7"], "h": 1});
-    let tokens = json!([token(&grant, 3), token(&grant, 600)]);
-    browser.run(&format!(
-        "window.tokens = {tokens}; window.heard = []; window.states = [];\
-         window.subscription = Comet.subscribe('chat.7', {{\
-           message(m) {{ heard.push(m.data); }},\
-           state(s, why) {{ states.push(why ? s + ': ' + why : s); }},\
-         }}, {{ token: async () => tokens.shift() }});"
-    ));
-    browser.wait_for("return states.includes('open')");
-    daemon.publish("chat.7", "by the first");
-    browser.wait_for("return heard.includes('by the first')");
-    browser.wait_for("return tokens.length === 0");
-    daemon.publish("chat.7", "by the second");
-    browser.wait_for("return heard.includes('by the second')");
-    let states = browser.run("return states.join()");
-    assert_eq!(states, "connecting,open", "no break is shown");
-
-    // One that is refused though it is new ends it, with the reason.
-    browser.run(
-        "window.asked = 0; states.length = 0;\
-         Comet.subscribe('chat.8', { state(s, why) { states.push(s + ': ' + why); } },\
-           { token: () => { asked += 1; return 'nonsense'; } });",
-    );
-    browser.wait_for("return states.includes('closed: token: it is no JWT')");
-    assert_eq!(browser.run("return asked"), 1);
-}
-
-#[test]
-fn the_command_line_brings_a_token() {
-    let daemon = start("");
-    let url = format!("http://{}", daemon.addr());
-    let good = token(&json!({"s": ["chat.7"], "h": 1}), 600);
-    daemon.publish("chat.7", "for the bearer");
-    let subscribe = |token: Option<&str>| {
-        let mut command = daemon.comet(&["subscribe", "chat.7", "--since", "0", "--url", &url]);
-        if let Some(token) = token {
-            command.env("COMET_TOKEN", token);
-        }
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let mut child = subscribe(Some(&good));
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let _ = child.kill();
-    child.wait().unwrap();
-    assert!(line.contains("for the bearer"), "{line}");
-    for (token, reason) in [
-        (None, "needs a token"),
-        (Some("nonsense"), "no JWT"),
-        (Some("a\nb"), "COMET_TOKEN"),
-    ] {
-        let output = subscribe(token).wait_with_output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            !output.status.success() && errors.contains(reason),
-            "{errors}"
-        );
-    }
 }
