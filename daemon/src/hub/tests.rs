@@ -1,12 +1,13 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
-//! and `ids` over random histories and clocks, `audience` for the subscribers of one worker, `storm` for what is left
-//! of many channels.
+//! and `ids` over random histories and clocks, `limits` one by one, `audience` for the subscribers of one worker, `storm`
+//! for what is left of many channels.
 
 mod audience;
 mod gaps;
 mod ids;
 mod join;
 mod keep;
+mod limits;
 mod storm;
 mod threads;
 
