@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path, process::Command};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use crate::{
@@ -84,11 +85,13 @@ fn a_torn_end_is_cut_with_a_message_and_damage_is_skipped_with_a_gap() {
         .append(true)
         .open(segment(root.path()))
         .unwrap();
-    std::io::Write::write_all(&mut &log, b"\xc0\xe7\x02\0half a rec").unwrap();
+    let salt = fs::read(segment(root.path())).unwrap()[8..16].to_vec();
+    let torn = [&salt[..], b"\x02\0half a"].concat();
+    std::io::Write::write_all(&mut &log, &torn).unwrap();
     let daemon = Daemon::start_in(root, "", &[]);
     let told = daemon.log();
     assert!(
-        told.contains("the last write was not finished; cut 14 bytes at"),
+        told.contains("the last write was not finished; cut 16 bytes at"),
         "{told}"
     );
     let poll = |daemon: &Daemon| daemon.get(&format!("/ch/a?since={}&wait=0", ids[0])).json();
@@ -105,6 +108,52 @@ fn a_torn_end_is_cut_with_a_message_and_damage_is_skipped_with_a_gap() {
     let answer = poll(&daemon);
     assert_eq!(answer["gap"], true);
     assert_eq!(answer["messages"].as_array().unwrap().len(), 7);
+}
+
+/// A record of docs/log-format.md with a message to `staff`, as a publisher makes it who has read only this document.
+fn forged(mark: &[u8]) -> Vec<u8> {
+    let id = (u64::MAX / 4).to_le_bytes();
+    let body = [&id[..], b"\x05\0staff\0\0\0\0believe me"].concat();
+    let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+    let head = [mark, &[2, 0], &length].concat();
+    let sum = crc32fast::hash(&[&head[..], &body].concat()).to_le_bytes();
+    [&head, &sum[..], &body].concat()
+}
+
+#[test]
+fn records_inside_a_message_are_not_believed_when_it_is_damaged_or_torn() {
+    let data = [forged(b"\xc0\xe7"), forged(b"my guess")].concat();
+    let publish = json!({"op": "publish", "channel": "a", "data_base64": STANDARD.encode(&data)});
+    let hostile = |daemon: &Daemon| {
+        let reply = Lines::connect(&daemon.socket_path()).ask(&publish.to_string());
+        assert!(reply["id"].is_u64(), "{reply}");
+    };
+    let daemon = Daemon::start("");
+    let before = daemon.publish("a", "before");
+    hostile(&daemon);
+    let after = daemon.publish("a", "after");
+    let root = kill(daemon);
+    let path = segment(root.path());
+    let bytes = fs::read(&path).unwrap();
+    let place = bytes.windows(data.len()).position(|part| part == data);
+    let log = fs::File::options().write(true).open(&path).unwrap();
+    log.write_all_at(b"!", place.unwrap() as u64 - 1).unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    assert!(daemon.history("staff").is_empty());
+    let kept = vec![(before, "before".into()), (after, "after".into())];
+    assert_eq!(daemon.history("a"), kept);
+    let answer = daemon.get(&format!("/ch/a?since={before}&wait=0")).json();
+    assert_eq!(answer["gap"], true);
+
+    hostile(&daemon);
+    let root = kill(daemon);
+    let path = segment(root.path());
+    let log = fs::File::options().write(true).open(&path).unwrap();
+    log.set_len(fs::metadata(&path).unwrap().len() - 1).unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    assert!(daemon.history("staff").is_empty());
+    assert_eq!(daemon.history("a"), kept);
+    assert!(daemon.publish("a", "later") < u64::MAX / 4);
 }
 
 #[test]

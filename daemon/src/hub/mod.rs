@@ -211,7 +211,7 @@ impl Hub {
         let keeper = Keeper::new(log, promise.clone(), start);
         let time = time(found.last);
         let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
-        if !found.damaged.is_empty() {
+        if !found.damaged.is_empty() || found.outdated {
             hub.rewrite_log()?; // or every start would find the same
         }
         Ok((hub, found))

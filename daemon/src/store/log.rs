@@ -6,7 +6,9 @@ use std::{io, path::PathBuf, sync::Arc};
 use super::{
     StoreError,
     disk::{Disk, LogFile, write_all},
-    record::{MAGIC, Record},
+    head::{self, Head},
+    mark::Mark,
+    record::Record,
     replay,
 };
 
@@ -28,6 +30,7 @@ pub struct Log {
 struct Segment {
     number: u64,
     file: Box<dyn LogFile>,
+    mark: Mark,
     end: u64,
 }
 
@@ -46,6 +49,8 @@ pub struct Found {
     pub damaged: Vec<(String, u64, u64)>,
     /// File, place and length of a write that was not finished, which was cut off.
     pub torn: Option<(String, u64, u64)>,
+    /// Some of it has the format before this one, whose records everybody can forge.
+    pub outdated: bool,
 }
 
 impl Log {
@@ -58,7 +63,7 @@ impl Log {
         keep: &mut dyn FnMut(Record<'_>),
     ) -> Result<(Self, Found), StoreError> {
         let mut found = Found::default();
-        let mut segments: Vec<Segment> = Vec::new();
+        let (mut segments, mut open) = (Vec::new(), None);
         let numbers = current(&*disk)?;
         for number in &numbers {
             let name = file_name(*number);
@@ -71,54 +76,39 @@ impl Log {
                 keep(record);
             });
             let read = read.map_err(StoreError::of("read", &*disk, &name))?;
-            let damaged = read
-                .damaged
-                .iter()
-                .map(|(at, length)| (name.clone(), *at, *length));
-            found.damaged.extend(damaged);
-            if read.end < read.length {
-                let rest = (name.clone(), read.end, read.length - read.end);
-                if is_last {
-                    let cut = file.set_len(read.end);
-                    cut.map_err(StoreError::of("cut the torn end of", &*disk, &name))?;
-                    found.torn = Some(rest);
-                } else {
-                    found.damaged.push(rest);
-                }
+            if is_last && read.end < read.length {
+                let cut = file.set_len(read.end);
+                cut.map_err(StoreError::of("cut the torn end of", &*disk, &name))?;
             }
-            segments.push(Segment {
+            found.add(&name, &read, is_last);
+            segments.push((*number, read.end));
+            open = read.head.filter(Head::is_open).map(|head| Segment {
                 number: *number,
                 file,
+                mark: head.mark,
                 end: read.end,
             });
         }
-        Ok((Self::after(disk, segments, &found)?, found))
+        Ok((Self::after(disk, segments, open, &found)?, found))
     }
 
+    /// Goes on in the last segment where that may be: nothing goes behind a base, or what has another format, or a
+    /// damaged beginning.
     fn after(
         disk: Arc<dyn Disk>,
-        mut segments: Vec<Segment>,
+        mut older: Vec<(u64, u64)>,
+        open: Option<Segment>,
         found: &Found,
     ) -> Result<Self, StoreError> {
-        let last = segments.pop();
-        let older = segments.iter().map(|segment| (segment.number, segment.end));
-        let mut older: Vec<(u64, u64)> = older.collect();
-        // Nothing goes behind a base, or into a segment whose beginning is damaged.
-        let head = match &last {
-            Some(segment) => {
-                let name = file_name(segment.number);
-                replay::head(&*segment.file).map_err(StoreError::of("read", &*disk, &name))?
+        let last = older.pop();
+        let segment = match (open, last) {
+            (Some(segment), _) => segment,
+            (None, Some((number, end))) if end > 0 => {
+                older.push((number, end));
+                Segment::begin(&*disk, number + 1, found.last)?
             }
-            None => None,
-        };
-        let segment = match last {
-            Some(segment) if head.is_some_and(|(_, base)| !base) => segment,
-            Some(segment) if segment.end > 0 => {
-                older.push((segment.number, segment.end));
-                Segment::begin(&*disk, segment.number + 1, found.last)?
-            }
-            Some(segment) => Segment::begin(&*disk, segment.number, found.last)?,
-            None => Segment::begin(&*disk, 1, found.last)?,
+            (None, Some((number, _))) => Segment::begin(&*disk, number, found.last)?,
+            (None, None) => Segment::begin(&*disk, 1, found.last)?,
         };
         Ok(Self {
             disk,
@@ -138,7 +128,7 @@ impl Log {
     ) -> Result<(), StoreError> {
         self.buffer.clear();
         for record in records {
-            record.write(&mut self.buffer);
+            record.write(&mut self.buffer, &self.segment.mark);
         }
         let written = self.segment.write(&self.buffer);
         self.buffer.clear();
@@ -212,14 +202,7 @@ impl Base {
     fn begin(disk: Arc<dyn Disk>, number: u64, last: u64) -> Result<Self, StoreError> {
         let name = new_name(number);
         let failed = StoreError::of("write", &*disk, &name);
-        let file = disk.open(&name).map_err(&failed)?;
-        file.set_len(0).map_err(&failed)?;
-        let mut segment = Segment {
-            number,
-            file,
-            end: 0,
-        };
-        segment.write(&head(number, true, last)).map_err(&failed)?;
+        let segment = Segment::create(&*disk, &name, number, true, last).map_err(failed)?;
         Ok(Self {
             disk,
             segment,
@@ -232,7 +215,7 @@ impl Base {
     /// # Errors
     /// The base cannot be finished.
     pub fn put(&mut self, record: &Record<'_>) -> Result<(), StoreError> {
-        record.write(&mut self.buffer);
+        record.write(&mut self.buffer, &self.segment.mark);
         if self.buffer.len() >= BUFFER {
             self.flush()?;
         }
@@ -276,16 +259,23 @@ impl Segment {
     fn begin(disk: &dyn Disk, number: u64, last: u64) -> Result<Self, StoreError> {
         let name = file_name(number);
         let failed = StoreError::of("begin", disk, &name);
-        let file = disk.open(&name).map_err(&failed)?;
-        file.set_len(0).map_err(&failed)?;
+        let segment = Self::create(disk, &name, number, false, last).map_err(&failed)?;
+        segment.file.sync().map_err(&failed)?;
+        disk.sync().map_err(&failed)?;
+        Ok(segment)
+    }
+
+    /// An empty one, with a mark of its own.
+    fn create(disk: &dyn Disk, name: &str, number: u64, base: bool, last: u64) -> io::Result<Self> {
+        let (file, mark) = (disk.open(name)?, Mark::random()?);
+        file.set_len(0)?;
         let mut segment = Self {
             number,
             file,
+            mark,
             end: 0,
         };
-        segment.write(&head(number, false, last)).map_err(&failed)?;
-        segment.file.sync().map_err(&failed)?;
-        disk.sync().map_err(&failed)?;
+        segment.write(&head::write(&mark, number, base, last))?;
         Ok(segment)
     }
 
@@ -301,6 +291,21 @@ impl Segment {
 }
 
 impl Found {
+    /// What a segment was found to be.
+    fn add(&mut self, name: &str, read: &replay::Segment, is_last: bool) {
+        let damaged = read.damaged.iter();
+        self.damaged
+            .extend(damaged.map(|(place, length)| (name.to_owned(), *place, *length)));
+        if read.end < read.length {
+            let rest = (name.to_owned(), read.end, read.length - read.end);
+            match is_last {
+                true => self.torn = Some(rest),
+                false => self.damaged.push(rest),
+            }
+        }
+        self.outdated |= read.head.as_ref().is_some_and(|head| head.outdated);
+    }
+
     fn note(&mut self, record: &Record<'_>) {
         let id = match record {
             Record::Message { id, .. } => {
@@ -318,13 +323,6 @@ impl Found {
         self.last = self.last.max(id);
         self.stopped = matches!(record, Record::Stop { .. });
     }
-}
-
-fn head(number: u64, base: bool, last: u64) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    let record = Record::Head { number, base, last };
-    record.write(&mut bytes);
-    bytes
 }
 
 fn file_name(number: u64) -> String {
@@ -354,7 +352,7 @@ fn current(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
             .open(&name)
             .map_err(StoreError::of("open", disk, &name))?;
         let head = replay::head(&*file).map_err(StoreError::of("read", disk, &name))?;
-        if head.is_some_and(|(_, base)| base) {
+        if head.is_some_and(|head| head.base == Some(true)) {
             newest_base = *number;
         }
     }

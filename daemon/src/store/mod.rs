@@ -4,7 +4,9 @@
 pub mod disk;
 #[cfg(test)]
 pub(crate) mod fake;
+mod head;
 mod log;
+mod mark;
 pub mod record;
 mod replay;
 
@@ -17,6 +19,7 @@ use std::{
 
 pub use disk::Directory;
 pub use log::{Base, Found, Log};
+pub use mark::Mark;
 use nix::unistd::{AccessFlags, access};
 pub use record::Record;
 use serde::{Deserialize, Serialize};
@@ -151,6 +154,9 @@ impl Found {
             warn!(
                 "{dir}/{file}: the last write was not finished; cut {length} bytes at {place}, which nobody was told are kept"
             );
+        }
+        if self.outdated {
+            info!("{dir} had the format of an earlier comet, and is written anew");
         }
         info!(messages = self.messages, ?took, "history read from {dir}");
     }

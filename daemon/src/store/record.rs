@@ -2,16 +2,13 @@
 
 use comet_proto::{ChannelName, EventName};
 
-use super::Durability;
+use super::{Durability, mark::Mark};
 
-/// What a segment begins with: a name and the version of the format.
-pub(super) const MAGIC: &[u8; 8] = b"CometLg1";
+/// What follows the mark: kind, an unused byte, length of the body, check sum.
+pub(super) const HEADER: usize = 10;
 
-/// What a record begins with, so that it is found behind damage.
-const MARK: [u8; 2] = [0xC0, 0xE7];
-
-/// Mark, kind, an unused byte, length of the body, check sum.
-pub(super) const HEADER: usize = 12;
+/// Before the check sum.
+const SUMMED: usize = HEADER - 4;
 
 /// Longest idempotency key that has a place.
 const MAX_KEY: usize = u16::MAX as usize;
@@ -115,17 +112,19 @@ const LOST: u8 = 8;
 const MISSED: u8 = 9;
 
 impl Record<'_> {
-    /// Appends the record.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the record, with the mark of its segment.
+    pub fn write(&self, out: &mut Vec<u8>, mark: &Mark) {
         let start = out.len();
-        out.extend_from_slice(&MARK);
+        out.extend_from_slice(mark.bytes());
+        let header = out.len();
         out.extend_from_slice(&[self.kind(), 0]);
         out.extend_from_slice(&[0; 8]); // length and check sum, known at the end
+        let body = out.len();
         self.write_body(out);
-        let length = u32::try_from(out.len() - start - HEADER).expect("limits are far below 4 GiB");
-        out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
-        let sum = check_sum(&out[start..]);
-        out[start + 8..start + HEADER].copy_from_slice(&sum.to_le_bytes());
+        let length = u32::try_from(out.len() - body).expect("limits are far below 4 GiB");
+        out[header + 2..header + SUMMED].copy_from_slice(&length.to_le_bytes());
+        let sum = check_sum(&out[start..header + SUMMED], &out[body..]);
+        out[header + SUMMED..body].copy_from_slice(&sum.to_le_bytes());
     }
 
     fn kind(&self) -> u8 {
@@ -191,37 +190,28 @@ impl Record<'_> {
     }
 }
 
-/// Reads the record at the start of `bytes`, and its length.
+/// Reads the record at the start of `bytes`, and its length, in a segment with this mark.
 ///
 /// # Errors
 /// There is none, or only a part of one.
-pub fn read(bytes: &[u8]) -> Result<(Record<'_>, usize), NoRecord> {
-    let short = || {
-        if MARK.starts_with(&bytes[..bytes.len().min(2)]) {
-            NoRecord::Short
-        } else {
-            NoRecord::Damaged
-        }
+pub fn read<'a>(bytes: &'a [u8], mark: &Mark) -> Result<(Record<'a>, usize), NoRecord> {
+    let Some(rest) = bytes.strip_prefix(mark.bytes()) else {
+        let may_be_cut = mark.bytes().starts_with(bytes);
+        return Err([NoRecord::Damaged, NoRecord::Short][usize::from(may_be_cut)]);
     };
-    let header = bytes.get(..HEADER).ok_or_else(short)?;
-    if header[..2] != MARK || !(HEAD..=MISSED).contains(&header[2]) || header[3] != 0 {
+    let (header, rest) = rest.split_first_chunk().ok_or(NoRecord::Short)?;
+    let &[kind, zero, l0, l1, l2, l3, s0, s1, s2, s3]: &[u8; HEADER] = header;
+    if !(HEAD..=MISSED).contains(&kind) || zero != 0 {
         return Err(NoRecord::Damaged);
     }
-    let word = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    let length = HEADER + word(4) as usize;
-    let record = bytes.get(..length).ok_or(NoRecord::Short)?;
-    if check_sum(record) != word(8) {
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let body = rest.get(..length).ok_or(NoRecord::Short)?;
+    let summed = &bytes[..mark.bytes().len() + SUMMED];
+    if check_sum(summed, body) != u32::from_le_bytes([s0, s1, s2, s3]) {
         return Err(NoRecord::Damaged);
     }
-    let record = read_body(header[2], &record[HEADER..]).ok_or(NoRecord::Damaged)?;
-    Ok((record, length))
-}
-
-/// Where the next bytes are that a record may begin with.
-pub(super) fn next_mark(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(2).position(|pair| pair == MARK)
+    let record = read_body(kind, body).ok_or(NoRecord::Damaged)?;
+    Ok((record, summed.len() + 4 + length))
 }
 
 fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
@@ -273,11 +263,11 @@ fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
     body.0.is_empty().then_some(record)
 }
 
-/// Of everything but its own place.
-fn check_sum(record: &[u8]) -> u32 {
+/// Of everything but its own place; of the mark, too.
+fn check_sum(before: &[u8], body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
-    sum.update(&record[..8]);
-    sum.update(&record[HEADER..]);
+    sum.update(before);
+    sum.update(body);
     sum.finalize()
 }
 
@@ -371,25 +361,38 @@ mod tests {
         ]
     }
 
+    const MARK: Mark = Mark::of(*b"\xf0\xe1\xd2\xc3\xb4\xa5\x96\x87");
+
     #[test]
     fn a_message_has_the_bytes_of_the_document() {
         let mut out = Vec::new();
         let message = &all(0x0102_0304_0506_0708, "k", b"hi")[1];
-        message.write(&mut out);
+        message.write(&mut out, &MARK);
         let body = b"\x08\x07\x06\x05\x04\x03\x02\x01\x04\0news\x05\0n\xc3\xa4me\x01\0khi";
-        assert_eq!(&out[..8], b"\xc0\xe7\x02\0\x1a\0\0\0");
-        assert_eq!(out[8..12], [0xe5, 0xb9, 0x69, 0xa3]);
-        assert_eq!(&out[12..], body);
+        assert_eq!(&out[..8], MARK.bytes());
+        assert_eq!(&out[8..14], b"\x02\0\x1a\0\0\0");
+        assert_eq!(out[14..18], [0x55, 0x16, 0xa9, 0xb2]);
+        assert_eq!(&out[18..], body);
+    }
+
+    #[test]
+    fn a_message_of_the_first_format_is_read() {
+        let header = b"\xc0\xe7\x02\0\x1a\0\0\0\xe5\xb9\x69\xa3";
+        let body = b"\x08\x07\x06\x05\x04\x03\x02\x01\x04\0news\x05\0n\xc3\xa4me\x01\0khi";
+        let bytes = [&header[..], body].concat();
+        let message = all(0x0102_0304_0506_0708, "k", b"hi").remove(1);
+        assert_eq!(read(&bytes, &Mark::PUBLIC), Ok((message, bytes.len())));
+        assert_eq!(read(&bytes, &MARK), Err(NoRecord::Damaged));
     }
 
     #[test]
     fn says_of_every_cut_that_it_is_short() {
         for record in all(7, "key", b"data") {
             let mut out = Vec::new();
-            record.write(&mut out);
-            assert_eq!(read(&out), Ok((record, out.len())));
+            record.write(&mut out, &MARK);
+            assert_eq!(read(&out, &MARK), Ok((record, out.len())));
             for end in 0..out.len() {
-                assert_eq!(read(&out[..end]), Err(NoRecord::Short), "{end}");
+                assert_eq!(read(&out[..end], &MARK), Err(NoRecord::Short), "{end}");
             }
         }
     }
@@ -399,10 +402,10 @@ mod tests {
         fn is_read_as_it_was_written(id in 1..MAX_NUMBER - 9, key in ".{0,40}", data: Vec<u8>, rest: Vec<u8>) {
             for record in all(id, &key, &data) {
                 let mut out = Vec::new();
-                record.write(&mut out);
+                record.write(&mut out, &MARK);
                 let length = out.len();
                 out.extend_from_slice(&rest);
-                prop_assert_eq!(read(&out), Ok((record, length)));
+                prop_assert_eq!(read(&out, &MARK), Ok((record, length)));
             }
         }
 
@@ -410,17 +413,19 @@ mod tests {
         fn notices_every_changed_bit(data: Vec<u8>, place: prop::sample::Index, bit in 0..8u8) {
             for record in all(7, "key", &data) {
                 let mut out = Vec::new();
-                record.write(&mut out);
+                record.write(&mut out, &MARK);
                 let place = place.index(out.len());
                 out[place] ^= 1 << bit;
-                prop_assert!(read(&out).is_err());
+                prop_assert!(read(&out, &MARK).is_err());
             }
         }
 
         #[test]
         fn bytes_never_panic(bytes: Vec<u8>) {
-            let _ = read(&bytes);
-            let _ = read(&[&MARK[..], &bytes].concat());
+            for mark in [Mark::PUBLIC, MARK] {
+                let _ = read(&bytes, &mark);
+                let _ = read(&[mark.bytes(), &bytes].concat(), &mark);
+            }
         }
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 
 use super::{
     disk::LogFile,
-    record::{self, MAGIC, NoRecord, Record},
+    head::{self, Head},
+    mark::Mark,
+    record::{self, NoRecord, Record},
 };
 
 /// What is asked of the system at once.
@@ -23,8 +25,8 @@ pub(super) struct Segment {
     pub(super) length: u64,
     /// Places and lengths of what is no record.
     pub(super) damaged: Vec<(u64, u64)>,
-    /// It does not begin as a segment does.
-    pub(super) headless: bool,
+    /// How it begins.
+    pub(super) head: Option<Head>,
 }
 
 /// Gives every record to `keep`, in order.
@@ -33,14 +35,15 @@ pub(super) struct Segment {
 /// The file cannot be read, or is of another version.
 pub(super) fn replay(file: &dyn LogFile, keep: &mut dyn FnMut(Record<'_>)) -> io::Result<Segment> {
     let mut input = Input::new(file, CHUNK);
+    input.fill()?;
+    let Some(head) = head::read(input.bytes())? else {
+        return without_head(input);
+    };
     let mut segment = Segment::default();
-    let mut bad_since = None;
-    if !input.begins_with_magic()? {
-        bad_since = Some(0);
-        segment.headless = true;
-    }
+    let mut bad_since = (!head.sound).then_some(0);
+    input.advance(head.length);
     loop {
-        let read = record::read(input.bytes()).map(|(record, length)| {
+        let read = record::read(input.bytes(), &head.mark).map(|(record, length)| {
             if let Some(start) = bad_since.take() {
                 segment.damaged.push((start, input.place - start));
             }
@@ -56,24 +59,37 @@ pub(super) fn replay(file: &dyn LogFile, keep: &mut dyn FnMut(Record<'_>)) -> io
             Err(_) if input.bytes().is_empty() => break,
             Err(_) => {
                 bad_since.get_or_insert(input.place);
-                input.skip();
+                input.skip(&head.mark);
             }
         }
     }
     segment.length = input.place;
+    segment.head = Some(head);
     Ok(segment)
 }
 
-/// The first record of a segment.
-pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<(u64, bool)>> {
-    let mut input = Input::new(file, 64);
-    if !input.begins_with_magic()? {
-        return Ok(None);
+/// Without its mark nothing is believed: it is damaged as a whole, unless it is so short that nothing was written yet.
+fn without_head(mut input: Input<'_>) -> io::Result<Segment> {
+    let mut segment = Segment::default();
+    loop {
+        input.advance(input.bytes().len());
+        if !input.fill()? {
+            break;
+        }
     }
-    Ok(match record::read(input.bytes()) {
-        Ok((Record::Head { number, base, .. }, _)) => Some((number, base)),
-        _ => None,
-    })
+    segment.length = input.place;
+    if segment.length > head::LENGTH as u64 {
+        segment.end = segment.length;
+        segment.damaged.push((0, segment.length));
+    }
+    Ok(segment)
+}
+
+/// How a segment begins.
+pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<Head>> {
+    let mut input = Input::new(file, head::LENGTH);
+    input.fill()?;
+    head::read(input.bytes())
 }
 
 /// A window on the file.
@@ -103,22 +119,6 @@ impl<'a> Input<'a> {
 
     fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
-    }
-
-    fn begins_with_magic(&mut self) -> io::Result<bool> {
-        self.fill()?;
-        let magic = self.bytes().get(..MAGIC.len()).unwrap_or_default();
-        let (name, version) = MAGIC.split_at(MAGIC.len() - 1);
-        if magic == MAGIC {
-            self.advance(MAGIC.len());
-            return Ok(true);
-        }
-        if magic.starts_with(name) && magic[name.len()].is_ascii_digit() {
-            let (found, known) = (char::from(magic[name.len()]), char::from(version[0]));
-            let message = format!("it has format {found}; this comet reads format {known}");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
-        Ok(false)
     }
 
     /// Reads on. False: there is nothing more.
@@ -153,14 +153,14 @@ impl<'a> Input<'a> {
     }
 
     /// Past the first byte, to where a record may begin.
-    fn skip(&mut self) {
+    fn skip(&mut self, mark: &Mark) {
         let rest = &self.bytes()[1..];
-        let length = match record::next_mark(rest) {
-            Some(found) => 1 + found,
-            // The last byte may be the first of a mark.
-            None if !self.at_end && !rest.is_empty() => rest.len(),
-            None => 1 + rest.len(),
+        let length = match mark.find(rest) {
+            Some(found) => found,
+            // The last bytes may be the first of a mark.
+            None if !self.at_end => rest.len().saturating_sub(mark.bytes().len() - 1),
+            None => rest.len(),
         };
-        self.advance(length);
+        self.advance(1 + length);
     }
 }

@@ -33,17 +33,17 @@ fn open_at(disk: &Fake, durability: Durability, boot: u128) -> Result<Arc<Hub>, 
     Hub::open_with_clock(HistoryConfig::default(), 1, disk, &promise, ticking).map(|(hub, _)| hub)
 }
 
-fn open(disk: &Fake) -> Arc<Hub> {
+pub(super) fn open(disk: &Fake) -> Arc<Hub> {
     open_at(disk, Durability::Process, BOOT).unwrap()
 }
 
-fn published(hub: &Hub, name: &ChannelName, data: &[u8]) -> u64 {
+pub(super) fn published(hub: &Hub, name: &ChannelName, data: &[u8]) -> u64 {
     let id = hub.publish(message(name, data));
     hub.try_kept(id).unwrap().unwrap();
     id
 }
 
-fn ids(hub: &Hub, name: &ChannelName, cursor: u64) -> (Vec<u64>, bool) {
+pub(super) fn ids(hub: &Hub, name: &ChannelName, cursor: u64) -> (Vec<u64>, bool) {
     let backlog = hub.since(std::slice::from_ref(name), Cursor(cursor));
     let ids = backlog.messages.iter().map(|message| message.id).collect();
     (ids, backlog.gap)

@@ -1,0 +1,172 @@
+//! What a segment begins with: the version of its format, the mark of its records, twice, and which segment it is.
+
+use std::io;
+
+use super::{
+    mark::Mark,
+    record::{self, Record},
+};
+
+/// The name and the version of what is written.
+const MAGIC: &[u8; 8] = b"CometLg2";
+
+/// The version before, which is read, too: its mark is no secret.
+const FIRST: &[u8; 8] = b"CometLg1";
+
+/// Magic, mark, and the check sum of both.
+const SEAL: usize = MAGIC.len() + Mark::LENGTH + 4;
+
+/// Of all that is written when a segment begins: the seal, and a record with two numbers and one byte.
+pub(super) const LENGTH: usize = SEAL + Mark::LENGTH + record::HEADER + 17;
+
+/// What was found of it.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// Of all records.
+    pub(super) mark: Mark,
+    /// Where the first record is.
+    pub(super) length: usize,
+    /// Nothing before that is damaged.
+    pub(super) sound: bool,
+    /// Whether it is a base, if the first record says so.
+    pub(super) base: Option<bool>,
+    /// Of the version before.
+    pub(super) outdated: bool,
+}
+
+impl Head {
+    /// Whether more can be written behind.
+    pub(super) fn is_open(&self) -> bool {
+        self.sound && !self.outdated && self.base == Some(false)
+    }
+}
+
+/// The bytes of a new segment.
+pub(super) fn write(mark: &Mark, number: u64, base: bool, last: u64) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(mark.bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    let record = Record::Head { number, base, last };
+    record.write(&mut bytes, mark);
+    bytes
+}
+
+/// What a segment that begins with `bytes` is. `None`: its mark is nowhere, so nothing in it can be read.
+///
+/// # Errors
+/// It is of another version.
+pub(super) fn read(bytes: &[u8]) -> io::Result<Option<Head>> {
+    let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
+    match bytes.strip_prefix(name).and_then(<[u8]>::first) {
+        Some(b'1' | b'2') => {}
+        Some(version) if version.is_ascii_digit() => return Err(other(char::from(*version))),
+        _ => {}
+    }
+    Ok(sealed(bytes).or_else(|| first(bytes)))
+}
+
+fn other(version: char) -> io::Error {
+    let message = format!(
+        "it has format {version}, and this comet reads formats 1 and 2; start the one that wrote it, or name another directory by --store"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, message)
+}
+
+/// The first record has the mark, too: one of both must be whole.
+fn sealed(bytes: &[u8]) -> Option<Head> {
+    let (seal, rest) = bytes.split_at_checked(SEAL)?;
+    let (signed, sum) = seal.split_at(SEAL - 4);
+    let sound = signed.starts_with(MAGIC) && crc32fast::hash(signed).to_le_bytes() == sum;
+    let mark = if sound { &signed[MAGIC.len()..] } else { rest };
+    let mark = Mark::of(*mark.first_chunk()?);
+    let base = base(rest, &mark);
+    (sound || base.is_some()).then_some(Head {
+        mark,
+        length: SEAL,
+        sound,
+        base,
+        outdated: false,
+    })
+}
+
+fn first(bytes: &[u8]) -> Option<Head> {
+    let mark = Mark::PUBLIC;
+    let rest = bytes.strip_prefix(FIRST)?;
+    rest.starts_with(mark.bytes()).then(|| Head {
+        mark,
+        length: FIRST.len(),
+        sound: true,
+        base: base(rest, &mark),
+        outdated: true,
+    })
+}
+
+fn base(bytes: &[u8], mark: &Mark) -> Option<bool> {
+    match record::read(bytes, mark) {
+        Ok((Record::Head { base, .. }, _)) => Some(base),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> (Mark, Vec<u8>) {
+        let mark = Mark::random().unwrap();
+        (mark, write(&mark, 3, true, 9))
+    }
+
+    #[test]
+    fn every_segment_has_a_mark_of_its_own() {
+        let (mark, bytes) = written();
+        let head = read(&bytes).unwrap().unwrap();
+        assert_eq!((head.mark, head.base, head.sound), (mark, Some(true), true));
+        assert_eq!(bytes.len(), LENGTH);
+        assert_ne!(written().0, mark);
+        assert!(!format!("{head:?}").contains(&format!("{:?}", mark.bytes())));
+    }
+
+    #[test]
+    fn the_mark_survives_damage_of_either_place() {
+        for place in 0..LENGTH {
+            let (mark, mut bytes) = written();
+            bytes[place] ^= 0x80;
+            let head = read(&bytes).unwrap().unwrap();
+            let base = (place < SEAL).then_some(true);
+            assert_eq!((head.mark, head.base), (mark, base), "{place}");
+            assert_eq!(head.sound, place >= SEAL, "{place}");
+        }
+        let (mark, mut bytes) = written();
+        bytes[..SEAL].fill(0);
+        assert_eq!(read(&bytes).unwrap().unwrap().mark, mark);
+        bytes[SEAL] ^= 1;
+        assert!(read(&bytes).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_version_is_not_the_one_whose_mark_everybody_knows() {
+        let (mark, mut bytes) = written();
+        bytes[7] = b'1';
+        assert_eq!(read(&bytes).unwrap().unwrap().mark, mark);
+        bytes[SEAL] ^= 1;
+        assert!(read(&bytes).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_version_before_is_read_and_an_unknown_one_is_named() {
+        let mut bytes = FIRST.to_vec();
+        let (number, last) = (1, 2);
+        let record = Record::Head {
+            number,
+            base: false,
+            last,
+        };
+        record.write(&mut bytes, &Mark::PUBLIC);
+        let head = read(&bytes).unwrap().unwrap();
+        assert_eq!((head.mark, head.base), (Mark::PUBLIC, Some(false)));
+        assert!(!head.is_open());
+        let error = read(b"CometLg3").unwrap_err().to_string();
+        assert!(error.starts_with("it has format 3, and this comet reads formats 1 and 2"));
+    }
+}
