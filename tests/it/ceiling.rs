@@ -186,7 +186,7 @@ fn the_ceiling_holds_before_the_memory_ends() {
         "workers = 1\n[http]\npublish = true\nmax_body = \"64MiB\"\nmax_memory = \"64MiB\"\n",
     );
     // What it may still take is less than what the clients would have it take.
-    let size = memory_of(&daemon, "VmSize:") + (192 << 20);
+    let size = daemon.memory("VmSize") + (192 << 20);
     let limit = Command::new("prlimit")
         .args(["--pid", &daemon.pid().to_string(), &format!("--as={size}")])
         .status();
@@ -210,28 +210,13 @@ fn the_ceiling_holds_before_the_memory_ends() {
         }
     }
     assert!(status(&daemon, "http_shed") > 0);
-    assert!(memory_of(&daemon, "VmHWM:") < 160 << 20);
+    assert!(daemon.memory("VmHWM") < 160 << 20);
     daemon.publish("a", "alive");
     drop(clients);
     wait_for("an answer", || {
         (daemon.get("/healthz").status == 200).then_some(())
     });
     assert_eq!(daemon.history("a").len(), 1);
-}
-
-/// A figure of `/proc/PID/status`, in bytes.
-fn memory_of(daemon: &Daemon, name: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap();
-    line.split_whitespace()
-        .next()
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * 1024
 }
 
 /// An address of this machine that is not loopback. No packet is sent.

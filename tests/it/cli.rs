@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, directory, wait_for};
+use crate::daemon::{Daemon, directory, feed, signal, wait_for};
 
 fn comet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
@@ -258,18 +258,7 @@ fn publish_reads_standard_input_byte_by_byte() {
     let daemon = Daemon::start("");
     let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news", "--since", "0"]));
     let mut command = daemon.comet(&["publish", "news", "-", "--name", "bytes"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"\xff\x00\n")
-        .unwrap();
-    assert!(child.wait_with_output().unwrap().status.success());
+    assert!(feed(&mut command, b"\xff\x00\n").status.success());
     let message = subscriber.message();
     assert_eq!(
         (&message["data"], &message["encoding"]),
@@ -397,14 +386,7 @@ fn subscribe_ends_quietly_by_sigint() {
     command.env("COMET_SOCKET", daemon.socket_path());
     let mut subscriber = Subscriber::start(command);
     wait_for_subscribers(&daemon, 1);
-    let pid = subscriber.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(&subscriber.child, "INT");
     // As any filter: a shell that runs it in a loop must see the signal.
     assert_eq!(subscriber.child.wait().unwrap().signal(), Some(2));
     assert_eq!(subscriber.errors(), "");

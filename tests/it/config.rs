@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::daemon::{Daemon, Lines, directory, serve};
+use crate::daemon::{Daemon, Lines, directory, serve, signal};
 
 /// A daemon started by a command of the test's own; killed when dropped.
 pub(crate) struct Served {
@@ -49,12 +49,7 @@ impl Served {
 
     /// Sends a signal by its name, such as `HUP`.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(pid)
-            .status();
-        assert!(status.unwrap().success());
+        signal(&self.child, name);
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -3,13 +3,10 @@
 use crate::{
     daemon::{Answer, Daemon, Http},
     http2,
-    wire::{ask, data, get, post, refusal},
+    wire::{WEBSOCKET, ask, data, get, post, refusal},
 };
 
 const PUBLISHING: &str = "[http]\npublish = true\n";
-
-const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What browsers say about a page of another site, new ones and old ones.
 const FOREIGN: [&str; 9] = [

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -25,6 +25,21 @@ pub fn serve(root: &Path) -> Command {
     }
     command.arg("serve").env("COMET_STORE", root.join("store"));
     command
+}
+
+/// Sends a signal by its name, such as `TERM`.
+pub fn signal(child: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{name}")).arg(child.id().to_string());
+    assert!(kill.status().unwrap().success());
+}
+
+/// Runs a command that reads this, to its end.
+pub fn feed(command: &mut Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// A running `comet serve`; killed when dropped.
@@ -140,11 +155,16 @@ impl Daemon {
 
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status();
-        assert!(status.unwrap().success());
+        signal(&self.child, name);
+    }
+
+    /// A figure of its memory in `/proc/PID/status`, such as `VmRSS`; in bytes.
+    pub fn memory(&self, figure: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut values = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = values.find(|(name, _)| *name == figure).unwrap();
+        let kib: usize = value.trim().trim_end_matches(" kB").parse().unwrap();
+        kib << 10
     }
 
     /// Sends SIGTERM and waits for the end.

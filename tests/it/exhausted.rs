@@ -4,19 +4,17 @@ use std::{fs, process::Command};
 
 use crate::{
     daemon::{Daemon, Http, Lines, wait_for},
-    wire::{data, descriptors, get, metric, parked, wait_for_subscribers},
+    wire::{WEBSOCKET, data, descriptors, get, metric, parked, wait_for_subscribers},
 };
 
 /// On every transport; another client that reads gets each message at once, meanwhile.
 #[test]
 fn who_takes_nothing_is_cut_on_every_transport() {
     let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
-    let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let transports = [
         get("/ch/a?as=sse", ""),
         get("/ch/a?as=iframe&callback=f", ""),
-        get("/ch/a", websocket),
+        get("/ch/a", WEBSOCKET),
         get("/ch/a?as=sse", "").replace("HTTP/1.1", "HTTP/1.0"),
         get("/ch/a?since=1", "").repeat(500), // polls, one behind the other
     ];

@@ -342,7 +342,7 @@ fn a_lease_stops_nobody_but_its_own_file() {
 #[test]
 fn a_file_without_end_stops_nobody_and_fills_no_memory() {
     let daemon = Daemon::start("");
-    let before = resident_kib(&daemon);
+    let before = daemon.memory("VmRSS");
     let stop = AtomicBool::new(false);
     let block = [b'x'; 16 << 10];
     let write = || {
@@ -386,8 +386,8 @@ fn a_file_without_end_stops_nobody_and_fills_no_memory() {
     for data in told(&daemon, "endless") {
         assert!(data.len() <= 64 << 10, "{} bytes", data.len());
     }
-    let grown = resident_kib(&daemon) - before;
-    assert!(grown < 32 << 10, "{grown} KiB more than before");
+    let grown = daemon.memory("VmRSS") - before;
+    assert!(grown < 32 << 20, "{grown} bytes more than before");
 }
 
 /// A hundred thousand files of a user who may not publish: memory, log and the others.
@@ -397,7 +397,7 @@ fn a_flood_of_names_and_touches_stops_nobody_and_fills_neither_memory_nor_log() 
         return;
     }
     let daemon = Daemon::start_in(shared(), "", &[]);
-    let before = resident_kib(&daemon);
+    let before = daemon.memory("VmRSS");
     let flood = r#"exec perl -e '
         for my $n (1 .. 100000) { open(F, ">", "flood-$n.comet") or die; close(F); }
         for my $n (1 .. 200000) { utime(undef, undef, "flood-1.comet") or die; }'"#;
@@ -419,22 +419,12 @@ fn a_flood_of_names_and_touches_stops_nobody_and_fills_neither_memory_nor_log() 
         metric(&daemon, "files_refused") >= 50_000,
         "more may have come at once than the kernel keeps"
     );
-    let grown = resident_kib(&daemon) - before;
-    assert!(grown < 64 << 10, "{grown} KiB more than before");
+    let grown = daemon.memory("VmRSS") - before;
+    assert!(grown < 64 << 20, "{grown} bytes more than before");
     let lines = daemon.log().lines().count();
     assert!(lines < 300, "{lines} lines were logged"); // a hundred a minute, and few else
     let published = metric(&daemon, "published_files");
     assert!(published < 2 * n + 10, "{published} for {n} of the owner"); // a write may be told twice on a slow day
-}
-
-/// Memory that the daemon holds now.
-fn resident_kib(daemon: &Daemon) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Rules name who may publish what by files; the others go on as before.

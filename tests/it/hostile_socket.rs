@@ -3,20 +3,19 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::Write,
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown, lchown, symlink},
         net::UnixListener,
     },
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    daemon::{Daemon, Lines, wait_for},
+    daemon::{Daemon, Lines, feed, wait_for},
     other_user::{STRANGER, is_root, shared},
     wire::metric,
 };
@@ -159,21 +158,11 @@ fn a_daemon_of_its_own_user_takes_over_what_it_left() {
 /// Sends lines as this user and group; the replies.
 fn ask_as(daemon: &Daemon, user: u32, group: u32, lines: &str) -> Vec<Value> {
     fs::set_permissions(daemon.socket_path(), Permissions::from_mode(0o666)).unwrap();
-    let mut child = Command::new("setpriv")
-        .args([format!("--reuid={user}"), format!("--regid={group}")])
-        .args(["--clear-groups", "socat", "-t30", "-"])
-        .arg(format!("UNIX:{}", daemon.socket_path().display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={user}"), format!("--regid={group}")]);
+    command.args(["--clear-groups", "socat", "-t30", "-"]);
+    command.arg(format!("UNIX:{}", daemon.socket_path().display()));
+    let output = feed(&mut command, lines.as_bytes());
     let replies = String::from_utf8(output.stdout).unwrap();
     replies
         .lines()

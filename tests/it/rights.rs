@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     daemon::{Answer, Daemon, Http, directory},
     http2,
-    wire::{Events, ask, data, get, parked, post, refusal},
+    wire::{Events, WEBSOCKET, ask, data, get, parked, post, refusal},
 };
 
 /// `open.` may be read, `box.` published to, and `closed.` neither.
@@ -29,9 +29,6 @@ publish = "closed"
 [compat]
 zeitoun_channel = "box.chat"
 "#;
-
-const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A request for each transport that reads `NAMES`.
 fn reads(names: &str) -> [String; 7] {

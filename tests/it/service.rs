@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    daemon::{Http, Lines, PATIENCE, directory, serve, wait_for},
+    daemon::{Http, Lines, PATIENCE, directory, serve, signal, wait_for},
     wire::{cursor, data, get, post},
 };
 
@@ -110,12 +110,7 @@ impl Service {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(pid)
-            .status();
-        assert!(status.unwrap().success());
+        signal(&self.child, name);
     }
 
     fn stop(mut self) {

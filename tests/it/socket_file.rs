@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     config::Served,
-    daemon::{Daemon, Lines, directory, wait_for},
+    daemon::{Daemon, Lines, directory, feed, wait_for},
     socket::{connect, publish},
 };
 
@@ -176,17 +176,12 @@ fn publish_as(daemon: &Daemon, user: &[&str]) -> (bool, String) {
     fs::set_permissions(daemon.root().path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(daemon.socket_path(), fs::Permissions::from_mode(0o666)).unwrap();
     let line = format!("{}\n", publish("news", "hi"));
-    let mut child = Command::new("setpriv")
+    let mut command = Command::new("setpriv");
+    command
         .args(user)
-        .args(["--clear-groups", "socat", "-t30", "-"])
-        .arg(format!("UNIX:{}", daemon.socket_path().display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), line.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+        .args(["--clear-groups", "socat", "-t30", "-"]);
+    command.arg(format!("UNIX:{}", daemon.socket_path().display()));
+    let output = feed(command.stderr(Stdio::null()), line.as_bytes());
     let reply = String::from_utf8(output.stdout).unwrap();
     (reply.starts_with("{\"ok\":true,"), reply)
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     daemon::{Answer, Daemon, Http, directory},
     http2,
-    wire::{Events, ask, data, get, post, refusal},
+    wire::{Events, WEBSOCKET, ask, data, get, post, refusal},
 };
 
 /// Everything needs a token but `open.`, to read, and `box.`, to publish.
@@ -42,9 +42,6 @@ heartbeat = "1h"
 [compat]
 zeitoun_channel = "chat.7"
 "#;
-
-pub(crate) const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 pub(crate) fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/tokens.json")).unwrap()

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::{
     http2,
-    tokens::{WEBSOCKET, assert_unauthorized, bearer, start, token},
-    wire::{data, get, parked},
+    tokens::{assert_unauthorized, bearer, start, token},
+    wire::{WEBSOCKET, data, get, parked},
 };
 
 #[test]

@@ -10,7 +10,10 @@ use tungstenite::{
     Message, WebSocket, client::IntoClientRequest, handshake::HandshakeError, http::Request,
 };
 
-use crate::daemon::{Daemon, Http, PATIENCE};
+use crate::{
+    daemon::{Daemon, Http, PATIENCE},
+    wire::{WEBSOCKET, get},
+};
 
 fn request(daemon: &Daemon, path: &str) -> Request<()> {
     format!("ws://{}{path}", daemon.addr())
@@ -200,11 +203,7 @@ fn refuses_other_sites_and_broken_handshakes() {
 fn ends_a_connection_that_breaks_the_protocol() {
     let daemon = Daemon::start("");
     let mut client = Http::connect(daemon.addr());
-    let head =
-        "GET /ch/news HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
-    client.send(format!(
-        "{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ));
+    client.send(get("/ch/news", WEBSOCKET));
     // RFC 6455, section 1.3 has this pair.
     let answer = client.until("\r\n\r\n");
     assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");

@@ -4,15 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 
 use crate::{
     daemon::{Daemon, Http, wait_for},
-    wire::{data, get, parked, wait_for_subscribers},
+    wire::{WEBSOCKET, data, get, parked, wait_for_subscribers},
 };
-
-const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// An open socket, after its handshake.
 fn open(daemon: &Daemon, channel: &str) -> Http {
-    let mut client = parked(daemon, get(&format!("/ch/{channel}"), HANDSHAKE));
+    let mut client = parked(daemon, get(&format!("/ch/{channel}"), WEBSOCKET));
     let head = client.until("\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     client
@@ -91,7 +88,7 @@ fn fragments_without_end_cost_nothing_and_hold_up_nobody() {
     let daemon = Daemon::start("workers = 1");
     let mut bystander = parked(&daemon, get("/ch/bystander", ""));
     let mut client = open(&daemon, "a");
-    let before = memory(&daemon);
+    let before = daemon.memory("VmRSS");
     client.send(frame(0x01, b"begins"));
     let more = frame(0x00, &[0xff; 65_000]); // and is not UTF-8
     for n in 0..1000 {
@@ -102,29 +99,14 @@ fn fragments_without_end_cost_nothing_and_hold_up_nobody() {
         }
     }
     assert!(
-        memory(&daemon) < before + (8 << 20),
+        daemon.memory("VmRSS") < before + (8 << 20),
         "{before} and now {}",
-        memory(&daemon)
+        daemon.memory("VmRSS")
     );
     daemon.publish("a", "still here");
     is_told(&mut client, "still here");
     daemon.publish("bystander", "undisturbed");
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
-}
-
-/// Bytes that the daemon has in memory now.
-fn memory(daemon: &Daemon) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.split_whitespace()
-        .next()
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        * 1024
 }
 
 /// Each ping is owed a pong, and nobody takes them.
@@ -133,7 +115,7 @@ fn a_flood_of_pings_from_a_client_that_reads_nothing_is_cut() {
     let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
     let mut bystander = parked(&daemon, get("/ch/bystander", ""));
     let mut client = open(&daemon, "a");
-    let before = memory(&daemon);
+    let before = daemon.memory("VmRSS");
     let pings = frame(0x89, &[b'x'; 125]).repeat(100);
     client.stream.set_nonblocking(true).unwrap();
     wait_for("the cut", || match client.stream.write(&pings) {
@@ -141,7 +123,7 @@ fn a_flood_of_pings_from_a_client_that_reads_nothing_is_cut() {
         Err(e) if e.kind() == ErrorKind::WouldBlock => None,
         Err(_) => Some(()),
     });
-    assert!(memory(&daemon) < before + (8 << 20));
+    assert!(daemon.memory("VmRSS") < before + (8 << 20));
     wait_for_subscribers(&daemon, 1);
     daemon.publish("bystander", "undisturbed");
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
@@ -163,7 +145,7 @@ fn text_that_is_not_utf_8_is_passed_over() {
 fn frames_before_the_handshake_is_answered_end_the_connection() {
     let daemon = Daemon::start("");
     let mut client = Http::connect(daemon.addr());
-    let early = [get("/ch/a", HANDSHAKE).as_bytes(), &frame(0x81, b"early")].concat();
+    let early = [get("/ch/a", WEBSOCKET).as_bytes(), &frame(0x81, b"early")].concat();
     client.send(early);
     assert!(client.is_closed());
     wait_for_subscribers(&daemon, 0);

@@ -123,17 +123,24 @@ fn what_is_in_the_way_is_named() {
     assert!(file.ends_with("file: Not a directory"), "{file}");
 }
 
-#[test]
-fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() {
+/// A directory of this user and group; only root can give one away.
+fn given_to(user: u32, group: u32) -> Option<(tempfile::TempDir, PathBuf)> {
     if !geteuid().is_root() {
         println!("skipped: only root can give files away");
-        return;
+        return None;
     }
-
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("spool");
     fs::create_dir(&path).unwrap();
-    chown(&path, Some(65_534), Some(65_534)).unwrap();
+    chown(&path, Some(user), Some(group)).unwrap();
+    Some((root, path))
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() {
+    let Some((root, path)) = given_to(65_534, 65_534) else {
+        return;
+    };
     Spool::open(&path).unwrap();
     fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
     let text = Spool::open(&path).unwrap_err().to_string();
@@ -145,14 +152,9 @@ fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() 
 
 #[test]
 fn a_file_is_given_to_the_directorys_group() {
-    if !geteuid().is_root() {
-        println!("skipped: only root can give files away");
+    let Some((_root, path)) = given_to(65_534, 65_533) else {
         return;
-    }
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("spool");
-    fs::create_dir(&path).unwrap();
-    chown(&path, Some(65_534), Some(65_533)).unwrap();
+    };
     let name = Spool::open(&path).unwrap().put(b"x\n").unwrap();
     assert_eq!(fs::metadata(path.join(name)).unwrap().gid(), 65_533);
 }

@@ -341,8 +341,8 @@ fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
 }
 
 /// A client that has said all, and reads everything.
-struct Wire<'a> {
-    input: &'a [u8],
+pub(super) struct Wire<'a> {
+    pub(super) input: &'a [u8],
 }
 
 impl Read for Wire<'_> {

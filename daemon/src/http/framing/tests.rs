@@ -3,24 +3,25 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
-    io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
-    rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
     service::service_fn,
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::HttpConfig, http::head};
+use crate::{
+    config::HttpConfig,
+    http::{fuzz::Wire, head},
+};
 
 /// What hyper made of one request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,40 +31,6 @@ struct Seen {
     headers: Vec<(String, Vec<u8>)>,
     /// `None`: it could not be read.
     body: Option<Vec<u8>>,
-}
-
-/// A connection on which these bytes come, and no more.
-struct Wire(Vec<u8>);
-
-impl Read for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let n = self.0.len().min(buf.remaining());
-        buf.put_slice(&self.0[..n]);
-        self.0.drain(..n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Write for Wire {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// What hyper reads from `input`, with the limits that the daemon sets.
@@ -89,7 +56,7 @@ fn by_hyper(input: &[u8]) -> Vec<Seen> {
     let mut hyper = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
-        .serve_connection(Wire(input.into()), service);
+        .serve_connection(Wire { input }, service);
     // Nothing in it ever waits but for what is in it.
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..1000 {
