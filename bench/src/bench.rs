@@ -42,7 +42,7 @@ impl Bench {
             return Ok(None);
         }
         let started = match kind {
-            Kind::Comet => Ok(Server::comet(&self.comet, CONFIG)?),
+            Kind::Comet => Ok(Server::comet(&self.comet, CONFIG, None)?),
             Kind::Floor => Ok(Server::floor()?),
             Kind::Nchan | Kind::Pushpin | Kind::Php => Server::peer(kind)?,
         };

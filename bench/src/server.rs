@@ -118,9 +118,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The daemon with its defaults, and `config` (TOML) beside them.
-    pub(crate) fn comet(program: &Path, config: &str) -> Result<Self> {
+    /// The daemon with its defaults, and `config` (TOML) beside them. Its log, if it keeps one, is in `store`, or goes
+    /// with the server.
+    pub(crate) fn comet(program: &Path, config: &str, store: Option<&Path>) -> Result<Self> {
         let root = root()?;
+        let own = root.path().join("store");
         let file = root.path().join("comet.toml");
         fs::write(&file, config)?;
         let flags = ["serve", "--listen", "127.0.0.1:0", "--config"].map(OsStr::new);
@@ -128,6 +130,8 @@ impl Server {
         command.args(flags).arg(file);
         command.arg("--dir").arg(root.path().join("dir"));
         command.arg("--socket").arg(root.path().join("socket"));
+        // Not even to say that it is not used: the machine's own log is somebody's history.
+        command.arg("--store").arg(store.unwrap_or(&own));
         // Nothing that is set here may change what is measured.
         let ours = |name: &OsString| name.to_string_lossy().starts_with("COMET_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {

@@ -38,7 +38,7 @@ pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     for _ in 0..bench.scale.rounds.min(RUNS) {
-        let server = Server::comet(&bench.comet, CONFIG)?;
+        let server = Server::comet(&bench.comet, CONFIG, None)?;
         let mut socket = server.socket()?;
         // What the first of them needs once is no channel's.
         publish(&mut socket, 0..BLOCK)?;

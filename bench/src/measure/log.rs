@@ -52,9 +52,9 @@ pub(crate) fn log(bench: &Bench, report: &mut Report) -> Result<()> {
 fn start(bench: &Bench, store: &Path, durability: &str) -> Result<Server> {
     let config = format!(
         "[history]\nmessages = 1000000\nbytes = \"1GiB\"\ntotal = \"1GiB\"\nage = \"1d\"\n\
-         [store]\ndir = {store:?}\ndurability = {durability:?}\n"
+         [store]\ndurability = {durability:?}\n"
     );
-    Server::comet(&bench.comet, &config)
+    Server::comet(&bench.comet, &config, Some(store))
 }
 
 /// Each of them has one message on the way. Returns acknowledgements a second.
