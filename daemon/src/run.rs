@@ -262,14 +262,9 @@ fn start_workers(
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
-                let runtime = local_runtime()?;
-                runtime.block_on(http::serve(
-                    listener,
-                    sites,
-                    Audience::new(hub, number),
-                    publisher,
-                    move || pulse.beat(number),
-                ))
+                let audience = Audience::new(hub, number);
+                let beat = || pulse.beat(number);
+                http::serve(listener, sites, audience, publisher, beat)
             })
     };
     listeners.into_iter().enumerate().map(start).collect()

@@ -2,16 +2,12 @@
 
 use std::{
     io::{self, ErrorKind, Write},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
 };
 
 use hyper::{StatusCode, header::RETRY_AFTER};
-use mio::{
-    Registry,
-    event::Source,
-    net::{TcpListener, TcpStream},
-};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use tracing::warn;
 
 use super::{
@@ -20,9 +16,6 @@ use super::{
     answer::Refusal,
     memory,
 };
-
-/// Connections that are taken before others get their turn.
-const BATCH: usize = 64;
 
 /// One worker's listener.
 pub(super) struct Accept {
@@ -59,16 +52,17 @@ impl Accept {
         }
     }
 
-    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.listener.deregister(registry)
+    pub(super) fn listener(&self) -> &TcpListener {
+        &self.listener
     }
 
-    pub(super) fn take_some(&mut self, worker: &Rc<Worker>) -> Next {
-        for _ in 0..BATCH {
-            let accepted = self.listener.accept();
-            match accepted.and_then(|(stream, peer)| self.take(stream, peer.ip(), worker)) {
+    /// Takes up to so many, and says how many those were.
+    pub(super) fn take_some(&mut self, count: usize, worker: &Rc<Worker>) -> (usize, Next) {
+        for taken in 0..count {
+            let accepted = accept(&self.listener);
+            match accepted.and_then(|(stream, peer)| self.take(stream, peer, worker)) {
                 Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return (taken, Next::Wait),
                 // The client gave up between its SYN and our accept.
                 Err(e)
                     if matches!(
@@ -80,11 +74,11 @@ impl Accept {
                     if self.is_news(Warned::Exhausted) {
                         warn!(%error, "cannot accept connections; those that are open go on");
                     }
-                    return Next::Pause;
+                    return (taken, Next::Pause);
                 }
             }
         }
-        Next::More
+        (count, Next::More)
     }
 
     fn take(&mut self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
@@ -134,6 +128,16 @@ impl Accept {
     fn is_news(&mut self, what: Warned) -> bool {
         std::mem::replace(&mut self.warned, what) != what
     }
+}
+
+/// Without blocking, now and later: the listener's sockets do not inherit that.
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    // One that has left by now has no address; nobody else is without.
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
+    Ok((socket.into(), peer))
 }
 
 /// Counts the connection for its address, where that is counted.

@@ -4,6 +4,7 @@
 
 use httparse::{EMPTY_HEADER, Error, Status};
 use hyper::header;
+use memchr::memchr_iter;
 
 use super::chunks::Chunks;
 
@@ -95,8 +96,7 @@ impl Framing {
 
 /// A line that ends with LF alone. In a head that httparse has read, each CR is followed by an LF.
 pub(super) fn has_bare_lf(head: &[u8]) -> bool {
-    let count = |wanted| head.iter().filter(|&&byte| byte == wanted).count();
-    count(b'\r') != count(b'\n')
+    memchr_iter(b'\r', head).count() != memchr_iter(b'\n', head).count()
 }
 
 /// The length of the body; `None`: it is chunked.

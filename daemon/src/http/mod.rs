@@ -4,6 +4,7 @@
 mod accept;
 mod addresses;
 mod answer;
+mod bell;
 mod chunks;
 mod connection;
 mod framing;
@@ -26,7 +27,7 @@ mod service;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -34,12 +35,11 @@ use std::{
 };
 
 use comet_proto::ChannelName;
-use mio::{
-    Registry,
-    net::{TcpListener, TcpStream},
-};
 use slab::Slab;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_local,
+};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -54,7 +54,7 @@ use answer::DateLine;
 use connection::Conn;
 pub use memory::Ceiling;
 pub use origins::Origins;
-use reactor::Reactor;
+use reactor::{Reactor, Sockets};
 pub use rights::Rights;
 
 /// What all workers know. When settings change there is another one.
@@ -88,7 +88,7 @@ pub struct Demo {
 
 /// What a worker accepts from.
 pub struct Listener {
-    pub socket: std::net::TcpListener,
+    pub socket: TcpListener,
     /// Others hold it open: what is not accepted waits for the next daemon.
     pub outlives: bool,
 }
@@ -96,8 +96,9 @@ pub struct Listener {
 /// Waits and time-outs are counted in these: no timer a connection.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How many batches of connections are still accepted at the end.
+/// How many batches of connections are still accepted at the end, and how many are in each.
 const LAST_BATCHES: usize = 64;
+const LAST_BATCH: usize = 64;
 
 /// One thread's connections.
 struct Worker {
@@ -107,8 +108,7 @@ struct Worker {
     audience: Rc<Audience>,
     /// Until it stops.
     accept: RefCell<Option<Accept>>,
-    /// What tells that a socket can be read or written.
-    registry: Registry,
+    sockets: Rc<Sockets>,
     conns: RefCell<Slab<Rc<Conn>>>,
     /// Whose they are, where that is counted.
     peers: RefCell<HashMap<u32, Address>>,
@@ -119,6 +119,13 @@ struct Worker {
     now: Cell<u32>,
     date: DateLine,
     stopping: Cell<bool>,
+    /// Polls that began to wait since something else was asked for.
+    parked: Cell<u32>,
+    /// No connection is left.
+    empty: Notify,
+    /// What a connection may still read and write before others get their turn; `None` in a task, which has a budget
+    /// from the runtime.
+    credit: Cell<Option<u8>>,
 }
 
 impl Worker {
@@ -130,25 +137,44 @@ impl Worker {
         self.conns.borrow().get(place as usize).cloned()
     }
 
-    fn accept_some(self: &Rc<Self>) -> Next {
+    /// Connections.
+    fn open(&self) -> usize {
+        self.conns.borrow().len()
+    }
+
+    /// Accepts up to so many, and says how many those were.
+    fn accept_some(self: &Rc<Self>, count: usize) -> (usize, Next) {
         let mut accept = self.accept.borrow_mut();
         let accept = accept.as_mut();
-        accept.map_or(Next::Wait, |accept| accept.take_some(self))
+        accept.map_or((0, Next::Wait), |accept| accept.take_some(count, self))
     }
 
     /// Whoever has connected before the listener closes is answered; a flood is not.
     fn accept_last(self: &Rc<Self>) {
         for _ in 0..LAST_BATCHES {
-            if self.accept_some() != Next::More {
+            if self.accept_some(LAST_BATCH).1 != Next::More {
                 break;
             }
         }
     }
 
     fn accept_no_more(&self) {
-        if let Some(mut accept) = self.accept.take() {
-            // Where others hold it open, too, it would go on telling of connections.
-            let _ = accept.deregister(&self.registry);
+        // Where others hold it open, too, it would go on telling of connections.
+        self.listen_no_more();
+        self.accept.take();
+    }
+
+    fn listen_no_more(&self) {
+        if let Some(accept) = &*self.accept.borrow() {
+            // It may not be listened to, in a pause.
+            let _ = self.sockets.remove_listener(accept.listener());
+        }
+    }
+
+    fn listen_again(&self) -> std::io::Result<()> {
+        match &*self.accept.borrow() {
+            Some(accept) => self.sockets.add_listener(accept.listener()),
+            None => Ok(()),
         }
     }
 
@@ -157,7 +183,7 @@ impl Worker {
         let mut conns = self.conns.borrow_mut();
         let entry = conns.vacant_entry();
         let place = u32::try_from(entry.key()).expect("descriptors are 31 bits");
-        if let Err(error) = reactor::register(&self.registry, &stream, place) {
+        if let Err(error) = self.sockets.add(&stream, place) {
             peer.into_iter()
                 .for_each(|peer| addresses::OPEN.leave(peer));
             return Err(error);
@@ -183,6 +209,9 @@ impl Worker {
         self.metrics.http_connections.sub(1);
         let conn = self.conns.borrow_mut().try_remove(place as usize);
         drop(conn); // after the borrow: it may be the last reference
+        if self.stopping.get() && self.conns.borrow().is_empty() {
+            self.empty.notify_one();
+        }
     }
 
     /// Connections take all the memory they may.
@@ -255,43 +284,62 @@ impl Worker {
     }
 }
 
-/// Serves until the daemon stops. From then on nothing is published here, so `publisher` is dropped; when nobody
-/// publishes any more, answers all who wait and returns when the last connection has closed. The caller sets a
-/// deadline. `beat` is called at each tick.
+/// Serves on this thread until the daemon stops. From then on nothing is published here, so `publisher` is dropped;
+/// when nobody publishes any more, answers all who wait and returns when the last connection has closed. The caller
+/// sets a deadline. `beat` is called at each tick.
 ///
 /// # Errors
 /// When the listener cannot be used, or a part of the worker has failed.
-pub async fn serve(
+pub fn serve(
     listener: Listener,
     sites: watch::Receiver<Arc<Site>>,
     audience: Rc<Audience>,
     publisher: TaskTrackerToken,
-    beat: impl Fn() + 'static,
+    beat: impl Fn(),
 ) -> std::io::Result<()> {
     let site = sites.borrow().clone();
-    let drain = site.drain.clone();
     let outlives = listener.outlives;
-    let mut listener = TcpListener::from_std(listener.socket);
-    let reactor = Reactor::new(&mut listener)?;
+    let reactor = Reactor::new()?;
     let worker = Rc::new(Worker {
         metrics: site.metrics.clone(),
-        drain: drain.clone(),
+        drain: site.drain.clone(),
         site: RefCell::new(Rc::new(site)),
         audience: audience.clone(),
-        accept: RefCell::new(Some(Accept::new(listener))),
-        registry: reactor.registry()?,
+        accept: RefCell::new(Some(Accept::new(listener.socket))),
+        sockets: reactor.sockets(),
         conns: RefCell::default(),
         peers: RefCell::default(),
         dues: RefCell::default(),
         now: Cell::new(0),
         date: DateLine::default(),
         stopping: Cell::new(false),
+        parked: Cell::new(0),
+        empty: Notify::new(),
+        credit: Cell::new(None),
     });
-    let mut deliveries = tokio::task::spawn_local(async move { audience.run().await });
-    let mut ticks = tokio::task::spawn_local(run_ticks(worker.clone(), beat));
-    tokio::task::spawn_local(follow(worker.clone(), sites));
-    let mut events = tokio::task::spawn_local(reactor.run(worker.clone()));
+    worker.listen_again()?;
+    let main = run(worker.clone(), audience, sites, publisher, outlives);
+    let start = Instant::now();
+    let tick = || {
+        let now = start.elapsed().as_millis() / TICK.as_millis();
+        worker.now.set(u32::try_from(now).unwrap_or(u32::MAX));
+        worker.tick();
+        beat();
+    };
+    reactor.run(&worker, main, tick)?
+}
 
+/// What the thread does beside its loop, from the start to the end.
+async fn run(
+    worker: Rc<Worker>,
+    audience: Rc<Audience>,
+    sites: watch::Receiver<Arc<Site>>,
+    publisher: TaskTrackerToken,
+    outlives: bool,
+) -> std::io::Result<()> {
+    let mut deliveries = spawn_local(async move { audience.run().await });
+    spawn_local(follow(worker.clone(), sites));
+    let drain = &worker.drain;
     let leave = async {
         drain.stop.cancelled().await;
         if outlives {
@@ -305,8 +353,6 @@ pub async fn serve(
         () = leave => {}
         // Only by a mistake of ours: without them nobody here would be told anything any more.
         failed = &mut deliveries => return Ok(failed?),
-        failed = &mut ticks => return Ok(failed?),
-        failed = &mut events => return failed?,
     }
     worker.stopping.set(true);
     worker.accept_last();
@@ -321,11 +367,8 @@ pub async fn serve(
         conn.say_farewell();
     }
     while !worker.conns.borrow().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        worker.empty.notified().await;
     }
-    deliveries.abort();
-    ticks.abort();
-    events.abort();
     Ok(())
 }
 
@@ -334,18 +377,5 @@ async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
     while sites.changed().await.is_ok() {
         let site = sites.borrow_and_update().clone();
         worker.site.replace(Rc::new(site));
-    }
-}
-
-async fn run_ticks(worker: Rc<Worker>, beat: impl Fn()) {
-    let start = Instant::now();
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        let now = start.elapsed().as_millis() / TICK.as_millis();
-        worker.now.set(u32::try_from(now).unwrap_or(u32::MAX));
-        worker.tick();
-        beat();
     }
 }

@@ -1,157 +1,365 @@
-//! Tells the connections of one thread what their sockets are ready for. They have an epoll instance of their own
-//! inside the runtime's: there, each would need a registration of some hundred bytes and a task that waits.
+//! The loop of one thread: waits in `epoll_wait` for the sockets of its connections, passes on what they are ready
+//! for, and lets the thread's tasks go on when something woke them. The runtime's own loop would need, for each
+//! connection, a registration of some hundred bytes and a task that waits, and around this one two to four system
+//! calls at each turn.
 
 use std::{
-    io::{self, ErrorKind},
-    os::fd::AsRawFd,
+    cell::Cell,
+    io,
+    net::{TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     rc::Rc,
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll as Turn},
+    thread,
+    time::{Duration, Instant},
 };
 
-use mio::{
-    Events, Interest, Poll, Registry, Token,
-    event::{Event, Source},
-    net::{TcpListener, TcpStream},
-    unix::SourceFd,
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use tokio::{
-    io::{Interest as Wants, unix::AsyncFd},
-    task::yield_now,
-    time::{Instant, timeout_at},
+    runtime::{Builder, Runtime},
+    task::{LocalSet, yield_now},
 };
 
-use super::{Worker, accept::Next};
+use super::{TICK, Worker, accept::Next, bell::Bell, connection::Conn};
 
 /// No connection's place: those are 32 bits.
-const LISTENER: Token = Token(usize::MAX);
+const LISTENER: u64 = u64::MAX;
+const BELL: u64 = u64::MAX - 1;
 
-/// Events that are dealt with before others of the thread get their turn. Each may use some of the task's budget
-/// for input and output, which is 128 between two turns.
-const BATCH: usize = 32;
+/// Events that are dealt with before the tasks get their turn.
+const BATCH: usize = 64;
 
 /// How long accepting pauses when the machine has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The sockets of a thread's connections.
+pub(super) struct Sockets(Epoll);
+
+impl Sockets {
+    /// Tells of what comes, from now on.
+    pub(super) fn add(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
+        Ok(self.0.add(stream, edges(EpollFlags::EPOLLIN, place))?)
+    }
+
+    /// Tells also when it can be written again. A new socket always can, and to be told so is an event for nothing:
+    /// so only those are asked for it that were full once.
+    pub(super) fn watch_writes(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
+        let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+        Ok(self.0.modify(stream, &mut edges(both, place))?)
+    }
+
+    /// Tells as long as somebody waits to be accepted. Where threads share the listener, one of them is told.
+    pub(super) fn add_listener(&self, listener: &TcpListener) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        Ok(self.0.add(listener, EpollEvent::new(flags, LISTENER))?)
+    }
+
+    pub(super) fn remove_listener(&self, listener: &TcpListener) -> io::Result<()> {
+        Ok(self.0.delete(listener)?)
+    }
+}
+
+fn edges(flags: EpollFlags, place: u32) -> EpollEvent {
+    let flags = flags | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    EpollEvent::new(flags, place.into())
+}
+
+/// For how long those who connect in a storm are let gather, and by how many connections more in that time it is
+/// known. Clients that connect anew for each request do not stay, and would be held up.
+const GATHER: Duration = Duration::from_millis(1);
+const STORM: usize = 16;
+
+/// So many polls that are parked, and nothing else in between, make a wave. It is over when nothing comes for so long, or
+/// fewer polls gather than would be worth it.
+const WAVE: u32 = 32;
+const CALM: Duration = Duration::from_millis(1);
+const FEW: u32 = 4;
+
+/// For how long polls of a wave are let gather; a message in between waits as long. The system adds its slack, 50 us.
+const NAP: Duration = Duration::from_micros(50);
+
 /// See the module.
 pub(super) struct Reactor {
-    poll: AsyncFd<Poll>,
-    accepting: Accepting,
+    sockets: Rc<Sockets>,
+    bell: Arc<Bell>,
+    /// Until when nobody is accepted.
+    pause: Option<Instant>,
+    /// How many are accepted in one go.
+    accepts: usize,
+    storm: Storm,
+    wave: Wave,
+    /// Only its timers are used, which go off at a tick.
+    timers: Runtime,
+    next_tick: Instant,
 }
 
-#[derive(Clone, Copy)]
-enum Accepting {
-    /// There may be somebody.
-    Now,
-    /// The listener tells when there is somebody.
-    Waits,
-    PausesUntil(Instant),
-}
-
-/// Tells of what comes, from now on.
-pub(super) fn register(registry: &Registry, stream: &TcpStream, place: u32) -> io::Result<()> {
-    let fd = stream.as_raw_fd();
-    SourceFd(&fd).register(registry, Token(place as usize), Interest::READABLE)
-}
-
-/// Tells also when it can be written again. A new socket always can, and to be told so is an event for nothing: so
-/// only those are asked for it that were full once.
-pub(super) fn watch_writes(registry: &Registry, stream: &TcpStream, place: u32) -> io::Result<()> {
-    let (fd, both) = (stream.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
-    SourceFd(&fd).reregister(registry, Token(place as usize), both)
+/// Tells a connection what its socket is ready for.
+fn pass_on(worker: &Worker, conn: &Rc<Conn>, readable: bool, ended: bool) {
+    // As in a task of its own: a mistake of ours ends this connection and no other.
+    let ready = || conn.ready(readable, ended);
+    if catch_unwind(AssertUnwindSafe(ready)).is_err() {
+        worker.credit.set(None);
+        conn.close();
+    }
 }
 
 impl Reactor {
-    pub(super) fn new(listener: &mut TcpListener) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        listener.register(poll.registry(), LISTENER, Interest::READABLE)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe because a descriptor might be closed early; this one is the poll's own"
-        )]
-        let poll = AsyncFd::with_interest(poll, Wants::READABLE)?;
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = Bell::new()?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL);
+        epoll.add(&bell, event)?;
         Ok(Self {
-            poll,
-            accepting: Accepting::Now,
+            sockets: Rc::new(Sockets(epoll)),
+            bell: Arc::new(bell),
+            pause: None,
+            accepts: 1,
+            storm: Storm {
+                since: Instant::now(),
+                open: 0,
+            },
+            wave: Wave {
+                on: false,
+                since: Instant::now(),
+                parked: 0,
+            },
+            timers: Builder::new_current_thread().enable_time().build()?,
+            next_tick: Instant::now(),
         })
     }
 
-    pub(super) fn registry(&self) -> io::Result<Registry> {
-        self.poll.get_ref().registry().try_clone()
+    pub(super) fn sockets(&self) -> Rc<Sockets> {
+        self.sockets.clone()
     }
 
-    /// Accepts, and passes events on, for as long as the thread lives.
-    pub(super) async fn run(mut self, worker: Rc<Worker>) -> io::Result<()> {
-        let mut events = Events::with_capacity(BATCH);
+    /// Runs the thread until `main` is over, which is among the tasks. `tick` is called each [`TICK`].
+    pub(super) fn run<T>(
+        mut self,
+        worker: &Rc<Worker>,
+        main: impl Future<Output = T>,
+        mut tick: impl FnMut(),
+    ) -> io::Result<T> {
+        let waker = self.bell.clone().into();
+        let mut context = Context::from_waker(&waker);
+        let timers = self.timers.handle().clone();
+        let _timers = timers.enter();
+        let tasks = LocalSet::new();
+        let mut turn = pin!(tasks.run_until(main));
+        let mut events = [EpollEvent::empty(); BATCH];
         loop {
-            self.next(&mut events).await?;
-            for event in &events {
-                self.pass_on(event, &worker);
+            if self.bell.has_rung()
+                && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
+            {
+                return Ok(end);
             }
-            if let Accepting::Now = self.accepting {
-                self.accepting = match worker.accept_some() {
-                    Next::More => Accepting::Now,
-                    Next::Wait => Accepting::Waits,
-                    Next::Pause => Accepting::PausesUntil(Instant::now() + PAUSE),
-                };
-            }
-            // Others first; and what has come meanwhile saves this thread from falling asleep and being woken.
-            yield_now().await;
-        }
-    }
-
-    /// Waits until there is something to do; that may be to accept, and no event.
-    async fn next(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.accepting {
-            Accepting::Waits => self.next_events(events).await,
-            Accepting::Now => poll_now(self.poll.get_mut(), events),
-            Accepting::PausesUntil(end) => {
-                let seen = timeout_at(end, self.next_events(events)).await;
-                if Instant::now() >= end {
-                    self.accepting = Accepting::Now;
-                }
-                seen.unwrap_or_else(|_| {
-                    events.clear();
-                    Ok(())
-                })
-            }
-        }
-    }
-
-    async fn next_events(&mut self, events: &mut Events) -> io::Result<()> {
-        let mut ready = self.poll.readable_mut().await?;
-        poll_now(ready.get_inner_mut(), events)?;
-        // After a full batch there may be more, of which no edge would tell.
-        if events.iter().count() < BATCH {
-            ready.clear_ready();
-        }
-        Ok(())
-    }
-
-    fn pass_on(&mut self, event: &Event, worker: &Rc<Worker>) {
-        if event.token() != LISTENER {
-            // It may have left since.
-            let conn = u32::try_from(event.token().0).ok();
-            if let Some(conn) = conn.and_then(|place| worker.conn(place)) {
-                let ended = event.is_read_closed() || event.is_error();
-                // As in a task of its own: a mistake of ours ends this connection and no other.
-                let ready = || conn.ready(event.is_readable(), ended);
-                if catch_unwind(AssertUnwindSafe(ready)).is_err() {
-                    conn.close();
+            let count = self.wait(&mut events, worker)?;
+            // For tasks that begin here.
+            let tasks = tasks.enter();
+            let mut knocked = self.resume(worker);
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => knocked = true,
+                    BELL => {} // whoever rang it has left word
+                    place => pass_event_on(worker, place, event.events()),
                 }
             }
-        } else if let Accepting::Waits = self.accepting {
-            self.accepting = Accepting::Now;
+            self.accept(worker, knocked);
+            let is_due = Instant::now() >= self.next_tick;
+            if is_due {
+                tick();
+            }
+            drop(tasks);
+            if is_due {
+                self.timers.block_on(yield_now());
+                self.next_tick = Instant::now() + TICK;
+            }
+        }
+    }
+
+    /// Waits until there is something to do, which may be no event. Returns the number of events.
+    fn wait(&mut self, events: &mut [EpollEvent], worker: &Worker) -> io::Result<usize> {
+        let mut poll = |time| match self.sockets.0.wait(events, time) {
+            Err(Errno::EINTR) => Ok(0),
+            done => Ok(done?),
+        };
+        let now = Instant::now();
+        let (time, gathers) = (self.until_due(now), self.wave.is_on(&worker.parked, now));
+        self.bell.sleep(|may_wait| match may_wait {
+            true if gathers => {
+                thread::sleep(NAP);
+                poll(EpollTimeout::ZERO)
+            }
+            true => poll(time),
+            false => poll(EpollTimeout::ZERO),
+        })
+    }
+
+    fn until_due(&self, now: Instant) -> EpollTimeout {
+        let due = self
+            .pause
+            .map_or(self.next_tick, |end| end.min(self.next_tick));
+        let time = due.saturating_duration_since(now);
+        // Never too early, or it would turn in circles.
+        let millis = time.as_nanos().div_ceil(1_000_000);
+        EpollTimeout::try_from(millis as u64).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    /// Whether a pause in accepting is over now.
+    fn resume(&mut self, worker: &Worker) -> bool {
+        let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
+        if is_over {
+            self.pause = None;
+            self.accepts = BATCH;
+            // It cannot be told of: tried again after another one.
+            if worker.listen_again().is_err() {
+                self.pause = Some(Instant::now() + PAUSE);
+            }
+        }
+        is_over
+    }
+
+    /// Accepts those who knocked. How many there are is not known, and to ask for one too many costs as much as a
+    /// connection: so it asks for one, and while there are still some at the next turn, for twice as many.
+    fn accept(&mut self, worker: &Rc<Worker>, knocked: bool) {
+        if !knocked {
+            self.accepts = 1;
+            return;
+        }
+        let (taken, next) = worker.accept_some(self.accepts);
+        self.accepts = match next {
+            Next::More => (2 * self.accepts).min(BATCH),
+            Next::Wait | Next::Pause => 1,
+        };
+        let is_storm = self.storm.has_come(worker.open(), taken, Instant::now());
+        if next == Next::Pause || is_storm {
+            worker.listen_no_more();
+            let pause = if is_storm { GATHER } else { PAUSE };
+            self.pause = Some(Instant::now() + pause);
         }
     }
 }
 
-/// What is there, without waiting.
-fn poll_now(poll: &mut Poll, events: &mut Events) -> io::Result<()> {
-    loop {
-        match poll.poll(events, Some(Duration::ZERO)) {
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            done => return done,
+/// Whether so many connect that it is better to let them gather than to be woken for each.
+struct Storm {
+    since: Instant,
+    /// Connections then.
+    open: usize,
+}
+
+impl Storm {
+    /// `taken` of the connections that are open are new.
+    fn has_come(&mut self, open: usize, taken: usize, now: Instant) -> bool {
+        if now >= self.since + GATHER {
+            let open = open.saturating_sub(taken);
+            *self = Self { since: now, open };
         }
+        open >= self.open + STORM
+    }
+}
+
+/// Whether polls come back after a fan-out, one by one. Nobody waits for them: better to let some gather than to fall
+/// asleep and be woken for each.
+struct Wave {
+    on: bool,
+    /// When the thread last had nothing to do.
+    since: Instant,
+    /// The polls parked then.
+    parked: u32,
+}
+
+impl Wave {
+    /// `parked`: polls since there was something else to do.
+    fn is_on(&mut self, parked: &Cell<u32>, now: Instant) -> bool {
+        let new = parked.get().saturating_sub(self.parked);
+        let is_calm = now.duration_since(self.since) >= CALM;
+        let is_over = is_calm || (self.on && new < FEW);
+        if is_over {
+            parked.set(0);
+        }
+        *self = Self {
+            on: parked.get() >= WAVE,
+            since: now,
+            parked: parked.get(),
+        };
+        self.on
+    }
+}
+
+fn pass_event_on(worker: &Worker, place: u64, flags: EpollFlags) {
+    // It may have left since.
+    let conn = u32::try_from(place).ok();
+    if let Some(conn) = conn.and_then(|place| worker.conn(place)) {
+        let read = flags.contains(EpollFlags::EPOLLIN);
+        let ended = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+            || (read && flags.contains(EpollFlags::EPOLLRDHUP));
+        pass_on(worker, &conn, read, ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_micros(20);
+
+    #[test]
+    fn connections_that_stay_make_a_storm_and_those_that_leave_do_not() {
+        let start = Instant::now();
+        let mut storm = Storm {
+            since: start,
+            open: 100,
+        };
+        for open in 101..100 + STORM {
+            assert!(!storm.has_come(open, 1, start + MOMENT));
+        }
+        assert!(storm.has_come(100 + STORM, 1, start + MOMENT));
+        for n in 0..1000 {
+            assert!(!storm.has_come(101, 1, start + GATHER + n * MOMENT));
+        }
+        let later = start + GATHER + 1000 * MOMENT;
+        assert!(!storm.has_come(150, 1, later + GATHER), "of 50 one is new");
+        assert!(storm.has_come(200, STORM, later + 2 * GATHER));
+    }
+
+    #[test]
+    fn polls_make_a_wave_that_ends_when_few_come_or_nothing_does() {
+        let start = Instant::now();
+        let mut wave = Wave {
+            on: false,
+            since: start,
+            parked: 0,
+        };
+        let parked = Cell::new(0);
+        let mut turn = |new, now| {
+            parked.set(parked.get() + new);
+            wave.is_on(&parked, now)
+        };
+        for n in 1..WAVE {
+            assert!(!turn(1, start + n * MOMENT), "{n} polls");
+        }
+        let now = start + WAVE * MOMENT;
+        assert!(turn(1, now));
+        assert!(turn(FEW, now + MOMENT));
+        assert!(!turn(FEW - 1, now + 2 * MOMENT), "too few have gathered");
+        assert!(!turn(WAVE - 1, now + 3 * MOMENT), "it begins anew");
+        assert!(turn(1, now + 4 * MOMENT));
+        assert!(!turn(WAVE, now + 4 * MOMENT + CALM), "after a pause");
+    }
+
+    #[test]
+    fn something_else_in_between_ends_a_wave() {
+        let start = Instant::now();
+        let mut wave = Wave {
+            on: true,
+            since: start,
+            parked: 100,
+        };
+        let parked = Cell::new(0); // set back by whoever served it
+        assert!(!wave.is_on(&parked, start + MOMENT));
     }
 }

@@ -75,9 +75,7 @@ impl Passed {
     }
 }
 
-/// A listener for each worker. Passed ones are shared where they are fewer: each worker that sleeps is woken for
-/// each connection then, and one of them gets it. (EPOLLEXCLUSIVE, which would wake one, has no effect on an epoll
-/// instance within another, as a worker's is.)
+/// A listener for each worker. Passed ones are shared where they are fewer.
 pub(super) fn share(passed: Vec<TcpListener>, workers: usize) -> anyhow::Result<Vec<Listener>> {
     let count = passed.len();
     ensure!(

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use tokio::task::coop;
 
 use super::{Conn, State};
-use crate::http::reactor;
 
 impl Conn {
     /// Reads what is there, and notes whether there may be more.
@@ -57,7 +56,7 @@ impl Conn {
 
     fn watch_writes(&self) -> io::Result<()> {
         let place = self.place.get().ok_or(ErrorKind::NotConnected)?;
-        reactor::watch_writes(&self.worker.registry, &self.stream, place)
+        self.worker.sockets.watch_writes(&self.stream, place)
     }
 
     /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.
@@ -67,6 +66,11 @@ impl Conn {
         io: impl FnOnce() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.keep_waker(cx);
+        match self.worker.credit.get() {
+            // The task that goes on needs no waking.
+            Some(0) => return Poll::Pending,
+            credit => self.worker.credit.set(credit.map(|credit| credit - 1)),
+        }
         let turn = ready!(coop::poll_proceed(cx));
         match io() {
             Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
