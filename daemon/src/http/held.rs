@@ -348,6 +348,8 @@ impl Conn {
 
     /// Answers a poll, which is over then.
     fn answer_poll(&self, answer: Bytes) {
+        // While messages come, none shall wait for polls to gather.
+        self.worker.parked.set(0);
         self.end_poll();
         self.answer(answer);
     }
