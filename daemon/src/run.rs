@@ -28,10 +28,14 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Listener, Site},
+    http::{self, Errand, Listener, Ran, Site, Work},
     hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
     metrics::Metrics,
-    source::{files::Files, socket::Socket, spool::Spool},
+    source::{
+        files::{Ears, Files, Heard},
+        socket::Socket,
+        spool::Spool,
+    },
     store::{self, Directory, Durability},
 };
 
@@ -76,8 +80,9 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let hub = open_hub(&config, workers + 1)?;
     let drain = Drain::default();
-    let mut files =
-        Files::open(&config, hub.clone(), metrics.clone()).context("cannot watch for files")?;
+    let ears = Ears::new().context("cannot watch for files")?;
+    let mut files = Files::open(&config, ears.clone(), hub.clone(), metrics.clone())
+        .context("cannot watch for files")?;
     let ground = Ground {
         addr,
         socket: socket_path.clone(),
@@ -97,7 +102,8 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         let keeping = hub.start_keeping().context("cannot start a thread")?;
         // Its messages are older than any that comes now.
         spool.publish().await;
-        let threads = start_workers(listeners, &settings.sites(), &hub, &drain, &pulse)?;
+        let errand = Errand::new(ears, workers);
+        let threads = start_workers(listeners, &settings.sites(), &hub, &errand, &drain, &pulse)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
@@ -246,6 +252,14 @@ fn local_runtime() -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
+/// Touches are heard of by the workers.
+impl Work for Ears {
+    fn run(&self) -> Ran {
+        let Heard { more, woken } = self.hear();
+        Ran { more, woken }
+    }
+}
+
 /// A thread that holds browsers.
 type Worker = JoinHandle<io::Result<()>>;
 
@@ -253,18 +267,19 @@ fn start_workers(
     listeners: Vec<Listener>,
     sites: &watch::Receiver<Arc<Site>>,
     hub: &Arc<Hub>,
+    errand: &Arc<Errand>,
     drain: &Drain,
     pulse: &Arc<Pulse>,
 ) -> io::Result<Vec<Worker>> {
     let start = |(number, listener)| {
-        let (sites, hub) = (sites.clone(), hub.clone());
+        let (sites, hub, errand) = (sites.clone(), hub.clone(), errand.clone());
         let (publisher, pulse) = (drain.publisher(), pulse.clone());
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
                 let audience = Audience::new(hub, number);
                 let beat = || pulse.beat(number);
-                http::serve(listener, sites, audience, publisher, beat)
+                http::serve(listener, sites, audience, publisher, errand, beat)
             })
     };
     listeners.into_iter().enumerate().map(start).collect()

@@ -184,8 +184,8 @@ fn a_file_that_is_closed_while_no_daemon_runs_is_told() {
 fn after_an_overflow_the_last_state_of_every_file_is_told() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
-    // A write to an existing file is an open, a change and a close.
-    let files = limit / 3 + 500;
+    // A write to an existing file is a change and a close.
+    let files = limit / 2 + 500;
     if files > 50_000 {
         return println!("skipped: a queue of {limit} events takes too many files");
     }

@@ -7,6 +7,7 @@ mod answer;
 mod bell;
 mod chunks;
 mod connection;
+mod errand;
 mod framing;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
@@ -52,6 +53,7 @@ use accept::{Accept, Next};
 use addresses::Address;
 use answer::DateLine;
 use connection::Conn;
+pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
 pub use origins::Origins;
 use reactor::{Reactor, Sockets};
@@ -109,6 +111,7 @@ struct Worker {
     /// Until it stops.
     accept: RefCell<Option<Accept>>,
     sockets: Rc<Sockets>,
+    errand: Arc<Errand>,
     conns: RefCell<Slab<Rc<Conn>>>,
     /// Whose they are, where that is counted.
     peers: RefCell<HashMap<u32, Address>>,
@@ -176,6 +179,12 @@ impl Worker {
             Some(accept) => self.sockets.add_listener(accept.listener()),
             None => Ok(()),
         }
+    }
+
+    /// True: to be called again.
+    fn run_errand(&self) -> std::io::Result<bool> {
+        self.parked.set(0);
+        self.errand.run(self.audience.worker())
     }
 
     /// Takes a connection in.
@@ -286,7 +295,8 @@ impl Worker {
 
 /// Serves on this thread until the daemon stops. From then on nothing is published here, so `publisher` is dropped;
 /// when nobody publishes any more, answers all who wait and returns when the last connection has closed. The caller
-/// sets a deadline. `beat` is called at each tick.
+/// sets a deadline. When it is
+/// its turn it does the `errand`; `beat` is called at each tick.
 ///
 /// # Errors
 /// When the listener cannot be used, or a part of the worker has failed.
@@ -295,6 +305,7 @@ pub fn serve(
     sites: watch::Receiver<Arc<Site>>,
     audience: Rc<Audience>,
     publisher: TaskTrackerToken,
+    errand: Arc<Errand>,
     beat: impl Fn(),
 ) -> std::io::Result<()> {
     let site = sites.borrow().clone();
@@ -307,6 +318,7 @@ pub fn serve(
         audience: audience.clone(),
         accept: RefCell::new(Some(Accept::new(listener.socket))),
         sockets: reactor.sockets(),
+        errand,
         conns: RefCell::default(),
         peers: RefCell::default(),
         dues: RefCell::default(),
@@ -318,6 +330,7 @@ pub fn serve(
         credit: Cell::new(None),
     });
     worker.listen_again()?;
+    reactor.join(&worker.errand, worker.audience.worker())?;
     let main = run(worker.clone(), audience, sites, publisher, outlives);
     let start = Instant::now();
     let tick = || {

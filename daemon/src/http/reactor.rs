@@ -25,11 +25,12 @@ use tokio::{
     task::{LocalSet, yield_now},
 };
 
-use super::{TICK, Worker, accept::Next, bell::Bell, connection::Conn};
+use super::{TICK, Worker, accept::Next, bell::Bell, connection::Conn, errand::Errand};
 
 /// No connection's place: those are 32 bits.
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
+const ERRAND: u64 = u64::MAX - 2;
 
 /// Events that are dealt with before the tasks get their turn.
 const BATCH: usize = 64;
@@ -38,7 +39,7 @@ const BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets of a thread's connections.
-pub(super) struct Sockets(Epoll);
+pub(super) struct Sockets(Arc<Epoll>);
 
 impl Sockets {
     /// Tells of what comes, from now on.
@@ -93,6 +94,8 @@ pub(super) struct Reactor {
     accepts: usize,
     storm: Storm,
     wave: Wave,
+    /// There is more to do of the errand.
+    unfinished: bool,
     /// Only its timers are used, which go off at a tick.
     timers: Runtime,
     next_tick: Instant,
@@ -115,7 +118,7 @@ impl Reactor {
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL);
         epoll.add(&bell, event)?;
         Ok(Self {
-            sockets: Rc::new(Sockets(epoll)),
+            sockets: Rc::new(Sockets(Arc::new(epoll))),
             bell: Arc::new(bell),
             pause: None,
             accepts: 1,
@@ -128,6 +131,7 @@ impl Reactor {
                 since: Instant::now(),
                 parked: 0,
             },
+            unfinished: false,
             timers: Builder::new_current_thread().enable_time().build()?,
             next_tick: Instant::now(),
         })
@@ -135,6 +139,11 @@ impl Reactor {
 
     pub(super) fn sockets(&self) -> Rc<Sockets> {
         self.sockets.clone()
+    }
+
+    /// Does this, too, when it is the thread's turn.
+    pub(super) fn join(&self, errand: &Errand, worker: usize) -> io::Result<()> {
+        errand.join(worker, &self.sockets.0, ERRAND)
     }
 
     /// Runs the thread until `main` is over, which is among the tasks. `tick` is called each [`TICK`].
@@ -161,14 +170,19 @@ impl Reactor {
             // For tasks that begin here.
             let tasks = tasks.enter();
             let mut knocked = self.resume(worker);
+            let mut called = std::mem::take(&mut self.unfinished);
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => knocked = true,
                     BELL => {} // whoever rang it has left word
+                    ERRAND => called = true,
                     place => pass_event_on(worker, place, event.events()),
                 }
             }
             self.accept(worker, knocked);
+            if called {
+                self.unfinished = worker.run_errand()?;
+            }
             let is_due = Instant::now() >= self.next_tick;
             if is_due {
                 tick();
@@ -188,7 +202,11 @@ impl Reactor {
             done => Ok(done?),
         };
         let now = Instant::now();
-        let (time, gathers) = (self.until_due(now), self.wave.is_on(&worker.parked, now));
+        let gathers = self.wave.is_on(&worker.parked, now);
+        let time = match self.unfinished {
+            true => EpollTimeout::ZERO,
+            false => self.until_due(now),
+        };
         self.bell.sleep(|may_wait| match may_wait {
             true if gathers => {
                 thread::sleep(NAP);

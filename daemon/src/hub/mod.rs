@@ -14,6 +14,7 @@ mod keys;
 mod restore;
 mod state;
 pub mod subscriber;
+mod workers;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -30,6 +31,7 @@ pub use history::Limits;
 use keep::Keeper;
 pub use keep::{Keeping, StoreStatus};
 use state::State;
+pub use workers::Workers;
 
 use crate::store::{Durability, Found, Log, OnError, StoreError, disk::Disk};
 
@@ -232,13 +234,17 @@ impl Hub {
 
     /// Numbers and keeps a message and wakes the workers that listen. Returns its id.
     pub fn publish(&self, new: NewMessage<'_>) -> u64 {
+        self.publish_and_wake(new).0
+    }
+
+    /// As [`Hub::publish`]. Returns also whom it woke.
+    pub fn publish_and_wake(&self, new: NewMessage<'_>) -> (u64, Workers) {
         let now = self.time.now();
-        let (id, mut wake) = self.lock().publish(new, now);
-        while wake != 0 {
-            self.wakers[wake.trailing_zeros() as usize].notify_one();
-            wake &= wake - 1;
-        }
-        id
+        let (id, woken) = self.lock().publish(new, now);
+        woken
+            .iter()
+            .for_each(|worker| self.wakers[worker].notify_one());
+        (id, woken)
     }
 
     /// Joins: from now on `worker` is told about `channels`; returns what they have after `since` (`None`: from

@@ -14,6 +14,7 @@ use super::{
     history::{History, Kept, Limits, cost},
     keep::{Queue, Unwritten},
     keys::Keys,
+    workers::Workers,
 };
 
 /// Channels, and keys, that expire under one lock: some hundred microseconds.
@@ -85,10 +86,10 @@ impl State {
         while self.is_full() && self.evict() {}
     }
 
-    /// Returns the id and the workers to wake, a bit each.
-    pub(super) fn publish(&mut self, new: NewMessage<'_>, now: u64) -> (u64, u64) {
+    /// Returns the id and the workers to wake.
+    pub(super) fn publish(&mut self, new: NewMessage<'_>, now: u64) -> (u64, Workers) {
         if let Some(id) = new.key.and_then(|key| self.keys.get(new.channel, key)) {
-            return (id, 0);
+            return (id, Workers::default());
         }
         let id = now.max(self.last + 1);
         self.last = id;
@@ -120,14 +121,14 @@ impl State {
         channel.history.trim(limits, id, &mut self.kept);
         let wake = channel.interest & !channel.dirty;
         channel.dirty |= wake;
-        for worker in bits(wake) {
+        for worker in Workers(wake).iter() {
             self.dirty[worker].push(channel.name.clone());
         }
         if let Some(due) = channel.schedule(limits) {
             self.expiry.push(Reverse((due, channel.name.clone())));
         }
         while self.is_full() && self.evict() {}
-        (id, wake)
+        (id, Workers(wake))
     }
 
     pub(super) fn mark_interest(&mut self, worker: usize, names: &[ChannelName]) {
@@ -296,7 +297,7 @@ impl State {
         }
         if let Some(channel) = self.channels.remove(name) {
             self.floor = self.floor.max(channel.history.trimmed());
-            for worker in bits(channel.dirty) {
+            for worker in Workers(channel.dirty).iter() {
                 self.dirty[worker].retain(|dirty| dirty != name);
             }
         }
@@ -355,14 +356,6 @@ fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Messag
         }
         backlog.messages.push(message.clone());
     }
-}
-
-fn bits(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
-        set &= set - 1;
-        Some(bit)
-    })
 }
 
 #[cfg(test)]

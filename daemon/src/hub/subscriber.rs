@@ -91,6 +91,12 @@ struct Place {
 }
 
 impl Audience {
+    /// Whose subscribers these are.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// The subscribers of `worker`, none yet.
     #[must_use]
     pub fn new(hub: Arc<Hub>, worker: usize) -> Rc<Self> {

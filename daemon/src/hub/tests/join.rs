@@ -151,7 +151,7 @@ impl World {
                 // What `Hub::publish` does, cut where another thread can come in between.
                 let (id, wake) = self.hub.lock().publish(new, clock());
                 self.published.push((id, to));
-                self.publishers[i].wake = wake;
+                self.publishers[i].wake = wake.0;
             }
             Step::Wake(i) => {
                 let publisher = &mut self.publishers[i];
@@ -349,7 +349,7 @@ fn a_worker_is_woken_once_until_it_looks() {
     let hub = hub(HistoryConfig::default(), 2);
     let names = NAMES.map(channel);
     hub.subscribe(0, &names, None);
-    let publish = |name| hub.lock().publish(message(name, b""), clock()).1;
+    let publish = |name| hub.lock().publish(message(name, b""), clock()).1.0;
     let woken = [&names[0], &names[0], &names[1]].map(publish);
     assert_eq!(woken, [1, 0, 1], "a bit for each worker to wake");
     assert_eq!(hub.take_dirty(0), names);

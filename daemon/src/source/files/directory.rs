@@ -14,7 +14,13 @@ use nix::{
     dir::{Dir, OwningIter},
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open},
-    sys::stat::{Mode, SFlag, fstat, fstatat},
+    sys::{
+        stat::{Mode, SFlag, fstat, fstatat},
+        statfs::{
+            BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
+            TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+        },
+    },
     unistd::geteuid,
 };
 
@@ -85,14 +91,27 @@ pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     mode: Mode,
+    may_block: bool,
 }
+
+/// Those where a look at a file that was just changed waits for no disk, network or process.
+const LOCAL: [FsType; 6] = [
+    TMPFS_MAGIC,
+    EXT4_SUPER_MAGIC,
+    XFS_SUPER_MAGIC,
+    BTRFS_SUPER_MAGIC,
+    OVERLAYFS_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC,
+];
 
 impl Directory {
     pub(super) fn open(path: &Path) -> Result<Self, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
+        let kind = fstatfs(&fd)?.filesystem_type();
         Ok(Self {
+            may_block: !LOCAL.contains(&kind),
             fd,
             device_and_inode: (stat.st_dev, stat.st_ino),
             mode: Mode::from_bits_truncate(stat.st_mode),
@@ -108,6 +127,11 @@ impl Directory {
     /// Anybody may delete and rename anybody's files.
     pub(super) fn is_open_to_all(&self) -> bool {
         self.mode.contains(Mode::S_IWOTH) && !self.mode.contains(Mode::S_ISVTX)
+    }
+
+    /// To look at a file may take its time, as on a network.
+    pub(super) fn may_block(&self) -> bool {
+        self.may_block
     }
 
     /// All entries.

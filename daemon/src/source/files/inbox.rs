@@ -1,4 +1,4 @@
-//! What the watcher has seen and nobody has looked at yet. One entry a name: touches that come faster than they
+//! What was heard of and nobody has looked at yet. One entry a name: touches that come faster than they
 //! are read become one.
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::Files;
+use crate::hub::Workers;
 
 /// Names that may wait; beyond it the directory is scanned instead.
 pub(super) const MAX_NAMES: usize = 65_536;
@@ -119,7 +120,7 @@ pub(super) struct Batch {
     index: HashMap<Arc<OsStr>, usize>,
 }
 
-/// Filled by the watcher's thread, which never waits for anything here, emptied by the daemon.
+/// Filled by the thread that hears, which never waits for anything here, emptied by the daemon.
 #[derive(Default)]
 pub(super) struct Inbox {
     contents: Mutex<Contents>,
@@ -129,8 +130,10 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Contents {
     batch: Batch,
-    /// Whoever empties the inbox, while it waits: the watcher's thread need not wake it.
+    /// Whoever empties the inbox, while it waits: the thread that hears need not wake it.
     lent: Option<Box<Files>>,
+    /// Whom messages woke that were published meanwhile.
+    woken: Workers,
 }
 
 impl Inbox {
@@ -152,6 +155,11 @@ impl Inbox {
 
     pub(super) fn take(&self) -> Batch {
         std::mem::take(&mut self.lock().batch)
+    }
+
+    /// Whom messages woke that were published here since the last call.
+    pub(super) fn take_woken(&self) -> Workers {
+        std::mem::take(&mut self.lock().woken)
     }
 
     /// Until it is taken back, what comes is dealt with at once where that is possible.
@@ -197,7 +205,9 @@ impl Contents {
             return false;
         }
         let batch = std::mem::take(&mut self.batch);
-        files.hear_now(&batch.names)
+        let done = files.hear_now(&batch.names);
+        self.woken |= std::mem::take(&mut files.signals.woken);
+        done
     }
 }
 

@@ -1,19 +1,24 @@
-//! Watching one directory with inotify, through the `notify` crate.
+//! Watching one directory with inotify. It has no thread of its own: to be woken by another thread takes longer than all
+//! that a touch needs. One that holds browsers hears of it.
 
 use std::{
     any::Any,
     ffi::OsStr,
+    io,
     os::{
-        fd::{AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use notify::{
-    Config, ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+    },
 };
 
 use super::{
@@ -21,6 +26,10 @@ use super::{
     inbox::{Event, Inbox},
     stamp,
 };
+use crate::hub::Workers;
+
+/// Events that fit into what nix reads at once, when all names are as long as can be. When fewer were read, that was all.
+const FEW: usize = 4096 / (16 + 256);
 
 /// Why a directory could not be watched. The text fits after "cannot watch DIR: ".
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +43,8 @@ pub(super) enum WatchError {
     #[error("too many inotify watches; raise fs.inotify.max_user_watches")]
     Watches,
     /// Whatever else inotify says.
-    #[error(transparent)]
-    Other(notify::Error),
+    #[error("{}", .0.desc())]
+    Other(Errno),
 }
 
 /// Tells an inbox what happens to the `*.comet` files of a directory.
@@ -46,6 +55,9 @@ pub(super) trait Watch: Send {
         directory: BorrowedFd<'_>,
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError>;
+
+    /// Tells the inbox of all that has happened by now.
+    fn catch_up(&self) {}
 }
 
 /// Events that the kernel keeps until they are read, as it says.
@@ -54,75 +66,179 @@ pub(super) fn max_queued_events() -> String {
     said.map_or_else(|_| "unknown".into(), |said| said.trim().into())
 }
 
-/// The real one.
-pub(super) struct Inotify;
+/// What happens to the files, for a thread that waits in `epoll_wait`: an edge each time that there is something to
+/// hear, also when another directory is watched by now.
+pub struct Ears {
+    /// Ready when the inotify instance in it is.
+    epoll: Epoll,
+    ear: Mutex<Option<Arc<Ear>>>,
+}
 
-impl Watch for Inotify {
+/// One directory that is watched.
+struct Ear {
+    inotify: Inotify,
+    inbox: Arc<Inbox>,
+}
+
+/// How [`Ears::hear`] went.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// There may be more, of which no new edge tells.
+    pub more: bool,
+    /// Who has something to deliver because of it.
+    pub woken: Workers,
+}
+
+/// Ends the watch when it is dropped.
+struct Listening {
+    ears: Arc<Ears>,
+    ear: Arc<Ear>,
+}
+
+impl Ears {
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            ear: Mutex::new(None),
+        }))
+    }
+
+    /// Deals with what has happened, or with the first part of it.
+    pub fn hear(&self) -> Heard {
+        let ear = self.lock();
+        ear.as_ref().map_or_else(Heard::default, |ear| ear.hear())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Ear>>> {
+        self.ear.lock().expect("no thread has failed in here")
+    }
+}
+
+/// What to wait for.
+impl AsFd for Ears {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+impl Watch for Arc<Ears> {
     fn start(
         &self,
         directory: BorrowedFd<'_>,
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError> {
-        // notify wants a path. This one leads to the directory that was opened, not to what has its name by now.
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // inotify wants a path. This one leads to the directory that was opened, not to what has its name by now.
         let root = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        let handler = {
-            let root = root.clone();
-            move |event| sort(&root, event, &inbox)
+        inotify.add_watch(&root, mask())?;
+        let ear = Arc::new(Ear { inotify, inbox });
+        *self.lock() = Some(ear.clone());
+        // At last: who is told of an event now finds the ear free.
+        self.epoll
+            .add(&ear.inotify, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let ears = self.clone();
+        Ok(Box::new(Listening { ears, ear }))
+    }
+
+    fn catch_up(&self) {
+        let ear = self.lock();
+        while let Some(ear) = &*ear
+            && ear.hear().more
+        {}
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut ear = self.ears.lock();
+        if ear.as_ref().is_some_and(|ear| Arc::ptr_eq(ear, &self.ear)) {
+            *ear = None;
+        }
+    }
+}
+
+impl Ear {
+    fn hear(&self) -> Heard {
+        let more = match self.inotify.read_events() {
+            Ok(events) => {
+                for event in &events {
+                    sort(event.mask, event.name.as_deref(), &self.inbox);
+                }
+                events.len() >= FEW
+            }
+            Err(Errno::EAGAIN) => false,
+            Err(Errno::EINTR) => true,
+            Err(_) => {
+                self.inbox.rescan(); // nobody knows what was missed
+                false
+            }
         };
-        let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
-        watcher.watch(&root, RecursiveMode::NonRecursive)?;
-        Ok(Box::new(watcher))
+        let woken = self.inbox.take_woken();
+        Heard { more, woken }
     }
 }
 
-impl From<notify::Error> for WatchError {
-    fn from(error: notify::Error) -> Self {
-        const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;
-        match &error.kind {
-            ErrorKind::MaxFilesWatch => Self::Watches,
-            ErrorKind::Io(io) if io.raw_os_error() == Some(EMFILE) => Self::Instances,
-            _ => Self::Other(error),
+impl From<Errno> for WatchError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::ENOSPC => Self::Watches,
+            Errno::EMFILE | Errno::ENFILE => Self::Instances,
+            error => Self::Other(error),
         }
     }
 }
 
-/// Runs in notify's thread and must never wait: 55 ms at 100,000 touches a second overflow the kernel's queue.
-fn sort(root: &Path, event: notify::Result<notify::Event>, inbox: &Inbox) {
-    let Ok(event) = event else {
-        return inbox.rescan(); // reading failed: nobody knows what was missed
-    };
-    if event.need_rescan() {
-        return inbox.rescan();
-    }
-    let (Some(kind), Some(path)) = (kind(event.kind), event.paths.first()) else {
-        return;
-    };
-    if path == root {
-        if kind == Event::Gone {
-            inbox.moved();
-        }
-        return;
-    }
-    match path.file_name() {
-        Some(name) if name == stamp::FILE_NAME && kind == Event::Attributes => inbox.fence(),
-        Some(name) if is_signal(name) => inbox.push(name, kind),
-        _ => {}
+/// Reading says nothing.
+fn mask() -> AddWatchFlags {
+    let files = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVE;
+    let directory = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+    files | directory | AddWatchFlags::IN_ONLYDIR
+}
+
+/// Must never wait: 55 ms at 100,000 touches a second overflow the kernel's queue.
+fn sort(mask: AddWatchFlags, name: Option<&OsStr>, inbox: &Inbox) {
+    match name {
+        None if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => inbox.rescan(),
+        None if is_end(mask) => inbox.moved(),
+        None => {}
+        Some(name) => match kind(mask) {
+            Some(Event::Attributes) if name == stamp::FILE_NAME => inbox.fence(),
+            Some(kind) if is_signal(name) => inbox.push(name, kind),
+            _ => {}
+        },
     }
 }
 
-/// Opening and reading say nothing; `Both` repeats a `From` and a `To`.
-fn kind(kind: EventKind) -> Option<Event> {
-    match kind {
-        EventKind::Create(_) => Some(Event::Created),
-        EventKind::Modify(ModifyKind::Data(_)) => Some(Event::Modified),
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Event::Closed),
-        EventKind::Modify(ModifyKind::Metadata(_)) => Some(Event::Attributes),
-        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Event::MovedTo),
-        EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
-            Some(Event::Gone)
-        }
-        _ => None,
-    }
+/// Whether this, of the directory itself, means that it is not at its path any more.
+fn is_end(mask: AddWatchFlags) -> bool {
+    mask.intersects(
+        AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_UNMOUNT
+            | AddWatchFlags::IN_IGNORED,
+    )
+}
+
+/// One event has one of these.
+fn kind(mask: AddWatchFlags) -> Option<Event> {
+    const GONE: AddWatchFlags = AddWatchFlags::IN_DELETE.union(AddWatchFlags::IN_MOVED_FROM);
+    [
+        (AddWatchFlags::IN_CREATE, Event::Created),
+        (AddWatchFlags::IN_MODIFY, Event::Modified),
+        (AddWatchFlags::IN_CLOSE_WRITE, Event::Closed),
+        (AddWatchFlags::IN_ATTRIB, Event::Attributes),
+        (AddWatchFlags::IN_MOVED_TO, Event::MovedTo),
+        (GONE, Event::Gone),
+    ]
+    .into_iter()
+    .find_map(|(bits, event)| mask.intersects(bits).then_some(event))
 }
 
 /// Hidden files are temporary files of those who write.
@@ -132,98 +248,197 @@ pub(super) fn is_signal(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, Flag, MetadataKind, RemoveKind};
+    use std::fs::{self, File};
 
-    use super::{super::inbox::Events, *};
+    use nix::sys::epoll::EpollTimeout;
 
-    fn sorted(kind: EventKind, path: &str) -> super::super::inbox::Batch {
+    use super::{
+        super::inbox::{Batch, Events},
+        *,
+    };
+
+    fn sorted(mask: AddWatchFlags, name: Option<&str>) -> Batch {
         let inbox = Inbox::default();
-        let event = notify::Event::new(kind).add_path(path.into());
-        sort(Path::new("/dir"), Ok(event), &inbox);
+        sort(mask, name.map(OsStr::new), &inbox);
         inbox.take()
     }
 
     #[test]
     fn takes_visible_comet_files_alone() {
-        let created = EventKind::Create(CreateKind::File);
-        for (path, taken) in [
-            ("/dir/news.comet", 1),
-            ("/dir/bad name.comet", 1),
-            ("/dir/.comet", 0),
-            ("/dir/.news.comet", 0),
-            ("/dir/news.comet~", 0),
-            ("/dir/news", 0),
+        for (name, taken) in [
+            ("news.comet", 1),
+            ("bad name.comet", 1),
+            (".comet", 0),
+            (".news.comet", 0),
+            ("news.comet~", 0),
+            ("news", 0),
         ] {
-            assert_eq!(sorted(created, path).names.len(), taken, "{path}");
-        }
-    }
-
-    #[test]
-    fn ignores_readers() {
-        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
-        let read = EventKind::Access(AccessKind::Close(AccessMode::Read));
-        for kind in [opened, read] {
-            assert!(sorted(kind, "/dir/news.comet").names.is_empty(), "{kind:?}");
+            let batch = sorted(AddWatchFlags::IN_CREATE, Some(name));
+            assert_eq!(batch.names.len(), taken, "{name}");
         }
     }
 
     #[test]
     fn knows_what_happens_to_the_directory_itself() {
-        assert!(sorted(EventKind::Remove(RemoveKind::Folder), "/dir").moved);
-        assert!(
-            sorted(
-                EventKind::Modify(ModifyKind::Name(RenameMode::From)),
-                "/dir"
-            )
-            .moved
-        );
-        let batch = sorted(
-            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)),
-            "/dir",
-        );
+        for end in [
+            AddWatchFlags::IN_DELETE_SELF,
+            AddWatchFlags::IN_MOVE_SELF,
+            AddWatchFlags::IN_UNMOUNT | AddWatchFlags::IN_ISDIR,
+            AddWatchFlags::IN_IGNORED,
+        ] {
+            assert!(sorted(end, None).moved, "{end:?}");
+        }
+        let batch = sorted(AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_ISDIR, None);
         assert!(!batch.moved && batch.names.is_empty());
     }
 
     #[test]
     fn takes_a_touch_of_the_stamp_as_a_fence() {
-        let touched = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
-        assert!(sorted(touched, "/dir/.comet-seen").fence);
-        assert!(!sorted(EventKind::Create(CreateKind::File), "/dir/.comet-seen").fence);
+        assert!(sorted(AddWatchFlags::IN_ATTRIB, Some(".comet-seen")).fence);
+        assert!(!sorted(AddWatchFlags::IN_CREATE, Some(".comet-seen")).fence);
     }
 
     #[test]
     fn asks_for_a_rescan_when_events_were_lost() {
-        let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
-        for event in [Ok(overflow), Err(notify::Error::generic("read failed"))] {
-            let inbox = Inbox::default();
-            sort(Path::new("/dir"), event, &inbox);
-            assert!(inbox.take().rescan);
+        assert!(sorted(AddWatchFlags::IN_Q_OVERFLOW, None).rescan);
+    }
+
+    struct Fixture {
+        root: tempfile::TempDir,
+        ears: Arc<Ears>,
+        inbox: Arc<Inbox>,
+        _watch: Box<dyn Any + Send>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let (ears, inbox) = (Ears::new().unwrap(), Arc::<Inbox>::default());
+            let directory = File::open(root.path()).unwrap();
+            let _watch = ears.start(directory.as_fd(), inbox.clone()).unwrap();
+            Self {
+                root,
+                ears,
+                inbox,
+                _watch,
+            }
         }
+
+        fn write(&self, name: &str) {
+            fs::write(self.root.path().join(name), "").unwrap();
+        }
+
+        fn heard(&self) -> Vec<(Arc<OsStr>, Events)> {
+            self.inbox.take().names
+        }
+    }
+
+    /// As the loop of a thread.
+    fn waiting(ears: &Ears) -> Epoll {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(ears, EpollEvent::new(flags, 0)).unwrap();
+        epoll
+    }
+
+    fn is_told(epoll: &Epoll) -> bool {
+        let mut events = [EpollEvent::empty()];
+        epoll.wait(&mut events, EpollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn hears_writers_and_no_readers() {
+        let f = Fixture::new();
+        f.write("news.comet");
+        assert!(!f.ears.hear().more);
+        let heard = f.heard();
+        assert_eq!(heard.len(), 1);
+        assert!(heard[0].1.closed);
+        fs::read(f.root.path().join("news.comet")).unwrap();
+        assert!(!is_told(&waiting(&f.ears)));
+    }
+
+    #[test]
+    fn tells_the_thread_that_waits_of_everything_new() {
+        let f = Fixture::new();
+        let thread = waiting(&f.ears);
+        for round in 0..3 {
+            assert!(!is_told(&thread), "round {round}");
+            f.write("news.comet");
+            assert!(is_told(&thread), "round {round}");
+            f.write("other.comet");
+            assert!(is_told(&thread), "round {round}");
+            assert!(!f.ears.hear().more);
+            assert_eq!(f.heard().len(), 2);
+        }
+    }
+
+    #[test]
+    fn tells_another_thread_of_what_is_left() {
+        let f = Fixture::new();
+        f.write("news.comet");
+        assert!(is_told(&waiting(&f.ears)));
+        assert!(is_told(&waiting(&f.ears)));
+    }
+
+    #[test]
+    fn hears_a_flood_in_parts() {
+        const FILES: usize = 1000;
+        let f = Fixture::new();
+        for n in 0..FILES {
+            f.write(&format!("{n}.comet"));
+        }
+        let mut parts = 1;
+        while f.ears.hear().more {
+            parts += 1;
+        }
+        assert!(parts > 10, "{parts}");
+        assert_eq!(f.heard().len(), FILES);
+    }
+
+    #[test]
+    fn catches_up_with_all_that_has_happened() {
+        let f = Fixture::new();
+        for n in 0..100 {
+            f.write(&format!("{n}.comet"));
+        }
+        f.ears.catch_up();
+        assert_eq!(f.heard().len(), 100);
+    }
+
+    #[test]
+    fn tells_of_another_directory_by_the_same_descriptor() {
+        let mut f = Fixture::new();
+        let thread = waiting(&f.ears);
+        let other = tempfile::tempdir().unwrap();
+        let directory = File::open(other.path()).unwrap();
+        f._watch = f.ears.start(directory.as_fd(), f.inbox.clone()).unwrap();
+        f.write("left.comet");
+        assert!(!is_told(&thread));
+        fs::write(other.path().join("right.comet"), "").unwrap();
+        assert!(is_told(&thread));
+        assert!(!f.ears.hear().more);
+        assert_eq!(&*f.heard()[0].0, "right.comet");
     }
 
     #[test]
     fn watches_the_opened_directory_after_it_was_renamed() {
         let root = tempfile::tempdir().unwrap();
         let (old, new) = (root.path().join("old"), root.path().join("new"));
-        std::fs::create_dir(&old).unwrap();
-        let directory = std::fs::File::open(&old).unwrap();
-        let inbox = Arc::new(Inbox::default());
-        std::fs::rename(&old, &new).unwrap();
-        std::fs::create_dir(&old).unwrap();
-        let _watch = Inotify
-            .start(std::os::fd::AsFd::as_fd(&directory), inbox.clone())
-            .unwrap();
+        fs::create_dir(&old).unwrap();
+        let directory = File::open(&old).unwrap();
+        let (ears, inbox) = (Ears::new().unwrap(), Arc::<Inbox>::default());
+        fs::rename(&old, &new).unwrap();
+        fs::create_dir(&old).unwrap();
+        let _watch = ears.start(directory.as_fd(), inbox.clone()).unwrap();
 
-        std::fs::write(old.join("wrong.comet"), "").unwrap();
-        std::fs::write(new.join("right.comet"), "").unwrap();
+        fs::write(old.join("wrong.comet"), "").unwrap();
+        fs::write(new.join("right.comet"), "").unwrap();
 
-        let mut seen = Events::default();
-        while !seen.closed {
-            for (name, events) in inbox.take().names {
-                assert_eq!(&*name, "right.comet");
-                seen = seen.then(events);
-            }
-            std::thread::yield_now();
-        }
+        assert!(!ears.hear().more);
+        let heard = inbox.take().names;
+        assert_eq!(heard.len(), 1);
+        assert_eq!(&*heard[0].0, "right.comet");
+        assert!(heard[0].1.closed);
     }
 }

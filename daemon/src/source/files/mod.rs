@@ -39,15 +39,17 @@ use tracing::warn;
 
 use self::{
     checkpoint::Checkpoint,
-    directory::Terms,
+    directory::{Directory, Terms},
     inbox::{Batch, Events, Inbox},
-    inotify::{Inotify, Watch},
+    inotify::Watch,
     poll::Poll,
     signals::Signals,
     stamp::StampError,
     watched::Watched,
 };
 use crate::{config::Config, hub::Hub, metrics::Metrics};
+
+pub use self::inotify::{Ears, Heard};
 
 /// What follows the channel's name in the name of its file.
 const SUFFIX: &str = ".comet";
@@ -58,8 +60,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Files that are looked at before others on the thread get their turn.
 const SLICE: usize = 256;
 
-/// Events that the watcher's thread deals with itself in so much time. When there are more, they are gathered: it must
-/// not fall behind the kernel's queue.
+/// Events that the thread which hears them deals with itself in so much time. When there are more, they are gathered: it
+/// must not fall behind the kernel's queue.
 const AT_ONCE: u32 = 32;
 const AT_ONCE_TIME: Duration = Duration::from_millis(1);
 
@@ -102,7 +104,7 @@ pub struct Files {
     losses: Seldom,
     failures: Seldom,
     poll: Poll,
-    /// How many events the watcher's thread has dealt with since then.
+    /// How many events the threads that hear them have dealt with since then.
     at_once: (Instant, u32),
     settings: Option<watch::Receiver<Arc<Config>>>,
 }
@@ -127,9 +129,14 @@ impl Files {
     ///
     /// # Errors
     /// When there is no such directory, or the system's limits do not let it be watched.
-    pub fn open(config: &Config, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Result<Self, FilesError> {
+    pub fn open(
+        config: &Config,
+        ears: Arc<Ears>,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, FilesError> {
         let terms = Terms::new(config);
-        Self::open_with(Box::new(Inotify), &config.dir, terms, hub, metrics)
+        Self::open_with(Box::new(ears), &config.dir, terms, hub, metrics)
     }
 
     fn open_with(
@@ -183,7 +190,7 @@ impl Files {
                     None => std::future::pending().await,
                 }
             };
-            // While nothing is done here, the watcher's thread publishes by itself what needs no waiting.
+            // While nothing is done here, the thread that hears of it publishes by itself what needs no waiting.
             inbox.lend(files);
             let mut renewed = None;
             let compare = tokio::select! {
@@ -209,7 +216,7 @@ impl Files {
         }
     }
 
-    /// What the watcher's thread has just heard, there and then: to wake another thread first would take longer
+    /// What was just heard, there and then: to wake another thread first would take longer
     /// than all the rest. False: somebody has to come back to it, or there is so much that it is better gathered.
     fn hear_now(&mut self, names: &[(Arc<OsStr>, Events)]) -> bool {
         self.checkpoint.due = 2;
@@ -223,8 +230,12 @@ impl Files {
         self.signals.pending.next().is_none()
     }
 
-    /// Has the watcher's thread time for more?
+    /// Has the thread that hears time for more? It has browsers to serve.
     fn hears_now(&mut self) -> bool {
+        let directory = self.watched.as_ref().map(|watched| &watched.directory);
+        if directory.is_some_and(Directory::may_block) {
+            return false;
+        }
         let now = Instant::now();
         if now - self.at_once.0 > AT_ONCE_TIME {
             self.at_once = (now, 0);
@@ -282,6 +293,7 @@ impl Files {
 
     /// Publishes what is left of this directory, and writes down that everything was.
     async fn finish(&mut self) {
+        self.watch.catch_up();
         let batch = self.inbox.take();
         self.hear(&batch).await;
         let now = self.stamp().and_then(|stamp| stamp.clock().ok());

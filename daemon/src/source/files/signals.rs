@@ -23,7 +23,7 @@ use super::{
     rules::{self, Fate, Known, State, Verdict, WINDOW},
 };
 use crate::{
-    hub::{Hub, NewMessage},
+    hub::{Hub, NewMessage, Workers},
     metrics::Metrics,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Signals {
     pub(super) keys: Allowance,
     /// A file could not be opened for now: a scan has to come back to it.
     pub(super) unopened: Option<Errno>,
+    /// Whom messages woke, until it is taken.
+    pub(super) woken: Workers,
 }
 
 /// The hub remembers 65,536 keys, for ten minutes, and others have some, too: half of them at most are for files.
@@ -128,6 +130,7 @@ impl Signals {
             scan: 0,
             fine_clock: false,
             unopened: None,
+            woken: Workers::default(),
         }
     }
 
@@ -290,12 +293,13 @@ impl Signals {
             Ok((data, state)) => {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
                 let key = self.key(&state, now);
-                let id = self.hub.publish(NewMessage {
+                let (id, woken) = self.hub.publish_and_wake(NewMessage {
                     channel: &name,
                     name: EventName::default(),
                     data,
                     key: key.as_deref(),
                 });
+                self.woken |= woken;
                 if id > self.first {
                     self.metrics.published_files.add(1);
                 }
