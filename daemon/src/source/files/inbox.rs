@@ -172,6 +172,11 @@ impl Inbox {
         lent.expect("nobody else takes it")
     }
 
+    /// Wakes whoever waits for something to take.
+    pub(super) fn call(&self) {
+        self.changed.notify_one();
+    }
+
     /// Waits until there is something to take.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;

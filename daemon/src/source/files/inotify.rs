@@ -11,6 +11,7 @@ use std::{
     },
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -30,6 +31,11 @@ use crate::hub::Workers;
 
 /// Events that fit into what nix reads at once, when all names are as long as can be. When fewer were read, that was all.
 const FEW: usize = 4096 / (16 + 256);
+
+/// More events in so much time are a flood, which is over when so few have come in a millisecond.
+const FLOOD: usize = 256;
+const FLOOD_TIME: Duration = Duration::from_millis(4);
+const CALM: usize = 32;
 
 /// Why a directory could not be watched. The text fits after "cannot watch DIR: ".
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,12 @@ pub(super) trait Watch: Send {
 
     /// Tells the inbox of all that has happened by now.
     fn catch_up(&self) {}
+
+    /// Nobody else tells the inbox, since there is so much: [`Watch::catch_up`] is to be called every millisecond or so
+    /// for as long as this is true.
+    fn is_flooded(&self) -> bool {
+        false
+    }
 }
 
 /// Events that the kernel keeps until they are read, as it says.
@@ -71,7 +83,16 @@ pub(super) fn max_queued_events() -> String {
 pub struct Ears {
     /// Ready when the inotify instance in it is.
     epoll: Epoll,
-    ear: Mutex<Option<Arc<Ear>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ear: Option<Arc<Ear>>,
+    /// How many events were heard since then.
+    recent: Option<(Instant, usize)>,
+    /// The thread that waits has browsers to serve, and hears nothing more for now.
+    flooded: bool,
 }
 
 /// One directory that is watched.
@@ -101,18 +122,39 @@ impl Ears {
     pub fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            ear: Mutex::new(None),
+            state: Mutex::default(),
         }))
     }
 
     /// Deals with what has happened, or with the first part of it.
     pub fn hear(&self) -> Heard {
-        let ear = self.lock();
-        ear.as_ref().map_or_else(Heard::default, |ear| ear.hear())
+        let mut state = self.lock();
+        let Some(ear) = state.ear.clone() else {
+            return Heard::default();
+        };
+        if state.flooded {
+            return Heard::default();
+        }
+        let count = ear.hear();
+        // Each event would wake the thread that waits.
+        state.flooded =
+            state.is_flood(count, Instant::now()) && self.epoll.delete(&ear.inotify).is_ok();
+        if state.flooded {
+            ear.inbox.call();
+        }
+        Heard {
+            more: count >= FEW && !state.flooded,
+            woken: ear.inbox.take_woken(),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Ear>>> {
-        self.ear.lock().expect("no thread has failed in here")
+    fn listen(&self, ear: &Ear) -> nix::Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        self.epoll.add(&ear.inotify, event)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread has failed in here")
     }
 }
 
@@ -134,49 +176,76 @@ impl Watch for Arc<Ears> {
         let root = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         inotify.add_watch(&root, mask())?;
         let ear = Arc::new(Ear { inotify, inbox });
-        *self.lock() = Some(ear.clone());
-        // At last: who is told of an event now finds the ear free.
-        self.epoll
-            .add(&ear.inotify, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        *self.lock() = State {
+            ear: Some(ear.clone()),
+            ..State::default()
+        };
+        // Only now: whoever is told of an event finds the ear there.
+        self.listen(&ear)?;
         let ears = self.clone();
         Ok(Box::new(Listening { ears, ear }))
     }
 
     fn catch_up(&self) {
-        let ear = self.lock();
-        while let Some(ear) = &*ear
-            && ear.hear().more
-        {}
+        let mut state = self.lock();
+        let mut count = 0;
+        while let Some(ear) = &state.ear {
+            let part = ear.hear();
+            count += part;
+            if part < FEW {
+                break;
+            }
+        }
+        if state.flooded && count < CALM {
+            // What has come since is an edge.
+            let ear = state.ear.as_ref();
+            state.flooded = ear.is_some_and(|ear| self.listen(ear).is_err());
+        }
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.lock().flooded
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let mut ear = self.ears.lock();
+        let ear = &mut self.ears.lock().ear;
         if ear.as_ref().is_some_and(|ear| Arc::ptr_eq(ear, &self.ear)) {
             *ear = None;
         }
     }
 }
 
+impl State {
+    /// So many events are new.
+    fn is_flood(&mut self, new: usize, now: Instant) -> bool {
+        let (since, count) = match self.recent {
+            Some((since, count)) if now < since + FLOOD_TIME => (since, count + new),
+            _ => (now, new),
+        };
+        self.recent = Some((since, count));
+        count > FLOOD
+    }
+}
+
 impl Ear {
-    fn hear(&self) -> Heard {
-        let more = match self.inotify.read_events() {
+    /// Hears a part, and says how many events those were. At least [`FEW`]: there may be more.
+    fn hear(&self) -> usize {
+        match self.inotify.read_events() {
             Ok(events) => {
                 for event in &events {
                     sort(event.mask, event.name.as_deref(), &self.inbox);
                 }
-                events.len() >= FEW
+                events.len()
             }
-            Err(Errno::EAGAIN) => false,
-            Err(Errno::EINTR) => true,
+            Err(Errno::EAGAIN) => 0,
+            Err(Errno::EINTR) => FEW,
             Err(_) => {
                 self.inbox.rescan(); // nobody knows what was missed
-                false
+                0
             }
-        };
-        let woken = self.inbox.take_woken();
-        Heard { more, woken }
+        }
     }
 }
 
@@ -381,19 +450,56 @@ mod tests {
         assert!(is_told(&waiting(&f.ears)));
     }
 
+    impl Fixture {
+        fn flood(&self) {
+            (0..1000).for_each(|n| self.write(&format!("{n}.comet")));
+        }
+    }
+
     #[test]
-    fn hears_a_flood_in_parts() {
-        const FILES: usize = 1000;
+    fn hears_a_flood_in_parts_and_leaves_the_most_of_it() {
         let f = Fixture::new();
-        for n in 0..FILES {
-            f.write(&format!("{n}.comet"));
+        f.flood();
+        assert!(f.ears.hear().more);
+        while f.ears.hear().more {}
+        assert!(f.ears.is_flooded());
+        assert!(
+            !is_told(&waiting(&f.ears)),
+            "each event would wake the thread"
+        );
+        let heard = f.heard().len();
+        assert!(heard < 1000, "{heard}");
+
+        assert_eq!(f.ears.hear(), Heard::default());
+        assert!(f.heard().is_empty());
+        f.ears.catch_up();
+        assert!(f.heard().len() >= 1000 - heard);
+        assert!(f.ears.is_flooded(), "there were many once more");
+    }
+
+    #[test]
+    fn after_a_flood_the_thread_that_waits_hears_again() {
+        let f = Fixture::new();
+        let thread = waiting(&f.ears);
+        f.flood();
+        while f.ears.hear().more {}
+        while f.ears.is_flooded() {
+            f.ears.catch_up();
         }
-        let mut parts = 1;
-        while f.ears.hear().more {
-            parts += 1;
-        }
-        assert!(parts > 10, "{parts}");
-        assert_eq!(f.heard().len(), FILES);
+        f.heard();
+        is_told(&thread);
+        f.write("news.comet");
+        assert!(is_told(&thread));
+        f.ears.hear();
+        assert_eq!(f.heard().len(), 1);
+    }
+
+    #[test]
+    fn so_many_in_so_short_a_time_are_a_flood() {
+        let (start, mut state) = (Instant::now(), State::default());
+        assert!(!state.is_flood(FLOOD, start));
+        assert!(state.is_flood(1, start));
+        assert!(!state.is_flood(FLOOD, start + FLOOD_TIME), "a while later");
     }
 
     #[test]

@@ -65,6 +65,9 @@ const SLICE: usize = 256;
 const AT_ONCE: u32 = 32;
 const AT_ONCE_TIME: Duration = Duration::from_millis(1);
 
+/// In a flood the control thread looks so often for more.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
+
 /// Why the directory could not be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
@@ -183,7 +186,7 @@ impl Files {
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let inbox = files.inbox.clone();
-            let due = files.signals.pending.next();
+            let due = files.due();
             let window = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -244,8 +247,20 @@ impl Files {
         self.at_once.1 <= AT_ONCE
     }
 
+    /// When to work at the latest.
+    fn due(&self) -> Option<Instant> {
+        let flood = self
+            .watch
+            .is_flooded()
+            .then(|| Instant::now() + FLOOD_PAUSE);
+        flood.into_iter().chain(self.signals.pending.next()).min()
+    }
+
     /// Handles what was heard, and what has waited for long enough.
     async fn work(&mut self) {
+        if self.watch.is_flooded() {
+            self.watch.catch_up();
+        }
         let batch = self.inbox.take();
         if !batch.names.is_empty() || batch.rescan {
             self.checkpoint.due = 2;
