@@ -1,7 +1,7 @@
 //! The least that a server can do: one thread, one epoll, a canned answer. It parses nothing that it need not,
 //! keeps the last message only, and limits nothing. What Comet costs beyond it is Comet's.
 //!
-//! It takes what the load client sends: polls over TCP, publishes over a Unix socket, touches in a directory.
+//! It takes what the load client sends: polls and publishes over TCP, publishes over a Unix socket, touches in a directory.
 
 use std::{
     collections::HashMap,
@@ -185,12 +185,16 @@ impl Floor {
         Ok(())
     }
 
-    /// Parks a poll. Requests come whole: the client sends each with one write.
+    /// Parks a poll, or publishes. Requests come whole: the client sends each with one write.
     fn request(&mut self, number: usize, buffer: &mut [u8]) {
         let Some(mut stream) = self.clients[number].as_ref() else {
             return;
         };
         let read = stream.read(buffer).unwrap_or(0);
+        if let Some((channel, data)) = post(&buffer[..read]) {
+            let id = self.publish(channel, data);
+            return self.write(number, &published(id));
+        }
         let path = buffer[..read].strip_prefix(b"GET /ch/");
         let name = path.and_then(|path| path.split(|&byte| byte == b'?').next());
         match name.and_then(|name| str::from_utf8(name).ok()) {
@@ -299,6 +303,24 @@ impl Floor {
             let _ = stream.write(bytes);
         }
     }
+}
+
+/// The channel and the data.
+fn post(request: &[u8]) -> Option<(&str, &str)> {
+    let request = str::from_utf8(request).ok()?.strip_prefix("POST /ch/")?;
+    let (channel, rest) = request.split_once(' ')?;
+    Some((channel, rest.split_once("\r\n\r\n")?.1))
+}
+
+fn published(id: u64) -> Vec<u8> {
+    let body = format!("{{\"id\":{id}}}");
+    format!(
+        "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nCache-Control: no-store, no-transform\r\n\
+         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 fn message(channel: &str, id: u64, data: &str) -> String {

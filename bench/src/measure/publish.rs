@@ -46,7 +46,7 @@ pub(crate) fn publish(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 fn over_http(bench: &Bench, report: &mut Report, connections: usize) -> Result<()> {
-    let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
+    let servers = bench.servers(&[Kind::Comet, Kind::Floor, Kind::Nchan])?;
     let (mut rate, mut cpu, mut own) = <(Figures, Figures, Figures)>::default();
     let count = bench.scale.posts;
     rounds(bench.scale.dear_rounds, &servers, |server| {
