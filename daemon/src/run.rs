@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Errand, Listener, Ran, Site, Work},
+    http::{self, Errand, Listeners, Ran, Site, Work},
     hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
     metrics::Metrics,
     source::{
@@ -70,12 +70,7 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     // The control thread's subscribers need a bit too.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
-    let (listeners, addr) = if passed.http.is_empty() {
-        listeners::bind(config.listen, workers)?
-    } else {
-        let http = std::mem::take(&mut passed.http);
-        (listeners::share(http, workers)?, config.listen)
-    };
+    let (listeners, addr) = listeners::open(&mut passed, config.listen, workers)?;
     let (socket_path, mut socket) = open_socket(passed, &config)?;
     let metrics = Arc::new(Metrics::default());
     let hub = open_hub(&config, workers + 1)?;
@@ -103,7 +98,15 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         // Its messages are older than any that comes now.
         spool.publish().await;
         let errand = Errand::new(ears, workers);
-        let threads = start_workers(listeners, &settings.sites(), &hub, &errand, &drain, &pulse)?;
+        let threads = start_workers(
+            workers,
+            listeners,
+            &settings.sites(),
+            &hub,
+            &errand,
+            &drain,
+            &pulse,
+        )?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
@@ -264,14 +267,16 @@ impl Work for Ears {
 type Worker = JoinHandle<io::Result<()>>;
 
 fn start_workers(
-    listeners: Vec<Listener>,
+    workers: usize,
+    listeners: Listeners,
     sites: &watch::Receiver<Arc<Site>>,
     hub: &Arc<Hub>,
     errand: &Arc<Errand>,
     drain: &Drain,
     pulse: &Arc<Pulse>,
 ) -> io::Result<Vec<Worker>> {
-    let start = |(number, listener)| {
+    let start = |number| {
+        let listeners = listeners.clone();
         let (sites, hub, errand) = (sites.clone(), hub.clone(), errand.clone());
         let (publisher, pulse) = (drain.publisher(), pulse.clone());
         thread::Builder::new()
@@ -279,10 +284,10 @@ fn start_workers(
             .spawn(move || {
                 let audience = Audience::new(hub, number);
                 let beat = || pulse.beat(number);
-                http::serve(listener, sites, audience, publisher, errand, beat)
+                http::serve(listeners, sites, audience, publisher, errand, beat)
             })
     };
-    listeners.into_iter().enumerate().map(start).collect()
+    (0..workers).map(start).collect()
 }
 
 async fn all_done(tasks: &mut JoinSet<()>) {

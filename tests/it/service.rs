@@ -290,13 +290,22 @@ fn what_cannot_be_served_is_named() {
         &|command| _ = command.stdin(OwnedFd::from(manager.socket.try_clone().unwrap())),
         "(publishers) cannot be served: there is one Unix socket already",
     );
-    fails(
-        &|command| {
-            command.stderr(OwnedFd::from(manager.http.try_clone().unwrap()));
-            fs::write(manager.path("comet.toml"), "workers = 1").unwrap();
-        },
-        "2 TCP sockets were passed, and 1 workers take one each at most: set workers = 2",
-    );
+}
+
+#[test]
+fn one_worker_serves_several_passed_sockets() {
+    let manager = Manager::new("workers = 1\n");
+    let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut command = manager.command();
+    command.stderr(OwnedFd::from(other.try_clone().unwrap()));
+    command.arg("--socket").arg(manager.path("own.sock"));
+    let service = Service::start(command).unwrap();
+    for addr in [manager.addr(), other.local_addr().unwrap()] {
+        let mut client = Http::connect(addr);
+        client.send(get("/healthz", ""));
+        assert_eq!(client.answer().status, 200);
+    }
+    service.stop();
 }
 
 /// They are for the process that `LISTEN_PID` names.

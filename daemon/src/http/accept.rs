@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
+    sync::Arc,
 };
 
 use hyper::{StatusCode, header::RETRY_AFTER};
@@ -17,9 +18,11 @@ use super::{
     memory,
 };
 
-/// One worker's listener.
+/// Where one worker accepts.
 pub(super) struct Accept {
-    listener: TcpListener,
+    listeners: Arc<[TcpListener]>,
+    /// Whose turn it is.
+    next: usize,
     /// What the log says is the matter now.
     warned: Warned,
 }
@@ -31,6 +34,46 @@ enum Warned {
     Limit,
     Memory,
     Exhausted,
+}
+
+/// Most listeners that workers can share.
+pub const MOST_LISTENERS: usize = 64;
+
+/// The listeners where somebody waits to be accepted, or may: a bit each.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Knocked(u64);
+
+impl Knocked {
+    pub(super) const ANYWHERE: Self = Self(u64::MAX);
+
+    pub(super) fn add(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << index);
+    }
+
+    pub(super) fn is_nowhere(self) -> bool {
+        self.0 == 0
+    }
+
+    /// There are so many listeners.
+    fn of(self, count: usize) -> Self {
+        Self(
+            self.0
+                & 1_u64
+                    .checked_shl(count as u32)
+                    .map_or(u64::MAX, |bit| bit - 1),
+        )
+    }
+
+    /// The first one from `index` on, or else the first one.
+    fn from(self, index: usize) -> Option<usize> {
+        let later = self.0 & u64::MAX.checked_shl(index as u32).unwrap_or(0);
+        let first = if later == 0 { self.0 } else { later }.trailing_zeros();
+        (first < u64::BITS).then_some(first as usize)
+    }
 }
 
 /// What is next.
@@ -45,24 +88,35 @@ pub(super) enum Next {
 }
 
 impl Accept {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(super) fn new(listeners: Arc<[TcpListener]>) -> Self {
         Self {
-            listener,
+            listeners,
+            next: 0,
             warned: Warned::default(),
         }
     }
 
-    pub(super) fn listener(&self) -> &TcpListener {
-        &self.listener
+    pub(super) fn listeners(&self) -> &[TcpListener] {
+        &self.listeners
     }
 
-    /// Takes up to so many, and says how many those were.
-    pub(super) fn take_some(&mut self, count: usize, worker: &Rc<Worker>) -> (usize, Next) {
-        for taken in 0..count {
-            let accepted = accept(&self.listener);
+    /// Takes up to so many of those who knocked, and says how many those were.
+    pub(super) fn take_some(
+        &mut self,
+        knocked: Knocked,
+        count: usize,
+        worker: &Rc<Worker>,
+    ) -> (usize, Next) {
+        let (mut knocked, mut taken) = (knocked.of(self.listeners.len()), 0);
+        while taken < count {
+            let Some(index) = knocked.from(self.next) else {
+                return (taken, Next::Wait);
+            };
+            self.next = index + 1;
+            let accepted = accept(&self.listeners[index]);
             match accepted.and_then(|(stream, peer)| self.take(stream, peer, worker)) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return (taken, Next::Wait),
+                Ok(()) => taken += 1,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => knocked.remove(index),
                 // The client gave up between its SYN and our accept.
                 Err(e)
                     if matches!(
@@ -78,7 +132,7 @@ impl Accept {
                 }
             }
         }
-        (count, Next::More)
+        (taken, Next::More)
     }
 
     fn take(&mut self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {

@@ -41,6 +41,14 @@ impl Bell {
         self.state.swap(QUIET, Ordering::AcqRel) == RUNG
     }
 
+    /// Wakes the thread, or has it look once more before it sleeps.
+    pub(super) fn ring(&self) {
+        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
+            // Fails only when it was written to 2^64 times.
+            let _ = self.event.write(1);
+        }
+    }
+
     /// Calls `sleep`, which may wait for events only when told so: else the bell has rung.
     pub(super) fn sleep<T>(&self, sleep: impl FnOnce(bool) -> T) -> T {
         let order = Ordering::AcqRel;
@@ -65,14 +73,11 @@ impl AsFd for Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.ring();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
-            // Fails only when it was written to 2^64 times.
-            let _ = self.event.write(1);
-        }
+        self.ring();
     }
 }
 

@@ -4,6 +4,7 @@
 mod accept;
 mod addresses;
 mod answer;
+mod balance;
 mod bell;
 mod chunks;
 mod connection;
@@ -49,9 +50,11 @@ use crate::{
     hub::subscriber::Audience,
     metrics::Metrics,
 };
-use accept::{Accept, Next};
+pub use accept::MOST_LISTENERS;
+use accept::{Accept, Knocked, Next};
 use addresses::Address;
 use answer::DateLine;
+pub use balance::Balance;
 use connection::Conn;
 pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
@@ -88,9 +91,12 @@ pub struct Demo {
     pub listen: SocketAddr,
 }
 
-/// What a worker accepts from.
-pub struct Listener {
-    pub socket: TcpListener,
+/// What the workers accept from.
+#[derive(Clone)]
+pub struct Listeners {
+    /// At most [`MOST_LISTENERS`].
+    pub sockets: Arc<[TcpListener]>,
+    pub balance: Arc<Balance>,
     /// Others hold it open: what is not accepted waits for the next daemon.
     pub outlives: bool,
 }
@@ -112,6 +118,7 @@ struct Worker {
     accept: RefCell<Option<Accept>>,
     sockets: Rc<Sockets>,
     errand: Arc<Errand>,
+    balance: Arc<Balance>,
     conns: RefCell<Slab<Rc<Conn>>>,
     /// Whose they are, where that is counted.
     peers: RefCell<HashMap<u32, Address>>,
@@ -145,17 +152,29 @@ impl Worker {
         self.conns.borrow().len()
     }
 
-    /// Accepts up to so many, and says how many those were.
-    fn accept_some(self: &Rc<Self>, count: usize) -> (usize, Next) {
+    /// Accepts up to so many of those who knocked, and says how many those were.
+    fn accept_some(self: &Rc<Self>, knocked: Knocked, count: usize) -> (usize, Next) {
         let mut accept = self.accept.borrow_mut();
-        let accept = accept.as_mut();
-        accept.map_or((0, Next::Wait), |accept| accept.take_some(count, self))
+        let Some(accept) = accept.as_mut() else {
+            return (0, Next::Wait);
+        };
+        accept.take_some(knocked, count, self)
+    }
+
+    /// Of the connections this thread has so many more than another one that it is to leave new ones to those.
+    fn is_ahead(&self) -> bool {
+        self.balance.count(self.audience.worker(), self.open())
+    }
+
+    /// Others have so many more now.
+    fn is_called(&self) -> bool {
+        self.balance.is_called(self.audience.worker())
     }
 
     /// Whoever has connected before the listener closes is answered; a flood is not.
     fn accept_last(self: &Rc<Self>) {
         for _ in 0..LAST_BATCHES {
-            if self.accept_some(LAST_BATCH).1 != Next::More {
+            if self.accept_some(Knocked::ANYWHERE, LAST_BATCH).1 != Next::More {
                 break;
             }
         }
@@ -169,14 +188,13 @@ impl Worker {
 
     fn listen_no_more(&self) {
         if let Some(accept) = &*self.accept.borrow() {
-            // It may not be listened to, in a pause.
-            let _ = self.sockets.remove_listener(accept.listener());
+            self.sockets.remove_listeners(accept.listeners());
         }
     }
 
     fn listen_again(&self) -> std::io::Result<()> {
         match &*self.accept.borrow() {
-            Some(accept) => self.sockets.add_listener(accept.listener()),
+            Some(accept) => self.sockets.add_listeners(accept.listeners()),
             None => Ok(()),
         }
     }
@@ -299,9 +317,9 @@ impl Worker {
 /// its turn it does the `errand`; `beat` is called at each tick.
 ///
 /// # Errors
-/// When the listener cannot be used, or a part of the worker has failed.
+/// When the listeners cannot be used, or a part of the worker has failed.
 pub fn serve(
-    listener: Listener,
+    listeners: Listeners,
     sites: watch::Receiver<Arc<Site>>,
     audience: Rc<Audience>,
     publisher: TaskTrackerToken,
@@ -309,16 +327,17 @@ pub fn serve(
     beat: impl Fn(),
 ) -> std::io::Result<()> {
     let site = sites.borrow().clone();
-    let outlives = listener.outlives;
+    let outlives = listeners.outlives;
     let reactor = Reactor::new()?;
     let worker = Rc::new(Worker {
         metrics: site.metrics.clone(),
         drain: site.drain.clone(),
         site: RefCell::new(Rc::new(site)),
         audience: audience.clone(),
-        accept: RefCell::new(Some(Accept::new(listener.socket))),
+        accept: RefCell::new(Some(Accept::new(listeners.sockets))),
         sockets: reactor.sockets(),
         errand,
+        balance: listeners.balance,
         conns: RefCell::default(),
         peers: RefCell::default(),
         dues: RefCell::default(),
@@ -329,8 +348,8 @@ pub fn serve(
         empty: Notify::new(),
         credit: Cell::new(None),
     });
+    reactor.join(worker.audience.worker(), &worker.errand, &worker.balance)?;
     worker.listen_again()?;
-    reactor.join(&worker.errand, worker.audience.worker())?;
     let main = run(worker.clone(), audience, sites, publisher, outlives);
     let start = Instant::now();
     let tick = || {

@@ -25,12 +25,21 @@ use tokio::{
     task::{LocalSet, yield_now},
 };
 
-use super::{TICK, Worker, accept::Next, bell::Bell, connection::Conn, errand::Errand};
+use super::{
+    TICK, Worker,
+    accept::{Knocked, MOST_LISTENERS, Next},
+    balance::Balance,
+    bell::Bell,
+    connection::Conn,
+    errand::Errand,
+};
 
 /// No connection's place: those are 32 bits.
-const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
-const ERRAND: u64 = u64::MAX - 2;
+const BELL: u64 = u64::MAX;
+const ERRAND: u64 = u64::MAX - 1;
+/// That of the first listener.
+const LISTENERS: u64 = 1 << 32;
+const LAST_LISTENER: u64 = LISTENERS + MOST_LISTENERS as u64 - 1;
 
 /// Events that are dealt with before the tasks get their turn.
 const BATCH: usize = 64;
@@ -54,14 +63,23 @@ impl Sockets {
         Ok(self.0.modify(stream, &mut edges(both, place))?)
     }
 
-    /// Tells as long as somebody waits to be accepted. Where threads share the listener, one of them is told.
-    pub(super) fn add_listener(&self, listener: &TcpListener) -> io::Result<()> {
+    /// Tells as long as somebody waits to be accepted. Of the threads that listen and sleep one is told.
+    pub(super) fn add_listeners(&self, listeners: &[TcpListener]) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        Ok(self.0.add(listener, EpollEvent::new(flags, LISTENER))?)
+        for (number, listener) in (LISTENERS..).zip(listeners) {
+            match self.0.add(listener, EpollEvent::new(flags, number)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn remove_listener(&self, listener: &TcpListener) -> io::Result<()> {
-        Ok(self.0.delete(listener)?)
+    /// They may not be listened to, in a pause.
+    pub(super) fn remove_listeners(&self, listeners: &[TcpListener]) {
+        for listener in listeners {
+            let _ = self.0.delete(listener);
+        }
     }
 }
 
@@ -90,6 +108,8 @@ pub(super) struct Reactor {
     bell: Arc<Bell>,
     /// Until when nobody is accepted.
     pause: Option<Instant>,
+    /// Others accept.
+    rests: bool,
     /// How many are accepted in one go.
     accepts: usize,
     storm: Storm,
@@ -121,6 +141,7 @@ impl Reactor {
             sockets: Rc::new(Sockets(Arc::new(epoll))),
             bell: Arc::new(bell),
             pause: None,
+            rests: false,
             accepts: 1,
             storm: Storm {
                 since: Instant::now(),
@@ -141,8 +162,9 @@ impl Reactor {
         self.sockets.clone()
     }
 
-    /// Does this, too, when it is the thread's turn.
-    pub(super) fn join(&self, errand: &Errand, worker: usize) -> io::Result<()> {
+    /// Does this, too, when it is the thread's turn, and accepts when it is.
+    pub(super) fn join(&self, worker: usize, errand: &Errand, balance: &Balance) -> io::Result<()> {
+        balance.join(worker, &self.bell);
         errand.join(worker, &self.sockets.0, ERRAND)
     }
 
@@ -173,7 +195,9 @@ impl Reactor {
             let mut called = std::mem::take(&mut self.unfinished);
             for event in &events[..count] {
                 match event.data() {
-                    LISTENER => knocked = true,
+                    number @ LISTENERS..=LAST_LISTENER => {
+                        knocked.add((number - LISTENERS) as usize)
+                    }
                     BELL => {} // whoever rang it has left word
                     ERRAND => called = true,
                     place => pass_event_on(worker, place, event.events()),
@@ -186,6 +210,7 @@ impl Reactor {
             let is_due = Instant::now() >= self.next_tick;
             if is_due {
                 tick();
+                self.rest(worker);
             }
             drop(tasks);
             if is_due {
@@ -227,28 +252,50 @@ impl Reactor {
         EpollTimeout::try_from(millis as u64).unwrap_or(EpollTimeout::ZERO)
     }
 
-    /// Whether a pause in accepting is over now.
-    fn resume(&mut self, worker: &Worker) -> bool {
+    /// Where somebody may wait since before: when a pause is over, or others rest now.
+    fn resume(&mut self, worker: &Worker) -> Knocked {
         let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
         if is_over {
             self.pause = None;
             self.accepts = BATCH;
-            // It cannot be told of: tried again after another one.
-            if worker.listen_again().is_err() {
-                self.pause = Some(Instant::now() + PAUSE);
-            }
         }
-        is_over
+        let is_called = worker.is_called();
+        self.rests &= !is_called;
+        if !(is_over || is_called) {
+            return Knocked::default();
+        }
+        self.listen_again(worker);
+        Knocked::ANYWHERE
+    }
+
+    fn listen_again(&mut self, worker: &Worker) {
+        if self.rests || self.pause.is_some() {
+            return;
+        }
+        // It cannot be told of: tried again after another pause.
+        if worker.listen_again().is_err() {
+            self.pause = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    /// Leaves those who connect to other threads, or no longer.
+    fn rest(&mut self, worker: &Worker) {
+        let rested = std::mem::replace(&mut self.rests, worker.is_ahead());
+        match (rested, self.rests) {
+            (false, true) => worker.listen_no_more(),
+            (true, false) => self.listen_again(worker),
+            _ => {}
+        }
     }
 
     /// Accepts those who knocked. How many there are is not known, and to ask for one too many costs as much as a
     /// connection: so it asks for one, and while there are still some at the next turn, for twice as many.
-    fn accept(&mut self, worker: &Rc<Worker>, knocked: bool) {
-        if !knocked {
+    fn accept(&mut self, worker: &Rc<Worker>, knocked: Knocked) {
+        if knocked.is_nowhere() || self.pause.is_some() {
             self.accepts = 1;
             return;
         }
-        let (taken, next) = worker.accept_some(self.accepts);
+        let (taken, next) = worker.accept_some(knocked, self.accepts);
         self.accepts = match next {
             Next::More => (2 * self.accepts).min(BATCH),
             Next::Wait | Next::Pause => 1,
@@ -259,6 +306,7 @@ impl Reactor {
             let pause = if is_storm { GATHER } else { PAUSE };
             self.pause = Some(Instant::now() + pause);
         }
+        self.rest(worker);
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use crate::http::Listener;
+use crate::http::{Balance, Listeners, MOST_LISTENERS};
 
 /// Connections that the kernel may complete before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -31,6 +31,11 @@ impl Passed {
         let mut names = names.split(':').filter(|name| !name.is_empty());
         let mut descriptors = ListenFd::from_env();
         let mut passed = Self::default();
+        ensure!(
+            descriptors.len() <= MOST_LISTENERS,
+            "{} sockets were passed, and {MOST_LISTENERS} can be served",
+            descriptors.len()
+        );
         for index in 0..descriptors.len() {
             let name = names.next().unwrap_or("without a name");
             passed.take_one(&mut descriptors, index).with_context(|| {
@@ -75,28 +80,31 @@ impl Passed {
     }
 }
 
-/// A listener for each worker. Passed ones are shared where they are fewer.
-pub(super) fn share(passed: Vec<TcpListener>, workers: usize) -> anyhow::Result<Vec<Listener>> {
-    let count = passed.len();
-    ensure!(
-        count <= workers,
-        "{count} TCP sockets were passed, and {workers} workers take one each at most: set workers = {count}"
-    );
-    let dealt = passed.iter().cycle().take(workers);
-    let shared: io::Result<Vec<_>> = dealt.map(TcpListener::try_clone).collect();
-    let shared = shared.context("cannot share the socket that was passed")?;
-    let outlives = |socket| Listener {
-        socket,
-        outlives: true,
-    };
-    Ok(shared.into_iter().map(outlives).collect())
-}
-
-/// One listener a worker on the same port: the kernel deals connections out.
-pub(super) fn bind(
+/// Those that were passed, or else own ones at `addr`; and the address where they are.
+pub(super) fn open(
+    passed: &mut Passed,
     addr: SocketAddr,
     workers: usize,
-) -> anyhow::Result<(Vec<Listener>, SocketAddr)> {
+) -> anyhow::Result<(Listeners, SocketAddr)> {
+    let outlives = !passed.http.is_empty();
+    let (sockets, addr) = match outlives {
+        true => (std::mem::take(&mut passed.http), addr),
+        false => {
+            let own = bind(addr, workers)?;
+            let addr = own[0].local_addr()?;
+            (own, addr)
+        }
+    };
+    let listeners = Listeners {
+        sockets: sockets.into(),
+        balance: Balance::new(workers).into(),
+        outlives,
+    };
+    Ok((listeners, addr))
+}
+
+/// One listener a worker on the same port, each with a queue of its own: in a storm one would be too short.
+fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     let bind = || {
         if addr.port() != 0 {
             // A shared port can be shared with a second daemon by mistake; a plain bind finds that out.
@@ -105,14 +113,9 @@ pub(super) fn bind(
         let first = listener(addr, true)?;
         let addr = first.local_addr()?;
         let others = (1..workers).map(|_| listener(addr, true));
-        let own = |socket: io::Result<TcpListener>| {
-            Ok(Listener {
-                socket: socket?,
-                outlives: false,
-            })
-        };
-        let all = std::iter::once(Ok(first)).chain(others).map(own);
-        Ok((all.collect::<io::Result<Vec<_>>>()?, addr))
+        std::iter::once(Ok(first))
+            .chain(others)
+            .collect::<io::Result<Vec<_>>>()
     };
     bind().map_err(|e: io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => {

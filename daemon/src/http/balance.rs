@@ -1,0 +1,166 @@
+//! Who accepts. All threads listen to the same sockets, but not all the time: the first few connections are all with the
+//! first thread, so that what they publish for each other reaches them without waking a second one. And whoever is ahead
+//! of another by [`AHEAD`] connections rests until the others have caught up.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::bell::Bell;
+
+/// As many as a thread tells of a message in half a millisecond.
+const AHEAD: usize = 128;
+
+/// See the module.
+pub struct Balance {
+    threads: Vec<Thread>,
+}
+
+#[derive(Default)]
+struct Thread {
+    /// Connections, when they were counted last.
+    open: AtomicUsize,
+    rests: AtomicBool,
+    /// It is to listen, whatever it thinks, and to look who is there already.
+    called: AtomicBool,
+    bell: OnceLock<Arc<Bell>>,
+}
+
+impl Balance {
+    /// Between so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            threads: (0..workers).map(|_| Thread::default()).collect(),
+        }
+    }
+
+    /// What wakes the worker. To be called once by each.
+    pub(super) fn join(&self, worker: usize, bell: &Arc<Bell>) {
+        let _ = self.threads[worker].bell.set(bell.clone());
+    }
+
+    /// Tells how many connections the worker has. True: it is to rest, that is not to listen until it is called or
+    /// this says otherwise. Others who are to rest no more because of it are called.
+    pub(super) fn count(&self, worker: usize, open: usize) -> bool {
+        let this = &self.threads[worker];
+        this.open.store(open, Ordering::SeqCst);
+        let rests = self.is_to_rest(worker, AHEAD);
+        let rested = this.rests.swap(rests, Ordering::SeqCst);
+        for (number, other) in self.threads.iter().enumerate() {
+            // They may have slept through those who have knocked here.
+            let takes_over = rests && !rested;
+            if number != worker
+                && (takes_over || other.rests.load(Ordering::SeqCst))
+                && !self.is_to_rest(number, AHEAD / 2)
+            {
+                other.call();
+            }
+        }
+        rests
+    }
+
+    fn is_to_rest(&self, worker: usize, ahead: usize) -> bool {
+        let open = |thread: &Thread| thread.open.load(Ordering::SeqCst);
+        let least = self.threads.iter().map(open).min().unwrap_or(0);
+        let is_ahead = open(&self.threads[worker]) >= least + ahead;
+        is_ahead || worker > 0 && open(&self.threads[0]) < AHEAD
+    }
+
+    /// Whether the worker was called since the last time.
+    pub(super) fn is_called(&self, worker: usize) -> bool {
+        let called = &self.threads[worker].called;
+        called.load(Ordering::Relaxed) && called.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Thread {
+    fn call(&self) {
+        self.rests.store(false, Ordering::SeqCst);
+        self.called.store(true, Ordering::SeqCst);
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_thread_takes_the_first_connections() {
+        let balance = Balance::new(3);
+        assert!(balance.count(1, 0) && balance.count(2, 0));
+        for open in 1..AHEAD {
+            assert!(!balance.count(0, open), "{open}");
+            assert!(!balance.is_called(1) && !balance.is_called(2), "{open}");
+        }
+        assert!(balance.count(0, AHEAD));
+        assert!(balance.is_called(1) && balance.is_called(2));
+        assert!(!balance.is_called(1), "once");
+    }
+
+    #[test]
+    fn who_is_ahead_rests_until_the_others_have_caught_up() {
+        let balance = Balance::new(2);
+        balance.count(0, AHEAD);
+        for open in 1..=AHEAD / 2 {
+            assert!(!balance.is_called(0), "{open}");
+            assert!(!balance.count(1, open), "{open}");
+        }
+        assert!(!balance.count(1, AHEAD / 2 + 1));
+        assert!(balance.is_called(0));
+        assert!(!balance.count(0, AHEAD));
+
+        assert!(balance.count(1, 2 * AHEAD));
+        assert!(balance.is_called(0), "others may wait who knocked at 1");
+        assert!(balance.count(1, 2 * AHEAD));
+        assert!(!balance.is_called(0), "once");
+    }
+
+    #[test]
+    fn who_lost_connections_rests_no_more() {
+        let balance = Balance::new(2);
+        assert!(balance.count(0, AHEAD));
+        assert!(!balance.count(0, AHEAD - 1));
+        assert!(balance.count(1, 1), "the first one is one of few again");
+    }
+
+    #[test]
+    fn one_alone_never_rests() {
+        let balance = Balance::new(1);
+        assert!(!balance.count(0, 1_000_000));
+    }
+
+    /// Whatever comes and goes, somebody listens, and nobody who has just accepted and is far ahead.
+    #[test]
+    fn somebody_always_listens() {
+        let balance = Balance::new(3);
+        let (mut open, mut rests) = ([0_usize; 3], [false; 3]);
+        let mut random = 1_u64;
+        for step in 0..100_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let (worker, many) = ((random >> 33) as usize % 3, (random >> 40) as usize % 50);
+            for (worker, rests) in rests.iter_mut().enumerate() {
+                *rests &= !balance.is_called(worker);
+            }
+            match random >> 62 {
+                0 => open[worker] = open[worker].saturating_sub(many * 4),
+                _ if rests[worker] => continue,
+                _ => open[worker] += many,
+            }
+            rests[worker] = balance.count(worker, open[worker]);
+            for (worker, rests) in rests.iter_mut().enumerate() {
+                *rests &= !balance.is_called(worker);
+            }
+            assert!(rests.contains(&false), "step {step}: {open:?}");
+            let least = open.iter().min().unwrap();
+            let is_ahead = open[worker] >= least + AHEAD;
+            assert!(rests[worker] || !is_ahead, "step {step}: {open:?}");
+        }
+    }
+}
