@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, Write},
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
@@ -9,69 +10,102 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::LENGTH;
 use crate::{
     bench::Bench,
+    posts::Posts,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
     server::{Kind, Server},
 };
 
 /// Long enough to publish them all and to look.
-const CONFIG: &str = "[history]\nage = \"10s\"\n[store]\ndurability = \"memory\"\n";
+const CONFIG: &str =
+    "[history]\nage = \"10s\"\n[http]\npublish = true\n[store]\ndurability = \"memory\"\n";
 
 /// The daemon looks at what has expired now and then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is published to each.
+/// What is published to each over the socket.
 const DATA: &str = "an order was paid";
 
 /// Publishes on the way at once; replies to so many fit a socket's buffer.
 const BLOCK: usize = 500;
 
+/// Over HTTP.
+const CONNECTIONS: usize = 16;
+
 /// Fresh servers are measured; they differ by a percent.
 const RUNS: usize = 3;
 
+/// How they are published.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Http,
+}
+
 pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
-    let count = bench.scale.channels;
-    let (mut each, mut left) = <(Figures, Figures)>::default();
     if !bench.wants(Kind::Comet) {
         return Ok(());
     }
-    for _ in 0..bench.scale.rounds.min(RUNS) {
-        let server = Server::comet(&bench.comet, CONFIG, None)?;
-        let mut socket = server.socket()?;
-        // What the first of them needs once is no channel's.
-        publish(&mut socket, 0..BLOCK)?;
-        server.at_rest()?;
-        let before = server.pss()? as f64;
-        publish(&mut socket, BLOCK..BLOCK + count)?;
-        server.at_rest()?;
-        let full = server.pss()? as f64;
-        let kept = channels_of(&mut socket)?;
-        ensure!(
-            kept >= count as u64,
-            "{kept} of {count} channels are left too early"
+    for way in [Way::Socket, Way::Http] {
+        let (mut each, mut left) = <(Figures, Figures)>::default();
+        for _ in 0..bench.scale.rounds.min(RUNS) {
+            round(bench, way, &mut each, &mut left)?;
+        }
+        let over = match way {
+            Way::Socket => "the socket",
+            Way::Http => "HTTP",
+        };
+        let count = bench.scale.channels;
+        let what = format!(
+            "memory of a channel with one message over {over}, beside its data, {count} of them"
         );
-        each.push(
-            Kind::Comet,
-            (full - before) / count as f64 - DATA.len() as f64,
-        );
-        expire(&mut socket)?;
-        server.at_rest()?;
-        left.push(Kind::Comet, (server.pss()? as f64 - before) / count as f64);
+        report.add(Row::new(what, "bytes", each).must(Kind::Comet, Limit::AtMost(500.0)));
+        let what = format!("what is left of such a channel that has expired, over {over}");
+        report.add(Row::new(what, "bytes", left));
     }
-    let what = format!("memory of a channel with one message, beside its data, {count} of them");
-    report.add(Row::new(what, "bytes", each).must(Kind::Comet, Limit::AtMost(500.0)));
-    report.add(Row::new(
-        "what is left of a channel that has expired",
-        "bytes",
-        left,
-    ));
+    Ok(())
+}
+
+fn round(bench: &Bench, way: Way, each: &mut Figures, left: &mut Figures) -> Result<()> {
+    let count = bench.scale.channels;
+    let server = Server::comet(&bench.comet, CONFIG, None)?;
+    let mut socket = server.socket()?;
+    let mut posts = match way {
+        Way::Socket => None,
+        Way::Http => Some(Posts::connect(&server, CONNECTIONS, BLOCK + count, LENGTH)?),
+    };
+    let mut publish = |channels: Range<usize>| match &mut posts {
+        None => publish(&mut socket, channels),
+        Some(posts) => posts.publish(channels.len()).map(drop),
+    };
+    // What the first of them needs once is no channel's.
+    publish(0..BLOCK)?;
+    server.at_rest()?;
+    let before = server.pss()? as f64;
+    publish(BLOCK..BLOCK + count)?;
+    server.at_rest()?;
+    let full = server.pss()? as f64;
+    let kept = channels_of(&mut socket)?;
+    ensure!(
+        kept >= count as u64,
+        "{kept} of {count} channels are left too early"
+    );
+    let data = match way {
+        Way::Socket => DATA.len(),
+        Way::Http => LENGTH,
+    };
+    each.push(Kind::Comet, (full - before) / count as f64 - data as f64);
+    expire(&mut socket)?;
+    server.at_rest()?;
+    left.push(Kind::Comet, (server.pss()? as f64 - before) / count as f64);
     Ok(())
 }
 
 /// One message to each of these channels.
-fn publish(socket: &mut Socket, channels: std::ops::Range<usize>) -> Result<()> {
+fn publish(socket: &mut Socket, channels: Range<usize>) -> Result<()> {
     let (mut lines, mut reply) = (String::new(), Vec::new());
     for start in channels.clone().step_by(BLOCK) {
         let block = start..channels.end.min(start + BLOCK);
