@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -341,7 +342,10 @@ impl DateLine {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if self.second.replace(second) != second {
-            *self.text.borrow_mut() = httpdate::fmt_http_date(now);
+            // In its place: a new block each second is now and then the one at the end of a heap, which keeps it large.
+            let text = &mut *self.text.borrow_mut();
+            text.clear();
+            let _ = write!(text, "{}", httpdate::HttpDate::from(now)); // a string takes everything
         }
     }
 
