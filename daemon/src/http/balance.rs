@@ -46,14 +46,15 @@ impl Balance {
     pub(super) fn count(&self, worker: usize, open: usize) -> bool {
         let this = &self.threads[worker];
         this.open.store(open, Ordering::SeqCst);
-        let rests = self.is_to_rest(worker, AHEAD);
+        let least = self.threads.iter().map(Thread::open).min().unwrap_or(0);
+        let rests = self.is_to_rest(worker, least + AHEAD);
         let rested = this.rests.swap(rests, Ordering::SeqCst);
         for (number, other) in self.threads.iter().enumerate() {
             // They may have slept through those who have knocked here.
             let takes_over = rests && !rested;
             if number != worker
                 && (takes_over || other.rests.load(Ordering::SeqCst))
-                && !self.is_to_rest(number, AHEAD / 2)
+                && !self.is_to_rest(number, least + AHEAD / 2)
             {
                 other.call();
             }
@@ -61,11 +62,9 @@ impl Balance {
         rests
     }
 
-    fn is_to_rest(&self, worker: usize, ahead: usize) -> bool {
-        let open = |thread: &Thread| thread.open.load(Ordering::SeqCst);
-        let least = self.threads.iter().map(open).min().unwrap_or(0);
-        let is_ahead = open(&self.threads[worker]) >= least + ahead;
-        is_ahead || worker > 0 && open(&self.threads[0]) < AHEAD
+    fn is_to_rest(&self, worker: usize, most: usize) -> bool {
+        let are_few = worker > 0 && self.threads[0].open() < AHEAD;
+        are_few || self.threads[worker].open() >= most
     }
 
     /// Whether the worker was called since the last time.
@@ -76,6 +75,10 @@ impl Balance {
 }
 
 impl Thread {
+    fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
     fn call(&self) {
         self.rests.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
