@@ -328,7 +328,7 @@ pub fn serve(
 ) -> std::io::Result<()> {
     let site = sites.borrow().clone();
     let outlives = listeners.outlives;
-    let reactor = Reactor::new()?;
+    let mut reactor = Reactor::new()?;
     let worker = Rc::new(Worker {
         metrics: site.metrics.clone(),
         drain: site.drain.clone(),
@@ -349,7 +349,7 @@ pub fn serve(
         credit: Cell::new(None),
     });
     reactor.join(worker.audience.worker(), &worker.errand, &worker.balance)?;
-    worker.listen_again()?;
+    reactor.begin_to_accept(&worker)?;
     let main = run(worker.clone(), audience, sites, publisher, outlives);
     let start = Instant::now();
     let tick = || {

@@ -44,6 +44,10 @@ const LAST_LISTENER: u64 = LISTENERS + MOST_LISTENERS as u64 - 1;
 /// Events that are dealt with before the tasks get their turn.
 const BATCH: usize = 64;
 
+/// So many events that took so long are enough before the tasks get theirs: a stream that lags takes 90 us to catch up.
+const GLANCE: usize = 4;
+const LONG: Duration = Duration::from_micros(250);
+
 /// How long accepting pauses when the machine has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -189,22 +193,26 @@ impl Reactor {
                 return Ok(end);
             }
             let count = self.wait(&mut events, worker)?;
-            // For tasks that begin here.
-            let tasks = tasks.enter();
-            let mut knocked = self.resume(worker);
-            let mut called = std::mem::take(&mut self.unfinished);
-            for event in &events[..count] {
-                match event.data() {
-                    number @ LISTENERS..=LAST_LISTENER => {
-                        knocked.add((number - LISTENERS) as usize)
-                    }
-                    BELL => {} // whoever rang it has left word
-                    ERRAND => called = true,
-                    place => pass_event_on(worker, place, event.events()),
+            let mut due = Due {
+                knocked: self.resume(worker),
+                errand: std::mem::take(&mut self.unfinished),
+            };
+            let mut done = 0;
+            while done < count {
+                // For tasks that begin here.
+                let begun = tasks.enter();
+                done += pass_some_on(worker, &events[done..count], &mut due);
+                drop(begun);
+                if done < count
+                    && self.bell.has_rung()
+                    && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
+                {
+                    return Ok(end);
                 }
             }
-            self.accept(worker, knocked);
-            if called {
+            let tasks = tasks.enter();
+            self.accept(worker, due.knocked);
+            if due.errand {
                 self.unfinished = worker.run_errand()?;
             }
             let is_due = Instant::now() >= self.next_tick;
@@ -275,6 +283,14 @@ impl Reactor {
         // It cannot be told of: tried again after another pause.
         if worker.listen_again().is_err() {
             self.pause = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    pub(super) fn begin_to_accept(&mut self, worker: &Worker) -> io::Result<()> {
+        self.rests = worker.is_ahead();
+        match self.rests {
+            true => Ok(()),
+            false => worker.listen_again(),
         }
     }
 
@@ -354,6 +370,31 @@ impl Wave {
         };
         self.on
     }
+}
+
+/// What is done after the connections' events.
+struct Due {
+    knocked: Knocked,
+    errand: bool,
+}
+
+/// Passes events on, and says how many: all, or fewer when they take so long that tasks should get a turn in between.
+fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize {
+    let start = Instant::now();
+    for (number, event) in (1..).zip(events) {
+        match event.data() {
+            listener @ LISTENERS..=LAST_LISTENER => {
+                due.knocked.add((listener - LISTENERS) as usize);
+            }
+            BELL => {} // whoever rang it has left word
+            ERRAND => due.errand = true,
+            place => pass_event_on(worker, place, event.events()),
+        }
+        if number % GLANCE == 0 && start.elapsed() >= LONG {
+            return number;
+        }
+    }
+    events.len()
 }
 
 fn pass_event_on(worker: &Worker, place: u64, flags: EpollFlags) {
