@@ -209,12 +209,15 @@ impl Hub {
         })?;
         let records = state.begin(&found, before, promise, now);
         log.append(records.iter().cloned())?;
+        // A repeated idempotency key is acknowledged from what was read. The last daemon may not have synced that.
+        let is_synced = promise.durability != Durability::Disk || log.sync_all().is_ok();
         let [.., start] = records;
         let keeper = Keeper::new(log, promise.clone(), start);
         let time = time(found.last);
         let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
-        if !found.damaged.is_empty() || found.outdated {
-            hub.rewrite_log()?; // or every start would find the same
+        // Otherwise every start would find the same damage. After a failed sync the segments cannot be trusted.
+        if !found.damaged.is_empty() || found.outdated || !is_synced {
+            hub.rewrite_log()?;
         }
         Ok((hub, found))
     }

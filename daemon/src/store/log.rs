@@ -144,6 +144,20 @@ impl Log {
         self.segment.file.sync().map_err(self.failed("sync"))
     }
 
+    /// Syncs every segment, also those of a daemon that did not sync.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub fn sync_all(&mut self) -> Result<(), StoreError> {
+        for (number, _) in &self.older {
+            let name = file_name(*number);
+            let file = self.disk.open(&name);
+            let synced = file.and_then(|file| file.sync());
+            synced.map_err(StoreError::of("sync", &*self.disk, &name))?;
+        }
+        self.sync()
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -468,6 +468,34 @@ impl Model {
     }
 }
 
+/// The last daemon wrote the message and could not sync it. The publisher repeats the message by its key.
+#[test]
+fn a_repeated_key_is_acknowledged_when_its_first_message_is_synced() {
+    let mut model = Model::new(Durability::Disk);
+    for step in [
+        Step::Fail {
+            fault: Fault::Full,
+            well: 1,
+            ill: 1,
+        },
+        Step::Publish {
+            channel: 0,
+            size: 0,
+            key: Some(1),
+        },
+        Step::Kill,
+        Step::Publish {
+            channel: 0,
+            size: 0,
+            key: Some(1),
+        },
+        Step::LosePower(0),
+    ] {
+        model.step(&step);
+    }
+    assert_eq!(model.acked.len(), 1, "the repetition was acknowledged");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
