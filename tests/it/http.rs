@@ -256,20 +256,21 @@ fn pages_of_other_origins_may_read_when_they_are_configured() {
                 answer.head
             );
             // Or a cache would give one site's answer to another.
+            let varies = !std::ptr::eq(daemon, &raw const closed);
             assert_eq!(
                 answer.header("vary"),
-                allowed.map(|_| "Origin"),
+                varies.then_some("Origin"),
                 "{origin}: {}",
                 answer.head
             );
-            assert_eq!(answer.header("access-control-allow-credentials"), None);
         }
         let answer = ask(daemon, preflight);
         assert!(
             answer
                 .header("access-control-allow-headers")
                 .unwrap()
-                .contains("Last-Event-ID")
+                .to_ascii_lowercase()
+                .contains("last-event-id")
         );
         assert!(
             answer

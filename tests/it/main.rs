@@ -28,6 +28,7 @@ mod injection;
 mod inotify_limits;
 mod longpoll;
 mod novcomet;
+mod origins;
 mod other_user;
 mod reload;
 mod rights;

@@ -3,6 +3,7 @@
 mod auth;
 mod channels;
 mod file;
+mod origin;
 mod value;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -12,6 +13,8 @@ use serde::Deserialize;
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, Use};
 pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
 pub use file::ConfigError;
+pub(crate) use origin::Origin;
+pub(crate) use value::is_host;
 pub use value::parse_addr;
 
 use crate::{
@@ -121,7 +124,8 @@ pub struct SpoolConfig {
 pub struct HttpConfig {
     /// Publishing over HTTP; `None`: only with `--demo` on a loopback address.
     pub publish: Option<bool>,
-    /// Origins (`https://example.org`) whose pages may read, and publish where that is on; `*` is any.
+    /// Origins (`https://example.org`) whose pages may read, and publish where publishing is on; `*` is any. As
+    /// browsers write them.
     #[serde(deserialize_with = "value::origins")]
     pub origins: Vec<String>,
     /// Names of this server, beside addresses and `localhost`; `*` is any.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use comet_proto::ChannelName;
 use serde::{Deserialize, Deserializer, de};
 
+use super::Origin;
 use crate::hub::MAX_WORKERS;
 
 /// Longest duration that can be set: more is a mistake.
@@ -176,14 +177,26 @@ pub fn parse_addr(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Origins in the browsers' form, in which answers name them.
 pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let origins: Vec<String> = Vec::deserialize(d)?;
-    match origins.iter().find(|origin| !is_origin(origin)) {
-        None => Ok(origins),
-        Some(wrong) => Err(de::Error::custom(format!(
-            "{wrong:?} is no origin: scheme, host and port as browsers send them, such as \"https://example.org\" \
-             (no path, no slash at the end, lower case), or \"*\" for any"
-        ))),
+    let read = |text: String| match Origin::parse(&text) {
+        Some(origin) => Ok(origin.to_string()),
+        None if text == "*" => Ok(text),
+        None => Err(de::Error::custom(no_origin(&text))),
+    };
+    origins.into_iter().map(read).collect()
+}
+
+fn no_origin(text: &str) -> String {
+    match text {
+        "null" => "\"null\" is no origin: browsers send it for pages that have none (sandboxed frames, local files), \
+            so no entry but \"*\" (any page) lets them in"
+            .into(),
+        _ => format!(
+            "{text:?} is no origin: scheme, host and port as browsers send them, such as \"https://example.org\" \
+             (no path, no slash at the end, no *, hosts in ASCII), or \"*\" for any"
+        ),
     }
 }
 
@@ -197,18 +210,10 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::E
     }
 }
 
-fn is_host(text: &str) -> bool {
+/// A name that `hosts` may list, or `*`.
+pub(crate) fn is_host(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
     text == "*" || !text.is_empty() && !text.ends_with('.') && text.bytes().all(plain)
-}
-
-/// As browsers serialise it (RFC 6454, section 6.2): compared byte by byte later.
-fn is_origin(text: &str) -> bool {
-    let host = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]_".contains(&b);
-    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain))
 }
 
 /// A path of a URL; empty switches its endpoint off.

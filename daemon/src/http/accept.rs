@@ -142,7 +142,7 @@ impl Accept {
             Err(refusal) => refusal,
         };
         // As far as it goes without waiting; then closed.
-        let _ = stream.write(&refusal.with(RETRY_AFTER, "5").into_bytes());
+        let _ = stream.write(&refusal.with(RETRY_AFTER, "5").into_bytes(&site.origins));
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Refusal {
     message: String,
     /// A header that says what would be right.
     hint: Option<(HeaderName, &'static str)>,
+    /// Whose page asked, where that was read from the bytes of a request.
+    origin: Option<String>,
 }
 
 impl Refusal {
@@ -37,6 +39,7 @@ impl Refusal {
             code,
             message: message.into(),
             hint: None,
+            origin: None,
         }
     }
 
@@ -68,9 +71,25 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// The whole answer for a client whose request nobody has read. The connection closes after it.
-    pub(super) fn into_bytes(self) -> Bytes {
-        let answer = self.into_answer();
+    /// Notes the origin of the page that sent the request which begins with `input`, so that the page may read why it
+    /// is refused.
+    pub(super) fn asked_by(mut self, input: &[u8]) -> Self {
+        let lines = input.split(|&byte| byte == b'\n').skip(1);
+        let mut lines = lines.take_while(|line| !line.trim_ascii().is_empty());
+        self.origin = lines.find_map(|line| {
+            let (name, value) = str::from_utf8(line).ok()?.split_once(':')?;
+            let is_origin = name.eq_ignore_ascii_case("origin");
+            is_origin.then(|| value.trim().to_owned())
+        });
+        self
+    }
+
+    /// The whole answer for a client whose request is not served. The connection closes after it.
+    pub(super) fn into_bytes(mut self, origins: &Origins) -> Bytes {
+        let origin = self.origin.take();
+        let cors = origin.map_or(Cors::None, |origin| origins.of(&origin));
+        let mut answer = self.into_answer();
+        add_cors(answer.headers_mut(), cors, origins);
         let (status, length) = (answer.status(), answer.body().len());
         let mut out = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n").into_bytes();
         for (name, value) in answer.headers() {
@@ -143,18 +162,28 @@ impl Variant {
     }
 }
 
+/// Headers of an answer that say what a page of another origin may do with it, as name and value. Only the page of an
+/// origin that is listed by name may read answers to requests with cookies: with `*` any page could read by the cookie
+/// of its visitor.
+fn cors_headers(cors: Cors, origins: &Origins) -> impl Iterator<Item = (&'static str, &str)> {
+    let origin = origins.header(cors);
+    let credentials = matches!(cors, Cors::Origin(_)).then_some("true");
+    let lines = [
+        ("access-control-allow-origin", origin),
+        ("access-control-allow-credentials", credentials),
+        ("access-control-expose-headers", origin.map(|_| "ETag")),
+        ("vary", origins.vary().then_some("Origin")),
+    ];
+    let lines = lines.into_iter();
+    lines.filter_map(|(name, value)| Some((name, value?)))
+}
+
 /// Adds what `cors` says to an answer.
 pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
-    if let Some(origin) = origins
-        .header(cors)
-        .and_then(|origin| HeaderValue::from_str(origin).ok())
-    {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("ETag"),
-        );
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    for (name, value) in cors_headers(cors, origins) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
     }
 }
 
@@ -298,10 +327,8 @@ impl Head<'_> {
         if let Some(cursor) = tag {
             line("etag", &format!("\"{cursor}\""));
         }
-        if let Some(origin) = self.origins.header(self.variant.cors) {
-            line("access-control-allow-origin", origin);
-            line("access-control-expose-headers", "ETag");
-            line("vary", "Origin");
+        for (name, value) in cors_headers(self.variant.cors, self.origins) {
+            line(name, value);
         }
         if self.variant.close {
             line("connection", "close");

@@ -264,7 +264,8 @@ impl Conn {
             }
             Head::Refused(refusal) => {
                 self.last.set(true);
-                return self.send(refusal.into_bytes()).await;
+                let origins = &self.worker.site().origins;
+                return self.send(refusal.into_bytes(origins)).await;
             }
             Head::Closed => return self.set(State::Closing, Duration::MAX),
         };
@@ -272,7 +273,9 @@ impl Conn {
         let _hold = Hold::new(memory::REQUEST);
         if self.worker.is_full() {
             self.last.set(true);
-            return self.send(Refusal::no_memory().into_bytes()).await;
+            let refusal = Refusal::no_memory().asked_by(&input);
+            let origins = &self.worker.site().origins;
+            return self.send(refusal.into_bytes(origins)).await;
         }
         match service::serve_h1(self.clone(), input, framing).await {
             Served::Closed => self.set(State::Ending, LINGER),

@@ -117,12 +117,14 @@ async fn respond(
 ) -> Result<Response<Pieces>, Infallible> {
     let site = worker.site();
     site.metrics.http_requests.add(1);
-    if worker.is_full() {
-        return Ok(Refusal::no_memory().into_answer().map(Pieces::one));
-    }
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let cors = router::cors(&site, &head.headers);
+    if worker.is_full() {
+        let mut answer = Refusal::no_memory().into_answer().map(Pieces::one);
+        add_cors(answer.headers_mut(), cors, &site.origins);
+        return Ok(answer);
+    }
     let mut response = match service::route(&worker, &head, &body) {
         Ok(Route::Answer(answer)) => answer.map(Pieces::one),
         Ok(Route::Publish(publish)) => {

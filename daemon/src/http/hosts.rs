@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hyper::{StatusCode, Version, http::request::Parts};
 
 use super::answer::Refusal;
+use crate::config::is_host;
 
 /// The request goes to us: HTTP/2's `:authority`, an absolute URL, or the Host header names one of `hosts` (RFC 9112,
 /// section 3.2).
@@ -14,17 +15,32 @@ pub(super) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     match of(head) {
         Some(host) if is_ours(host, hosts) => Ok(()),
         Some(host) => {
-            let name: String = name(host).chars().take(64).collect();
-            let message = format!(
-                "this server is not {name:?}; if it is to be, write hosts = [{name:?}] under [http]"
-            );
             let status = StatusCode::MISDIRECTED_REQUEST;
-            Err(Refusal::new(status, "host", message))
+            Err(Refusal::new(status, "host", not_ours(name(host))))
         }
         None if head.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
         None => Err(Refusal::bad("host", "a request needs a Host header")),
     }
 }
+
+/// Why a request for `name` is refused, and the setting that would allow it where there is one.
+fn not_ours(name: &str) -> String {
+    if name.is_empty() {
+        return "the request names no host; ask this server by its address, by localhost, or by a name of hosts under [http]"
+            .into();
+    }
+    if name == "*" || name.len() > MAX_NAME || !is_host(name) {
+        let shown: String = name.chars().take(64).collect();
+        return format!(
+            "this server is not {shown:?}, and hosts under [http] cannot list that: names are of letters, digits, dots, \
+             - and _; other letters are sent as xn--…"
+        );
+    }
+    format!("this server is not {name:?}; if it is to be, write hosts = [{name:?}] under [http]")
+}
+
+/// Longest name of a host (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 255;
 
 /// Where the request says that it goes.
 pub(super) fn of(head: &Parts) -> Option<&str> {

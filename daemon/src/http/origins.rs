@@ -1,6 +1,7 @@
 //! Origins whose pages may read, as the configuration lists them.
 
 use super::answer::Cors;
+use crate::config::Origin;
 
 /// See the module. A connection that waits notes the place of its origin, and so do answers that many share: a name
 /// keeps its place when the settings change.
@@ -22,7 +23,7 @@ impl Origins {
             listed: Vec::new(),
             any: listed.iter().any(|name| name == "*"),
         };
-        for name in listed {
+        for name in listed.iter().filter(|name| *name != "*") {
             let known = origins.names.iter().position(|known| known == name);
             let place = known.unwrap_or_else(|| {
                 origins.names.push(name.clone());
@@ -33,14 +34,23 @@ impl Origins {
         origins
     }
 
-    /// What an answer says to a page of `origin`.
+    /// What an answer says to a page of `origin`. A name counts before `*`: only named origins may send credentials.
     pub(super) fn of(&self, origin: &str) -> Cors {
-        if self.any {
-            return Cors::Any;
-        }
-        let is_it = |place: &&u16| self.names[usize::from(**place)].eq_ignore_ascii_case(origin);
+        let any = if self.any { Cors::Any } else { Cors::None };
+        let Some(origin) = Origin::parse(origin) else {
+            return any;
+        };
+        let is_it = |place: &&u16| {
+            let name = self.names.get(usize::from(**place));
+            name.and_then(|name| Origin::parse(name)) == Some(origin)
+        };
         let place = self.listed.iter().find(is_it);
-        place.map_or(Cors::None, |place| Cors::Origin(*place))
+        place.map_or(any, |place| Cors::Origin(*place))
+    }
+
+    /// Answers differ by the Origin of the request, also those to requests without one.
+    pub(super) fn vary(&self) -> bool {
+        self.any || !self.listed.is_empty()
     }
 
     /// The header value for `cors`.
@@ -76,5 +86,16 @@ mod tests {
         assert_eq!(third.header(third.of("https://x")), Some("*"));
         assert_eq!(third.header(c), Some("https://c"), "of a poll that waits");
         assert_eq!(origins(&[], Some(&third)).of("https://c"), Cors::None);
+    }
+
+    #[test]
+    fn a_name_counts_before_any() {
+        let both = origins(&["*", "https://a", "capacitor://localhost"], None);
+        assert_eq!(both.header(both.of("https://A:443")), Some("https://a"));
+        let app = both.of("capacitor://localhost");
+        assert_eq!(both.header(app), Some("capacitor://localhost"));
+        for other in ["https://b", "http://a", "null", "*", ""] {
+            assert_eq!(both.of(other), Cors::Any, "{other}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     router::{cors, goes_on},
 };
 use crate::{
-    config::{Access, ByPrefix, Config},
+    config::{Access, ByPrefix, Config, Origin},
     token::{Grant, KeyError, TokenError, Tokens},
     transport::Subscription,
 };
@@ -220,24 +220,9 @@ pub(super) fn may_publish(
         }
     }
     goes_on(site)?;
-    match (origin_of(site, head), text(head, "sec-fetch-site")) {
-        (Page::Ours | Page::Listed, _) => Ok(()),
-        (Page::Other(origin), _) => Err(forbidden(format!(
-            "pages of {origin} may not publish; it is allowed by origins = [{origin:?}] under [http]"
-        ))),
-        // A browser that sends no Origin with a GET still says whose page made it. The same site is also
-        // another port of the same host.
-        (Page::Unknown, Some("cross-site" | "same-site")) => {
-            Err(forbidden("pages of other origins may not publish"))
-        }
-        (Page::Unknown, Some(_)) => Ok(()),
-        // One that is too old for both says where it comes from.
-        (Page::Unknown, None) => match text(head, "referer") {
-            Some(page) if !is_same_origin(origin_part(page), head) => {
-                Err(forbidden("pages of other origins may not publish"))
-            }
-            _ => Ok(()),
-        },
+    match page_of(site, head) {
+        Page::Ours | Page::Listed | Page::Unknown => Ok(()),
+        page => Err(forbidden(page.refusal("publish"))),
     }
 }
 
@@ -253,11 +238,9 @@ fn origin_part(url: &str) -> &str {
 /// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
 /// to the server (RFC 6455, section 10.2).
 pub(super) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    match origin_of(site, head) {
-        Page::Other(origin) => Err(forbidden(format!(
-            "pages of {origin} may not read; it is allowed by origins = [{origin:?}] under [http]"
-        ))),
-        _ => Ok(()),
+    match page_of(site, head) {
+        Page::Ours | Page::Listed | Page::Unknown => Ok(()),
+        page => Err(forbidden(page.refusal("read"))),
     }
 }
 
@@ -310,44 +293,107 @@ fn cookie(head: &Parts) -> Option<&str> {
 
 /// A browser sends its cookies whatever page it is that asks: only those of our pages are meant.
 fn may_use_cookie(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    match (origin_of(site, head), text(head, "sec-fetch-site")) {
+    match page_of(site, head) {
+        Page::Ours => Ok(()),
         // Any origin may read what everyone may, not what this browser's user may.
-        (Page::Listed, _) if cors(site, &head.headers) == Cors::Any => {}
-        (Page::Ours | Page::Listed, _) | (Page::Unknown, Some("same-origin")) => return Ok(()),
-        _ => {}
+        Page::Listed if cors(site, &head.headers) != Cors::Any => Ok(()),
+        _ => Err(forbidden(
+            "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
+             headers Origin and Sec-Fetch-Site that browsers send",
+        )),
     }
-    Err(forbidden(
-        "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the headers \
-         Origin and Sec-Fetch-Site that browsers send",
-    ))
 }
 
 /// Whose page asks.
+#[derive(Debug, PartialEq, Eq)]
 enum Page<'a> {
     Ours,
     /// Of a configured origin.
     Listed,
+    /// Of another origin, as the Origin header has it.
     Other(&'a str),
-    /// No browser, or one that says nothing about it.
+    /// Of another origin that the browser does not name.
+    Foreign,
+    /// No page, or no browser, or one that says nothing about the page.
     Unknown,
 }
 
-fn origin_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
-    let Some(origin) = head.headers.get(header::ORIGIN) else {
-        return Page::Unknown;
-    };
-    match origin.to_str() {
-        Ok(origin) if is_same_origin(origin, head) => Page::Ours,
-        _ if cors(site, &head.headers) != Cors::None => Page::Listed,
-        origin => Page::Other(origin.unwrap_or("(no text)")),
+impl Page<'_> {
+    /// Why the page may not `act`, and the setting that would allow it where there is one.
+    fn refusal(&self, act: &str) -> String {
+        let Self::Other(sent) = *self else {
+            return format!("pages of other origins may not {act}");
+        };
+        let shown: String = sent.chars().take(MAX_SHOWN).collect();
+        match Origin::parse(sent).filter(|_| sent.len() <= MAX_SHOWN) {
+            Some(origin) => {
+                let origin = origin.to_string();
+                format!(
+                    "pages of {origin} may not {act}; it is allowed by origins = [{origin:?}] under [http]"
+                )
+            }
+            None if sent == "null" => format!(
+                "pages without an origin (Origin: null, from sandboxed frames and local files) may not {act}, and no \
+                 entry of origins under [http] names them"
+            ),
+            None => format!(
+                "pages of {shown:?} may not {act}; this is no origin that origins under [http] can list"
+            ),
+        }
     }
 }
 
-/// Where no host is said, no page is of it.
-fn is_same_origin(origin: &str, head: &Parts) -> bool {
-    let host = hosts::of(head).unwrap_or_default();
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    authority.is_some_and(|it| !it.is_empty() && it.eq_ignore_ascii_case(host))
+/// Longest origin that a refusal proposes to list: a scheme, a host of 253 characters, and a port.
+const MAX_SHOWN: usize = 300;
+
+/// Whose page asks, as the browser says.
+///
+/// `Sec-Fetch-Site` is the browser's own comparison of page and request, schemes included, and no page can set it: it
+/// beats an Origin that looks like the Host header. Browsers leave it out over plain HTTP (but to this machine), and
+/// old ones always do. Then Origin is compared with Host, where the scheme of the request is not known; and where there
+/// is no Origin, Referer.
+fn page_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
+    let origin = match origin_of(head) {
+        Ok(origin) => origin,
+        Err(odd) => return Page::Other(odd),
+    };
+    if origin.is_some() && cors(site, &head.headers) != Cors::None {
+        return Page::Listed;
+    }
+    let host = hosts::of(head).unwrap_or_default(); // where no host is said, no page is of it
+    let is_at = |origin: &str, ports_count| {
+        Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
+    };
+    match (text(head, "sec-fetch-site"), origin) {
+        // A proxy may have left the port out of Host. A wholly different host is one that a proxy has put there, and
+        // what the browser compared with is not known. A form of a page with `Referrer-Policy: no-referrer` sends `null`.
+        (Some("same-origin"), Some(origin)) if origin != "null" && !is_at(origin, false) => {
+            Page::Other(origin)
+        }
+        (Some("same-origin"), _) => Page::Ours,
+        (Some("cross-site" | "same-site"), Some(origin)) => Page::Other(origin),
+        // The same site is also another port of the same host.
+        (Some("cross-site" | "same-site"), None) => Page::Foreign,
+        (_, Some(origin)) if is_at(origin, true) => Page::Ours,
+        (_, Some(origin)) => Page::Other(origin),
+        // A person has typed the address.
+        (Some("none"), None) => Page::Unknown,
+        // A browser that is too old for both says where it comes from.
+        (_, None) => match text(head, "referer") {
+            Some(page) if !is_at(origin_part(page), true) => Page::Foreign,
+            _ => Page::Unknown,
+        },
+    }
+}
+
+/// The one Origin header, if there is one; an error is what stands for a header that is no text, or for several.
+fn origin_of(head: &Parts) -> Result<Option<&str>, &'static str> {
+    let mut all = head.headers.get_all(header::ORIGIN).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(origin), None) => origin.to_str().map(Some).map_err(|_| "(no text)"),
+        _ => Err("(several origins)"),
+    }
 }
 
 fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {

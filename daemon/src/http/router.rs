@@ -6,7 +6,7 @@ use bytes::Bytes;
 use comet_proto::{ChannelName, Cursor, EventName};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
 
@@ -63,7 +63,7 @@ impl Publish {
 pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     let path = head.uri.path();
     if head.method == Method::OPTIONS {
-        return Ok(Route::Answer(options(path)));
+        return Ok(Route::Answer(options(site, head)));
     }
     if let Some(names) = path.strip_prefix("/ch/") {
         return channel(site, head, names);
@@ -299,13 +299,12 @@ pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
 
 /// What an answer says to a page of another origin.
 pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
-    let Some(origin) = headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok())
-    else {
-        return Cors::None;
-    };
-    site.origins.of(origin)
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (Some(origin), None) => origin.to_str().map_or(Cors::None, |it| site.origins.of(it)),
+        // No browser sends two.
+        _ => Cors::None,
+    }
 }
 
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
@@ -329,11 +328,18 @@ fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
     Err(refusal.with(header::ALLOW, methods))
 }
 
-fn options(path: &str) -> Response<Bytes> {
-    let methods = if path.starts_with("/ch/") {
-        CHANNEL_METHODS
-    } else {
-        PAGE_METHODS
+/// Headers that pages of other origins send, and that libraries and tracing add by themselves.
+const USUAL_HEADERS: &str = "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, \
+    Last-Event-ID, Pragma, X-Requested-With, X-Prototype-Version, baggage, sentry-trace, traceparent, tracestate";
+
+/// Longest list of headers that a preflight may ask for.
+const MAX_ASKED: usize = 1024;
+
+/// `OPTIONS`, which is also how a browser asks before it sends what a page of another origin wants (a preflight).
+fn options(site: &Site, head: &Parts) -> Response<Bytes> {
+    let methods = match head.uri.path().starts_with("/ch/") {
+        true => CHANNEL_METHODS,
+        false => PAGE_METHODS,
     };
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();
@@ -341,15 +347,31 @@ fn options(path: &str) -> Response<Bytes> {
     for (name, value) in [
         (header::ALLOW, methods),
         (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Requested-With, X-Prototype-Version",
-        ),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, USUAL_HEADERS),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    let cors = cors(site, &head.headers);
+    if cors != Cors::None
+        && let Some(asked) = asked_headers(&head.headers)
+    {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    let network = HeaderName::from_static("access-control-request-private-network");
+    if matches!(cors, Cors::Origin(_)) && head.headers.get(network).is_some_and(|it| it == "true") {
+        let allowed = HeaderName::from_static("access-control-allow-private-network");
+        headers.insert(allowed, HeaderValue::from_static("true"));
+    }
     answer
+}
+
+/// The headers that a preflight asks for. The daemon acts on few of them, so that all may be sent.
+fn asked_headers(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?;
+    let is_name = |name: &str| HeaderName::from_bytes(name.trim().as_bytes()).is_ok();
+    let names = asked.to_str().ok()?;
+    (names.len() <= MAX_ASKED && names.split(',').all(is_name)).then_some(asked)
 }
 
 fn not_found(site: &Site, path: &str) -> Refusal {

@@ -124,7 +124,8 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) ->
             if let Some(refusal) =
                 unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
             {
-                conn.send(refusal.into_bytes()).await;
+                let refusal = refusal.asked_by(&parts.read_buf);
+                conn.send(refusal.into_bytes(&site.origins)).await;
             }
             return Served::Closed;
         }
@@ -169,7 +170,10 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         let publish = router::publish(site, head, plain.names, &query).ok()?;
         let id = publish_data(site, worker.audience.hub(), publish, plain.body);
         match worker.audience.hub().try_kept(id) {
-            Some(Err(error)) => Plainly::Published(not_kept(&error).into_bytes().into(), true),
+            Some(Err(error)) => {
+                let refusal = not_kept(&error).asked_by(input);
+                Plainly::Published(refusal.into_bytes(&site.origins).into(), true)
+            }
             _ => Plainly::Published(
                 Head {
                     status: "201 Created",

@@ -52,7 +52,7 @@ impl Conn {
                     return head;
                 }
                 if self.worker.is_full() {
-                    return Head::Refused(Refusal::no_memory());
+                    return reading.refused(Refusal::no_memory());
                 }
             }
         });
@@ -105,11 +105,11 @@ impl Reading {
             Ok(Some(framing)) => Some(Head::Http1(self.take(), framing)),
             Ok(None) if input.len() < max_head(config) => None,
             Ok(None) | Err(Malformed::TooManyHeaders) => {
-                Some(Head::Refused(too_long(input, config)))
+                Some(self.refused(too_long(input, config)))
             }
             Err(malformed) => {
                 let message = format!("this is no HTTP request: {malformed}");
-                Some(Head::Refused(Refusal::bad("request", message)))
+                Some(self.refused(Refusal::bad("request", message)))
             }
         }
     }
@@ -134,6 +134,10 @@ impl Reading {
         let limit = config.header_time;
         let message = format!("the head of the request was not complete after {limit:?}");
         let refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message);
-        Head::Refused(refusal)
+        self.refused(refusal)
+    }
+
+    fn refused(&self, refusal: Refusal) -> Head {
+        Head::Refused(refusal.asked_by(&self.input))
     }
 }
