@@ -168,25 +168,12 @@ fn names_cursors_and_parameters_are_refused_with_the_rule() {
     }
     let header = "headers of";
     let headers = [
+        ("Last-Event-ID: x\r\n", 400, "last-event-id", "RFC 3339"),
         (
-            "Last-Event-ID: x\r\nAccept: text/event-stream\r\n",
+            "Last-Event-ID: \u{e9}\r\n",
             400,
             "last-event-id",
             "RFC 3339",
-        ),
-        (
-            "Last-Event-ID: \u{e9}\r\nAccept: text/event-stream\r\n",
-            400,
-            "last-event-id",
-            "RFC 3339",
-        ),
-        ("If-None-Match: \"x\"\r\n", 400, "if-none-match", "RFC 3339"),
-        ("If-None-Match: *\r\n", 400, "if-none-match", "RFC 3339"),
-        (
-            "If-None-Match: \"18446744073709551616\"\r\n",
-            400,
-            "if-none-match",
-            "over the limit",
         ),
         (
             &format!("X: {}\r\n", "y".repeat(16 << 10)),
@@ -221,7 +208,7 @@ fn publishes_are_refused_with_the_rule() {
     let bystander = Bystander::wait(&daemon);
     let mut client = Http::connect(daemon.addr());
     let long = format!("/ch/a?name={}", "x".repeat(129));
-    let cases: [(&str, &str, &str, &str); 10] = [
+    let cases: [(&str, &str, &str, &str); 14] = [
         ("/ch/a,b", "", "channel", "published to one channel"),
         ("/ch/a/b", "", "channel", "may not contain '/'"),
         ("/ch/", "", "channel", "may not be empty"),
@@ -245,6 +232,31 @@ fn publishes_are_refused_with_the_rule() {
             "Idempotency-Key: k\r\nIdempotency-Key: k\r\n",
             "idempotency-key",
             "more than one key",
+        ),
+        (
+            "/ch/a",
+            "Idempotency-Key: a b\r\n",
+            "idempotency-key",
+            "visible ASCII without blanks",
+        ),
+        (
+            "/ch/a",
+            "Idempotency-Key: a\tb\r\n",
+            "idempotency-key",
+            "visible ASCII without blanks",
+        ),
+        // Not by the plain path.
+        (
+            "/ch/%61",
+            "Idempotency-Key: a b\r\n",
+            "idempotency-key",
+            "visible ASCII without blanks",
+        ),
+        (
+            "/ch/%61",
+            "Idempotency-Key: a\tb\r\n",
+            "idempotency-key",
+            "visible ASCII without blanks",
         ),
         ("/ch/%FF", "", "channel", "not UTF-8"),
     ];

@@ -26,6 +26,7 @@ use hyper::{
 use super::{
     Ceiling, Origins, Rights, Site,
     answer::{Refusal, wants_close},
+    entity_tag,
     framing::{Framing, Malformed},
     head::{self, Plain},
     hosts,
@@ -50,12 +51,12 @@ pub(crate) fn channels(names: &str) -> Result<Vec<ChannelName>, String> {
 
 /// `Last-Event-ID`.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, String> {
-    query::last_event_id(headers).map_err(code)
+    Query::plain("").last_event_id(headers).map_err(code)
 }
 
 /// `If-None-Match`.
-pub(crate) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, String> {
-    query::entity_tag(headers).map_err(code)
+pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<Cursor> {
+    entity_tag::cursor(headers)
 }
 
 /// What a refusal says: the part of the request that was wrong.

@@ -13,6 +13,7 @@ use hyper::{
 use super::{
     framing::{content_length, has_bare_lf},
     hosts::is_ours,
+    media::Accepted,
     rights::COOKIE,
 };
 use crate::config::HttpConfig;
@@ -58,9 +59,11 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
     (head.method, head.version) = (method, Version::HTTP_11);
     let is_post = head.method == Method::POST;
     let (mut body_length, mut host) = (None, None);
+    let mut accepted = Accepted::default();
     for header in request.headers {
         match meaning(header, is_post, tokens) {
             Meaning::Nothing => {}
+            Meaning::Accept => accepted.add(header.value),
             Meaning::Host if host.is_none() => host = Some(header.value),
             Meaning::Length if body_length.is_none() => body_length = Some(header.value),
             Meaning::Host | Meaning::Length | Meaning::NotPlain => return None,
@@ -69,6 +72,9 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
                 head.headers.append(name, value);
             }
         }
+    }
+    if accepted.prefers_stream() {
+        return None;
     }
     let is_known = |host: &str| host.is_ascii() && is_ours(host, &config.hosts);
     let host = host.filter(|host| str::from_utf8(host).is_ok_and(is_known))?;
@@ -99,6 +105,7 @@ pub(super) fn is_plain(byte: u8) -> bool {
 /// What a header means to a plain request.
 enum Meaning {
     Nothing,
+    Accept,
     /// `Host`.
     Host,
     /// `Content-Length`.
@@ -119,8 +126,8 @@ fn meaning(header: &httparse::Header<'_>, is_post: bool, tokens: bool) -> Meanin
     // values mean nothing.
     match (name.len(), first) {
         (4, b'h') => is(header::HOST, Meaning::Host),
-        (6, b'a') if !contains(value, "stream") => Meaning::Nothing,
-        (6, b'a') => taken(header::ACCEPT),
+        (6, b'a') if value == b"*/*" => Meaning::Nothing,
+        (6, b'a') => is(header::ACCEPT, Meaning::Accept),
         (10, b'c') if value.eq_ignore_ascii_case(b"keep-alive") => Meaning::Nothing,
         (10, b'c') => taken(header::CONNECTION),
         (6, b'c') if tokens && contains(value, COOKIE) => taken(header::COOKIE),
@@ -166,16 +173,15 @@ mod tests {
 
     #[test]
     fn takes_what_a_subscription_depends_on() {
-        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: localhost\r\naccept: a-stream\r\nAccept: b/stream\r\nORIGIN: o\r\nConnection: Keep-Alive\r\n\r\n";
+        let request = "GET /ch/a,b?since=1&wait=2 HTTP/1.1\r\nHost: localhost\r\naccept: a/b\r\nLast-Event-ID: 7\r\nORIGIN: o\r\nConnection: Keep-Alive\r\n\r\n";
         let input = format!("{request}GET /next");
         let get = read(&input).unwrap();
         assert_eq!(get.length, request.len());
         assert_eq!((get.names, get.query), ("a,b", "since=1&wait=2"));
         let head = get.head;
-        let accept: Vec<_> = head.headers.get_all(header::ACCEPT).iter().collect();
-        assert_eq!(accept, ["a-stream", "b/stream"]);
+        assert_eq!(head.headers["last-event-id"], "7");
         assert_eq!(head.headers[header::ORIGIN], "o");
-        assert_eq!(head.headers.len(), 3);
+        assert_eq!(head.headers.len(), 2);
     }
 
     #[test]
@@ -223,6 +229,8 @@ mod tests {
             "GET /ch/a HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+            "GET /ch/a HTTP/1.1\r\nAccept: Text/Event-Stream\r\n\r\n",
+            "GET /ch/a HTTP/1.1\r\nAccept: application/json;q=0.1\r\nAccept: text/*\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nHost : x\r\n\r\n",
             "GET /ch/a HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n",

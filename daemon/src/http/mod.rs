@@ -8,6 +8,7 @@ mod balance;
 mod bell;
 mod chunks;
 mod connection;
+mod entity_tag;
 mod errand;
 mod framing;
 #[cfg(any(test, feature = "fuzz"))]
@@ -17,6 +18,7 @@ mod head;
 mod held;
 mod hosts;
 mod io;
+mod media;
 mod memory;
 mod origins;
 mod pages;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName};
-use hyper::{HeaderMap, header, http::request::Parts};
+use hyper::{HeaderMap, http::request::Parts};
 
 use super::answer::Refusal;
 use crate::transport::{Channels, iframe::Callback};
@@ -11,6 +11,13 @@ use crate::transport::{Channels, iframe::Callback};
 /// Longest wait of a poll, and the one that is meant when none is given.
 const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
+
+/// The cursor of a client that hands back an id or a tag that is not ours: it lies behind every message, which is a gap.
+pub(super) const UNKNOWN: Cursor = Cursor(u64::MAX);
+
+/// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource, and
+/// Mercure's clients.
+const ID_PARAMETERS: [&str; 3] = ["lastEventId", "Last-Event-ID", "lastEventID"];
 
 /// The decoded pairs of a query.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -75,6 +82,34 @@ impl<'a> Query<'a> {
         since.map_err(|e| Refusal::bad("since", e))
     }
 
+    /// The id that the client was given last: the header `Last-Event-ID` (HTML standard), else the parameters that stand
+    /// in for the header. An empty one is none, and of several with one name the last counts.
+    pub(super) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
+        let lines = headers.get_all("last-event-id").iter();
+        let header = lines.rev().find(|value| !value.is_empty());
+        let header = header.map(|value| ("last-event-id", value.to_str().unwrap_or_default()));
+        let parameter = || {
+            ID_PARAMETERS
+                .into_iter()
+                .find_map(|name| self.last_of(name))
+        };
+        let Some((name, text)) = header.or_else(parameter) else {
+            return Ok(None);
+        };
+        let refuse = |error| Refusal::bad(name, format!("{name}: {error}"));
+        Cursor::parse(text).map(Some).map_err(refuse)
+    }
+
+    /// The last value of that name that is not empty.
+    fn last_of(&self, name: &'static str) -> Option<(&'static str, &str)> {
+        let is_one =
+            |(known, value): &&(Cow<'_, str>, Cow<'_, str>)| known == name && !value.is_empty();
+        self.0
+            .iter()
+            .rfind(is_one)
+            .map(|(_, value)| (name, &**value))
+    }
+
     /// `as=`: the transport.
     pub(super) fn transport(&self) -> Option<&str> {
         self.get("as")
@@ -134,32 +169,6 @@ pub(super) fn channel(name: &str) -> Result<ChannelName, Refusal> {
     }
 }
 
-/// `Last-Event-ID` (HTML standard): an event source that comes back repeats its URL, so this is the newer one.
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
-    let Some(value) = headers
-        .get("last-event-id")
-        .filter(|value| !value.is_empty())
-    else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    Cursor::parse(text)
-        .map(Some)
-        .map_err(|e| Refusal::bad("last-event-id", e))
-}
-
-/// `If-None-Match: "CURSOR"`, weakened or not by proxies (RFC 9110, section 8.8.3).
-pub(super) fn entity_tag(headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
-    let Some(value) = headers.get(header::IF_NONE_MATCH) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-    Cursor::parse(text)
-        .map(Some)
-        .map_err(|e| Refusal::bad("if-none-match", e))
-}
-
 /// `Idempotency-Key`: visible ASCII, once.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
@@ -172,10 +181,12 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Ref
     };
     match value.to_str() {
         Ok("") => Ok(None),
-        Ok(text) if text.len() <= max => Ok(Some(text.to_owned())),
+        Ok(text) if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(Some(text.to_owned()))
+        }
         _ => Err(Refusal::bad(
             "idempotency-key",
-            format!("key must be visible ASCII, {max} bytes at most"),
+            format!("key must be visible ASCII without blanks, {max} bytes at most"),
         )),
     }
 }

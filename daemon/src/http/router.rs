@@ -13,6 +13,8 @@ use hyper::{
 use super::{
     Site,
     answer::{Cors, Refusal, answer},
+    entity_tag,
+    media::Accepted,
     pages,
     query::{self, Query},
     rights,
@@ -124,20 +126,22 @@ pub(super) fn subscription(
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
         () if websocket::is_asked_for(head) => "websocket",
-        () if accepts(headers, "text/event-stream") => "sse",
+        () if Accepted::of(headers).prefers_stream() => "sse",
         () => "poll",
     };
     let since = query.since()?;
+    let seen = query.last_event_id(headers);
     let name = query.transport().unwrap_or_else(by_headers);
     let mut wait = None;
     let (since, format): (Option<Cursor>, Box<dyn Format>) = match name {
         "poll" => {
             wait = Some(query.wait()?);
-            let seen = query::entity_tag(headers)?;
-            (since.or(seen), Box::new(LongPoll))
+            let since = seen?.or(since).or_else(|| entity_tag::cursor(headers));
+            (since, Box::new(LongPoll))
         }
         "sse" => {
-            let seen = query::last_event_id(headers)?;
+            // A refusal would end a browser's EventSource for good: a gap lets the page load its state and go on.
+            let seen = seen.unwrap_or(Some(query::UNKNOWN));
             (seen.or(since), Box::new(Sse { heartbeat }))
         }
         "iframe" => {
@@ -146,7 +150,7 @@ pub(super) fn subscription(
                 callback,
                 heartbeat,
             };
-            (since, Box::new(format))
+            (seen?.or(since), Box::new(format))
         }
         "websocket" => {
             rights::may_open(site, head)?;
@@ -155,7 +159,7 @@ pub(super) fn subscription(
                 Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", e.to_string())
                     .with(header::SEC_WEBSOCKET_VERSION, "13")
             })?;
-            (since, Box::new(format))
+            (seen?.or(since), Box::new(format))
         }
         other => {
             let other: String = other.chars().take(32).collect();
@@ -305,18 +309,6 @@ pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
         // No browser sends two.
         _ => Cors::None,
     }
-}
-
-fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let values = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|one| {
-        one.split(';')
-            .next()
-            .is_some_and(|t| t.trim() == media_type)
-    })
 }
 
 fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {

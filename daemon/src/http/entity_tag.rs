@@ -1,0 +1,119 @@
+//! `If-None-Match` as a cursor. A poll's `ETag` is its cursor; on the way back it may look as proxies and caches have
+//! changed it.
+
+use comet_proto::Cursor;
+use hyper::{HeaderMap, header};
+
+use super::query::UNKNOWN;
+
+/// What proxies append to a tag when they compress the answer, without the separator before it.
+const CODINGS: [&str; 9] = [
+    "gzip", "x-gzip", "br", "zstd", "deflate", "df", "compress", "dcb", "dcz",
+];
+
+/// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, and none is a cursor.
+pub(super) fn cursor(headers: &HeaderMap) -> Option<Cursor> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut is_given = false;
+    let tags = values
+        .map(|value| value.to_str().unwrap_or("?"))
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty())
+        .inspect(|_| is_given = true);
+    let newest = tags.filter_map(of_tag).max();
+    newest.or(is_given.then_some(UNKNOWN))
+}
+
+/// The cursor in one tag (RFC 9110, section 8.8.3): weak or not, with a coding behind it or not, in quotes or not.
+fn of_tag(tag: &str) -> Option<Cursor> {
+    let tag = match tag.split_at_checked(2) {
+        Some((weak, tag)) if weak.eq_ignore_ascii_case("w/") => tag,
+        _ => tag,
+    };
+    let bare = |text: &str| Cursor::parse(text.trim_matches('"')).ok();
+    bare(tag).or_else(|| bare(without_coding(tag)?))
+}
+
+/// Apache appends `-gzip` within the quotes (its old versions behind them), Jetty `--gzip`, others `;gzip`.
+fn without_coding(tag: &str) -> Option<&str> {
+    let tag = tag.trim_end_matches('"');
+    let at = tag.rfind(['-', ';', ':', '+'])?;
+    let (tag, coding) = (&tag[..at], &tag[at + 1..]);
+    let is_known = CODINGS
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(coding));
+    let tag = tag
+        .strip_suffix("-x")
+        .filter(|_| coding == "gzip")
+        .unwrap_or(tag);
+    is_known.then(|| tag.trim_end_matches(['-', ';']))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn read(values: &[&str]) -> Option<Cursor> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(header::IF_NONE_MATCH, value);
+        }
+        cursor(&headers)
+    }
+
+    #[test]
+    fn a_tag_is_its_cursor_whatever_proxies_made_of_it() {
+        for tag in [
+            "\"1795806138183701\"",
+            "W/\"1795806138183701\"",
+            "w/\"1795806138183701\"",
+            "\"1795806138183701-gzip\"",
+            "\"1795806138183701--gzip\"",
+            "\"1795806138183701;gzip\"",
+            "\"1795806138183701-br\"",
+            "\"1795806138183701-zstd\"",
+            "\"1795806138183701-x-gzip\"",
+            "\"1795806138183701-GZIP\"",
+            "W/\"1795806138183701-gzip\"",
+            "\"1795806138183701\"-gzip",
+            "1795806138183701",
+            "1795806138183701-gzip",
+            " \"1795806138183701\" ",
+            "\"1\", \"1795806138183701\", \"3\"",
+            "\"1-gzip\",\"1795806138183701-gzip\"",
+            "\"other\", W/\"1795806138183701\"",
+            "*, \"1795806138183701\"",
+            "\"2026-11-27T19:02:18.183701Z\"",
+            "\"2026-11-27T19:02:18.183701Z-gzip\"",
+        ] {
+            assert_eq!(read(&[tag]), Some(Cursor(1_795_806_138_183_701)), "{tag}");
+        }
+        let lines = ["\"1\"", "\"1795806138183701\"", "\"2\""];
+        assert_eq!(read(&lines), Some(Cursor(1_795_806_138_183_701)));
+    }
+
+    #[test]
+    fn tags_without_a_cursor_are_unknown_and_none_is_none() {
+        for tag in [
+            "*",
+            "\"x\"",
+            "\"5f-61c3\"",
+            "\"1795806138183701-other\"",
+            "\"18446744073709551616\"",
+            "\"gzip\"",
+            "\"-gzip\"",
+            "W/",
+            "\u{e9}",
+            "\"\"",
+        ] {
+            assert_eq!(read(&[tag]), Some(UNKNOWN), "{tag}");
+        }
+        for none in [&[][..], &[""], &[" , ", ""]] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+    }
+}
