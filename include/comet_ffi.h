@@ -52,7 +52,7 @@ typedef enum {
    */
   COMET_RESULT_REFUSED = -9,
   /**
-   * Whoever answered is no Comet daemon.
+   * The answer is none of a Comet daemon, or it is too long.
    */
   COMET_RESULT_PROTOCOL = -10,
   /**
@@ -191,6 +191,33 @@ comet_result comet_publish_named(comet_t *c,
  * `c` is a live handle.
  */
 comet_result comet_flush(comet_t *c);
+
+/**
+ * Stores the id of the newest message of all channels in `out`. A page that reads its state after this call, and whose
+ * browser subscribes from this id, misses nothing. Buffered messages are published first.
+ *
+ * # Safety
+ * `c` is a live handle; `out` takes a number.
+ */
+comet_result comet_cursor(comet_t *c, uint64_t *out);
+
+/**
+ * Stores in `out` what the daemon keeps of some channels after the message `since`, oldest first, as JSON text that ends
+ * with a NUL: `{"ok":true,"cursor":"ID","gap":false,"messages":[{"channel":"news","id":1,"name":"","data":"hi"}]}`.
+ * `gap` is true when older messages after `since` are gone. Data that is no UTF-8 is base64, and `"encoding":"base64"`
+ * says so. `channels`: 1 to 100 names with commas in between. `since`: an id, or 0 for all that is kept. `len` may be
+ * NULL; it gets the length of the text in bytes. Buffered messages are published first.
+ *
+ * # Safety
+ * `c` is a live handle; `channels` points to so many bytes; `out` takes a pointer. The text belongs to the library, and
+ * lives until this thread's next comet_history.
+ */
+comet_result comet_history(comet_t *c,
+                           const char *channels,
+                           size_t channels_len,
+                           uint64_t since,
+                           const char **out,
+                           size_t *len);
 
 /**
  * Publishes by touching the channel's file in the handle's directory, as `touch DIR/CHANNEL.comet` does. Needs no

@@ -7,7 +7,7 @@
 
 declare(strict_types=1);
 
-foreach (['Exception', 'ArgumentException', 'ConnectException', 'TimeoutException', 'UnknownException',
+foreach (['ClientInterface', 'Exception', 'ArgumentException', 'ConnectException', 'TimeoutException', 'UnknownException',
     'RefusedException', 'FileException', 'Client', 'Token'] as $class) {
     opcache_compile_file(__DIR__ . "/src/$class.php");
 }

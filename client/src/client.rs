@@ -2,13 +2,16 @@
 
 use std::{process, time::Duration};
 
-use comet_proto::line::{Publish, Receipt, write_publish};
+use comet_proto::{
+    ChannelNames, Cursor,
+    line::{Publish, Receipt, write_history, write_publish},
+};
 use nix::errno::Errno;
 
 use crate::{
     Error, Options,
     backlog::Backlog,
-    connection::{Connection, Deadline, Failure},
+    connection::{Connection, Deadline, Failure, MAX_LINE},
     key::Keys,
     outbox::{Fate, Outbox},
     socket_path,
@@ -168,15 +171,42 @@ impl Client {
         if line.contains('\n') {
             return Err(Error::Line);
         }
-        self.outbox.push(Fate::Doubtful, |out| {
+        let reply = self.exchange(|out| {
             out.extend_from_slice(line.as_bytes());
             out.push(b'\n');
-        });
-        let reply = self.ask();
-        if let Err(error) = reply {
-            return Err(self.rescue(Err(error)).expect_err("nothing was published"));
-        }
-        String::from_utf8(reply?).map_err(|e| protocol(e.as_bytes()))
+        })?;
+        String::from_utf8(reply).map_err(|e| protocol(e.as_bytes()))
+    }
+
+    /// The id of the newest message of all channels: a page that reads its state after this call, and subscribes
+    /// from this cursor, misses nothing. Buffered messages are published first.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub fn cursor(&mut self) -> Result<Cursor, Error> {
+        self.notice_fork();
+        let reply = self.exchange(|out| out.extend_from_slice(b"{\"op\":\"cursor\"}\n"))?;
+        cursor(&reply)
+    }
+
+    /// The messages of `channels` after `since` that the daemon still keeps, as the daemon's line
+    /// `{"ok":true,"cursor":"…","gap":false,"messages":[…]}` (`docs/protocol.md`, "Socket"). Buffered messages are
+    /// published first.
+    ///
+    /// # Errors
+    /// As [`Client::publish`], and [`Error::TooLong`] when the history is too long.
+    pub fn history(&mut self, channels: &ChannelNames, since: Cursor) -> Result<Vec<u8>, Error> {
+        self.notice_fork();
+        let reply = self.exchange(|out| write_history(channels, since, out))?;
+        cursor(&reply)?; // otherwise this is a refusal
+        Ok(reply)
+    }
+
+    /// Sends one line that publishes nothing, and returns the reply.
+    fn exchange(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
+        self.outbox.push(Fate::Doubtful, write);
+        self.ask()
+            .map_err(|error| self.rescue(Err(error)).expect_err("nothing was published"))
     }
 
     /// For a caller who has waited in vain to use this client: a message that may go to the spool does so.
@@ -425,7 +455,7 @@ impl Client {
         match failure {
             Failure::Timeout => self.options.timed_out(pending),
             Failure::Closed => Error::Unknown { pending },
-            Failure::TooLong => protocol(b"a line without end"),
+            Failure::TooLong => Error::TooLong(MAX_LINE),
         }
     }
 }
@@ -475,6 +505,16 @@ pub(crate) fn published(reply: &[u8]) -> Result<u64, Error> {
         Ok(Receipt::Id(id)) => Ok(id),
         Ok(Receipt::Refused { code, message }) => Err(Error::Refused { code, message }),
         Err(_) => Err(protocol(reply)),
+    }
+}
+
+/// The cursor in a reply to `cursor` or `history`. Only the beginning is read, as the rest may be long.
+fn cursor(reply: &[u8]) -> Result<Cursor, Error> {
+    let rest = reply.strip_prefix(b"{\"ok\":true,\"cursor\":\"");
+    let digits = rest.and_then(|rest| rest.split(|byte| *byte == b'"').next());
+    match digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
+        Some(id) => Ok(Cursor(id)),
+        None => Err(published(reply).err().unwrap_or_else(|| protocol(reply))),
     }
 }
 

@@ -19,8 +19,11 @@ use nix::{
     },
 };
 
-/// Longest line that is taken from the daemon, in bytes.
-const MAX_LINE: usize = 4 << 20;
+/// Longest line that is taken from the daemon, in bytes. The answer to `history` is one line.
+pub(crate) const MAX_LINE: usize = 64 << 20;
+
+/// Bytes of the input buffer that stay allocated after a longer line.
+const INPUT: usize = 64 << 10;
 
 /// When a call must be over.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,8 @@ pub(crate) struct Connection {
     /// What came in and was not taken; lines before `taken` were.
     input: Vec<u8>,
     taken: usize,
+    /// Bytes that were searched for a line end.
+    searched: usize,
     pace: Pace,
 }
 
@@ -79,6 +84,7 @@ impl Connection {
             socket,
             input: Vec::new(),
             taken: 0,
+            searched: 0,
             pace: Pace::default(),
         })
     }
@@ -128,10 +134,12 @@ impl Connection {
         self.take_line().ok_or(Failure::Closed)
     }
 
-    fn line_end(&self) -> Option<usize> {
-        let rest = &self.input[self.taken..];
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
-        Some(self.taken + end)
+    /// The place of the next line's end. Bytes that were searched before are not searched again.
+    fn line_end(&mut self) -> Option<usize> {
+        let begin = self.searched.max(self.taken);
+        let end = self.input[begin..].iter().position(|byte| *byte == b'\n');
+        self.searched = end.map_or(self.input.len(), |end| begin + end);
+        end.map(|_| self.searched)
     }
 
     fn take_line(&mut self) -> Option<&[u8]> {
@@ -159,7 +167,11 @@ impl Connection {
     /// Takes what has come, without waiting. Returns how many bytes that was.
     fn fill(&mut self) -> Result<usize, Failure> {
         self.input.drain(..self.taken);
+        self.searched = self.searched.saturating_sub(self.taken);
         self.taken = 0;
+        if self.input.is_empty() {
+            self.input.shrink_to(INPUT);
+        }
         let mut chunk = [0; 16 << 10];
         loop {
             match recv(self.socket.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT) {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use comet_proto::{ChannelNameError, EventNameError, line::KeyError};
+use comet_proto::{ChannelNameError, ChannelNamesError, EventNameError, line::KeyError};
 use nix::errno::Errno;
 
 use crate::{FileError, OptionsError, SocketPathError, SpoolError};
@@ -19,6 +19,9 @@ pub enum Error {
     /// The channel name breaks a rule.
     #[error("{0}")]
     Channel(#[from] ChannelNameError),
+    /// The list of channels breaks a rule.
+    #[error("{0}")]
+    Channels(#[from] ChannelNamesError),
     /// The event name breaks a rule.
     #[error("{0}")]
     Name(#[from] EventNameError),
@@ -68,6 +71,11 @@ pub enum Error {
         /// Messages that it did not take.
         lost: usize,
     },
+    /// A line of the daemon that is longer than this limit in bytes.
+    #[error(
+        "the answer is longer than {} MiB: ask for fewer channels, or for what came after a later message", .0 >> 20
+    )]
+    TooLong(usize),
     /// Whoever answers is no Comet daemon.
     #[error("the answer is not Comet's: {0:?}")]
     Protocol(String),

@@ -18,7 +18,7 @@ use nix::{
         stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, utimensat},
         time::TimeSpec,
     },
-    unistd::{UnlinkatFlags, unlinkat},
+    unistd::{Uid, UnlinkatFlags, User, geteuid, unlinkat},
 };
 
 /// Readable by the daemon, whatever the umask is.
@@ -41,6 +41,21 @@ pub enum FileError {
         action: &'static str,
         /// On what.
         path: PathBuf,
+        /// What the system says.
+        source: Errno,
+    },
+    /// The channel's file belongs to another user, and the system refused.
+    #[error(
+        "cannot {action} {}: {} (the file belongs to {owner}; let that user publish, or remove the file)",
+        path.display(), source.desc()
+    )]
+    Foreign {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The name of the file's owner, or `user NUMBER` where the system knows no name.
+        owner: String,
         /// What the system says.
         source: Errno,
     },
@@ -106,7 +121,7 @@ impl Directory {
                     let (now, no_follow) = (TimeSpec::UTIME_NOW, UtimensatFlags::NoFollowSymlink);
                     match utimensat(&self.fd, name.as_str(), &now, &now, no_follow) {
                         Err(Errno::ENOENT) => {}
-                        result => return result.map_err(self.error("touch", &name)),
+                        result => return result.map_err(|e| self.refused("touch", &name, e)),
                     }
                 }
                 None => match self.create(&name) {
@@ -142,7 +157,7 @@ impl Directory {
         written.map_err(|source| {
             // If it cannot be removed either, the first error says more.
             let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
-            self.error("write", &name)(source)
+            self.refused("write", &name, source)
         })?;
         self.check_is_at(&name, &file)
     }
@@ -196,6 +211,22 @@ impl Directory {
         Err(FileError::NotRegular { path, kind })
     }
 
+    /// An error about a channel's file; names the owner where that is the reason.
+    fn refused(&self, action: &'static str, name: &str, source: Errno) -> FileError {
+        let forbidden = matches!(source, Errno::EACCES | Errno::EPERM);
+        match self.look(name) {
+            Ok(Some(file)) if forbidden && file.st_uid != geteuid().as_raw() => {
+                FileError::Foreign {
+                    action,
+                    path: self.path.join(name),
+                    owner: user_name(file.st_uid),
+                    source,
+                }
+            }
+            _ => self.error(action, name)(source),
+        }
+    }
+
     fn error(&self, action: &'static str, name: &str) -> impl FnOnce(Errno) -> FileError {
         let path = self.path.join(name);
         move |source| FileError::System {
@@ -203,6 +234,13 @@ impl Directory {
             path,
             source,
         }
+    }
+}
+
+fn user_name(id: u32) -> String {
+    match User::from_uid(Uid::from_raw(id)) {
+        Ok(Some(user)) => user.name,
+        _ => format!("user {id}"),
     }
 }
 

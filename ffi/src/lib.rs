@@ -1,6 +1,7 @@
 //! libcomet: casts, checks and the panic boundary over `comet-client`. `include/comet.h` is made from this
 //! file and `result.rs`, so their comments speak to C programmers.
 
+mod answer;
 mod boundary;
 mod handle;
 mod result;
@@ -13,7 +14,7 @@ use std::{
 use comet_client::{
     Acknowledge, Options, OptionsError, Outcome,
     proto::{
-        ChannelName, EventName,
+        ChannelName, ChannelNames, Cursor, EventName,
         line::{Publish, parse_key},
     },
 };
@@ -25,7 +26,7 @@ pub use handle::Handle;
 pub use result::{CometFlag, CometResult, Receipt};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower. Minor versions only add.
-const ABI_VERSION: u32 = 1 << 16 | 1;
+const ABI_VERSION: u32 = 1 << 16 | 2;
 
 /// The version of the interface: major << 16 | minor. A program made for another major version must not go on.
 #[unsafe(no_mangle)]
@@ -174,6 +175,64 @@ pub unsafe extern "C" fn comet_flush(c: *mut Handle) -> CometResult {
             0 => CometResult::Ok,
             _ => CometResult::Spooled,
         })
+    })
+}
+
+/// Stores the id of the newest message of all channels in `out`. A page that reads its state after this call, and whose
+/// browser subscribes from this id, misses nothing. Buffered messages are published first.
+///
+/// # Safety
+/// `c` is a live handle; `out` takes a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_cursor(c: *mut Handle, out: *mut u64) -> CometResult {
+    boundary(c, || {
+        not_null(out)?;
+        // SAFETY: the caller's promise.
+        let cursor = unsafe { handle(c)? }.with_client(|client| client.cursor())?;
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(cursor.0) };
+        Ok(())
+    })
+}
+
+/// Stores in `out` what the daemon keeps of some channels after the message `since`, oldest first, as JSON text that ends
+/// with a NUL: `{"ok":true,"cursor":"ID","gap":false,"messages":[{"channel":"news","id":1,"name":"","data":"hi"}]}`.
+/// `gap` is true when older messages after `since` are gone. Data that is no UTF-8 is base64, and `"encoding":"base64"`
+/// says so. `channels`: 1 to 100 names with commas in between. `since`: an id, or 0 for all that is kept. `len` may be
+/// NULL; it gets the length of the text in bytes. Buffered messages are published first.
+///
+/// # Safety
+/// `c` is a live handle; `channels` points to so many bytes; `out` takes a pointer. The text belongs to the library, and
+/// lives until this thread's next comet_history.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn comet_history(
+    c: *mut Handle,
+    channels: *const c_char,
+    channels_len: usize,
+    since: u64,
+    out: *mut *const c_char,
+    len: *mut usize,
+) -> CometResult {
+    boundary(c, || {
+        not_null(channels)?;
+        not_null(out)?;
+        // SAFETY: the caller's promise.
+        let (handle, names) = unsafe { (handle(c)?, bytes(channels, channels_len)?) };
+        let names = names
+            .split(|byte| *byte == b',')
+            .map(ChannelName::parse_bytes);
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let names = ChannelNames::parse(names.iter().map(|name| &**name))?;
+        let text = handle.with_client(|client| client.history(&names, Cursor(since)))?;
+        let (text, length) = answer::keep(text);
+        // SAFETY: not null, and the caller's promise.
+        unsafe {
+            out.write(text);
+            if !len.is_null() {
+                len.write(length);
+            }
+        }
+        Ok(())
     })
 }
 

@@ -2,7 +2,7 @@
 
 use comet_client::{
     Error, FileError, OptionsError, Outcome,
-    proto::{ChannelNameError, EventNameError, line::KeyError},
+    proto::{ChannelNameError, ChannelNamesError, EventNameError, line::KeyError},
 };
 
 /// What became of a call: below 0 it failed. Numbers never change; new ones may be added.
@@ -32,7 +32,7 @@ pub enum CometResult {
     Unknown = -8,
     /// The daemon refused; not published.
     Refused = -9,
-    /// Whoever answered is no Comet daemon.
+    /// The answer is none of a Comet daemon, or it is too long.
     Protocol = -10,
     /// The file could not be touched or written.
     File = -11,
@@ -124,7 +124,7 @@ impl From<Error> for Fault {
 fn code(error: &Error) -> CometResult {
     match error {
         Error::Options(_) | Error::SocketPath(_) => CometResult::Dsn,
-        Error::Channel(_) => CometResult::Channel,
+        Error::Channel(_) | Error::Channels(_) => CometResult::Channel,
         Error::Name(_) => CometResult::Name,
         Error::Key(_) => CometResult::Key,
         Error::Connect { .. } => CometResult::Connect,
@@ -133,7 +133,7 @@ fn code(error: &Error) -> CometResult {
         Error::Refused { .. } => CometResult::Refused,
         // What became of the message the daemon's part says.
         Error::Spool { away, .. } => code(away),
-        Error::Protocol(_) | Error::Line => CometResult::Protocol,
+        Error::Protocol(_) | Error::TooLong(_) | Error::Line => CometResult::Protocol,
         Error::File(_) => CometResult::File,
     }
 }
@@ -146,6 +146,12 @@ impl From<OptionsError> for Fault {
 
 impl From<ChannelNameError> for Fault {
     fn from(error: ChannelNameError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<ChannelNamesError> for Fault {
+    fn from(error: ChannelNamesError) -> Self {
         Error::from(error).into()
     }
 }

@@ -5,8 +5,11 @@
 #endif
 
 #include "php.h"
+#include "ext/json/php_json.h"
 #include "ext/spl/spl_exceptions.h"
+#include "ext/standard/base64.h"
 #include "ext/standard/info.h"
+#include "ext/standard/php_string.h"
 #include "zend_exceptions.h"
 
 #include "comet.h"
@@ -19,8 +22,8 @@ typedef struct {
     zend_object std;
 } client_object;
 
-static zend_class_entry *client_ce, *exception_ce, *argument_ce, *connect_ce, *timeout_ce, *unknown_ce, *refused_ce,
-    *file_ce;
+static zend_class_entry *interface_ce, *client_ce, *exception_ce, *argument_ce, *connect_ce, *timeout_ce, *unknown_ce,
+    *refused_ce, *file_ce;
 static zend_object_handlers client_handlers;
 
 static client_object *client_of(zend_object *object) {
@@ -67,10 +70,23 @@ static zend_object *client_create(zend_class_entry *ce) {
     return &client->std;
 }
 
+/* A warning never becomes an exception here: it would end the request, at a place that no code can catch. */
+static void warn(const char *reason) {
+    bool thrown_before = EG(exception) != NULL;
+    char *text;
+    spprintf(&text, 0, "Comet: buffered messages are lost: %s", reason);
+    zend_error(E_USER_WARNING, "%s", text);
+    if (EG(exception) && !thrown_before) { /* the application's handler has thrown */
+        zend_clear_exception();
+        php_log_err(text);
+    }
+    efree(text);
+}
+
 static void client_destroy(zend_object *object) {
     client_object *client = client_of(object);
     if (client->buffered && (int)comet_flush(client->handle) < 0) {
-        zend_error(E_USER_WARNING, "Comet: buffered messages are lost: %s", comet_error(client->handle));
+        warn(comet_error(client->handle));
     }
     zend_objects_destroy_object(object);
 }
@@ -153,6 +169,82 @@ ZEND_METHOD(Client, spooled) {
     RETURN_BOOL(client_of(Z_OBJ_P(ZEND_THIS))->spooled);
 }
 
+ZEND_METHOD(Client, cursor) {
+    ZEND_PARSE_PARAMETERS_NONE();
+
+    uint64_t cursor = 0;
+    check(comet_cursor(client_of(Z_OBJ_P(ZEND_THIS))->handle, &cursor));
+    RETURN_LONG((zend_long)cursor);
+}
+
+/* Data that came as base64 becomes bytes. */
+static void decode_message(zval *message) {
+    zval *data = zend_hash_str_find(Z_ARRVAL_P(message), ZEND_STRL("data"));
+    if (data == NULL || Z_TYPE_P(data) != IS_STRING
+        || zend_hash_str_del(Z_ARRVAL_P(message), ZEND_STRL("encoding")) == FAILURE) {
+        return;
+    }
+    zend_string *bytes = php_base64_decode((const unsigned char *)Z_STRVAL_P(data), Z_STRLEN_P(data));
+    if (bytes != NULL) {
+        zval_ptr_dtor(data);
+        ZVAL_STR(data, bytes);
+    }
+}
+
+/* Turns the daemon's line into the array that history() returns. */
+static void decode_history(zval *history) {
+    if (Z_TYPE_P(history) != IS_ARRAY) {
+        return;
+    }
+    zend_hash_str_del(Z_ARRVAL_P(history), ZEND_STRL("ok"));
+    zval *cursor = zend_hash_str_find(Z_ARRVAL_P(history), ZEND_STRL("cursor"));
+    if (cursor != NULL) {
+        convert_to_long(cursor);
+    }
+    zval *messages = zend_hash_str_find(Z_ARRVAL_P(history), ZEND_STRL("messages")), *message;
+    if (messages != NULL && Z_TYPE_P(messages) == IS_ARRAY) {
+        ZEND_HASH_FOREACH_VAL(Z_ARRVAL_P(messages), message) {
+            if (Z_TYPE_P(message) == IS_ARRAY) {
+                decode_message(message);
+            }
+        } ZEND_HASH_FOREACH_END();
+    }
+}
+
+ZEND_METHOD(Client, history) {
+    zend_string *name = NULL;
+    HashTable *list = NULL;
+    zend_long since = 0;
+    ZEND_PARSE_PARAMETERS_START(1, 2)
+        Z_PARAM_ARRAY_HT_OR_STR(list, name)
+        Z_PARAM_OPTIONAL
+        Z_PARAM_LONG(since)
+    ZEND_PARSE_PARAMETERS_END();
+
+    if (since < 0) {
+        zend_throw_exception(argument_ce, "since must be a message's id, or 0", COMET_RESULT_DSN);
+        RETURN_THROWS();
+    }
+    zval names;
+    if (list != NULL) {
+        php_implode(ZSTR_CHAR(','), list, &names);
+    } else {
+        ZVAL_STR_COPY(&names, name);
+    }
+    const char *text = NULL;
+    size_t length = 0;
+    if (!EG(exception)) {
+        check(comet_history(client_of(Z_OBJ_P(ZEND_THIS))->handle, Z_STRVAL(names), Z_STRLEN(names), (uint64_t)since,
+                            &text, &length));
+    }
+    zval_ptr_dtor(&names);
+    if (EG(exception)) {
+        RETURN_THROWS();
+    }
+    php_json_decode_ex(return_value, text, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH);
+    decode_history(return_value);
+}
+
 #include "comet_arginfo.h"
 
 static zend_class_entry *register_exception(const char *name, zend_class_entry *parent) {
@@ -161,14 +253,21 @@ static zend_class_entry *register_exception(const char *name, zend_class_entry *
     return zend_register_internal_class_ex(&ce, parent);
 }
 
+static void register_interface(void) {
+    zend_class_entry ce;
+    INIT_NS_CLASS_ENTRY(ce, "Comet", "ClientInterface", interface_methods);
+    interface_ce = zend_register_internal_interface(&ce);
+    zend_declare_class_constant_long(interface_ce, ZEND_STRL("NO_ACK"), COMET_FLAG_NO_ACK);
+    zend_declare_class_constant_long(interface_ce, ZEND_STRL("BUFFER"), COMET_FLAG_BUFFER);
+}
+
 static void register_client(void) {
     zend_class_entry ce;
     INIT_NS_CLASS_ENTRY(ce, "Comet", "Client", client_methods);
     client_ce = zend_register_internal_class(&ce);
     client_ce->ce_flags |= ZEND_ACC_FINAL | ZEND_ACC_NO_DYNAMIC_PROPERTIES | ZEND_ACC_NOT_SERIALIZABLE;
     client_ce->create_object = client_create;
-    zend_declare_class_constant_long(client_ce, ZEND_STRL("NO_ACK"), COMET_FLAG_NO_ACK);
-    zend_declare_class_constant_long(client_ce, ZEND_STRL("BUFFER"), COMET_FLAG_BUFFER);
+    zend_class_implements(client_ce, 1, interface_ce);
 
     client_handlers = std_object_handlers;
     client_handlers.offset = XtOffsetOf(client_object, std);
@@ -188,6 +287,7 @@ PHP_MINIT_FUNCTION(comet) {
     unknown_ce = register_exception("Comet\\UnknownException", exception_ce);
     refused_ce = register_exception("Comet\\RefusedException", exception_ce);
     file_ce = register_exception("Comet\\FileException", exception_ce);
+    register_interface();
     register_client();
     return SUCCESS;
 }
@@ -198,7 +298,7 @@ PHP_MINFO_FUNCTION(comet) {
     php_info_print_table_end();
 }
 
-static const zend_module_dep comet_deps[] = {ZEND_MOD_REQUIRED("spl") ZEND_MOD_END};
+static const zend_module_dep comet_deps[] = {ZEND_MOD_REQUIRED("spl") ZEND_MOD_REQUIRED("json") ZEND_MOD_END};
 
 zend_module_entry comet_module_entry = {
     STANDARD_MODULE_HEADER_EX, NULL, comet_deps, "comet", NULL, PHP_MINIT(comet), NULL, NULL, NULL, PHP_MINFO(comet),

@@ -10,14 +10,8 @@ namespace Comet;
  *
  * All clients of one DSN share the connection of their PHP process, which survives requests.
  */
-final class Client
+final class Client implements ClientInterface
 {
-    /** Return when the message is handed to the system; flush() tells whether all went well. */
-    public const NO_ACK = 1;
-
-    /** Gather messages and send them together, at the latest at the end of the request. */
-    public const BUFFER = 2;
-
     /** The version of libcomet's interface that this class is written for. */
     private const ABI = 1;
 
@@ -41,16 +35,6 @@ final class Client
         $this->check($this->comet->comet_popen($dsn, \FFI::addr($this->handle)));
     }
 
-    /**
-     * Publishes any bytes. Returns the message's id (microseconds since 1970) when the daemon has it, or null: with
-     * NO_ACK or BUFFER, and when the daemon is away and the message is in the spool (then spooled() is true). The daemon
-     * publishes what is in the spool when it is back: once, and in the order of this client's messages.
-     *
-     * @param string $name the message's label, 128 bytes of text at most
-     * @param ?string $key idempotency key, 128 bytes of text at most: published again with the same key on the same
-     *     channel within ten minutes, it is still published once, and the id is the first
-     * @throws Exception of the kind that tells what became of the message
-     */
     public function publish(
         string $channel,
         string $data = '',
@@ -77,41 +61,51 @@ final class Client
         return $receipt->id ?: null;
     }
 
-    /**
-     * Publishes as `touch DIR/CHANNEL.comet` does. Needs no daemon now.
-     *
-     * @throws ArgumentException|FileException
-     */
     public function touch(string $channel): void
     {
         $this->check($this->comet->comet_touch($this->handle, $channel, \strlen($channel)));
     }
 
-    /**
-     * Publishes by replacing DIR/CHANNEL.comet; nobody ever reads half of it. Needs no daemon now.
-     *
-     * @throws ArgumentException|FileException
-     */
     public function write(string $channel, string $data): void
     {
         $this->check($this->comet->comet_write($this->handle, $channel, \strlen($channel), $data, \strlen($data)));
     }
 
-    /**
-     * Sends what BUFFER has gathered and waits until everything is acknowledged, or in the spool.
-     *
-     * @throws Exception the first that went wrong since the last flush and was not told yet
-     */
     public function flush(): void
     {
         $this->buffered = false;
         $this->spooled = $this->check($this->comet->comet_flush($this->handle));
     }
 
-    /** Whether the last publish() or flush() left messages in the spool, because the daemon is away. */
     public function spooled(): bool
     {
         return $this->spooled;
+    }
+
+    public function cursor(): int
+    {
+        $cursor = $this->comet->new('uint64_t');
+        $this->check($this->comet->comet_cursor($this->handle, \FFI::addr($cursor)));
+        return $cursor->cdata;
+    }
+
+    public function history(string|array $channels, int $since = 0): array
+    {
+        if ($since < 0) {
+            throw new ArgumentException('since must be a message\'s id, or 0', -2);
+        }
+        $names = \is_array($channels) ? \implode(',', $channels) : $channels;
+        $text = $this->comet->new('const char *');
+        $length = $this->comet->new('size_t');
+        $this->check($this->comet->comet_history(
+            $this->handle,
+            $names,
+            \strlen($names),
+            $since,
+            \FFI::addr($text),
+            \FFI::addr($length),
+        ));
+        return self::decoded(\FFI::string($text, $length->cdata));
     }
 
     public function __destruct()
@@ -120,9 +114,35 @@ final class Client
             try {
                 $this->flush();
             } catch (Exception $e) {
-                \trigger_error('Comet: buffered messages are lost: ' . $e->getMessage(), \E_USER_WARNING);
+                self::warn('Comet: buffered messages are lost: ' . $e->getMessage());
             }
         }
+    }
+
+    /** A warning never becomes an exception here: it would end the request, at a place that no code can catch. */
+    private static function warn(string $text): void
+    {
+        try {
+            \trigger_error($text, \E_USER_WARNING);
+        } catch (\Throwable) {
+            // The application's handler has thrown, or the function is disabled.
+            if (\function_exists('error_log')) {
+                \error_log($text);
+            }
+        }
+    }
+
+    /** @return array{cursor: int, gap: bool, messages: list<array{channel: string, id: int, name: string, data: string}>} */
+    private static function decoded(string $json): array
+    {
+        $history = \json_decode($json, true, flags: \JSON_THROW_ON_ERROR);
+        foreach ($history['messages'] as &$message) {
+            if (isset($message['encoding'])) {
+                $message['data'] = \base64_decode($message['data']);
+                unset($message['encoding']);
+            }
+        }
+        return ['cursor' => (int) $history['cursor'], 'gap' => $history['gap'], 'messages' => $history['messages']];
     }
 
     private function __clone()
@@ -133,9 +153,6 @@ final class Client
     private static function library(): \FFI
     {
         static $comet = null;
-        if (!\extension_loaded('FFI')) {
-            throw new Exception('PHP has neither the comet extension nor FFI (see php-ext-example/README.md)');
-        }
         return $comet ??= self::checked(self::preloaded() ?? self::load());
     }
 
@@ -145,22 +162,34 @@ final class Client
             return \FFI::scope('COMET');
         } catch (\FFI\Exception) {
             return null;
+        } catch (\Error $e) { // there is no such class
+            throw new Exception('PHP has neither the comet extension nor FFI (see php-ext-example/README.md)', 0, $e);
         }
     }
 
     private static function load(): \FFI
     {
-        // A checkout, an installation beside this file, and the usual places for those who have it by Composer.
-        $places = [__DIR__ . '/../../include', __DIR__ . '/../..', '/usr/local/share/comet', '/usr/share/comet'];
-        $headers = \array_filter(\array_map(static fn ($place) => "$place/comet_ffi.h", $places), \is_file(...));
-        if ($headers === []) {
-            throw new Exception('comet_ffi.h is in none of ' . \implode(', ', $places));
-        }
+        $library = \function_exists('getenv') ? \getenv('COMET_LIBRARY') : false;
         try {
-            return \FFI::cdef(\file_get_contents(\reset($headers)), \getenv('COMET_LIBRARY') ?: 'libcomet.so.1');
+            return \FFI::cdef(self::header(), $library ?: 'libcomet.so.1');
         } catch (\FFI\Exception $e) {
             throw new Exception("cannot load libcomet: {$e->getMessage()} (see php-ext-example/README.md)", 0, $e);
         }
+    }
+
+    /** The header lies beside this class, also where open_basedir lets PHP read nothing else. */
+    private static function header(): string
+    {
+        $path = \dirname(__DIR__) . '/comet_ffi.h';
+        try {
+            $header = @\file_get_contents($path);
+        } catch (\Throwable) { // an error handler that does not respect "@"
+            $header = false;
+        }
+        if ($header === false) {
+            throw new Exception("cannot read $path: PHP needs it there, and open_basedir must allow it");
+        }
+        return $header;
     }
 
     private static function checked(\FFI $comet): \FFI

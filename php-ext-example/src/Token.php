@@ -11,13 +11,15 @@ final class Token
     private const MAX_PATTERNS = 64;
     private const MAX_BYTES = 4096;
 
-    /** A channel, the start of channels that ends in no letter or digit with * behind it, or * for all. */
-    private const PATTERN = '/\A(?:\*|(?!\.)(?=[^*]{1,128}\*?\z)[A-Za-z0-9_.:=+@~-]*(?:[A-Za-z0-9_.:=+@~-]|[_.:=+@~-]\*))\z/';
+    private const MAX_NAME = 128;
+    private const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+    private const SIGNS = '_.:=+@~-';
 
     /**
      * A token signed with HS256, for a key that the daemon has under [[auth.key]].
      *
-     * @param string $secret the key's secret, 32 bytes at least
+     * @param string $secret the key's secret, 32 bytes at least. Line ends at its end are taken off, as the daemon does:
+     *     the contents of a file can be given as they are
      * @param string $kid the name that the daemon knows it by
      * @param string[] $subscribe channels that may be read, such as `news`, `user.42.*`, or `*` for all
      * @param string[] $publish channels that may be published to
@@ -36,13 +38,13 @@ final class Token
         string $subject = '',
         string $audience = 'comet',
     ): string {
+        $secret = \rtrim($secret, "\r\n");
         self::check(\strlen($secret) >= self::MIN_SECRET, 'secret must have ' . self::MIN_SECRET . ' bytes at least');
         self::check($seconds > 0, 'a token must hold for a second at least');
         $patterns = [...\array_values($subscribe), ...\array_values($publish)];
         self::check(\count($patterns) <= self::MAX_PATTERNS, 'more than ' . self::MAX_PATTERNS . ' patterns');
         foreach ($patterns as $pattern) {
-            $known = \is_string($pattern) && \preg_match(self::PATTERN, $pattern) === 1;
-            self::check($known, 'no channel and no start of channels: ' . \var_export($pattern, true));
+            self::check(\is_string($pattern) && self::isPattern($pattern), 'no channel and no start of channels: ' . \var_export($pattern, true));
         }
         $claims = ['aud' => $audience, 'exp' => \time() + $seconds, 'comet' => [
             's' => \array_values($subscribe),
@@ -56,6 +58,19 @@ final class Token
         $token = $text . '.' . self::base64(\hash_hmac('sha256', $text, $secret, true));
         self::check(\strlen($token) <= self::MAX_BYTES, 'a token may have ' . self::MAX_BYTES . ' bytes at most');
         return $token;
+    }
+
+    /** A channel, the start of channels that ends in no letter or digit with * behind it, or * for all. */
+    private static function isPattern(string $pattern): bool
+    {
+        if ($pattern === '*') {
+            return true;
+        }
+        $start = \str_ends_with($pattern, '*') ? \substr($pattern, 0, -1) : $pattern;
+        $length = \strlen($start);
+        return $length > 0 && $length <= self::MAX_NAME && $start[0] !== '.'
+            && \strspn($start, self::LETTERS . self::SIGNS) === $length
+            && ($start === $pattern || \strspn($start[-1], self::SIGNS) === 1);
     }
 
     private static function part(array $value): string

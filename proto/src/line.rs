@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use self::fields::Fields;
 pub use self::reply::{
-    Receipt, write_error, write_gap, write_history_end, write_history_start, write_ok,
-    write_receipt, write_retry, write_status,
+    Receipt, write_cursor, write_error, write_gap, write_history_end, write_history_start,
+    write_ok, write_receipt, write_retry, write_status,
 };
 
 use crate::{
@@ -43,6 +43,8 @@ pub enum Request<'a> {
         /// What was seen last; without one, all that is kept.
         since: Cursor,
     },
+    /// Answer with the id of the newest message of all channels.
+    Cursor,
     /// Answer with the daemon's figures.
     Status,
     /// Answer `{"ok":true}`.
@@ -69,7 +71,7 @@ pub enum LineError {
     #[error("not a request: {0}")]
     Json(#[from] serde_json::Error),
     /// No such operation.
-    #[error("unknown op {0:?} (known: publish, subscribe, history, status, ping)")]
+    #[error("unknown op {0:?} (known: publish, subscribe, history, cursor, status, ping)")]
     Op(String),
     /// A field that the operation needs.
     #[error("op {op} needs the field {field:?}")]
@@ -171,11 +173,29 @@ impl<'a> Request<'a> {
                     since: since.unwrap_or_default(),
                 })
             }
+            "cursor" => fields.bare("cursor").map(|()| Self::Cursor),
             "status" => fields.bare("status").map(|()| Self::Status),
             "ping" => fields.bare("ping").map(|()| Self::Ping),
             other => Err(LineError::Op(other.chars().take(32).collect())),
         }
     }
+}
+
+/// Appends a history request as a line, with its line end.
+pub fn write_history(channels: &ChannelNames, since: Cursor, out: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Fields<'a> {
+        op: &'static str,
+        channels: Vec<&'a str>,
+        since: u64,
+    }
+    let fields = Fields {
+        op: "history",
+        channels: channels.iter().map(|name| &**name).collect(),
+        since: since.0,
+    };
+    serde_json::to_writer(&mut *out, &fields).expect("text has a JSON form and a Vec takes it");
+    out.push(b'\n');
 }
 
 /// Appends a publish request as a line, with its line end.

@@ -37,6 +37,15 @@ static void null(comet_t *c) {
     CHECK(comet_write(NULL, "news", 4, "x", 1) == COMET_RESULT_NULL_PARAMETER);
     CHECK(comet_write(c, NULL, 4, "x", 1) == COMET_RESULT_NULL_PARAMETER);
     CHECK(comet_write(c, "news", 4, NULL, 1) == COMET_RESULT_NULL_PARAMETER);
+    uint64_t cursor = 7;
+    const char *text = "untouched";
+    size_t length = 7;
+    CHECK(comet_cursor(NULL, &cursor) == COMET_RESULT_NULL_PARAMETER);
+    CHECK(comet_cursor(c, NULL) == COMET_RESULT_NULL_PARAMETER);
+    CHECK(comet_history(NULL, "news", 4, 0, &text, &length) == COMET_RESULT_NULL_PARAMETER);
+    CHECK(comet_history(c, "news", 4, 0, NULL, &length) == COMET_RESULT_NULL_PARAMETER);
+    CHECK(comet_history(c, NULL, 4, 0, &text, &length) == COMET_RESULT_NULL_PARAMETER);
+    CHECK(cursor == 7 && strcmp(text, "untouched") == 0 && length == 7);
     CHECK(receipt.id == 7);
     CHECK(strcmp(comet_error(c), "a pointer is NULL that may not be") == 0);
     comet_close(NULL);

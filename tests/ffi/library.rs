@@ -9,11 +9,16 @@ use super::{
 
 #[test]
 fn the_committed_headers_are_those_of_the_source() {
-    for (name, expected) in [("comet.h", headers::c()), ("comet_ffi.h", headers::php())] {
-        let committed = fs::read_to_string(repository().join("include").join(name)).unwrap();
+    let copies = [
+        ("include/comet.h", headers::c()),
+        ("include/comet_ffi.h", headers::php()),
+        ("php-ext-example/comet_ffi.h", headers::php()),
+    ];
+    for (name, expected) in copies {
+        let committed = fs::read_to_string(repository().join(name)).unwrap();
         assert!(
             committed == expected,
-            "include/{name} is out of date: run `make headers`"
+            "{name} is out of date: run `make headers`"
         );
     }
 }

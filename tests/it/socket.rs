@@ -46,6 +46,18 @@ fn publishes_text_and_any_bytes() {
 }
 
 #[test]
+fn tells_the_cursor_of_the_newest_message() {
+    let daemon = Daemon::start("");
+    let mut client = connect(&daemon);
+    let published = client.ask(&publish("news", "hi"));
+    let id = published["id"].to_string();
+    let expected = json!({"ok": true, "cursor": id});
+    assert_eq!(client.ask(r#"{"op":"cursor"}"#), expected);
+    let refused = client.ask(r#"{"op":"cursor","channels":["news"]}"#);
+    assert_eq!(refused["error"], "channels");
+}
+
+#[test]
 fn a_key_publishes_once() {
     let daemon = Daemon::start("");
     let mut client = connect(&daemon);

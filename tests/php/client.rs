@@ -1,6 +1,6 @@
 //! The class on the command line: one script, the same output over FFI and over the extension.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use super::{
     super::support::{Daemon, library_dir, repository, run, steps},
@@ -13,7 +13,7 @@ fn the_class_is_the_same_over_ffi_and_over_the_extension() {
     let [ffi, extension] = BOTH.map(|over| run(php(over, "same.php").arg(daemon.dsn())));
     assert_eq!(ffi, extension);
     assert!(ffi.ends_with("\nflushed\n"), "{ffi}");
-    let binary = ["YQD/", "YQD/"];
+    let binary = ["YQD/", "YQD/", "YQD/", "YQD/"];
     assert_eq!(daemon.data("binary"), binary);
     let each = ["hi", "", "later", "gathered"];
     assert_eq!(
@@ -154,6 +154,126 @@ fn the_stub_says_what_the_extension_has() {
         native.contains("public publish(string $channel, string $data = '', int $flags = 0, string $name = '', ?string $key = NULL): ?int"),
         "{native}"
     );
+}
+
+/// Settings of PHP as hosters have them, beside how the class gets at the library.
+fn careful_setups() -> Vec<(&'static str, Vec<String>)> {
+    let package = repository().join("php-ext-example");
+    let package = package.display();
+    let tests = repository().join("tests/php");
+    let basedir = format!("open_basedir={package}:{}", tests.display());
+    let disabled =
+        "disable_functions=getenv,is_file,file_exists,error_log,trigger_error,putenv,ini_set,exec";
+    let preload = [
+        "opcache.enable_cli=1".to_owned(),
+        "opcache.preload_user=root".to_owned(),
+        "ffi.enable=preload".to_owned(),
+        format!("opcache.preload={package}/preload.php"),
+        format!("ffi.preload={package}/comet_ffi.h"),
+    ];
+    let extension = format!("extension={}", extension().display());
+    let with = |more: &[&str], of: &[String]| {
+        let more = more.iter().map(|setting| (*setting).to_owned());
+        more.chain(of.iter().cloned()).collect()
+    };
+    vec![
+        ("FFI", with(&["ffi.enable=1"], &[])),
+        ("FFI, open_basedir", with(&["ffi.enable=1", &basedir], &[])),
+        (
+            "FFI, functions disabled",
+            with(&["ffi.enable=1", disabled, &basedir], &[]),
+        ),
+        ("preload", with(&[], &preload)),
+        ("preload, open_basedir", with(&[&basedir], &preload)),
+        ("preload, functions disabled", with(&[disabled], &preload)),
+        ("extension", with(&[&extension], &[])),
+        (
+            "extension, open_basedir",
+            with(&[&extension, &basedir, disabled], &[]),
+        ),
+    ]
+}
+
+#[test]
+fn no_warning_and_no_handler_that_throws_fails_a_request() {
+    let daemon = Daemon::start();
+    for (setup, settings) in careful_setups() {
+        let script = repository().join("tests/php/careful.php");
+        let mut careful = Command::new("php");
+        careful.env("LD_LIBRARY_PATH", library_dir());
+        for setting in [
+            "error_reporting=-1",
+            "display_errors=stderr",
+            "assert.exception=1",
+        ] {
+            careful.args(["-d", setting]);
+        }
+        for setting in &settings {
+            careful.args(["-d", setting]);
+        }
+        let output = careful.arg(script).arg(daemon.dsn()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(text, "published\nsigned\ngone on\n", "{setup}: {errors}");
+        assert!(output.status.success(), "{setup}: {errors}");
+    }
+    let expected = careful_setups().len();
+    assert_eq!(daemon.data("careful"), vec!["hi"; expected]);
+}
+
+#[test]
+fn a_file_of_another_user_is_named_with_its_owner() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can act as another user");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(directory.path().join("news.comet"), "").unwrap();
+    let script = "require $argv[1]; $comet = new Comet\\Client('unix:?dir=' . $argv[2]);
+        foreach ([fn () => $comet->touch('news'), fn () => $comet->write('news', '')] as $call) {
+            try { $call(); } catch (Comet\\FileException $e) { echo $e->getMessage(), \"\\n\"; }
+        }";
+    let mut other = Command::new("setpriv");
+    other.args([
+        "--reuid=nobody",
+        "--regid=nogroup",
+        "--clear-groups",
+        "php",
+        "-r",
+        script,
+    ]);
+    // The checkout may be closed to other users.
+    let package = directory.path().join("php");
+    let mut copy = Command::new("cp");
+    run(copy
+        .arg("-R")
+        .arg(repository().join("php-ext-example"))
+        .arg(&package));
+    other.arg(package.join("autoload.php"));
+    other.arg(directory.path());
+    let library = directory.path().join("libcomet.so.1");
+    fs::copy(library_dir().join("libcomet.so.1"), &library).unwrap();
+    let output = run(other.env("COMET_LIBRARY", library));
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 2, "{output}");
+    for line in lines {
+        assert!(line.contains("(the file belongs to root;"), "{line}");
+    }
+}
+
+#[test]
+fn a_secret_can_be_read_from_its_file_as_it_is() {
+    let script = "require $argv[1]; $secret = str_repeat('s', 32);
+        foreach ([\"\", \"\\n\", \"\\r\\n\", \"\\n\\n\"] as $end) { $all[] = Comet\\Token::mint($secret . $end, 'k', ['a']); }
+        echo count(array_unique($all)), \"\\n\";
+        try { Comet\\Token::mint(str_repeat('s', 31) . \"\\n\", 'k'); } catch (Comet\\ArgumentException $e) { echo $e->getMessage(); }";
+    let autoload = repository().join("php-ext-example/autoload.php");
+    let output = run(Command::new("php").args(["-r", script]).arg(autoload));
+    // Two tokens where the second began between the first and the last.
+    let (count, refusal) = output.split_once('\n').unwrap();
+    assert!(["1", "2"].contains(&count), "{output}");
+    assert_eq!(refusal, "secret must have 32 bytes at least");
 }
 
 #[test]

@@ -26,6 +26,17 @@ var_dump($comet->publish('php', 'later', Client::NO_ACK));
 $key = 'order-' . getmypid();
 $first = $comet->publish('orders', 'first', name: 'paid', key: $key);
 var_dump($comet->publish('orders', 'again', key: $key) === $first);
+$cursor = $comet->cursor();
+$binary = $comet->publish('binary', "a\0\xff");
+$history = $comet->history(['php', 'binary'], $cursor);
+var_dump($history['messages'] === [['channel' => 'binary', 'id' => $binary, 'name' => '', 'data' => "a\0\xff"]]);
+var_dump($history['cursor'] === $binary, $history['gap'], $comet->history('nobody.publishes.here')['messages']);
+var_dump($comet->history('orders')['messages'][0]['name'], $comet instanceof Comet\ClientInterface);
+told(fn () => $comet->history('php,a/b'));
+told(fn () => $comet->history([]));
+told(fn () => $comet->history(array_map(fn ($i) => "c$i", range(1, 101))));
+told(fn () => $comet->history('php', -1));
+told(fn () => (new Client('unix:/nonexistent/comet.sock'))->cursor());
 $comet->touch('file');
 $comet->write('file', "a\0b");
 

@@ -66,7 +66,13 @@ impl Site {
         )
         .unwrap();
         let php = repository().join("php-ext-example");
-        for name in ["src", "examples", "autoload.php", "preload.php"] {
+        for name in [
+            "src",
+            "examples",
+            "autoload.php",
+            "preload.php",
+            "comet_ffi.h",
+        ] {
             let mut copy = Command::new("cp");
             run(copy
                 .arg("-R")

@@ -6,7 +6,7 @@ declare(strict_types=1);
 
 require $argv[1] ?? __DIR__ . '/../../php-ext-example/autoload.php';
 
-$names = ['Client', 'Exception', 'ArgumentException', 'ConnectException', 'TimeoutException', 'UnknownException',
+$names = ['ClientInterface', 'Client', 'Exception', 'ArgumentException', 'ConnectException', 'TimeoutException', 'UnknownException',
     'RefusedException', 'FileException'];
 foreach ($names as $name) {
     $class = new ReflectionClass("Comet\\$name");

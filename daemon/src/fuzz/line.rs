@@ -77,6 +77,7 @@ fn check_request(request: &Request<'_>, json: &Value) {
             "history"
         }
         Request::Status => "status",
+        Request::Cursor => "cursor",
         Request::Ping => "ping",
     };
     assert_eq!(json["op"], op);

@@ -53,6 +53,11 @@ pub fn write_receipt(id: u64, out: &mut Vec<u8>) {
     writeln!(out, r#"{{"ok":true,"id":{id}}}"#).expect("a Vec takes it");
 }
 
+/// Appends `{"ok":true,"cursor":"…"}` as a line.
+pub fn write_cursor(cursor: Cursor, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"ok":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
+}
+
 /// Appends `{"ok":true}` as a line.
 pub fn write_ok(out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"ok\":true}\n");

@@ -197,6 +197,10 @@ impl Connection {
                 self.subscription = Some(Subscription::new(&self.shared, channels, since));
             }
             Ok(Request::History { channels, since }) => self.history(&channels, since).await?,
+            Ok(Request::Cursor) => {
+                let last = self.shared.audience.hub().last();
+                line::write_cursor(last, &mut self.output);
+            }
             Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
             Ok(Request::Ping) => line::write_ok(&mut self.output),
             Err(error) => line::write_error(error.code(), &error.to_string(), &mut self.output),
