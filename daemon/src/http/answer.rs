@@ -16,7 +16,7 @@ use hyper::{
 use super::{Current, memory, origins::Origins, rights::INVALID_TOKEN as EXPIRED};
 use crate::{
     hub::Backlog,
-    transport::{Format, Shape},
+    transport::{Format, Shape, Upgrade},
 };
 
 /// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
@@ -26,8 +26,8 @@ pub(super) struct Refusal {
     /// The part of the request that was wrong.
     code: &'static str,
     message: String,
-    /// A header that says what would be right.
-    hint: Option<(HeaderName, &'static str)>,
+    /// Headers that say what would be right.
+    hints: Vec<(HeaderName, &'static str)>,
     /// Whose page asked, where that was read from the bytes of a request.
     origin: Option<String>,
 }
@@ -38,7 +38,7 @@ impl Refusal {
             status,
             code,
             message: message.into(),
-            hint: None,
+            hints: Vec::new(),
             origin: None,
         }
     }
@@ -48,7 +48,7 @@ impl Refusal {
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.hint = Some((name, value));
+        self.hints.push((name, value));
         self
     }
 
@@ -62,7 +62,7 @@ impl Refusal {
     pub(super) fn into_answer(self) -> Response<Bytes> {
         let body = serde_json::json!({"error": self.code, "message": self.message});
         let mut answer = answer(self.status, "application/json", format!("{body}\n"));
-        if let Some((name, value)) = self.hint {
+        for (name, value) in self.hints {
             let value = HeaderValue::from_static(value);
             answer.headers_mut().insert(name, value);
         }
@@ -235,7 +235,7 @@ impl Writer<'_> {
     /// A stream's head and what it begins with.
     pub(super) fn opening(&self, cursor: Cursor) -> Bytes {
         let mut out = match self.format.upgrade() {
-            Some(accept) => switching_protocols(accept),
+            Some(upgrade) => switching_protocols(&upgrade),
             None => self.head(200, None, None),
         };
         let mut body = Vec::new();
@@ -340,9 +340,16 @@ impl Head<'_> {
 }
 
 /// RFC 6455, section 4.2.2.
-fn switching_protocols(accept: &str) -> Vec<u8> {
-    let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n";
-    format!("{head}sec-websocket-accept: {accept}\r\n\r\n").into()
+fn switching_protocols(upgrade: &Upgrade<'_>) -> Vec<u8> {
+    let mut head =
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            .to_owned();
+    head += &format!("sec-websocket-accept: {}\r\n", upgrade.accept);
+    if let Some(protocol) = upgrade.protocol {
+        head += &format!("sec-websocket-protocol: {protocol}\r\n");
+    }
+    head += "\r\n";
+    head.into()
 }
 
 /// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.

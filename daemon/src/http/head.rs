@@ -143,6 +143,7 @@ fn meaning(header: &httparse::Header<'_>, is_post: bool, tokens: bool) -> Meanin
         (2, b't') => is(header::TE, Meaning::NotPlain),
         (6, b'e') => is(header::EXPECT, Meaning::NotPlain),
         (7, b'u') => is(header::UPGRADE, Meaning::NotPlain),
+        (17, b's') => is(header::SEC_WEBSOCKET_KEY, Meaning::NotPlain),
         (17, b't') => is(header::TRANSFER_ENCODING, Meaning::NotPlain),
         _ => Meaning::Nothing,
     }

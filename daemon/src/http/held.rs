@@ -242,7 +242,8 @@ impl Conn {
             if !goes_on {
                 return self.end();
             }
-            if !self.unread.get() {
+            // The client's end may have come together with these bytes: then it is read, too.
+            if !self.has_input() {
                 return;
             }
         }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
     token::{Grant, KeyError, TokenError, Tokens},
-    transport::Subscription,
+    transport::{Subscription, websocket},
 };
 
 /// Where a browser keeps a token for us: of this host alone, and not over plain HTTP.
@@ -244,11 +244,12 @@ pub(super) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
     }
 }
 
-/// What the request's token grants. An `Authorization` header beats a cookie beats the URL.
+/// What the request's token grants. An `Authorization` header beats a subprotocol of a WebSocket beats a cookie beats
+/// the URL.
 fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal> {
     let tokens = &site.rights.tokens;
     let by_url = || query.token().filter(|_| tokens.query);
-    let token = match authorization(head) {
+    let token = match authorization(head).or_else(|| websocket::token(head)) {
         Some(token) => token,
         None => match cookie(head) {
             Some(token) => {
@@ -256,8 +257,8 @@ fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal
                 token
             }
             None => by_url().ok_or_else(|| {
-                let how =
-                    "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet";
+                let how = "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet; \
+                           a WebSocket may offer the subprotocols comet and comet.token.TOKEN";
                 unauthorized("token", how, "Bearer realm=\"comet\"")
             })?,
         },

@@ -5,7 +5,7 @@ use std::slice;
 use bytes::Bytes;
 use comet_proto::{ChannelName, Cursor, EventName};
 use hyper::{
-    HeaderMap, Method, Response, StatusCode,
+    HeaderMap, Method, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
@@ -28,7 +28,7 @@ use crate::{
         iframe::Iframe,
         longpoll::LongPoll,
         sse::Sse,
-        websocket::{self, WebSocket},
+        websocket::{self, HandshakeError, WebSocket},
     },
 };
 
@@ -155,10 +155,7 @@ pub(super) fn subscription(
         "websocket" => {
             rights::may_open(site, head)?;
             let accepted = WebSocket::accept(head, heartbeat);
-            let format = accepted.map_err(|e| {
-                Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", e.to_string())
-                    .with(header::SEC_WEBSOCKET_VERSION, "13")
-            })?;
+            let format = accepted.map_err(|error| no_websocket(head, error))?;
             (seen?.or(since), Box::new(format))
         }
         other => {
@@ -178,6 +175,19 @@ pub(super) fn subscription(
     };
     leave.bound(&mut subscription);
     Ok(subscription)
+}
+
+/// Why there is no WebSocket. A 426 says which protocol and version are asked for (RFC 9110, section 15.5.22; RFC 6455,
+/// section 4.4). HTTP/2 knows no such answer (RFC 9113, section 8.2.2).
+fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
+    let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol);
+    if is_malformed || head.version > Version::HTTP_11 {
+        return Refusal::bad("websocket", error);
+    }
+    Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", error.to_string())
+        .with(header::UPGRADE, "websocket")
+        .with(header::CONNECTION, "Upgrade")
+        .with(header::SEC_WEBSOCKET_VERSION, "13")
 }
 
 /// `HEAD` shows the head that `GET` would have, at once.

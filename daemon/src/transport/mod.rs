@@ -76,6 +76,14 @@ pub(crate) enum Shape {
     Stream { heartbeat: Duration },
 }
 
+/// The server's part of a WebSocket's handshake (RFC 6455, section 4.2.2).
+pub(crate) struct Upgrade<'a> {
+    /// `Sec-WebSocket-Accept`
+    pub(crate) accept: &'a str,
+    /// `Sec-WebSocket-Protocol`
+    pub(crate) protocol: Option<&'static str>,
+}
+
 /// Turns messages into the bytes of one protocol.
 pub(crate) trait Format {
     fn shape(&self) -> Shape;
@@ -116,8 +124,8 @@ pub(crate) trait Format {
         None
     }
 
-    /// A stream in another protocol than HTTP: its `Sec-WebSocket-Accept`.
-    fn upgrade(&self) -> Option<&str> {
+    /// A stream in another protocol than HTTP: what the answer to the handshake says.
+    fn upgrade(&self) -> Option<Upgrade<'_>> {
         None
     }
 

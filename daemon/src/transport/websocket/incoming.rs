@@ -1,0 +1,353 @@
+//! The frames of a client (RFC 6455, sections 5 to 7). Data is checked and dropped; control frames are answered.
+
+use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
+
+use super::write_frame;
+
+/// Longest data frame that a client may send, in bytes. A message of many frames may be longer: nothing of it is kept.
+const MAX_FRAME: u32 = 64 * 1024;
+
+/// Longest payload of a control frame (section 5.5).
+const MAX_CONTROL: u8 = 125;
+
+/// Opcodes (section 11.8).
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Where the client's bytes stand between two reads.
+#[derive(Default)]
+pub(super) struct Incoming {
+    /// An incomplete header, or an incomplete control frame: at most 130 bytes.
+    partial: Vec<u8>,
+    data: DataFrame,
+    message: Message,
+}
+
+/// The data frame that is being read.
+#[derive(Default)]
+struct DataFrame {
+    /// Payload bytes that are still to come.
+    missing: u32,
+    /// The mask, turned so that its first byte is for the next payload byte.
+    mask: [u8; 4],
+    is_final: bool,
+}
+
+/// The data message that is being read, which may be in several frames (section 5.4).
+#[derive(Default)]
+enum Message {
+    #[default]
+    None,
+    Binary,
+    Text(Utf8),
+}
+
+/// Checks UTF-8 (RFC 3629) byte by byte: what the next byte may be.
+#[derive(Default)]
+struct Utf8 {
+    /// Bytes that are missing of the character that has begun.
+    missing: u8,
+    /// Least and greatest value of the next one of them.
+    low: u8,
+    high: u8,
+}
+
+/// A frame's header (section 5.2) that has passed all checks which need no payload.
+struct Header {
+    is_final: bool,
+    opcode: u8,
+    length: u32,
+    mask: [u8; 4],
+}
+
+impl Incoming {
+    /// Reads frames and appends the answers to pings and to a close. `Ok(false)`: the client has closed. `Err`: the
+    /// connection fails with this close code (section 7.1.7).
+    pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
+        let mut joined = std::mem::take(&mut self.partial);
+        let mut rest = bytes;
+        if !joined.is_empty() {
+            joined.extend_from_slice(bytes);
+            rest = &joined;
+        }
+        loop {
+            rest = self.take_data(rest)?;
+            let Some((header, payload)) = Header::read(rest)? else {
+                break;
+            };
+            self.check_order(&header)?;
+            if header.opcode < CLOSE {
+                self.begin_data(&header)?;
+                rest = payload;
+                continue;
+            }
+            let Some((payload, after)) = payload.split_at_checked(header.length as usize) else {
+                break;
+            };
+            rest = after;
+            if !answer(&header, payload, out)? {
+                return Ok(false);
+            }
+        }
+        // Most clients never send anything: an empty vector takes no memory.
+        self.partial = rest.to_vec();
+        Ok(true)
+    }
+
+    /// A continuation needs a message that has begun, and a new message needs that the one before has ended.
+    fn check_order(&self, header: &Header) -> Result<(), CloseCode> {
+        let has_begun = !matches!(self.message, Message::None);
+        match header.opcode {
+            CONTINUATION if !has_begun => Err(CloseCode::Protocol),
+            TEXT | BINARY if has_begun => Err(CloseCode::Protocol),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_data(&mut self, header: &Header) -> Result<(), CloseCode> {
+        match header.opcode {
+            TEXT => self.message = Message::Text(Utf8::default()),
+            BINARY => self.message = Message::Binary,
+            _ => {}
+        }
+        self.data = DataFrame {
+            missing: header.length,
+            mask: header.mask,
+            is_final: header.is_final,
+        };
+        self.end_data()
+    }
+
+    /// Reads payload of the data frame, and returns the bytes behind it.
+    fn take_data<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], CloseCode> {
+        if self.data.missing == 0 {
+            return Ok(bytes);
+        }
+        let count = bytes.len().min(self.data.missing as usize);
+        let (payload, rest) = bytes.split_at(count);
+        if let Message::Text(utf8) = &mut self.message
+            && !unmask(payload, self.data.mask).all(|byte| utf8.take(byte))
+        {
+            return Err(CloseCode::Invalid);
+        }
+        self.data.missing -= u32::try_from(count).unwrap_or(u32::MAX);
+        self.data.mask.rotate_left(count % 4);
+        self.end_data()?;
+        Ok(rest)
+    }
+
+    /// Ends the message with the last byte of its last frame.
+    fn end_data(&mut self) -> Result<(), CloseCode> {
+        if self.data.missing > 0 || !self.data.is_final {
+            return Ok(());
+        }
+        match std::mem::take(&mut self.message) {
+            Message::Text(utf8) if utf8.missing > 0 => Err(CloseCode::Invalid),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Header {
+    /// `None`: it is not complete. Whatever is wrong is found with the first byte that makes it so.
+    fn read(bytes: &[u8]) -> Result<Option<(Self, &[u8])>, CloseCode> {
+        let Some(&first) = bytes.first() else {
+            return Ok(None);
+        };
+        let (is_final, opcode) = (first & 0x80 != 0, first & 0x0f);
+        // No extension was agreed on that would give the reserved bits a meaning.
+        let is_known = matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
+        let is_control = opcode >= CLOSE;
+        if first & 0x70 != 0 || !is_known || (is_control && !is_final) {
+            return Err(CloseCode::Protocol);
+        }
+        let Some((&second, rest)) = bytes[1..].split_first() else {
+            return Ok(None);
+        };
+        let short = second & 0x7f;
+        let is_masked = second & 0x80 != 0;
+        if !is_masked || (is_control && short > MAX_CONTROL) {
+            return Err(CloseCode::Protocol);
+        }
+        let Some((length, rest)) = read_length(short, rest)? else {
+            return Ok(None);
+        };
+        let header = |(mask, rest): (&[u8; 4], _)| {
+            let header = Self {
+                is_final,
+                opcode,
+                length,
+                mask: *mask,
+            };
+            (header, rest)
+        };
+        Ok(rest.split_first_chunk().map(header))
+    }
+}
+
+/// The payload's length, which must be written in the shortest way (section 5.2).
+fn read_length(short: u8, bytes: &[u8]) -> Result<Option<(u32, &[u8])>, CloseCode> {
+    let (length, least, rest) = match short {
+        126 => match bytes.split_first_chunk() {
+            Some((length, rest)) => (u16::from_be_bytes(*length).into(), 126, rest),
+            None => return Ok(None),
+        },
+        127 => match bytes.split_first_chunk() {
+            Some((length, rest)) => (u64::from_be_bytes(*length), 1 << 16, rest),
+            None => return Ok(None),
+        },
+        short => (u64::from(short), 0, bytes),
+    };
+    let has_top_bit = length >> 63 == 1;
+    if length < least || has_top_bit {
+        return Err(CloseCode::Protocol);
+    }
+    match u32::try_from(length) {
+        Ok(length @ ..=MAX_FRAME) => Ok(Some((length, rest))),
+        _ => Err(CloseCode::Size),
+    }
+}
+
+/// Answers a control frame. `Ok(false)`: it was the close.
+fn answer(header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
+    let payload: Vec<u8> = unmask(payload, header.mask).collect();
+    match header.opcode {
+        PING => write_frame(OpCode::Control(Control::Pong), &payload, out),
+        CLOSE => {
+            check_close(&payload)?;
+            write_frame(OpCode::Control(Control::Close), &payload, out);
+            return Ok(false);
+        }
+        _ => {} // a pong that nobody waits for (section 5.5.3)
+    }
+    Ok(true)
+}
+
+/// A close may be empty. Otherwise it has a code that may be sent, and a reason in UTF-8 (sections 5.5.1 and 7.4).
+fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return match payload {
+            [] => Ok(()),
+            _ => Err(CloseCode::Protocol),
+        };
+    };
+    // 1004 is reserved; 1005, 1006 and 1015 are never sent. 1012 to 1014 were registered after the RFC.
+    if !matches!(u16::from_be_bytes(*code), 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(CloseCode::Protocol);
+    }
+    match std::str::from_utf8(reason) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(CloseCode::Invalid),
+    }
+}
+
+/// Section 5.3.
+fn unmask(payload: &[u8], mask: [u8; 4]) -> impl Iterator<Item = u8> {
+    payload
+        .iter()
+        .zip(mask.into_iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+}
+
+impl Utf8 {
+    /// False: no text has this byte here.
+    fn take(&mut self, byte: u8) -> bool {
+        if self.missing > 0 {
+            let fits = (self.low..=self.high).contains(&byte);
+            *self = Self::expect(self.missing - 1, 0x80, 0xbf);
+            return fits;
+        }
+        // The narrower ranges leave out what is too long, the surrogates, and what lies above U+10FFFF.
+        *self = match byte {
+            0x00..=0x7f => return true,
+            0xc2..=0xdf => Self::expect(1, 0x80, 0xbf),
+            0xe0 => Self::expect(2, 0xa0, 0xbf),
+            0xed => Self::expect(2, 0x80, 0x9f),
+            0xe1..=0xef => Self::expect(2, 0x80, 0xbf),
+            0xf0 => Self::expect(3, 0x90, 0xbf),
+            0xf1..=0xf3 => Self::expect(3, 0x80, 0xbf),
+            0xf4 => Self::expect(3, 0x80, 0x8f),
+            _ => return false,
+        };
+        true
+    }
+
+    fn expect(missing: u8, low: u8, high: u8) -> Self {
+        Self { missing, low, high }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let length = u8::try_from(payload.len()).unwrap();
+        let mut frame = vec![first, 0x80 | length, 1, 2, 3, 4];
+        frame.extend(unmask(payload, mask));
+        frame
+    }
+
+    fn read(chunks: &[&[u8]]) -> (Result<bool, CloseCode>, Vec<u8>) {
+        let (mut incoming, mut out) = (Incoming::default(), Vec::new());
+        let mut last = Ok(true);
+        for chunk in chunks {
+            last = incoming.take(chunk, &mut out);
+            if last != Ok(true) {
+                break;
+            }
+        }
+        (last, out)
+    }
+
+    #[test]
+    fn a_waiting_client_takes_little() {
+        assert!(size_of::<Incoming>() <= 40, "{}", size_of::<Incoming>());
+    }
+
+    #[test]
+    fn answers_control_frames_between_data_however_they_are_cut() {
+        let mut bytes = masked(0x01, "h\u{e9}".as_bytes().split_last().unwrap().1);
+        bytes.extend(masked(0x89, b"ping"));
+        bytes.extend(masked(0x80, &"\u{e9}llo".as_bytes()[1..]));
+        bytes.extend(masked(0x82, &[0xff; 100]));
+        bytes.extend(masked(0x88, &[3, 232]));
+        let expected = b"\x8a\x04ping\x88\x02\x03\xe8".to_vec();
+        assert_eq!(read(&[&bytes]), (Ok(false), expected.clone()));
+        for size in [1, 2, 3, 5, 7] {
+            let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
+            assert_eq!(read(&chunks), (Ok(false), expected.clone()), "{size}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_data() {
+        let mut incoming = Incoming::default();
+        let frame = masked(0x01, &[b'x'; 100]);
+        incoming.take(&frame[..50], &mut Vec::new()).unwrap();
+        assert_eq!(incoming.partial.capacity(), 0);
+    }
+
+    /// For every code point, and for what only looks like one, the answer is the standard library's.
+    #[test]
+    fn text_is_what_the_standard_library_takes() {
+        let is_text = |bytes: &[u8]| {
+            let mut utf8 = Utf8::default();
+            bytes.iter().all(|byte| utf8.take(*byte)) && utf8.missing == 0
+        };
+        for first in 0..=255 {
+            for second in 0..=255 {
+                for rest in [&b""[..], b"\x80", b"\xbf\xbf", b"\x80\x80\x80", b"a"] {
+                    let bytes = [&[first, second], rest].concat();
+                    let expected = std::str::from_utf8(&bytes).is_ok();
+                    assert_eq!(is_text(&bytes), expected, "{bytes:?}");
+                }
+            }
+        }
+    }
+}
