@@ -1,9 +1,17 @@
 //! Why a call failed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use comet_proto::{ChannelNameError, ChannelNamesError, EventNameError, line::KeyError};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    unistd::{Gid, Group, Uid, User, geteuid},
+};
 
 use crate::{FileError, OptionsError, SocketPathError, SpoolError};
 
@@ -32,7 +40,7 @@ pub enum Error {
     #[error("request may not contain a line end")]
     Line,
     /// No connection; nothing was published.
-    #[error("cannot connect to {}: {}{}", path.display(), source.desc(), hint(*source))]
+    #[error("cannot connect to {}: {}{}", path.display(), source.desc(), hint(path, *source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -84,14 +92,51 @@ pub enum Error {
     File(#[from] FileError),
 }
 
-fn hint(error: Errno) -> &'static str {
+fn hint(path: &Path, error: Errno) -> String {
     match error {
         Errno::EACCES => {
-            " (the socket is for its owner and group: add this user to that group, \
-             as in usermod -aG comet www-data, and restart php-fpm)"
+            let user = User::from_uid(geteuid()).ok().flatten();
+            join_group(geteuid(), user.map(|user| user.name), group_of(path))
         }
-        Errno::ENOENT | Errno::ECONNREFUSED => " (does the daemon run?)",
-        _ => "",
+        Errno::ENOENT | Errno::ECONNREFUSED => " (does the daemon run?)".into(),
+        _ => String::new(),
+    }
+}
+
+/// How this user is let in.
+fn join_group(uid: Uid, user: Option<String>, group: Option<String>) -> String {
+    let Some(user) = user else {
+        return format!(
+            " (the socket is for its owner and group; user number {uid} has no name on this machine and cannot be \
+             added to a group: connect as another user)"
+        );
+    };
+    // The daemon's group, where the socket's cannot be seen.
+    let group = group.unwrap_or_else(|| "comet".into());
+    format!(
+        " (the socket is for its owner and group: add this user to that group, as in usermod -aG {} {}, and start \
+         anew what runs as this user, such as php-fpm)",
+        shell_word(&group),
+        shell_word(&user)
+    )
+}
+
+/// The group of the socket, or of the directory that hides it; not that of root.
+fn group_of(path: &Path) -> Option<String> {
+    let found = [path, path.parent()?]
+        .into_iter()
+        .find_map(|path| fs::metadata(path).ok())?;
+    let gid = Gid::from_raw(found.gid());
+    let group = Group::from_gid(gid).ok().flatten();
+    group.filter(|_| gid.as_raw() != 0).map(|group| group.name)
+}
+
+/// A text as a shell reads it as one word.
+fn shell_word(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    match text.bytes().all(is_plain) && !text.is_empty() {
+        true => text.into(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 
@@ -144,11 +189,46 @@ mod tests {
         let path = PathBuf::from("/run/comet/comet.sock");
         let source = Errno::EACCES;
         let text = Error::Connect { path, source }.to_string();
+        let user = User::from_uid(geteuid()).unwrap().unwrap().name;
         assert!(
             text.starts_with("cannot connect to /run/comet/comet.sock: Permission denied"),
             "{text}"
         );
-        assert!(text.contains("usermod -aG comet www-data"), "{text}");
+        assert!(
+            text.contains("usermod -aG ") && text.contains(&user),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_user_who_asked_is_named_and_odd_names_are_quoted() {
+        let says = |user: Option<&str>, group: Option<&str>| {
+            join_group(
+                Uid::from_raw(4711),
+                user.map(Into::into),
+                group.map(Into::into),
+            )
+        };
+        let cases = [
+            (Some("www-data"), None, "usermod -aG comet www-data,"),
+            (Some("deploy"), Some("push"), "usermod -aG push deploy,"),
+            (
+                Some("CORP\\jo"),
+                Some("domain users"),
+                r"usermod -aG 'domain users' 'CORP\jo',",
+            ),
+            (Some("o'neil"), None, r"usermod -aG comet 'o'\''neil',"),
+        ];
+        for (user, group, command) in cases {
+            let text = says(user, group);
+            assert!(text.contains(command), "{text}");
+        }
+        let nameless = says(None, Some("comet"));
+        assert!(
+            nameless.contains("user number 4711 has no name"),
+            "{nameless}"
+        );
+        assert!(!nameless.contains("usermod"), "{nameless}");
     }
 
     #[test]

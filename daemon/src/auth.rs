@@ -166,6 +166,25 @@ impl FromStr for Entry {
     }
 }
 
+/// The entry that names this user in a list: by name where the name leads back to the user, else by number. A message
+/// may propose the entry between quotation marks, as TOML writes a text.
+pub(crate) fn entry_of(uid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    entry_named(uid, user.as_ref().map(|user| &*user.name))
+}
+
+fn entry_named(uid: u32, name: Option<&str>) -> String {
+    let quotes = |c: char| c.is_control() || c == '"' || c == '\\';
+    let by_name = name.map(|name| format!("user:{name}"));
+    let leads_back = |entry: &String| entry.parse() == Ok(Entry::User(uid));
+    match by_name.filter(|entry| !entry.contains(quotes) && leads_back(entry)) {
+        Some(entry) => entry,
+        // Where the system does not say who it is, no number is right.
+        None if uid == u32::MAX => "any".into(),
+        None => format!("user:{uid}"),
+    }
+}
+
 /// `u32::MAX` is no id: system calls mean "leave it as it is" by it.
 fn number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|id| *id != u32::MAX)
@@ -263,6 +282,28 @@ mod tests {
                 let group = allow(&[&format!("group:{}", fields[0])]);
                 assert!(group.permits(user.uid.as_raw(), 4_000_000_000), "{line}");
             }
+        }
+    }
+
+    #[test]
+    fn the_entry_of_a_user_leads_back_to_the_user() {
+        let cases = [
+            (0, Some("root"), "user:root"),
+            (0, None, "user:0"),
+            (0, Some("no-such-user"), "user:0"),
+            (0, Some("4711"), "user:0"), // a name that would be read as a number
+            (4711, Some("root"), "user:4711"), // the name of another user
+            (4711, Some("DOMAIN\\user"), "user:4711"),
+            (4711, Some("a\"b"), "user:4711"),
+            (4711, Some("a\nb"), "user:4711"),
+            (4711, Some(""), "user:4711"),
+            (u32::MAX, None, "any"),
+        ];
+        for (uid, name, entry) in cases {
+            assert_eq!(entry_named(uid, name), entry, "{uid} {name:?}");
+            let quoted = format!("[files]\nallow = [\"{entry}\"]");
+            let config = crate::config::Config::parse(&quoted).unwrap();
+            assert!(config.files.allow.permits(uid, 4_000_000_000), "{entry}");
         }
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(unreachable_pub, reason = "pub is what other modules of the tests use")]
 
+mod advice;
 mod browser;
 mod browser_client;
 mod browser_restart;

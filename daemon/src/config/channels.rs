@@ -31,6 +31,8 @@ pub struct ChannelRules {
     pub socket: ByPrefix<Allow>,
     /// Whose files publish.
     pub files: ByPrefix<Allow>,
+    /// A table has the prefix "".
+    pub has_general: bool,
 }
 
 /// One key's values, by the prefix of the names that they are for.
@@ -47,9 +49,14 @@ impl<T> ByPrefix<T> {
     /// The value of the longest prefix of `channel` that has one.
     #[must_use]
     pub fn get(&self, channel: &ChannelName) -> Option<&T> {
+        self.find(channel).map(|(_, value)| value)
+    }
+
+    /// Likewise, with the prefix.
+    pub(crate) fn find(&self, channel: &ChannelName) -> Option<(&str, &T)> {
         let name = channel.as_str();
         let found = self.0.iter().find(|(prefix, _)| name.starts_with(prefix));
-        found.map(|(_, value)| value)
+        found.map(|(prefix, value)| (&**prefix, value))
     }
 
     /// No rule sets this key.
@@ -102,6 +109,7 @@ pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::
         rules.publish.add(&prefix, table.publish);
         rules.socket.add(&prefix, table.socket);
         rules.files.add(&prefix, table.files);
+        rules.has_general |= prefix.is_empty();
         seen.push(prefix);
     }
     Ok(rules)
@@ -119,11 +127,29 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
 /// The daemon would show everything to everyone who reaches its address, and nobody has said that it may.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "listen: {0} is no loopback address, and nothing says who may read the channels; write into the configuration\n\n\
-     \x20 [[channel]]\n  prefix = \"\"          # all channels\n  read = \"public\"      # or \"closed\", and further tables for what some may read\n\n\
-     or listen on a loopback address, such as 127.0.0.1:{port}", port = .0.port()
+    "listen: {listen} is no loopback address, and nothing says who may read the channels; {}\n\n\
+     or listen on a loopback address, such as 127.0.0.1:{port}", self.what_to_write(), port = .listen.port()
 )]
-pub struct OpenToAll(SocketAddr);
+pub struct OpenToAll {
+    listen: SocketAddr,
+    has_general: bool,
+}
+
+impl OpenToAll {
+    fn what_to_write(&self) -> &'static str {
+        match self.has_general {
+            true => {
+                "write into the table [[channel]] with prefix = \"\"\n\n\
+                 \x20 read = \"public\"      # or \"closed\", and further tables for what some may read"
+            }
+            false => {
+                "write into the configuration\n\n\
+                 \x20 [[channel]]\n  prefix = \"\"          # all channels\n  \
+                 read = \"public\"      # or \"closed\", and further tables for what some may read"
+            }
+        }
+    }
+}
 
 impl Config {
     /// What is right in itself and cannot be served.
@@ -142,7 +168,10 @@ impl Config {
         if self.is_local() || !self.channels.read.is_empty() {
             return Ok(());
         }
-        Err(OpenToAll(self.listen))
+        Err(OpenToAll {
+            listen: self.listen,
+            has_general: self.channels.has_general,
+        })
     }
 
     /// Only this machine reaches the address.
@@ -201,10 +230,18 @@ mod tests {
     /// What the message shows is a configuration that is enough.
     #[test]
     fn the_refusal_shows_what_is_right() {
-        let config = Config::parse("listen = \"0.0.0.0:1\"").unwrap();
-        let message = config.check_readers().unwrap_err().to_string();
-        let shown: String = message.split("\n\n").nth(1).unwrap().into();
-        let config = Config::parse(&format!("listen = \"0.0.0.0:1\"\n{shown}")).unwrap();
-        assert!(config.check_readers().is_ok(), "{message}");
+        for before in [
+            "",
+            "[[channel]]\nprefix = \"\"\n",
+            "[[channel]]\nprefix = \"\"\npublish = \"closed\"\n",
+            "[[channel]]\nprefix = \"a\"\npublish = \"closed\"\n",
+        ] {
+            let text = format!("listen = \"0.0.0.0:1\"\n{before}");
+            let config = Config::parse(&text).unwrap();
+            let message = config.check_readers().unwrap_err().to_string();
+            let shown: String = message.split("\n\n").nth(1).unwrap().into();
+            let config = Config::parse(&(text + &shown)).unwrap();
+            assert!(config.check_readers().is_ok(), "{message}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) use input::lines;
 use peer::Peer;
 
 use crate::{
-    auth::Allow,
+    auth::{Allow, entry_of},
     config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
@@ -226,7 +226,10 @@ impl Shared {
         }
         self.metrics.socket_refused.add(1);
         let name = peer.name();
-        let reason = format!("user {name} may not connect: socket.allow lacks \"user:{name}\"");
+        let entry = entry_of(peer.uid());
+        let reason = format!(
+            "user {name} may not connect: socket.allow lacks {entry:?}; it is allowed by allow = [{entry:?}] under [socket]"
+        );
         self.log_refusal(peer, true, &reason);
         Some(reason)
     }
@@ -234,14 +237,16 @@ impl Shared {
     /// Why the peer may not publish there.
     fn forbids(&self, peer: &Peer, channel: &ChannelName) -> Option<String> {
         let rules = self.rules.borrow();
-        let rule = rules.get(channel)?;
+        let (prefix, rule) = rules.find(channel)?;
         if peer.is_in(rule) {
             return None;
         }
         self.metrics.socket_forbidden.add(1);
         let name = peer.name();
+        let entry = entry_of(peer.uid());
         let reason = format!(
-            "user {name} may not publish to {channel}: socket under [[channel]] lacks \"user:{name}\""
+            "user {name} may not publish to {channel}: socket under [[channel]] lacks {entry:?}; it is allowed by \
+             socket = [{entry:?}] under [[channel]] with prefix = {prefix:?}"
         );
         self.log_refusal(peer, false, &reason);
         Some(reason)

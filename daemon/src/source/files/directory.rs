@@ -334,9 +334,12 @@ impl ChannelTerms<'_> {
         if uid == terms.own_user || uid == 0 {
             return Ok(());
         }
-        match terms.rules.get(self.channel) {
-            Some(rule) if rule.permits(uid, NO_GROUP) => Ok(()),
-            Some(_) => Err(Refusal::Rule(uid)),
+        match terms.rules.find(self.channel) {
+            Some((_, rule)) if rule.permits(uid, NO_GROUP) => Ok(()),
+            Some((prefix, _)) => Err(Refusal::Rule {
+                uid,
+                prefix: prefix.into(),
+            }),
             None if terms.allow_any || terms.allow.permits(uid, NO_GROUP) => Ok(()),
             None => Err(Refusal::Owner(uid)),
         }

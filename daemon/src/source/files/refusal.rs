@@ -10,14 +10,11 @@ use std::{
 };
 
 use comet_proto::ChannelNameError;
-use nix::{
-    errno::Errno,
-    unistd::{Uid, User},
-};
+use nix::errno::Errno;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::metrics::Metrics;
+use crate::{auth::entry_of, metrics::Metrics, source::socket::peer::user_name};
 
 /// Entry and reason pairs that are remembered as told.
 const MOST_REMEMBERED: usize = 4096;
@@ -34,10 +31,10 @@ pub(super) enum Refusal {
     /// Opening a FIFO or a device does something; a symbolic link may lead to any file of this machine.
     #[error("it is {0}, not a regular file")]
     Kind(&'static str),
-    #[error("it belongs to {}; to take this user's files, write under [files] in the configuration: allow = [\"user:{}\"]", owner(*.0), owner(*.0))]
+    #[error("it belongs to {}; to take this user's files, write under [files] in the configuration: allow = [{:?}]", user_name(*.0), entry_of(*.0))]
     Owner(u32),
-    #[error("it belongs to {}, whose files may not publish to this channel; it is allowed by files = [\"user:{}\"] under [[channel]] in the configuration", owner(*.0), owner(*.0))]
-    Rule(u32),
+    #[error("it belongs to {}, whose files may not publish to this channel; it is allowed by files = [{:?}] under [[channel]] with prefix = {prefix:?} in the configuration", user_name(*uid), entry_of(*uid))]
+    Rule { uid: u32, prefix: String },
     /// A link to somebody's file, which whoever made it could perhaps not read.
     #[error("it has {0} names (hard links), and its owner need not have given it this one")]
     Links(u64),
@@ -47,13 +44,6 @@ pub(super) enum Refusal {
     TooLarge { size: u64, max: usize },
     #[error("it cannot be read: {}", .0.desc())]
     Unreadable(Errno),
-}
-
-fn owner(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    }
 }
 
 /// Counts refusals, and logs each pair of entry and reason once.

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use self::directory::Directory;
 pub use self::directory::OpenError;
 use crate::{
-    auth::Allow,
+    auth::{Allow, entry_of},
     config::{ByPrefix, Config},
     hub::{Hub, NewMessage},
     metrics::Metrics,
@@ -61,10 +61,14 @@ enum Refusal {
     NoPublish,
     #[error("its name is too long for the key that it lacks")]
     Key,
-    #[error("it belongs to {}, who may not publish here: allow under [spool] lacks \"user:{}\"", user_name(*.0), user_name(*.0))]
-    Owner(u32),
-    #[error("it belongs to {}, who may not publish to {channel}: socket under [[channel]]", user_name(*owner))]
-    Channel { owner: u32, channel: ChannelName },
+    #[error("it belongs to {}, who may not publish here; it is allowed by allow = [{:?}] under [{table}]", user_name(*owner), entry_of(*owner))]
+    Owner { owner: u32, table: &'static str },
+    #[error("it belongs to {}, who may not publish to {channel}; it is allowed by socket = [{:?}] under [[channel]] with prefix = {prefix:?}", user_name(*owner), entry_of(*owner))]
+    Channel {
+        owner: u32,
+        channel: ChannelName,
+        prefix: String,
+    },
     #[error("it was swapped for another file while it was opened")]
     Swapped,
     #[error("it cannot be read: {}", .0.desc())]
@@ -85,6 +89,8 @@ impl Refusal {
 struct Terms {
     /// Empty: who can put files there.
     allow: Allow,
+    /// The table of the configuration that `allow` is from.
+    table: &'static str,
     channels: ByPrefix<Allow>,
     max_line: usize,
     limits: SpoolLimits,
@@ -334,10 +340,13 @@ fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, Refusal> {
 
 impl Terms {
     fn new(config: &Config) -> Self {
-        let allow = [&config.spool.allow, &config.socket.allow];
-        let allow = allow.into_iter().find(|allow| !allow.is_empty());
+        let (table, allow) = match config.spool.allow.is_empty() {
+            true => ("socket", &config.socket.allow),
+            false => ("spool", &config.spool.allow),
+        };
         Self {
-            allow: allow.cloned().unwrap_or_default(),
+            allow: allow.clone(),
+            table,
             channels: config.channels.socket.clone(),
             max_line: config.socket.max_line,
             limits: SpoolLimits {
@@ -352,13 +361,17 @@ impl Terms {
         const NO_GROUP: u32 = u32::MAX;
         let may = |allow: &Allow| allow.permits(owner, NO_GROUP);
         if !self.allow.is_empty() && !may(&self.allow) {
-            return Err(Refusal::Owner(owner));
+            let table = self.table;
+            return Err(Refusal::Owner { owner, table });
         }
-        if !self.channels.get(channel).is_none_or(may) {
-            let channel = channel.clone();
-            return Err(Refusal::Channel { owner, channel });
+        match self.channels.find(channel) {
+            Some((prefix, rule)) if !may(rule) => Err(Refusal::Channel {
+                owner,
+                channel: channel.clone(),
+                prefix: prefix.into(),
+            }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

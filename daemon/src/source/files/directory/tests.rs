@@ -176,8 +176,20 @@ fn a_rule_takes_the_place_of_the_list() {
         );
     }
     assert_eq!([0, 7, 9].map(|uid| check("a.x", uid).is_ok()), [true; 3]);
-    assert_eq!(check("a.x", 8), Err(Refusal::Rule(8)));
-    assert_eq!(check("a.b", 9), Err(Refusal::Rule(9)));
+    assert_eq!(
+        check("a.x", 8),
+        Err(Refusal::Rule {
+            uid: 8,
+            prefix: "a.".into()
+        })
+    );
+    assert_eq!(
+        check("a.b", 9),
+        Err(Refusal::Rule {
+            uid: 9,
+            prefix: "a.b".into()
+        })
+    );
     assert!(check("a.b", 0).is_ok());
 }
 
