@@ -248,10 +248,15 @@ async fn deliver(audience: Rc<Audience>) {
     audience.run().await;
 }
 
+/// Tasks that run before the runtime looks for new events. One task may take a [turn](crate::source::socket) of 100 µs, and with
+/// tokio's 61 a new connection would wait for 61 of them.
+const TASKS_BEFORE_EVENTS: u32 = 8;
+
 /// Everything of one thread stays on it: no locks, no moving of tasks.
 fn local_runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_BEFORE_EVENTS)
         .build_local(LocalOptions::default())
 }
 

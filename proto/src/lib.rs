@@ -11,5 +11,5 @@ mod pace;
 pub use channel::{ChannelName, ChannelNameError, ChannelNames, ChannelNamesError, MAX_CHANNELS};
 pub use cursor::{Cursor, CursorError};
 pub use event_name::{EventName, EventNameError};
-pub use message::Message;
+pub use message::{JsonPieces, Message};
 pub use pace::Pace;

@@ -438,6 +438,17 @@ impl Lines {
         self.read().expect("a reply")
     }
 
+    /// Waits until something has come, and reads nothing. False: the daemon closed.
+    pub fn has_something(&mut self) -> bool {
+        let mut first = [0];
+        let peeked = nix::sys::socket::recv(
+            std::os::fd::AsRawFd::as_raw_fd(self.stream.get_ref()),
+            &mut first,
+            nix::sys::socket::MsgFlags::MSG_PEEK,
+        );
+        peeked.unwrap() > 0
+    }
+
     /// Says that nothing more will be sent.
     pub fn end(&mut self) {
         self.stream

@@ -11,6 +11,7 @@ mod ceiling;
 mod cli;
 mod config;
 mod cross_site;
+mod crowded_socket;
 mod daemon;
 mod exhausted;
 mod files;

@@ -100,6 +100,18 @@ pub struct SocketConfig {
     pub idle: Duration,
     #[serde(deserialize_with = "value::count::<_, 1>")]
     pub max_connections: usize,
+    /// Connections of one user, who is neither root nor the daemon's own; `None`: half of all.
+    #[serde(deserialize_with = "value::some_count::<_, 1>")]
+    pub max_per_user: Option<usize>,
+}
+
+impl SocketConfig {
+    /// Connections that one user may have.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        self.max_per_user
+            .unwrap_or_else(|| self.max_connections.div_ceil(2))
+    }
 }
 
 /// `[spool]`
@@ -267,6 +279,7 @@ impl Default for SocketConfig {
             max_line: 1 << 20,
             idle: Duration::from_secs(300),
             max_connections: 1024,
+            max_per_user: None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod feed;
 mod history;
 mod keep;
 mod keys;
+mod reading;
 mod restore;
 mod state;
 pub mod subscriber;
@@ -30,6 +31,7 @@ use clock::{Time, system_clock};
 pub use history::Limits;
 use keep::Keeper;
 pub use keep::{Keeping, StoreStatus};
+pub use reading::Reading;
 use state::State;
 pub use workers::Workers;
 
@@ -272,6 +274,18 @@ impl Hub {
         let now = self.time.now();
         let backlog = self.lock().read(channels, cursor, now);
         self.keep_before_telling(backlog)
+    }
+
+    /// What `channels` have after `cursor`; up to where the messages of each are gone; and the last id given.
+    fn read_with_gone(
+        &self,
+        channels: &[ChannelName],
+        cursor: Cursor,
+    ) -> (Backlog, Vec<u64>, Cursor) {
+        let now = self.time.now();
+        let mut state = self.lock();
+        let backlog = state.read(channels, cursor, now);
+        (backlog, state.trimmed(channels), state.last())
     }
 
     /// Ends what `subscribe` began for this worker and channel.

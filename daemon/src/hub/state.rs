@@ -204,6 +204,13 @@ impl State {
         backlog
     }
 
+    /// For each channel, up to where its messages are gone.
+    pub(super) fn trimmed(&self, names: &[ChannelName]) -> Vec<u64> {
+        let channels = names.iter().map(|name| self.channels.get(name));
+        let trimmed = |known: Option<&Channel>| known.map_or(self.floor, |c| c.history.trimmed());
+        channels.map(trimmed).collect()
+    }
+
     /// Drops a slice of what has expired at `now`. True: there is more.
     pub(super) fn expire(&mut self, now: u64) -> bool {
         let now = now.max(self.last);

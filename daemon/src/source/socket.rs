@@ -5,13 +5,16 @@
 
 mod bind;
 mod connection;
+mod history;
 mod input;
 pub(super) mod peer;
+mod places;
 mod subscription;
+mod unwritten;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     os::unix::net::UnixListener,
     path::Path,
     rc::Rc,
@@ -34,7 +37,8 @@ use bind::SocketFile;
 use connection::Connection;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use input::lines;
-use peer::Peer;
+use peer::{Peer, user_name};
+use places::{NoPlace, Places};
 
 use crate::{
     auth::{Allow, entry_of},
@@ -50,6 +54,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Users whose refusal is logged, each once; later ones are only counted.
 const MAX_LOGGED: usize = 1024;
 
+/// Refused peers that may go on sending for a moment ([`Connection::refuse`]). Further ones are closed at once: those
+/// who may not connect must not hold what others wait for.
+const MAX_REFUSED: usize = 64;
+
 /// A bound socket. Dropping it removes its file.
 pub struct Socket {
     listener: uds_local_socket::Listener,
@@ -62,6 +70,14 @@ pub struct Socket {
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
 
+/// What a user was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Refused {
+    Connecting,
+    Place,
+    Publishing,
+}
+
 /// What all connections share.
 struct Shared {
     audience: Rc<Audience>,
@@ -72,9 +88,13 @@ struct Shared {
     /// Appends the reply to `status` as a line.
     write_status: Box<WriteStatus>,
     drain: Drain,
-    open: Cell<usize>,
-    /// Users of whom a refusal was logged; true: to connect, false: to publish.
-    refused_users: RefCell<HashSet<(u32, bool)>>,
+    places: Rc<Places>,
+    /// Refused peers that still send.
+    refused: Cell<usize>,
+    /// Names of users who were refused: looking one up can take long.
+    names: RefCell<HashMap<u32, Rc<str>>>,
+    /// What was logged of which user.
+    logged: RefCell<HashSet<(u32, Refused)>>,
 }
 
 impl Socket {
@@ -132,8 +152,10 @@ impl Socket {
             rules: RefCell::new(self.rules),
             write_status: Box::new(move |out| line::write_status(&status(), out)),
             drain,
-            open: Cell::new(0),
-            refused_users: RefCell::default(),
+            places: Rc::default(),
+            refused: Cell::new(0),
+            names: RefCell::default(),
+            logged: RefCell::default(),
         });
         let tasks = TaskTracker::new();
         tokio::select! {
@@ -189,33 +211,64 @@ impl Shared {
     }
 
     fn admit(self: &Rc<Self>, stream: Stream, tasks: &TaskTracker) {
-        let most = self.config().max_connections;
-        if self.open.get() >= most {
-            self.metrics.socket_refused.add(1);
-            let mut out = Vec::new();
-            line::write_error(
-                "connections",
-                &format!("limit of {most} connections"),
-                &mut out,
-            );
-            // A fresh socket takes a line at once; where it does not, its end says enough.
-            let _ = stream.inner().try_write(&out);
-            return;
+        let peer = Peer::of(&stream);
+        if let Some(reason) = self.refusal(&peer) {
+            return self.turn_away(stream, peer, "permission", reason, tasks);
         }
+        let place = match self.places.take(peer.uid(), &self.config()) {
+            Ok(place) => place,
+            Err(why) => {
+                let reason = self.refuse_place(&peer, &why);
+                return self.turn_away(stream, peer, "connections", reason, tasks);
+            }
+        };
         let open = Open::new(self.clone());
         tasks.spawn_local(async move {
-            let shared = &open.0;
-            let peer = Peer::of(&stream);
-            let refusal = shared.refusal(&peer);
-            let connection = Connection::new(stream, peer, shared.clone());
-            let ended = match refusal {
-                None => connection.converse().await,
-                Some(reason) => connection.refuse("permission", &reason).await,
-            };
-            if let Err(error) = ended {
+            let connection = Connection::new(stream, peer, open.0.clone());
+            if let Err(error) = connection.converse(place).await {
                 debug!(%error, "socket connection ended");
             }
         });
+    }
+
+    /// Tells a peer why it is refused. The peer holds no place; what it still sends is read only while few others are
+    /// refused.
+    fn turn_away(
+        self: &Rc<Self>,
+        stream: Stream,
+        peer: Peer,
+        code: &'static str,
+        reason: String,
+        tasks: &TaskTracker,
+    ) {
+        if self.refused.get() >= MAX_REFUSED {
+            return write_refusal(&stream, code, &reason);
+        }
+        self.refused.set(self.refused.get() + 1);
+        let shared = self.clone();
+        tasks.spawn_local(async move {
+            let connection = Connection::new(stream, peer, shared.clone());
+            if let Err(error) = connection.refuse(code, &reason).await {
+                debug!(%error, "refused socket connection ended");
+            }
+            shared.refused.set(shared.refused.get() - 1);
+        });
+    }
+
+    /// What a peer is told for whom there is no place.
+    fn refuse_place(&self, peer: &Peer, why: &NoPlace) -> String {
+        self.metrics.socket_refused.add(1);
+        match why {
+            NoPlace::Full(most) => format!("limit of {most} connections"),
+            NoPlace::Share(share) => {
+                let name = self.name_of(peer);
+                let reason = format!(
+                    "user {name} has {share} connections, all that one user may have: max_per_user under [socket]"
+                );
+                self.log_refusal(peer, Refused::Place, &reason);
+                reason
+            }
+        }
     }
 
     /// Why the peer may not connect.
@@ -225,12 +278,12 @@ impl Shared {
             return None;
         }
         self.metrics.socket_refused.add(1);
-        let name = peer.name();
+        let name = self.name_of(peer);
         let entry = entry_of(peer.uid());
         let reason = format!(
             "user {name} may not connect: socket.allow lacks {entry:?}; it is allowed by allow = [{entry:?}] under [socket]"
         );
-        self.log_refusal(peer, true, &reason);
+        self.log_refusal(peer, Refused::Connecting, &reason);
         Some(reason)
     }
 
@@ -242,22 +295,39 @@ impl Shared {
             return None;
         }
         self.metrics.socket_forbidden.add(1);
-        let name = peer.name();
+        let name = self.name_of(peer);
         let entry = entry_of(peer.uid());
         let reason = format!(
             "user {name} may not publish to {channel}: socket under [[channel]] lacks {entry:?}; it is allowed by \
              socket = [{entry:?}] under [[channel]] with prefix = {prefix:?}"
         );
-        self.log_refusal(peer, false, &reason);
+        self.log_refusal(peer, Refused::Publishing, &reason);
         Some(reason)
     }
 
-    fn log_refusal(&self, peer: &Peer, to_connect: bool, reason: &str) {
-        let mut logged = self.refused_users.borrow_mut();
-        if logged.len() < MAX_LOGGED && logged.insert((peer.uid(), to_connect)) {
+    /// The peer's name, looked up once for each user.
+    fn name_of(&self, peer: &Peer) -> Rc<str> {
+        let mut names = self.names.borrow_mut();
+        if names.len() >= MAX_LOGGED {
+            names.clear();
+        }
+        let name = names.entry(peer.uid());
+        name.or_insert_with(|| user_name(peer.uid()).into()).clone()
+    }
+
+    fn log_refusal(&self, peer: &Peer, refused: Refused, reason: &str) {
+        let mut logged = self.logged.borrow_mut();
+        if logged.len() < MAX_LOGGED && logged.insert((peer.uid(), refused)) {
             warn!("{reason}; later refusals of this user are only counted");
         }
     }
+}
+
+/// Writes a refusal without waiting. A fresh socket takes a line at once; where it does not, its end says enough.
+fn write_refusal(stream: &Stream, code: &str, reason: &str) {
+    let mut out = Vec::new();
+    line::write_error(code, reason, &mut out);
+    let _ = stream.inner().try_write(&out);
 }
 
 /// Counts a connection for as long as it lives.
@@ -265,7 +335,6 @@ struct Open(Rc<Shared>);
 
 impl Open {
     fn new(shared: Rc<Shared>) -> Self {
-        shared.open.set(shared.open.get() + 1);
         shared.metrics.socket_connections.add(1);
         Self(shared)
     }
@@ -273,7 +342,6 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
         self.0.metrics.socket_connections.sub(1);
     }
 }

@@ -76,17 +76,13 @@ pub fn write_retry(retry: Duration, out: &mut Vec<u8>) {
 
 /// Appends the reply to a history up to its messages; they follow as JSON with commas in between, and then
 /// [`write_history_end`].
-pub fn write_history_start(cursor: Cursor, gap: bool, out: &mut Vec<u8>) {
-    write!(
-        out,
-        r#"{{"ok":true,"cursor":"{cursor}","gap":{gap},"messages":["#
-    )
-    .expect("a Vec takes it");
+pub fn write_history_start(cursor: Cursor, out: &mut Vec<u8>) {
+    write!(out, r#"{{"ok":true,"cursor":"{cursor}","messages":["#).expect("a Vec takes it");
 }
 
-/// Ends what [`write_history_start`] began.
-pub fn write_history_end(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"]}\n");
+/// Ends what [`write_history_start`] began. Only now it is known whether messages were dropped while the reply was written.
+pub fn write_history_end(gap: bool, out: &mut Vec<u8>) {
+    writeln!(out, r#"],"gap":{gap}}}"#).expect("a Vec takes it");
 }
 
 /// Appends the reply to a status as a line: `"ok":true` and the fields of `status`, which must be a structure.

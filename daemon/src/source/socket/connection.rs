@@ -10,12 +10,11 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     pin::pin,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use comet_proto::{
-    ChannelNames, Cursor, Message, Pace,
+    Pace,
     line::{self, Publish, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
@@ -28,8 +27,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     Shared,
+    history::HistoryReply,
     input::{Input, TooLong},
     peer::Peer,
+    places::{Place, Turns},
     subscription::{Subscription, woken},
 };
 use crate::hub::NewMessage;
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     /// In `output`: receipts of what may not be kept yet, with its id.
     receipts: Vec<(Range<usize>, u64)>,
     subscription: Option<Subscription>,
+    /// Asked for, and not begun yet.
+    history: Option<HistoryReply>,
     /// Until the daemon stops.
     publisher: Option<TaskTrackerToken>,
     shared: Rc<Shared>,
@@ -62,6 +65,7 @@ impl Connection {
             output: Vec::new(),
             receipts: Vec::new(),
             subscription: None,
+            history: None,
             publisher: Some(shared.drain.publisher()),
             shared,
             pace: Pace::default(),
@@ -69,17 +73,18 @@ impl Connection {
     }
 
     /// Answers until the peer is done, silent for too long, or the daemon stops.
-    pub(super) async fn converse(mut self) -> io::Result<()> {
+    pub(super) async fn converse(mut self, place: Place) -> io::Result<()> {
+        let turns = place.turns();
         let shared = self.shared.clone();
         let mut stopped = pin!(shared.drain.stop.cancelled());
         let mut input = Input::default();
         loop {
-            if self.answer(&mut input).await?.is_err() {
+            if self.answer(&mut input, &turns).await?.is_err() {
                 let max = shared.config().max_line;
                 let reason = format!("line is over the limit of {max} bytes");
                 return self.refuse("line", &reason).await;
             }
-            let caught_up = self.deliver();
+            let caught_up = self.deliver(&turns).await?;
             self.flush().await?;
             let subscribed = self.subscription.is_some();
             let start = Instant::now();
@@ -89,7 +94,7 @@ impl Connection {
             }
             let read = tokio::select! {
                 biased;
-                () = &mut stopped => return self.leave().await,
+                () = &mut stopped => return self.leave(&turns).await,
                 read = input.read(&self.stream) => Some(read?),
                 () = woken(self.subscription.as_ref()), if caught_up => None,
                 () = tokio::task::yield_now(), if !caught_up => None,
@@ -101,7 +106,8 @@ impl Connection {
                 Some(0) => {
                     let rest = input.rest();
                     if !rest.is_empty() {
-                        self.respond(rest).await?;
+                        self.respond(rest);
+                        self.write_history(&turns).await?;
                     }
                     return self.flush().await;
                 }
@@ -150,14 +156,14 @@ impl Connection {
     }
 
     /// The daemon stops: a subscriber gets what others still publish, and when to come back.
-    async fn leave(mut self) -> io::Result<()> {
+    async fn leave(mut self, turns: &Turns) -> io::Result<()> {
         self.publisher = None;
         if self.subscription.is_none() {
             return Ok(());
         }
         self.shared.drain.leave.cancelled().await;
         let last = async {
-            while !self.deliver() {
+            while !self.deliver(turns).await? {
                 self.flush().await?;
             }
             line::write_retry(self.shared.drain.retry(), &mut self.output);
@@ -166,26 +172,49 @@ impl Connection {
         timeout(LINGER, last).await.unwrap_or(Ok(()))
     }
 
-    /// Answers every complete line that was read.
-    async fn answer(&mut self, input: &mut Input) -> io::Result<Result<(), TooLong>> {
+    /// Answers every complete line that was read. One connection of a user does so at a time, and other users have
+    /// their turns in between.
+    async fn answer(
+        &mut self,
+        input: &mut Input,
+        turns: &Turns,
+    ) -> io::Result<Result<(), TooLong>> {
         let max = self.shared.config().max_line;
+        let mut turn = turns.first(input.unanswered()).await;
         loop {
             // From then on nothing is published.
             if self.publisher.is_none() {
                 return Ok(Ok(()));
             }
-            match input.next_line(max) {
-                Ok(None) => return Ok(Ok(())),
-                Ok(Some(line)) => self.respond(line).await?,
+            let before = self.output.len();
+            let length = match input.next_line(max) {
+                Ok(None) => {
+                    self.settle_at_once().await;
+                    return Ok(Ok(()));
+                }
+                Ok(Some(line)) => {
+                    self.respond(line);
+                    line.len()
+                }
                 Err(error) => return Ok(Err(error)),
-            }
-            if self.output.len() >= CHUNK {
-                self.flush().await?;
+            };
+            let is_over = turn.is_over_after(length + self.output.len() - before);
+            if self.history.is_some() || self.output.len() >= CHUNK {
+                self.settle_at_once().await;
+                drop(turn); // the peer decides how long it takes to read
+                self.write_history(turns).await?;
+                if self.output.len() >= CHUNK {
+                    self.flush().await?;
+                }
+                turn = turns.next().await;
+            } else if is_over {
+                tokio::task::yield_now().await;
+                turn.begin_again();
             }
         }
     }
 
-    async fn respond(&mut self, line: &[u8]) -> io::Result<()> {
+    fn respond(&mut self, line: &[u8]) {
         match Request::parse(line) {
             Ok(Request::Publish(publish)) => self.publish(publish),
             Ok(Request::Subscribe { .. }) if self.subscription.is_some() => {
@@ -196,7 +225,9 @@ impl Connection {
                 line::write_ok(&mut self.output);
                 self.subscription = Some(Subscription::new(&self.shared, channels, since));
             }
-            Ok(Request::History { channels, since }) => self.history(&channels, since).await?,
+            Ok(Request::History { channels, since }) => {
+                self.history = Some(HistoryReply::new(channels, since));
+            }
             Ok(Request::Cursor) => {
                 let last = self.shared.audience.hub().last();
                 line::write_cursor(last, &mut self.output);
@@ -205,7 +236,6 @@ impl Connection {
             Ok(Request::Ping) => line::write_ok(&mut self.output),
             Err(error) => line::write_error(error.code(), &error.to_string(), &mut self.output),
         }
-        Ok(())
     }
 
     fn publish(&mut self, publish: Publish<'_>) {
@@ -227,6 +257,13 @@ impl Connection {
         line::write_receipt(id, &mut self.output);
         if self.shared.audience.hub().is_kept() {
             self.receipts.push((start..self.output.len(), id));
+        }
+    }
+
+    /// Writes the log within the turn, as that is work: a user's next connection must not begin before.
+    async fn settle_at_once(&mut self) {
+        if !self.shared.audience.hub().waits_for_disk() {
+            self.settle().await;
         }
     }
 
@@ -254,46 +291,37 @@ impl Connection {
         self.receipts.shrink_to(CHUNK / size_of::<u64>());
     }
 
-    /// Writes all that `channels` keep after `since`, up to what was published last when it was asked.
-    async fn history(&mut self, channels: &ChannelNames, since: Cursor) -> io::Result<()> {
-        let hub = self.shared.audience.hub().clone();
-        let end = hub.last();
-        let mut messages: Vec<Arc<Message>> = Vec::new();
-        let mut gap = false;
-        // Channel by channel: where one read ends within a channel, the next one goes on without a gap.
-        for channel in channels.iter().map(std::slice::from_ref) {
-            let mut backlog = hub.since(channel, since);
-            loop {
-                gap |= backlog.gap;
-                let kept = backlog.messages.into_iter();
-                messages.extend(kept.take_while(|message| message.id <= end.0));
-                if backlog.cursor >= end {
-                    break;
-                }
-                backlog = hub.since(channel, backlog.cursor);
+    /// Writes the history that was asked for, if any, as fast as the peer reads it.
+    async fn write_history(&mut self, turns: &Turns) -> io::Result<()> {
+        let Some(mut reply) = self.history.take() else {
+            return Ok(());
+        };
+        loop {
+            let turn = turns.next().await;
+            let is_complete = reply.write_next(self.shared.audience.hub(), &mut self.output);
+            drop(turn);
+            if is_complete {
+                return Ok(());
             }
+            self.flush().await?;
         }
-        messages.sort_unstable_by_key(|message| message.id);
-
-        line::write_history_start(end, gap, &mut self.output);
-        for (i, message) in messages.into_iter().enumerate() {
-            if i > 0 {
-                self.output.push(b',');
-            }
-            message.write_json(&mut self.output);
-            if self.output.len() >= CHUNK {
-                self.flush().await?;
-            }
-        }
-        line::write_history_end(&mut self.output);
-        Ok(())
     }
 
-    /// Appends about one chunk of what the subscription has not seen. False: there may be more.
-    fn deliver(&mut self) -> bool {
-        match &mut self.subscription {
-            Some(subscription) => subscription.write_next(&mut self.output),
-            None => true,
+    /// Appends about one chunk of what the subscription has not seen, up to the end of a message. False: there may be
+    /// more.
+    async fn deliver(&mut self, turns: &Turns) -> io::Result<bool> {
+        loop {
+            let Some(subscription) = &mut self.subscription else {
+                return Ok(true);
+            };
+            let turn = turns.next().await;
+            let caught_up = subscription.write_next(&mut self.output);
+            let is_within_message = subscription.is_within_message();
+            drop(turn);
+            if !is_within_message {
+                return Ok(caught_up);
+            }
+            self.flush().await?;
         }
     }
 

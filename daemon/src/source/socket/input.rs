@@ -44,6 +44,11 @@ impl Input {
         }
     }
 
+    /// Bytes that were read and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     fn forget_answered(&mut self) {
         self.bytes.drain(..self.start);
         self.searched -= self.start;

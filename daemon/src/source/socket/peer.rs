@@ -1,8 +1,6 @@
 //! Who is at the other end of a connection, as the system says (`SO_PEERCRED`): the process that connected, whoever
 //! writes by then.
 
-use std::cell::OnceCell;
-
 use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
 use nix::unistd::{Uid, User};
 
@@ -14,7 +12,6 @@ const NOBODY: u32 = u32::MAX;
 pub(super) struct Peer {
     uid: u32,
     gid: u32,
-    name: OnceCell<String>,
 }
 
 impl Peer {
@@ -23,8 +20,7 @@ impl Peer {
         let peer = stream.peer_creds().ok();
         let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
         let (uid, gid) = ids.unwrap_or((NOBODY, NOBODY));
-        let name = OnceCell::new();
-        Self { uid, gid, name }
+        Self { uid, gid }
     }
 
     pub(super) fn is_in(&self, allow: &Allow) -> bool {
@@ -33,11 +29,6 @@ impl Peer {
 
     pub(super) fn uid(&self) -> u32 {
         self.uid
-    }
-
-    /// Asked once: the answer may come from afar.
-    pub(super) fn name(&self) -> &str {
-        self.name.get_or_init(|| user_name(self.uid))
     }
 }
 

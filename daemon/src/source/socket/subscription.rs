@@ -1,11 +1,15 @@
 //! The subscription of a connection: a set of channels and a cursor, which reads the history when it is woken.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc};
 
-use comet_proto::{ChannelNames, Cursor, Message, line};
+use comet_proto::{ChannelNames, Cursor, line};
 use tokio::sync::Notify;
 
-use super::{Shared, connection::CHUNK};
+use super::{
+    Shared,
+    connection::CHUNK,
+    unwritten::{Unwritten, Written},
+};
 use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
 
 /// A set of channels and a cursor.
@@ -14,7 +18,7 @@ pub(super) struct Subscription {
     /// Seen, or in `unwritten`; `None` until it has begun with what is newest.
     cursor: Option<Cursor>,
     /// Read from the history, at most one read.
-    unwritten: std::vec::IntoIter<Arc<Message>>,
+    unwritten: Unwritten,
     wake: Rc<Wake>,
     shared: Rc<Shared>,
 }
@@ -48,7 +52,7 @@ impl Subscription {
         Self {
             channels,
             cursor: since,
-            unwritten: Vec::new().into_iter(),
+            unwritten: Unwritten::default(),
             wake: Rc::default(),
             shared: shared.clone(),
         }
@@ -56,19 +60,23 @@ impl Subscription {
 
     /// Appends about one chunk. True: all is written, and the next message wakes.
     pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
-        loop {
-            for message in self.unwritten.by_ref() {
-                message.write_json(out);
-                out.push(b'\n');
-                self.shared.metrics.delivered.add(1);
-                if out.len() >= CHUNK {
-                    return false;
+        while out.len() < CHUNK {
+            match self.unwritten.write_next(out) {
+                Written::Message => {
+                    out.push(b'\n');
+                    self.shared.metrics.delivered.add(1);
                 }
-            }
-            if !self.read(out) {
-                return true;
+                Written::Piece => {}
+                Written::Nothing if self.read(out) => {}
+                Written::Nothing => return true,
             }
         }
+        false
+    }
+
+    /// The end of a message is missing in what was written: no other line may follow yet.
+    pub(super) fn is_within_message(&self) -> bool {
+        self.unwritten.is_within_message()
     }
 
     /// Reads what is new. False: nothing, and the audience has us.
@@ -83,14 +91,15 @@ impl Subscription {
                 self.wake.joined.set(Some(key));
                 false
             }
-            Err(backlog) => {
+            Err(mut backlog) => {
+                backlog.cut(CHUNK);
                 if backlog.gap {
                     // Whoever comes back with it gets what follows here.
                     let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
                     line::write_gap(before.unwrap_or(backlog.cursor), out);
                 }
                 self.cursor = Some(backlog.cursor);
-                self.unwritten = backlog.messages.into_iter();
+                self.unwritten = backlog.messages.into();
                 true
             }
         }

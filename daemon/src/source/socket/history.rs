@@ -1,0 +1,70 @@
+//! The reply to `history`: read from the hub and written part by part, as the client takes it.
+
+use comet_proto::{ChannelNames, Cursor, line};
+
+use super::{
+    connection::CHUNK,
+    unwritten::{Unwritten, Written},
+};
+use crate::hub::{Hub, Reading};
+
+/// A reply that is being written.
+pub(super) struct HistoryReply {
+    channels: ChannelNames,
+    reading: Reading,
+    unwritten: Unwritten,
+    is_begun: bool,
+    /// A comma is due before the next message.
+    has_messages: bool,
+}
+
+impl HistoryReply {
+    pub(super) fn new(channels: ChannelNames, since: Cursor) -> Self {
+        Self {
+            channels,
+            reading: Reading::after(since),
+            unwritten: Unwritten::default(),
+            is_begun: false,
+            has_messages: false,
+        }
+    }
+
+    /// Appends about one chunk. True: the reply is complete.
+    pub(super) fn write_next(&mut self, hub: &Hub, out: &mut Vec<u8>) -> bool {
+        while out.len() < CHUNK {
+            if !self.write_some(out) && !self.read(hub, out) {
+                line::write_history_end(self.reading.gap(), out);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// False: what was read is written.
+    fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        if self.has_messages {
+            out.push(b',');
+        }
+        match self.unwritten.write_next(out) {
+            Written::Message => self.has_messages = true,
+            Written::Piece => self.has_messages = false, // the rest needs no comma
+            Written::Nothing => {
+                out.truncate(before);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// False: there is nothing more.
+    fn read(&mut self, hub: &Hub, out: &mut Vec<u8>) -> bool {
+        let messages = self.reading.next(hub, &self.channels, CHUNK);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            line::write_history_start(self.reading.end(), out);
+        }
+        let found = !messages.is_empty();
+        self.unwritten = messages.into();
+        found
+    }
+}

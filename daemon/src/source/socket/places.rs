@@ -1,0 +1,211 @@
+//! What one user of the machine may have of the socket: places for connections, and turns on the control thread.
+//!
+//! Publishers are not trusted to leave room for each other. The system says which user connected (`peer`), so each
+//! user has a share of the places, and all connections of one user together have one turn at a time.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use nix::unistd::geteuid;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::config::SocketConfig;
+
+/// Places that only root and the daemon's own user get, so that `comet status` works when all others are taken.
+/// With a small limit: an eighth of it.
+const RESERVED: usize = 16;
+
+/// How long a connection works before other users' connections do: some 150 small publishes.
+const TURN: Duration = Duration::from_micros(100);
+
+/// Requests of so many bytes are little.
+const SMALL: usize = 4096;
+
+/// The clock is read after so many bytes of lines and replies, so that a small line does not pay for it.
+const CHECK_BYTES: usize = 8192;
+
+/// What a line costs beside its length, in bytes of a line.
+const LINE: usize = 256;
+
+/// All connections by the user who connected.
+#[derive(Default)]
+pub(super) struct Places {
+    users: RefCell<HashMap<u32, Rc<User>>>,
+    open: Cell<usize>,
+}
+
+struct User {
+    open: Cell<usize>,
+    /// One permit: the turn. It is given in the order in which connections ask for it.
+    turn: Semaphore,
+    /// A turn beside it for those who ask for little: they do not wait for the user's connections that ask for much.
+    small_turn: Semaphore,
+}
+
+/// Why there is no place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// All are taken that the user could get.
+    Full(usize),
+    /// The user has its share.
+    Share(usize),
+}
+
+/// The place of one connection. Dropping it frees the place.
+pub(super) struct Place {
+    places: Rc<Places>,
+    uid: u32,
+    user: Rc<User>,
+}
+
+impl Places {
+    pub(super) fn take(self: &Rc<Self>, uid: u32, config: &SocketConfig) -> Result<Place, NoPlace> {
+        let trusted = uid == 0 || uid == geteuid().as_raw();
+        let mut users = self.users.borrow_mut();
+        let of_user = users.get(&uid).map_or(0, |user| user.open.get());
+        let most = config.max_connections;
+        let reserved = if trusted { 0 } else { RESERVED.min(most / 8) };
+        if self.open.get() >= most - reserved {
+            return Err(NoPlace::Full(most - reserved));
+        }
+        if !trusted && of_user >= config.share() {
+            return Err(NoPlace::Share(config.share()));
+        }
+        let user = users.entry(uid).or_insert_with(|| {
+            Rc::new(User {
+                open: Cell::new(0),
+                turn: Semaphore::new(1),
+                small_turn: Semaphore::new(1),
+            })
+        });
+        user.open.set(of_user + 1);
+        self.open.set(self.open.get() + 1);
+        Ok(Place {
+            places: self.clone(),
+            uid,
+            user: user.clone(),
+        })
+    }
+}
+
+impl Place {
+    /// The turns of the user whose place this is.
+    pub(super) fn turns(&self) -> Turns {
+        Turns(self.user.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.open.set(self.places.open.get() - 1);
+        self.user.open.set(self.user.open.get() - 1);
+        if self.user.open.get() == 0 {
+            self.places.users.borrow_mut().remove(&self.uid);
+        }
+    }
+}
+
+/// The turns of one user.
+pub(super) struct Turns(Rc<User>);
+
+impl Turns {
+    pub(super) async fn next(&self) -> Turn<'_> {
+        Self::of(&self.0.turn).await
+    }
+
+    /// A turn for requests of so many bytes that have just come.
+    pub(super) async fn first(&self, bytes: usize) -> Turn<'_> {
+        match bytes <= SMALL {
+            true => Self::of(&self.0.small_turn).await,
+            false => self.next().await,
+        }
+    }
+
+    async fn of(turn: &Semaphore) -> Turn<'_> {
+        let permit = turn.acquire().await;
+        Turn {
+            _permit: permit.expect("the semaphore is never closed"),
+            began: Instant::now(),
+            unchecked: 0,
+        }
+    }
+}
+
+/// The right of one connection among all of its user to work. To be given back before anything is waited for that the
+/// peer decides.
+pub(super) struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    began: Instant,
+    unchecked: usize,
+}
+
+impl Turn<'_> {
+    /// Other users' connections have worked in between.
+    pub(super) fn begin_again(&mut self) {
+        self.began = Instant::now();
+    }
+
+    /// Counts a line that was answered, with its reply. True: it is other users' time.
+    pub(super) fn is_over_after(&mut self, bytes: usize) -> bool {
+        self.unchecked += bytes + LINE;
+        if self.unchecked < CHECK_BYTES {
+            return false;
+        }
+        self.unchecked = 0;
+        self.began.elapsed() >= TURN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: u32 = 4_000_000_001;
+    const B: u32 = 4_000_000_002;
+
+    fn config(max_connections: usize, max_per_user: Option<usize>) -> SocketConfig {
+        SocketConfig {
+            max_connections,
+            max_per_user,
+            ..SocketConfig::default()
+        }
+    }
+
+    fn taken(places: &Rc<Places>, uid: u32, config: &SocketConfig) -> (Vec<Place>, NoPlace) {
+        let mut taken = Vec::new();
+        loop {
+            match places.take(uid, config) {
+                Ok(place) => taken.push(place),
+                Err(why) => return (taken, why),
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_gets_its_share_and_root_the_last_places() {
+        let (places, config) = (Rc::default(), config(64, None));
+        let (of_a, why) = taken(&places, A, &config);
+        assert_eq!((of_a.len(), why), (32, NoPlace::Share(32)));
+        let (of_b, why) = taken(&places, B, &config);
+        assert_eq!((of_b.len(), why), (24, NoPlace::Full(56)));
+        let (of_root, why) = taken(&places, 0, &config);
+        assert_eq!((of_root.len(), why), (8, NoPlace::Full(64)));
+        drop(of_a);
+        assert_eq!(taken(&places, B, &config).0.len(), 8);
+        drop((of_b, of_root));
+        assert!(places.users.borrow().is_empty());
+        assert_eq!(places.open.get(), 0);
+    }
+
+    #[test]
+    fn a_share_can_be_set_and_is_never_nothing() {
+        let places = Rc::default();
+        assert_eq!(taken(&places, A, &config(64, Some(3))).0.len(), 3);
+        assert_eq!(taken(&places, A, &config(64, Some(1000))).0.len(), 56);
+        assert_eq!(taken(&places, A, &config(1, None)).0.len(), 1);
+    }
+}

@@ -1,0 +1,51 @@
+//! Messages that a connection is writing: at most one read of the history, and one piece of a large message.
+
+use std::sync::Arc;
+
+use comet_proto::{JsonPieces, Message};
+
+#[derive(Default)]
+pub(super) struct Unwritten {
+    messages: std::vec::IntoIter<Arc<Message>>,
+    /// The message that is begun.
+    begun: Option<JsonPieces>,
+}
+
+/// What was written.
+#[derive(PartialEq, Eq)]
+pub(super) enum Written {
+    /// The rest of a message.
+    Message,
+    /// A part of a message, and not its end.
+    Piece,
+    /// There is no message left.
+    Nothing,
+}
+
+impl From<Vec<Arc<Message>>> for Unwritten {
+    fn from(messages: Vec<Arc<Message>>) -> Self {
+        Self {
+            messages: messages.into_iter(),
+            begun: None,
+        }
+    }
+}
+
+impl Unwritten {
+    pub(super) fn is_within_message(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Appends a message, or the next piece of a large one.
+    pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> Written {
+        let next = || self.messages.next().map(JsonPieces::new);
+        let Some(mut begun) = self.begun.take().or_else(next) else {
+            return Written::Nothing;
+        };
+        if begun.write_next(out) {
+            return Written::Message;
+        }
+        self.begun = Some(begun);
+        Written::Piece
+    }
+}

@@ -1,0 +1,349 @@
+//! One publisher who takes all that the Unix socket has: places, turns, memory. Another publisher and `comet status` go on.
+
+use std::{
+    fs::{self, Permissions},
+    io::{BufRead, BufReader},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    daemon::{Daemon, Lines, wait_for},
+    other_user::{STRANGER, is_root},
+    wire::metric,
+};
+
+/// The publisher who is to go on.
+const VICTIM: u32 = 54321;
+
+/// What the programs below begin with: `argv` is the socket's path and a number of connections. A program prints one
+/// line when it has done what it is to do, and stays until its standard input ends.
+const BEGIN: &str = r#"
+import os, resource, select, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+path, number = sys.argv[1], int(sys.argv[2])
+def connect():
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    return s
+def done(what):
+    print(what, flush=True)
+    sys.stdin.read()
+"#;
+
+/// Sends small publishes on all connections without pause, and reads the answers.
+const FLOOD: &str = r#"
+batch = b'{"op":"publish","channel":"flood","data":"x"}\n' * 1500
+open = [connect() for _ in range(number)]
+rest = {s: batch for s in open}
+for s in open: s.setblocking(False)
+told = False
+while True:
+    readable, writable, _ = select.select(open + [sys.stdin], open, [])
+    if sys.stdin in readable: break
+    for s in readable: s.recv(1 << 20)
+    for s in writable:
+        try: rest[s] = rest[s][s.send(rest[s]):] or batch
+        except BlockingIOError: pass
+    if not told: print("floods", flush=True)
+    told = True
+"#;
+
+/// Connects, says it subscribes, and counts the connections that were not refused.
+const HOLD: &str = r#"
+open = [connect() for _ in range(number)]
+taken = 0
+for s in open:
+    try: s.sendall(b'{"op":"subscribe","channels":["a"]}\n')
+    except BrokenPipeError: pass
+    taken += b'"ok":true' in s.recv(4096)
+done(taken)
+"#;
+
+/// Connects again and again, and keeps what is refused.
+const KNOCK: &str = r#"
+open = [connect() for _ in range(number)]
+done(number)
+"#;
+
+/// Publishes, and prints the reply.
+const PUBLISH: &str = r#"
+s = connect()
+try: s.sendall(b'{"op":"publish","channel":"quiet","data":"hi"}\n')
+except BrokenPipeError: pass
+done(s.recv(4096).decode().strip())
+"#;
+
+/// A program of another user that uses the socket; ended when dropped.
+struct Hostile {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Hostile {
+    /// Starts it, and returns the line that it prints.
+    fn start(daemon: &Daemon, user: u32, program: &str, connections: usize) -> (Self, String) {
+        open_to_all(daemon);
+        let mut command = Command::new("python3");
+        command.args(["-c", &format!("{BEGIN}{program}")]);
+        command
+            .arg(daemon.socket_path())
+            .arg(connections.to_string());
+        command.uid(user).gid(user);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let program = Self {
+            child,
+            _stdout: stdout,
+        };
+        (program, line.trim().to_owned())
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the group's members have in a real set-up.
+fn open_to_all(daemon: &Daemon) {
+    fs::set_permissions(daemon.socket_path(), Permissions::from_mode(0o666)).unwrap();
+}
+
+/// The other publisher publishes on a connection of its own; returns the reply.
+fn victim_publishes(daemon: &Daemon) -> Value {
+    let (_program, reply) = Hostile::start(daemon, VICTIM, PUBLISH, 1);
+    serde_json::from_str(&reply).unwrap_or_else(|e| panic!("{e}: {reply:?}"))
+}
+
+fn published(client: &mut Lines) -> u64 {
+    let status = client.ask(r#"{"op":"status"}"#);
+    status["hub"]["published"].as_u64().unwrap()
+}
+
+/// How much of a flood is published before another connection has its answer says how long that waits, on any machine.
+fn is_served_between_small_turns(daemon: &Daemon, most: u64) {
+    for _ in 0..10 {
+        // A new connection each time.
+        let mut client = Lines::connect(&daemon.socket_path());
+        let before = published(&mut client);
+        let reply = client.ask(r#"{"op":"publish","channel":"quiet","data":"x"}"#);
+        assert_eq!(reply["ok"], true, "{reply}");
+        let between = published(&mut client) - before;
+        assert!(between < most, "{between} publishes of the flood first");
+    }
+}
+
+#[test]
+fn a_flood_on_many_connections_leaves_turns_for_other_users() {
+    if !is_root("a_flood_on_many_connections_leaves_turns_for_other_users") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let (_flood, said) = Hostile::start(&daemon, STRANGER, FLOOD, 200);
+    assert_eq!(said, "floods");
+    // Each of 200 connections has some 1,500 lines in its buffers: 300,000 in one round.
+    is_served_between_small_turns(&daemon, 20_000);
+    assert_eq!(victim_publishes(&daemon)["ok"], true);
+    // The client library's half second.
+    for _ in 0..10 {
+        let output = daemon.comet(&["publish", "quiet", "x"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn a_flood_of_the_same_user_leaves_turns_for_its_other_connections() {
+    let daemon = Daemon::start("");
+    let user = nix::unistd::geteuid().as_raw();
+    let (_flood, said) = Hostile::start(&daemon, user, FLOOD, 200);
+    assert_eq!(said, "floods");
+    is_served_between_small_turns(&daemon, 20_000);
+}
+
+#[test]
+fn one_user_has_its_share_of_the_places_and_the_last_ones_are_root_s() {
+    if !is_root("one_user_has_its_share_of_the_places_and_the_last_ones_are_root_s") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let (_first, taken) = Hostile::start(&daemon, STRANGER, HOLD, 1100);
+    assert_eq!(taken, "512");
+    assert_eq!(victim_publishes(&daemon)["ok"], true);
+    let log = daemon.log();
+    assert_eq!(
+        log.matches("max_per_user under [socket]").count(),
+        1,
+        "{log}"
+    );
+
+    // A second hostile user takes all that is left for others; not what is kept for root.
+    let (second, taken) = Hostile::start(&daemon, STRANGER - 1, HOLD, 1100);
+    assert_eq!(taken, "496");
+    assert_eq!(victim_publishes(&daemon)["error"], "connections");
+    let status = daemon.comet(&["status"]).output().unwrap();
+    assert!(status.status.success(), "{status:?}");
+    daemon.publish("a", "of root");
+
+    drop(second);
+    wait_for("a place", || {
+        (victim_publishes(&daemon)["ok"] == true).then_some(())
+    });
+}
+
+#[test]
+fn the_share_of_a_user_can_be_set() {
+    if !is_root("the_share_of_a_user_can_be_set") {
+        return;
+    }
+    let daemon = Daemon::start("[socket]\nmax_per_user = 3\n");
+    let (hold, taken) = Hostile::start(&daemon, STRANGER, HOLD, 10);
+    assert_eq!(taken, "3");
+    drop(hold);
+    // Root has no share.
+    let mut roots: Vec<Lines> = (0..10)
+        .map(|_| Lines::connect(&daemon.socket_path()))
+        .collect();
+    for client in &mut roots {
+        assert_eq!(client.ask(r#"{"op":"ping"}"#), json!({"ok": true}));
+    }
+}
+
+#[test]
+fn users_who_may_not_connect_hold_no_places() {
+    if !is_root("users_who_may_not_connect_hold_no_places") {
+        return;
+    }
+    let daemon =
+        Daemon::start("[socket]\nallow = [\"user:0\", \"user:54321\"]\nmax_connections = 100\n");
+    let (_knock, _) = Hostile::start(&daemon, STRANGER, KNOCK, 1100);
+    // Nothing of them is left to be accepted, and they still hold their ends.
+    wait_for("all refusals", || {
+        (metric(&daemon, "comet_socket_refused_total") == 1100).then_some(())
+    });
+    for _ in 0..20 {
+        daemon.publish("a", "of root");
+    }
+    assert_eq!(victim_publishes(&daemon)["ok"], true);
+    let log = daemon.log();
+    assert_eq!(log.matches("may not connect").count(), 1, "{log}");
+}
+
+/// Memory that the daemon has beyond what it needs for `connections` that read nothing.
+fn grows_at_most(daemon: &Daemon, before: usize, bytes: usize) {
+    let grown = daemon.memory("VmRSS").saturating_sub(before);
+    assert!(grown < bytes, "{grown} bytes more");
+}
+
+/// Sends a request and waits until its reply has begun, which nobody reads.
+fn asks_and_reads_nothing(daemon: &Daemon, request: &str) -> Lines {
+    let mut client = Lines::connect(&daemon.socket_path());
+    client.send(format!("{request}\n"));
+    assert!(client.has_something());
+    client
+}
+
+const ROOMY: &str = "[history]\ntotal = \"32MiB\"\nbytes = \"32MiB\"\nmessages = 100000\n";
+
+#[test]
+fn histories_that_nobody_reads_hold_no_messages_that_are_gone() {
+    let daemon = Daemon::start(ROOMY);
+    let data = "x".repeat(500_000);
+    let fill = |channel: &str| (0..70).for_each(|_| _ = daemon.publish(channel, &data));
+    fill("c");
+    let before = daemon.memory("VmRSS");
+    let mut slow: Vec<Lines> = Vec::new();
+    for round in 0..6 {
+        let channel = format!("c{round}");
+        fill(&channel);
+        let ask = json!({"op": "history", "channels": [channel]}).to_string();
+        slow.push(asks_and_reads_nothing(&daemon, &ask));
+    }
+    fill("last");
+    grows_at_most(&daemon, before, 48 << 20);
+    // The first reply is what could be read before it was gone, and says that there was more.
+    let reply = slow[0].read().unwrap();
+    assert_eq!((&reply["ok"], &reply["gap"]), (&json!(true), &json!(true)));
+    let kept = daemon.history("last");
+    assert!(kept.len() > 50, "{}", kept.len());
+}
+
+#[test]
+fn a_history_that_escapes_to_six_times_its_size_is_rendered_in_pieces() {
+    let daemon = Daemon::start("");
+    daemon.publish("a", &"\u{1}".repeat(160_000));
+    let before = daemon.memory("VmRSS");
+    let asks = [
+        r#"{"op":"history","channels":["a"]}"#,
+        r#"{"op":"subscribe","channels":["a"],"since":0}"#,
+    ];
+    let mut slow: Vec<Lines> = (0..300)
+        .map(|n| asks_and_reads_nothing(&daemon, asks[n % 2]))
+        .collect();
+    // Whole, it would be a megabyte for each.
+    grows_at_most(&daemon, before, 150 << 20);
+    let reply = slow[0].read().unwrap();
+    let data = reply["messages"][0]["data"].as_str().unwrap();
+    assert_eq!(data.len(), 160_000);
+    assert_eq!(slow[1].read().unwrap(), json!({"ok": true}));
+    assert_eq!(
+        slow[1].read().unwrap()["data"].as_str().unwrap().len(),
+        160_000
+    );
+}
+
+/// A reply never comes in the middle of a large message.
+#[test]
+fn requests_of_a_subscriber_are_answered_between_large_messages() {
+    let daemon = Daemon::start("");
+    let text = "\u{1}".repeat(150_000);
+    for _ in 0..5 {
+        daemon.publish("a", &text);
+    }
+    let mut client = Lines::connect(&daemon.socket_path());
+    client.send("{\"op\":\"subscribe\",\"channels\":[\"a\"],\"since\":0}\n");
+    assert!(client.has_something());
+    client.send("{\"op\":\"ping\"}\n".repeat(20));
+    let (mut messages, mut replies) = (0, 0);
+    while messages < 5 || replies < 21 {
+        let line = client.read().unwrap();
+        match line["ok"] == true {
+            true => replies += 1,
+            false => {
+                assert_eq!(line["data"], text);
+                messages += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_history_of_many_channels_comes_in_order_and_without_a_gap() {
+    let daemon = Daemon::start(ROOMY);
+    let mut client = Lines::connect(&daemon.socket_path());
+    // More than one read of the history; the channels are filled one after the other, the last one last.
+    for channel in 0..20 {
+        for n in 0..10 {
+            let data = format!("{n}{}", "x".repeat(10_000));
+            let publish = json!({"op": "publish", "channel": format!("c{channel}"), "data": data});
+            assert_eq!(client.ask(&publish.to_string())["ok"], true);
+        }
+    }
+    let channels: Vec<String> = (0..100).map(|n| format!("c{}", 99 - n)).collect();
+    let reply = client.ask(&json!({"op": "history", "channels": channels}).to_string());
+    assert_eq!(reply["gap"], false);
+    let ids = reply["messages"].as_array().unwrap().iter();
+    let ids: Vec<u64> = ids.map(|m| m["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), 200);
+    assert!(ids.is_sorted());
+    assert_eq!(reply["cursor"], ids[199].to_string());
+}
