@@ -1,5 +1,7 @@
 //! Cursors: the id that was seen last, as clients write it.
 
+use std::borrow::Cow;
+
 /// The id of the last message that a client saw, in microseconds since the Unix epoch. `0` asks for all that
 /// is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -19,19 +21,67 @@ pub enum CursorError {
     BeforeEpoch,
 }
 
-impl Cursor {
-    /// Parses an id, `0`, or an RFC 3339 time (section 5.6; any offset, any fraction).
+/// Where a client wants to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// After the message with this id. `0` asks for all that is kept.
+    Id(Cursor),
+    /// After this moment, in microseconds since the Unix epoch. No message needs to have been published then, so only
+    /// the daemon can say which cursor this is.
+    Time(u64),
+}
+
+impl Since {
+    /// Parses an id, `0`, or an RFC 3339 time (section 5.6; any offset, any fraction). The plus of an offset may be a
+    /// blank: a plus that stands unescaped in a URL's query is decoded to one.
     ///
     /// # Errors
     /// Says what a cursor may be.
     pub fn parse(text: &str) -> Result<Self, CursorError> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            return text.parse().map(Self).map_err(|_| CursorError::TooLarge);
+            let id = text.parse().map_err(|_| CursorError::TooLarge)?;
+            return Ok(Self::Id(Cursor(id)));
         }
-        let time: jiff::Timestamp = text.parse().map_err(|_| CursorError::Malformed)?;
+        let time = with_plus(text);
+        let time: jiff::Timestamp = time.parse().map_err(|_| CursorError::Malformed)?;
         u64::try_from(time.as_microsecond())
-            .map(Self)
+            .map(Self::Time)
             .map_err(|_| CursorError::BeforeEpoch)
+    }
+}
+
+impl Since {
+    /// The id, or the time, in microseconds since the Unix epoch: both in one order.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        match *self {
+            Self::Id(Cursor(micros)) | Self::Time(micros) => micros,
+        }
+    }
+}
+
+/// The text with the plus of its offset, where that has become a blank: `HH:MM` or `HHMM` behind the last blank, and a
+/// time in front of it.
+fn with_plus(text: &str) -> Cow<'_, str> {
+    let Some((time, offset)) = text.rsplit_once(' ') else {
+        return text.into();
+    };
+    let digits = offset.replacen(':', "", 1);
+    let is_offset = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
+    match is_offset && time.contains(':') {
+        true => format!("{time}+{offset}").into(),
+        false => text.into(),
+    }
+}
+
+/// As [`Since::parse`] reads it.
+impl std::fmt::Display for Since {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = |micros| jiff::Timestamp::from_microsecond(i64::try_from(micros).ok()?).ok();
+        match *self {
+            Self::Id(id) => id.fmt(f),
+            Self::Time(micros) => time(micros).unwrap_or(jiff::Timestamp::MAX).fmt(f),
+        }
     }
 }
 
@@ -47,15 +97,56 @@ mod tests {
 
     #[test]
     fn reads_ids_and_times() {
-        let cases = [
+        let ids = [
             ("0", 0),
             ("1763690000123456", 1_763_690_000_123_456),
             ("18446744073709551615", u64::MAX),
+        ];
+        for (text, id) in ids {
+            let since = Since::Id(Cursor(id));
+            assert_eq!(Since::parse(text), Ok(since));
+            assert_eq!(since.to_string(), text);
+        }
+        let times = [
             ("1970-01-01T00:00:01Z", 1_000_000),
             ("1970-01-01T01:00:00.5+01:00", 500_000),
+            ("1970-01-01T00:00:00.000001-00:00", 1),
         ];
-        for (text, cursor) in cases {
-            assert_eq!(Cursor::parse(text), Ok(Cursor(cursor)), "{text}");
+        for (text, time) in times {
+            let since = Since::Time(time);
+            assert_eq!(Since::parse(text), Ok(since), "{text}");
+            assert_eq!(Since::parse(&since.to_string()), Ok(since), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_blank_before_the_offset_is_its_plus() {
+        for offset in [" 01:00", " 0100", "+01:00", "+0100"] {
+            for time in [
+                "1970-01-01T02:00:00",
+                "1970-01-01T02:00:00.000",
+                "1970-01-01 02:00:00",
+            ] {
+                let text = format!("{time}{offset}");
+                assert_eq!(
+                    Since::parse(&text),
+                    Ok(Since::Time(3_600_000_000)),
+                    "{text}"
+                );
+            }
+        }
+        for text in [
+            "1970-01-01 01:00",
+            "1970-01-01T02:00:00 1:00",
+            "1970-01-01T02:00:00  01:00",
+            "1970-01-01T02:00:00 01:00 ",
+            "1970-01-01T02:00:00 99:99",
+            "1970-01-01T02:00:00Z 01:00",
+            "0 01:00",
+            "1763690000123456 01:00",
+            " 01:00",
+        ] {
+            assert_eq!(Since::parse(text), Err(CursorError::Malformed), "{text:?}");
         }
     }
 
@@ -71,7 +162,7 @@ mod tests {
             ("1969-12-31T23:59:59Z", E::BeforeEpoch),
         ];
         for (text, error) in cases {
-            assert_eq!(Cursor::parse(text), Err(error), "{text:?}");
+            assert_eq!(Since::parse(text), Err(error), "{text:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ mod message;
 mod pace;
 
 pub use channel::{ChannelName, ChannelNameError, ChannelNames, ChannelNamesError, MAX_CHANNELS};
-pub use cursor::{Cursor, CursorError};
+pub use cursor::{Cursor, CursorError, Since};
 pub use event_name::{EventName, EventNameError};
 pub use message::{JsonPieces, Message};
 pub use pace::Pace;

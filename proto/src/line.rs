@@ -18,7 +18,7 @@ pub use self::reply::{
 
 use crate::{
     ChannelName, ChannelNameError, ChannelNames, ChannelNamesError, Cursor, CursorError, EventName,
-    EventNameError,
+    EventNameError, Since,
 };
 
 /// Longest idempotency key in bytes.
@@ -34,14 +34,14 @@ pub enum Request<'a> {
         /// Where.
         channels: ChannelNames,
         /// What was seen last; `None` is from now on.
-        since: Option<Cursor>,
+        since: Option<Since>,
     },
     /// Answer once with what is kept after `since`.
     History {
         /// Where.
         channels: ChannelNames,
         /// What was seen last; without one, all that is kept.
-        since: Cursor,
+        since: Since,
     },
     /// Answer with the id of the newest message of all channels.
     Cursor,
@@ -170,7 +170,7 @@ impl<'a> Request<'a> {
                 let (channels, since) = fields.subscription("history")?;
                 Ok(Self::History {
                     channels,
-                    since: since.unwrap_or_default(),
+                    since: since.unwrap_or(Since::Id(Cursor(0))),
                 })
             }
             "cursor" => fields.bare("cursor").map(|()| Self::Cursor),

@@ -95,6 +95,15 @@ pub(crate) async fn text(response: Response<Incoming>) -> String {
     String::from_utf8(body.into()).unwrap()
 }
 
+/// A stream up to this text.
+pub(crate) async fn text_until(response: Response<Incoming>, end: &str) -> String {
+    let (mut body, mut text) = (response.into_body(), String::new());
+    while !text.contains(end) {
+        text += &piece(&mut body).await.expect("the stream goes on");
+    }
+    text
+}
+
 /// The next piece of a stream, as text; nothing after the last.
 async fn piece(body: &mut Incoming) -> Option<String> {
     let frame = body.frame().await?.unwrap();
@@ -115,7 +124,7 @@ pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
 }
 
 /// The daemon is asked by other connections, which block.
-async fn subscribers(daemon: &Daemon, count: u64) {
+pub(crate) async fn subscribers(daemon: &Daemon, count: u64) {
     while metric(daemon, "comet_subscribers") != count {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -9,8 +9,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
+    clock::Clock,
     daemon::{Answer, Daemon, Http, directory},
     http2,
     wire::{Events, WEBSOCKET, ask, data, get, post, refusal},
@@ -54,7 +56,21 @@ pub(crate) fn start(more: &str) -> Daemon {
 
 /// Likewise, with settings in front of all tables.
 pub(crate) fn start_with(first: &str, more: &str) -> Daemon {
-    let (root, vectors) = (Arc::new(directory()), vectors());
+    let root = Arc::new(directory());
+    let config = config(&root, first, more);
+    Daemon::start_in(root, &config, &[])
+}
+
+/// Like [`start`], with a clock of the test's.
+pub(crate) fn start_at(clock: &Clock, more: &str) -> Daemon {
+    let root = Arc::new(directory());
+    let (config, program) = (config(&root, "", more), clock.program());
+    let program: Vec<&str> = program.iter().map(String::as_str).collect();
+    Daemon::try_start_by(&program, root, &config, &[]).unwrap()
+}
+
+fn config(root: &TempDir, first: &str, more: &str) -> String {
+    let vectors = vectors();
     let mut config = format!("{first}{RULES}\n[auth]\n{more}\n");
     for key in vectors["keys"].as_array().unwrap() {
         let (kid, alg) = (key["kid"].as_str().unwrap(), &key["alg"]);
@@ -66,7 +82,7 @@ pub(crate) fn start_with(first: &str, more: &str) -> Daemon {
         fs::write(&file, text).unwrap();
         config += &format!("[[auth.key]]\nkid = {kid:?}\nalg = {alg}\n{source} = {file:?}\n");
     }
-    Daemon::start_in(root, &config, &[])
+    config
 }
 
 fn now() -> u64 {
@@ -76,8 +92,13 @@ fn now() -> u64 {
 
 /// A good token that ends in so many seconds.
 pub(crate) fn token(comet: &Value, seconds: u64) -> String {
+    token_until(now() + seconds, comet)
+}
+
+/// A good token that ends in that second since 1970.
+pub(crate) fn token_until(end: u64, comet: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"aud": "comet", "exp": now() + seconds, "comet": comet});
+    let claims = json!({"aud": "comet", "exp": end, "comet": comet});
     let text = format!(
         "{}.{}",
         part(&json!({"alg": "HS256", "kid": "hs"})),
@@ -400,10 +421,13 @@ fn without_the_right_to_history_one_resumes_and_reads_nothing_older() {
     // It begins now, and is told that it does not begin where it said.
     let cut = ask(&daemon, get("/ch/chat.7?since=0&wait=0", &grant(false)));
     assert_eq!((data(&cut), &cut.json()["gap"]), (vec![], &json!(true)));
-    let mut events = Events::open(&daemon, &format!("/ch/chat.7?since={first}"), &grant(false));
+    let mut events = Events::open(&daemon, "/ch/chat.7?since=0", &grant(false));
     assert_eq!(events.message().1, "gap");
+    // Who has seen the last message misses nothing.
+    let mut seen = Events::open(&daemon, &format!("/ch/chat.7?since={first}"), &grant(false));
     let id = daemon.publish("chat.7", "after");
     assert_eq!(events.message_of(id), "after");
+    assert_eq!(seen.message_of(id), "after");
     http2::run(async {
         let client = http2::Client::connect(daemon.addr()).await;
         let header = grant(false);

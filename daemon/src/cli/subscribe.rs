@@ -8,7 +8,7 @@ mod socket;
 use std::{convert::Infallible, os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, anyhow};
-use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS};
+use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS, Since};
 use tokio::{io::Interest, net::unix::pipe, time::sleep};
 
 /// Pauses before connecting again: doubled each time it fails.
@@ -36,8 +36,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "CHANNEL", required = true, num_args = 1..=MAX_CHANNELS, value_parser = ChannelName::parse)]
     channels: Vec<ChannelName>,
     /// Begin after this message id, 0 (all that is kept), or RFC 3339 time; without it: from now on
-    #[arg(long, value_name = "CURSOR", value_parser = Cursor::parse)]
-    since: Option<Cursor>,
+    #[arg(long, value_name = "CURSOR", value_parser = Since::parse)]
+    since: Option<Since>,
     /// Subscribe over HTTP, by long-polling, instead of the Unix socket
     #[arg(long, value_name = "URL", value_parser = http::parse_url)]
     url: Option<http::Url>,
@@ -151,7 +151,7 @@ async fn follow(
 /// What is subscribed to, and how far it is printed.
 struct Printer {
     channels: ChannelNames,
-    cursor: Option<Cursor>,
+    cursor: Option<Since>,
     /// The connection in use was accepted.
     connected: bool,
     /// The daemon is stopping, and asks to come back after so long.
@@ -163,7 +163,7 @@ impl Printer {
         let mut line = json.to_vec();
         line.push(b'\n');
         super::print(&line).map_err(End::Final)?;
-        self.cursor = Some(Cursor(id));
+        self.cursor = Some(Since::Id(Cursor(id)));
         Ok(())
     }
 

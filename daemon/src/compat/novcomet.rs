@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::{ChannelName, Cursor, Since};
 
 use super::super::{
     hub::{Backlog, Hub},
@@ -49,10 +49,12 @@ impl Request {
     }
 }
 
-/// A poll's answer at once, or what to wait for.
+/// A poll's answer at once, or what to wait for. Messages that are older than `oldest` may not be read: that there are
+/// some is a change, and when they came is not told.
 pub(crate) fn poll(
     hub: &Hub,
     subscribed: BTreeMap<ChannelName, Cursor>,
+    oldest: Option<Duration>,
 ) -> Result<Vec<u8>, Subscription> {
     // Taken before the looks below: what comes while they last is found by the subscription.
     let now = hub.last();
@@ -62,10 +64,13 @@ pub(crate) fn poll(
         if seen.0 == 0 || *seen >= now {
             continue;
         }
-        let backlog = hub.since(std::slice::from_ref(channel), *seen);
+        let of = std::slice::from_ref(channel);
+        let seen = hub.resolve(Since::Time(seen.0));
+        let withheld = oldest.and_then(|age| hub.newest_older(of, seen, age));
+        let backlog = hub.since(of, withheld.unwrap_or(seen));
         match backlog.messages.last() {
             Some(last) => changed.push((channel, last.id)),
-            None if backlog.gap => changed.push((channel, now.0)),
+            None if backlog.gap || withheld.is_some() => changed.push((channel, now.0)),
             None => {}
         }
     }

@@ -3,9 +3,12 @@
 //! The chat page only echoes `timestamp`, so here it is a message's id, and a poll is given the oldest message
 //! after it instead of the newest: nothing is lost between polls.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use comet_proto::{ChannelName, Cursor, Message};
+use comet_proto::{ChannelName, Cursor, Message, Since};
 
 use super::super::{
     hub::{Backlog, Hub},
@@ -21,33 +24,38 @@ pub(crate) enum ChatRequest {
     /// `msg=TEXT`.
     Publish(String),
     /// `timestamp=N`; nothing or nonsense is 0.
-    Poll(Cursor),
+    Poll(Since),
 }
 
 impl ChatRequest {
     /// Reads the query's pairs, decoded. A non-empty `msg` wins.
     pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut cursor = Cursor(0);
+        let mut since = Since::Id(Cursor(0));
         for (name, value) in pairs {
             match name {
                 "msg" if !value.is_empty() => return Self::Publish(value.to_owned()),
-                "timestamp" => cursor = timestamp(value),
+                "timestamp" => since = timestamp(value),
                 _ => {}
             }
         }
-        Self::Poll(cursor)
+        Self::Poll(since)
     }
 }
 
-/// A poll's answer at once, or what to wait for.
+/// A poll's answer at once, or what to wait for. Messages that are older than `oldest` may not be read.
 pub(crate) fn poll(
     hub: &Hub,
     channel: &ChannelName,
-    seen: Cursor,
+    since: Since,
+    oldest: Option<Duration>,
 ) -> Result<Vec<u8>, Subscription> {
     let now = hub.last();
     // A time that is still to come counts as now.
-    let backlog = hub.since(std::slice::from_ref(channel), seen.min(now));
+    let seen = hub.resolve(since).min(now);
+    let of = std::slice::from_ref(channel);
+    let withheld = oldest.and_then(|age| hub.newest_older(of, seen, age));
+    let mut backlog = hub.since(of, withheld.unwrap_or(seen));
+    backlog.gap |= withheld.is_some();
     // A new page shows the last message only.
     let message = if seen.0 == 0 {
         backlog.messages.last()
@@ -63,7 +71,9 @@ pub(crate) fn poll(
         channels: Channels::One(channel.clone()),
         since: Some(backlog.cursor),
         wait: None,
-        format: Box::new(Chat { gap: backlog.gap }),
+        format: Box::new(Chat {
+            gap: Cell::new(backlog.gap),
+        }),
         expires: None,
         gap: false,
     })
@@ -71,7 +81,7 @@ pub(crate) fn poll(
 
 struct Chat {
     /// To be told with the next message: the page takes every answer for a message.
-    gap: bool,
+    gap: Cell<bool>,
 }
 
 impl Format for Chat {
@@ -86,7 +96,7 @@ impl Format for Chat {
 
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         if let Some(message) = backlog.messages.first() {
-            write_message(message, self.gap || backlog.gap, out);
+            write_message(message, self.gap.get() || backlog.gap, out);
         }
     }
 
@@ -103,7 +113,12 @@ impl Format for Chat {
     }
 
     fn form(&self) -> Option<u8> {
-        (!self.gap).then_some(form::CHAT)
+        (!self.gap.get()).then_some(form::CHAT)
+    }
+
+    fn postpones_gap(&self) -> bool {
+        self.gap.set(true);
+        true
     }
 }
 
@@ -118,12 +133,12 @@ fn write_message(message: &Message, gap: bool, out: &mut Vec<u8>) {
 }
 
 /// The leading digits; as this server gave it, or in whole seconds.
-fn timestamp(text: &str) -> Cursor {
+fn timestamp(text: &str) -> Since {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     match text[..digits].parse::<u64>() {
-        Ok(seconds) if seconds < SECONDS_BELOW => Cursor(seconds * 1_000_000),
-        Ok(id) => Cursor(id),
-        Err(_) => Cursor(0),
+        Ok(0) | Err(_) => Since::Id(Cursor(0)),
+        Ok(seconds) if seconds < SECONDS_BELOW => Since::Time(seconds * 1_000_000),
+        Ok(id) => Since::Id(Cursor(id)),
     }
 }
 
@@ -175,18 +190,24 @@ mod tests {
         let cases = [
             ("msg=hi%20%26+bye", ChatRequest::Publish("hi & bye".into())),
             ("msg=0&timestamp=5", ChatRequest::Publish("0".into())),
-            ("msg=&timestamp=5", ChatRequest::Poll(Cursor(5_000_000))),
+            (
+                "msg=&timestamp=5",
+                ChatRequest::Poll(Since::Time(5_000_000)),
+            ),
             (
                 "timestamp=1763690000123456",
-                ChatRequest::Poll(Cursor(1_763_690_000_123_456)),
+                ChatRequest::Poll(Since::Id(Cursor(1_763_690_000_123_456))),
             ),
-            ("timestamp=12abc", ChatRequest::Poll(Cursor(12_000_000))),
-            ("timestamp=-1", ChatRequest::Poll(Cursor(0))),
+            (
+                "timestamp=12abc",
+                ChatRequest::Poll(Since::Time(12_000_000)),
+            ),
+            ("timestamp=-1", ChatRequest::Poll(Since::Id(Cursor(0)))),
             (
                 "timestamp=99999999999999999999999",
-                ChatRequest::Poll(Cursor(0)),
+                ChatRequest::Poll(Since::Id(Cursor(0))),
             ),
-            ("", ChatRequest::Poll(Cursor(0))),
+            ("", ChatRequest::Poll(Since::Id(Cursor(0)))),
         ];
         for (query, request) in cases {
             let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::{ChannelName, Cursor, Since};
 use serde_json::Value;
 
 use super::render::assert_inert;
@@ -88,7 +88,7 @@ fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
     };
     let id = publish(&hub, &first, b"");
     subscribed.insert(first.clone(), start);
-    let answer = novcomet::poll(&hub, subscribed.clone())
+    let answer = novcomet::poll(&hub, subscribed.clone(), None)
         .ok()
         .expect("a change");
     let json: Value = serde_json::from_slice(&answer).expect("JSON");
@@ -99,7 +99,7 @@ fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
         *seen = time(told_time(&answer, name));
     }
     assert_eq!(subscribed[&first], Cursor(id));
-    let waits = novcomet::poll(&hub, subscribed).expect_err("no change");
+    let waits = novcomet::poll(&hub, subscribed, None).expect_err("no change");
     assert_eq!(waits.since, Some(Cursor(id)));
 }
 
@@ -133,7 +133,10 @@ pub(super) fn zeitoun(bytes: &[u8]) {
                 &text[..text.bytes().take_while(u8::is_ascii_digit).count()]
             });
             let number = digits.parse::<u64>().unwrap_or(0);
-            assert!([number, number.saturating_mul(1_000_000)].contains(&seen.0));
+            match seen {
+                Since::Id(id) => assert_eq!(id.0, number),
+                Since::Time(time) => assert_eq!(Some(time), number.checked_mul(1_000_000)),
+            }
         }
         (parsed, _) => panic!("{parsed:?}"),
     }
@@ -143,7 +146,7 @@ pub(super) fn zeitoun(bytes: &[u8]) {
 fn check_chat(text: &str) {
     let (hub, channel) = (hub(), ChannelName::parse("chat").expect("a name"));
     let id = publish(&hub, &channel, text.as_bytes());
-    let answer = zeitoun::poll(&hub, &channel, Cursor(0))
+    let answer = zeitoun::poll(&hub, &channel, Since::Id(Cursor(0)), None)
         .ok()
         .expect("the last message");
     assert_inert(&answer);
@@ -156,5 +159,5 @@ fn check_chat(text: &str) {
     let ChatRequest::Poll(seen) = ChatRequest::parse(timestamp.split_once('=').into_iter()) else {
         panic!("a poll");
     };
-    assert!(zeitoun::poll(&hub, &channel, seen).is_err());
+    assert!(zeitoun::poll(&hub, &channel, seen, None).is_err());
 }

@@ -1,6 +1,6 @@
 //! Cursors: ids, times, and the headers that carry them.
 
-use comet_proto::{Cursor, CursorError};
+use comet_proto::{Cursor, CursorError, Since};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 
 use crate::http::fuzz::{entity_tag, last_event_id};
@@ -23,31 +23,34 @@ pub(super) fn check(bytes: &[u8]) {
 
 /// Every id is read as it is written, and as the time that it is.
 fn check_id(id: u64) {
-    assert_eq!(Cursor::parse(&id.to_string()), Ok(Cursor(id)));
-    let id = id % (END_OF_TIME * MICROS);
-    assert_eq!(Cursor::parse(&rfc3339(id)), Ok(Cursor(id)));
-    let shifted = rfc3339(id).replace('Z', "+01:00");
-    match id.checked_sub(3600 * MICROS) {
-        Some(earlier) => assert_eq!(Cursor::parse(&shifted), Ok(Cursor(earlier))),
-        None => assert_eq!(Cursor::parse(&shifted), Err(CursorError::BeforeEpoch)),
+    assert_eq!(Since::parse(&id.to_string()), Ok(Since::Id(Cursor(id))));
+    let time = id % (END_OF_TIME * MICROS);
+    assert_eq!(Since::parse(&rfc3339(time)), Ok(Since::Time(time)));
+    // As in a URL's query, the plus may be a blank.
+    for plus in ["+", " "] {
+        let shifted = rfc3339(time).replace('Z', &format!("{plus}01:00"));
+        let earlier = time.checked_sub(3600 * MICROS).map(Since::Time);
+        let earlier = earlier.ok_or(CursorError::BeforeEpoch);
+        assert_eq!(Since::parse(&shifted), earlier);
     }
 }
 
 fn check_text(text: &str) {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match (Cursor::parse(text), is_number) {
-        (Ok(cursor), true) => {
-            assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), cursor.0)
+    match (Since::parse(text), is_number) {
+        (Ok(Since::Id(id)), true) => {
+            assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), id.0)
         }
         (Err(error), true) => {
             assert_eq!(error, CursorError::TooLarge);
             assert!(text.trim_start_matches('0').len() >= u64::MAX.to_string().len());
         }
-        (Ok(Cursor(time)), false) => {
+        (Ok(Since::Time(time)), false) => {
             assert!(time < END_OF_TIME * MICROS, "{time}");
             check_id(time);
         }
         (Err(error), false) => assert_ne!(error, CursorError::TooLarge),
+        (Ok(since), _) => panic!("{text:?} is read as {since:?}"),
     }
 }
 
@@ -55,10 +58,7 @@ fn check_headers(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else {
         return;
     };
-    let cursor = value
-        .to_str()
-        .ok()
-        .and_then(|text| Cursor::parse(text).ok());
+    let cursor = value.to_str().ok().and_then(|text| Since::parse(text).ok());
     let headers = |name: HeaderName, value| HeaderMap::from_iter([(name, value)]);
     let seen = |value| last_event_id(&headers(HeaderName::from_static("last-event-id"), value));
     let tag = |value| entity_tag(&headers(IF_NONE_MATCH, value));
@@ -69,7 +69,7 @@ fn check_headers(bytes: &[u8]) {
     }
     assert_eq!(seen(value.clone()).ok().flatten(), cursor);
     let _ = tag(value); // in quotes or not, weakened or not
-    if let Some(Cursor(id)) = cursor {
+    if let Some(Since::Id(Cursor(id))) = cursor {
         for text in [
             format!("\"{id}\""),
             format!("W/\"{id}\""),

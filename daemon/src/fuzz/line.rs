@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use comet_proto::{
-    Cursor,
+    Cursor, Since,
     line::{self, Publish, Receipt, Request},
 };
 use serde_json::Value;
@@ -68,12 +68,15 @@ fn check_request(request: &Request<'_>, json: &Value) {
         }
         Request::Subscribe { channels, since } => {
             check_channels(channels, json);
-            assert_eq!(*since, cursor(&json["since"]));
+            assert_eq!(*since, self::since(&json["since"]));
             "subscribe"
         }
         Request::History { channels, since } => {
             check_channels(channels, json);
-            assert_eq!(*since, cursor(&json["since"]).unwrap_or_default());
+            assert_eq!(
+                *since,
+                self::since(&json["since"]).unwrap_or(Since::Id(Cursor(0)))
+            );
             "history"
         }
         Request::Status => "status",
@@ -83,12 +86,12 @@ fn check_request(request: &Request<'_>, json: &Value) {
     assert_eq!(json["op"], op);
 }
 
-fn cursor(since: &Value) -> Option<Cursor> {
-    let number = since.as_u64().map(Cursor);
+fn since(since: &Value) -> Option<Since> {
+    let number = since.as_u64().map(|id| Since::Id(Cursor(id)));
     let text = || {
         since
             .as_str()
-            .map(|text| Cursor::parse(text).expect("it was accepted"))
+            .map(|text| Since::parse(text).expect("it was accepted"))
     };
     number.or_else(text)
 }

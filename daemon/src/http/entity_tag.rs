@@ -1,7 +1,7 @@
 //! `If-None-Match` as a cursor. A poll's `ETag` is its cursor; on the way back it may look as proxies and caches have
 //! changed it.
 
-use comet_proto::Cursor;
+use comet_proto::Since;
 use hyper::{HeaderMap, header};
 
 use super::query::UNKNOWN;
@@ -12,7 +12,7 @@ const CODINGS: [&str; 9] = [
 ];
 
 /// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, and none is a cursor.
-pub(super) fn cursor(headers: &HeaderMap) -> Option<Cursor> {
+pub(super) fn cursor(headers: &HeaderMap) -> Option<Since> {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut is_given = false;
     let tags = values
@@ -21,17 +21,17 @@ pub(super) fn cursor(headers: &HeaderMap) -> Option<Cursor> {
         .map(str::trim)
         .filter(|tag| !tag.is_empty())
         .inspect(|_| is_given = true);
-    let newest = tags.filter_map(of_tag).max();
+    let newest = tags.filter_map(of_tag).max_by_key(Since::micros);
     newest.or(is_given.then_some(UNKNOWN))
 }
 
 /// The cursor in one tag (RFC 9110, section 8.8.3): weak or not, with a coding behind it or not, in quotes or not.
-fn of_tag(tag: &str) -> Option<Cursor> {
+fn of_tag(tag: &str) -> Option<Since> {
     let tag = match tag.split_at_checked(2) {
         Some((weak, tag)) if weak.eq_ignore_ascii_case("w/") => tag,
         _ => tag,
     };
-    let bare = |text: &str| Cursor::parse(text.trim_matches('"')).ok();
+    let bare = |text: &str| Since::parse(text.trim_matches('"')).ok();
     bare(tag).or_else(|| bare(without_coding(tag)?))
 }
 
@@ -56,13 +56,13 @@ mod tests {
 
     use super::*;
 
-    fn read(values: &[&str]) -> Option<Cursor> {
+    fn read(values: &[&str]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         for value in values {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             headers.append(header::IF_NONE_MATCH, value);
         }
-        cursor(&headers)
+        cursor(&headers).map(|since| since.micros())
     }
 
     #[test]
@@ -90,10 +90,10 @@ mod tests {
             "\"2026-11-27T19:02:18.183701Z\"",
             "\"2026-11-27T19:02:18.183701Z-gzip\"",
         ] {
-            assert_eq!(read(&[tag]), Some(Cursor(1_795_806_138_183_701)), "{tag}");
+            assert_eq!(read(&[tag]), Some(1_795_806_138_183_701), "{tag}");
         }
         let lines = ["\"1\"", "\"1795806138183701\"", "\"2\""];
-        assert_eq!(read(&lines), Some(Cursor(1_795_806_138_183_701)));
+        assert_eq!(read(&lines), Some(1_795_806_138_183_701));
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             "\u{e9}",
             "\"\"",
         ] {
-            assert_eq!(read(&[tag]), Some(UNKNOWN), "{tag}");
+            assert_eq!(read(&[tag]), Some(UNKNOWN.micros()), "{tag}");
         }
         for none in [&[][..], &[""], &[" , ", ""]] {
             assert_eq!(read(none), None, "{none:?}");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::{ChannelName, Since};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, Uri,
@@ -50,12 +50,12 @@ pub(crate) fn channels(names: &str) -> Result<Vec<ChannelName>, String> {
 }
 
 /// `Last-Event-ID`.
-pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, String> {
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<Since>, String> {
     Query::plain("").last_event_id(headers).map_err(code)
 }
 
 /// `If-None-Match`.
-pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<Cursor> {
+pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<Since> {
     entity_tag::cursor(headers)
 }
 
@@ -125,7 +125,7 @@ fn check_parameters(query: &Query<'_>, pairs: &[(String, String)]) {
         read.ok().map(|wait| wait.as_secs_f64()),
         wait.map(f64::from)
     );
-    let since = given("since").map(Cursor::parse).transpose();
+    let since = given("since").map(Since::parse).transpose();
     assert_eq!(query.since().map_err(code).ok(), since.ok());
     assert_eq!(query.transport(), given("as"));
     let label = query.event_name().map_err(code);
@@ -250,7 +250,7 @@ fn check_meaning(plain: &Plain<'_>, head: &Parts) {
             let parts = |p: router::Publish| (p.channel, p.name, p.key);
             assert_eq!(parts(publish), parts(other));
         }
-    } else if let Ok(held) = router::subscription(&SITE, &plain.head, plain.names, &query) {
+    } else if let Ok(held) = router::subscription(&SITE, &hub, &plain.head, plain.names, &query) {
         let Ok(Route::Hold(other)) = route else {
             panic!("held on one path alone");
         };

@@ -304,6 +304,10 @@ impl Held {
                     }
                     Err(backlog) => {
                         self.cursor = backlog.cursor;
+                        let is_gap_alone = backlog.messages.is_empty();
+                        if is_gap_alone && self.subscription.format.postpones_gap() {
+                            continue;
+                        }
                         self.worker
                             .metrics
                             .delivered

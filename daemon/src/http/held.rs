@@ -52,6 +52,13 @@ pub(super) struct Held {
     open: bool,
 }
 
+impl Held {
+    /// There is a gap without a message, and the client is told of it later.
+    fn postpones(&self, backlog: &Backlog) -> bool {
+        backlog.messages.is_empty() && backlog.gap && self.format.postpones_gap()
+    }
+}
+
 impl Conn {
     /// Begins a subscription; `subscribe` does the rest.
     pub(super) fn begin_held(&self, ask: Ask) {
@@ -171,7 +178,12 @@ impl Conn {
                     backlog.gap = true;
                     return Err(backlog);
                 }
-                let (key, cursor) = audience.join(channels, Some(held.cursor), self.clone())?;
+                let (key, cursor) = loop {
+                    match audience.join(channels, Some(held.cursor), self.clone()) {
+                        Err(backlog) if held.postpones(&backlog) => held.cursor = backlog.cursor,
+                        joined => break joined?,
+                    }
+                };
                 (held.key, held.cursor) = (Some(key), cursor);
             }
             held.format.shape()
@@ -297,7 +309,7 @@ impl Conn {
         let hub = self.worker.audience.hub();
         let answer = self.with_held(|held| {
             let backlog = hub.since(&held.channels, held.cursor);
-            if backlog.is_news() {
+            if backlog.is_news() && !held.postpones(&backlog) {
                 return self.advance(held, &backlog);
             }
             held.cursor = backlog.cursor;
@@ -402,6 +414,9 @@ impl Conn {
             return None;
         }
         self.sent(held, backlog);
+        if held.postpones(backlog) {
+            return None;
+        }
         let writer = self.writer(held);
         let piece = match writer.variant.form(writer.format) {
             Some(form) => batch.form(form, |backlog| writer.backlog(backlog)),

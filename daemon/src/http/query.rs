@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName};
+use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName, Since};
 use hyper::{HeaderMap, http::request::Parts};
 
 use super::answer::Refusal;
@@ -13,7 +13,7 @@ const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
 
 /// The cursor of a client that hands back an id or a tag that is not ours: it lies behind every message, which is a gap.
-pub(super) const UNKNOWN: Cursor = Cursor(u64::MAX);
+pub(super) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
 
 /// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource, and
 /// Mercure's clients.
@@ -77,14 +77,14 @@ impl<'a> Query<'a> {
     }
 
     /// `since=`.
-    pub(super) fn since(&self) -> Result<Option<Cursor>, Refusal> {
-        let since = self.get("since").map(Cursor::parse).transpose();
+    pub(super) fn since(&self) -> Result<Option<Since>, Refusal> {
+        let since = self.get("since").map(Since::parse).transpose();
         since.map_err(|e| Refusal::bad("since", e))
     }
 
     /// The id that the client was given last: the header `Last-Event-ID` (HTML standard), else the parameters that stand
     /// in for the header. An empty one is none, and of several with one name the last counts.
-    pub(super) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Cursor>, Refusal> {
+    pub(super) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Since>, Refusal> {
         let lines = headers.get_all("last-event-id").iter();
         let header = lines.rev().find(|value| !value.is_empty());
         let header = header.map(|value| ("last-event-id", value.to_str().unwrap_or_default()));
@@ -97,7 +97,7 @@ impl<'a> Query<'a> {
             return Ok(None);
         };
         let refuse = |error| Refusal::bad(name, format!("{name}: {error}"));
-        Cursor::parse(text).map(Some).map_err(refuse)
+        Since::parse(text).map(Some).map_err(refuse)
     }
 
     /// The last value of that name that is not empty.

@@ -3,10 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::ChannelName;
 use hyper::{StatusCode, header, http::request::Parts};
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
+    hub::Hub,
     token::{Grant, KeyError, TokenError, Tokens},
     transport::{Subscription, websocket},
 };
@@ -50,9 +51,9 @@ pub enum RightsError {
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Leave {
     /// Seconds since 1970.
-    expires: Option<u64>,
-    /// Nothing from before this.
-    from: Option<Cursor>,
+    pub(super) expires: Option<u64>,
+    /// Messages that are older than this may not be read.
+    pub(super) oldest: Option<Duration>,
 }
 
 impl Rights {
@@ -101,32 +102,24 @@ impl Rights {
     }
 
     fn leave(&self, grant: &Grant) -> Leave {
-        let from = (!grant.history).then(|| {
-            let from = now().saturating_sub(self.tokens.resume);
-            Cursor(u64::try_from(from.as_micros()).unwrap_or(u64::MAX))
-        });
         Leave {
             expires: Some(grant.expires),
-            from,
+            oldest: (!grant.history).then_some(self.tokens.resume),
         }
     }
 }
 
 impl Leave {
     /// Keeps a subscription within it.
-    pub(super) fn bound(self, subscription: &mut Subscription) {
+    pub(super) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
         subscription.expires = self.expires;
-        if let (Some(from), Some(since)) = (self.from, &mut subscription.since)
-            && *since < from
+        // Only a message that is withheld makes a gap, not the age of the cursor: on a quiet channel every cursor is old.
+        if let (Some(age), Some(since)) = (self.oldest, subscription.since)
+            && let Some(withheld) = hub.newest_older(&subscription.channels, since, age)
         {
-            *since = from;
+            subscription.since = Some(withheld);
             subscription.gap = true;
         }
-    }
-
-    /// The nearest cursor that may be read from.
-    pub(super) fn clamp(self, since: Cursor) -> Cursor {
-        self.from.map_or(since, |from| since.max(from))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::slice;
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, Cursor, EventName};
+use comet_proto::{ChannelName, EventName, Since};
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
@@ -68,7 +68,7 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
         return Ok(Route::Answer(options(site, head)));
     }
     if let Some(names) = path.strip_prefix("/ch/") {
-        return channel(site, head, names);
+        return channel(site, hub, head, names);
     }
     let page = match path {
         path if path == site.compat.novcomet => return novcomet(site, hub, head),
@@ -88,13 +88,13 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
 }
 
 /// `/ch/NAMES`
-fn channel(site: &Site, head: &Parts, names: &str) -> Result<Route, Refusal> {
+fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
     only(head, CHANNEL_METHODS)?;
     let query = Query::of_utf8(head)?;
     if head.method == Method::POST {
         return Ok(Route::Publish(publish(site, head, names, &query)?));
     }
-    Ok(hold(head, subscription(site, head, names, &query)?))
+    Ok(hold(head, subscription(site, hub, head, names, &query)?))
 }
 
 /// What is to be published, apart from the body.
@@ -116,6 +116,7 @@ pub(super) fn publish(
 /// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
 pub(super) fn subscription(
     site: &Site,
+    hub: &Hub,
     head: &Parts,
     names: &str,
     query: &Query<'_>,
@@ -133,7 +134,7 @@ pub(super) fn subscription(
     let seen = query.last_event_id(headers);
     let name = query.transport().unwrap_or_else(by_headers);
     let mut wait = None;
-    let (since, format): (Option<Cursor>, Box<dyn Format>) = match name {
+    let (since, format): (Option<Since>, Box<dyn Format>) = match name {
         "poll" => {
             wait = Some(query.wait()?);
             let since = seen?.or(since).or_else(|| entity_tag::cursor(headers));
@@ -167,13 +168,13 @@ pub(super) fn subscription(
     };
     let mut subscription = Subscription {
         channels,
-        since,
+        since: since.map(|since| hub.resolve(since)),
         wait,
         format,
         expires: None,
         gap: false,
     };
-    leave.bound(&mut subscription);
+    leave.bound(hub, &mut subscription);
     Ok(subscription)
 }
 
@@ -229,10 +230,10 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         novcomet::Request::Subscribe(mut subscribed) => {
             // As with ids that are no names: they never change.
             let leave = rights::keep_readable(site, head, &query, &mut subscribed);
-            match novcomet::poll(hub, subscribed) {
+            match novcomet::poll(hub, subscribed, leave.oldest) {
                 Ok(body) => json(body),
                 Err(mut subscription) => {
-                    leave.bound(&mut subscription);
+                    subscription.expires = leave.expires;
                     Ok(hold(head, subscription))
                 }
             }
@@ -257,14 +258,14 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
         }
         zeitoun::ChatRequest::Poll(seen) => {
             let leave = rights::may_read(site, head, &query, slice::from_ref(&site.chat))?;
-            match zeitoun::poll(hub, &site.chat, leave.clamp(seen)) {
+            match zeitoun::poll(hub, &site.chat, seen, leave.oldest) {
                 Ok(body) => Ok(Route::Answer(answer(
                     StatusCode::OK,
                     "application/json",
                     body,
                 ))),
                 Err(mut subscription) => {
-                    leave.bound(&mut subscription);
+                    subscription.expires = leave.expires;
                     Ok(hold(head, subscription))
                 }
             }

@@ -187,7 +187,8 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
             ),
         }
     } else {
-        let subscription = router::subscription(site, head, plain.names, &query).ok()?;
+        let hub = worker.audience.hub();
+        let subscription = router::subscription(site, hub, head, plain.names, &query).ok()?;
         if subscription.format.shape() != Shape::Poll {
             return None;
         }

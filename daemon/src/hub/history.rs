@@ -117,6 +117,12 @@ impl History {
         (self.messages.range(seen..), after)
     }
 
+    /// The newest message up to `id`.
+    pub(super) fn newest_until(&self, id: u64) -> Option<u64> {
+        let count = self.messages.partition_point(|message| message.id <= id);
+        Some(self.messages[count.checked_sub(1)?].id)
+    }
+
     pub(super) fn oldest(&self) -> Option<u64> {
         self.messages.front().map(|message| message.id)
     }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use comet_proto::{ChannelName, Cursor, EventName, Message};
+use comet_proto::{ChannelName, Cursor, EventName, Message, Since};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -213,7 +213,10 @@ impl Hub {
         log.append(records.iter().cloned())?;
         // A repeated idempotency key is acknowledged from what was read. The last daemon may not have synced that.
         let is_synced = promise.durability != Durability::Disk || log.sync_all().is_ok();
-        let [.., start] = records;
+        let start = records
+            .last()
+            .cloned()
+            .expect("a daemon's start is told last");
         let keeper = Keeper::new(log, promise.clone(), start);
         let time = time(found.last);
         let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
@@ -286,6 +289,26 @@ impl Hub {
         let mut state = self.lock();
         let backlog = state.read(channels, cursor, now);
         (backlog, state.trimmed(channels), state.last())
+    }
+
+    /// The cursor that a client means. A time needs no message of its own: it stands for the last id up to it.
+    pub fn resolve(&self, since: Since) -> Cursor {
+        match since {
+            Since::Id(cursor) => cursor,
+            Since::Time(time) => self.lock().at(time),
+        }
+    }
+
+    /// The newest message that `channels` have after `cursor` and that is older than `age`. By the hub's time, as ids
+    /// are: the system's clock may have stepped back since.
+    pub fn newest_older(
+        &self,
+        channels: &[ChannelName],
+        cursor: Cursor,
+        age: Duration,
+    ) -> Option<Cursor> {
+        let now = self.time.now();
+        self.lock().newest_older(channels, cursor, micros(age), now)
     }
 
     /// Ends what `subscribe` began for this worker and channel.

@@ -4,7 +4,12 @@ use std::{cmp::Reverse, sync::Arc};
 
 use comet_proto::{ChannelName, EventName, Message};
 
-use super::{HistoryConfig, Promise, channel::Channel, keep::Queue, state::State};
+use super::{
+    HistoryConfig, Promise,
+    channel::Channel,
+    keep::Queue,
+    state::{Lost, State},
+};
 use crate::store::{Durability, Found, Record};
 
 /// Lost stretches of ids that are told apart; more become one, which can only tell somebody to reload in vain.
@@ -61,12 +66,21 @@ impl State {
                 durability,
                 ..
             } => {
-                self.lose(after, id);
+                let whole = after > 0; // unless it is told otherwise beside it
+                self.lose(Lost {
+                    after,
+                    before: id,
+                    whole,
+                });
                 before.end(id);
                 before.durability = Some(durability);
             }
             Record::Floor { id } => self.floor = self.floor.max(id),
-            Record::Lost { after, before } => self.lose(after, before),
+            Record::Lost { after, before } => self.lose(Lost {
+                after,
+                before,
+                whole: false,
+            }),
             Record::Missed { before: missed } => before.missed = before.missed.max(missed),
         }
     }
@@ -124,14 +138,14 @@ impl State {
         }
     }
 
-    /// Everything is restored: numbers go on from here. Returns what the log has to be told.
+    /// Everything is restored: numbers go on from here. Returns what the log has to be told, the start last.
     pub(super) fn begin(
         &mut self,
         found: &Found,
         mut before: Before,
         promise: &Promise,
         now: u64,
-    ) -> [Record<'static>; 2] {
+    ) -> Vec<Record<'static>> {
         let start = now.max(found.last + 1);
         before.end(start);
         let is_new = found.boot.is_none();
@@ -145,7 +159,12 @@ impl State {
             before.missed.max(found.last)
         };
         self.miss(missed);
-        self.lose(found.last, start);
+        let lost = Lost {
+            after: found.last,
+            before: start,
+            whole: missed <= found.last && found.damaged.is_empty() && found.torn.is_none(),
+        };
+        self.lose(lost);
         self.last = start;
         self.forget_unused();
         self.unwritten = Some(Queue::default());
@@ -155,7 +174,13 @@ impl State {
             boot: promise.boot,
             durability: promise.durability,
         };
-        [Record::Missed { before: missed }, began]
+        let mut records = vec![Record::Missed { before: missed }];
+        if !lost.whole {
+            let Lost { after, before, .. } = lost;
+            records.push(Record::Lost { after, before });
+        }
+        records.push(began);
+        records
     }
 
     fn channel(&mut self, name: &ChannelName) -> &mut Channel {
@@ -167,19 +192,23 @@ impl State {
         channel.expect("it was made where it was not there")
     }
 
-    fn lose(&mut self, after: u64, before: u64) {
-        if self.lost.last() != Some(&(after, before)) && after + 1 < before {
-            self.lost.push((after, before));
+    fn lose(&mut self, lost: Lost) {
+        match self.lost.last_mut() {
+            Some(known) if (known.after, known.before) == (lost.after, lost.before) => {
+                known.whole &= lost.whole;
+            }
+            _ if lost.after + 1 < lost.before => self.lost.push(lost),
+            _ => {}
         }
         if self.lost.len() > MAX_LOST {
-            let (after, _) = self.lost.remove(0);
-            self.lost[0].0 = after;
+            let Lost { after, .. } = self.lost.remove(0);
+            self.lost[0].after = after;
+            self.lost[0].whole = false; // there are messages in it
         }
     }
 
     pub(super) fn is_lost(&self, cursor: u64) -> bool {
-        let between = |(after, before): &(u64, u64)| *after < cursor && cursor < *before;
-        self.lost.iter().any(between)
+        self.lost.iter().any(|lost| lost.contains(cursor))
     }
 
     fn miss(&mut self, before: u64) {
@@ -199,7 +228,7 @@ impl State {
         )
     }
 
-    pub(super) fn lost(&self) -> &[(u64, u64)] {
+    pub(super) fn lost(&self) -> &[Lost] {
         &self.lost
     }
 

@@ -29,15 +29,31 @@ const CHANNEL: usize = 256;
 /// Less than this is no storm: see [`State::shrink`].
 const CALM: usize = 1 << 20;
 
+/// The ids between two daemons. An earlier daemon gave them to messages that are not in the log: a client that has one
+/// as its cursor may have missed others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) after: u64,
+    pub(super) before: u64,
+    /// The log of that daemon is whole: whatever was acknowledged is in it, so nothing is missing after a *time* that lies
+    /// between the two ids.
+    pub(super) whole: bool,
+}
+
+impl Lost {
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.after < id && id < self.before
+    }
+}
+
 pub(super) struct State {
     pub(super) config: HistoryConfig,
     pub(super) last: u64,
     published: u64,
     /// A cursor below this may have missed messages of channels that are forgotten, or of an earlier daemon.
     pub(super) floor: u64,
-    /// Ids between each two were given by an earlier daemon to messages that were lost: whoever saw one may have
-    /// missed others.
-    pub(super) lost: Vec<(u64, u64)>,
+    /// Oldest first, apart from copies of a log that was written anew.
+    pub(super) lost: Vec<Lost>,
     pub(super) channels: Channels,
     /// Over all channels.
     pub(super) kept: Kept,
@@ -172,8 +188,8 @@ impl State {
             gap: cursor.0 > self.last || self.is_lost(cursor.0),
             ..Backlog::default()
         };
-        if let Some((_, before)) = self.lost.last() {
-            backlog.after = cursor.0.min(*before); // the same answer only for whoever has the same past
+        if let Some(lost) = self.lost.last() {
+            backlog.after = cursor.0.min(lost.before); // the same answer only for whoever has the same past
         }
         let mut with_news = Vec::new();
         for name in names {
@@ -209,6 +225,35 @@ impl State {
         let channels = names.iter().map(|name| self.channels.get(name));
         let trimmed = |known: Option<&Channel>| known.map_or(self.floor, |c| c.history.trimmed());
         channels.map(trimmed).collect()
+    }
+
+    /// The cursor of a client that has seen everything up to a moment. A moment after the last id is that id, also one
+    /// that is still to come: nothing was published after it. A moment between two daemons is the last id of the first
+    /// one, where the log is whole.
+    pub(super) fn at(&self, time: u64) -> Cursor {
+        let time = time.min(self.last);
+        let mut around = self.lost.iter().filter(|lost| lost.contains(time));
+        match around.next() {
+            Some(lost) if lost.whole && around.all(|other| other == lost) => Cursor(lost.after),
+            _ => Cursor(time),
+        }
+    }
+
+    /// The newest message after `cursor` that is older than `age` at `now`.
+    pub(super) fn newest_older(
+        &mut self,
+        names: &[ChannelName],
+        cursor: Cursor,
+        age: u64,
+        now: u64,
+    ) -> Option<Cursor> {
+        let now = now.max(self.last);
+        let newest = names.iter().filter_map(|name| {
+            let Channel { history, class, .. } = self.channels.get_mut(name)?;
+            history.trim(self.config.limits(*class), now, &mut self.kept);
+            history.newest_until(now.saturating_sub(age))
+        });
+        newest.max().map(Cursor).filter(|newest| *newest > cursor)
     }
 
     /// Drops a slice of what has expired at `now`. True: there is more.

@@ -119,6 +119,12 @@ pub(crate) trait Format {
         401
     }
 
+    /// The protocol has no words for a gap alone. True: the format has noted it and tells it with the next message, and the
+    /// client waits on.
+    fn postpones_gap(&self) -> bool {
+        false
+    }
+
     /// Numbers the formats whose bytes depend on the backlog alone, so that they are made once for all.
     fn form(&self) -> Option<u8> {
         None

@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{LineError, Publish, parse_key};
-use crate::{ChannelName, ChannelNames, Cursor, EventName};
+use crate::{ChannelName, ChannelNames, Cursor, EventName, Since};
 
 /// The line as JSON has it, before the operation says which fields it needs.
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
     pub(super) fn subscription(
         self,
         op: &'static str,
-    ) -> Result<(ChannelNames, Option<Cursor>), LineError> {
+    ) -> Result<(ChannelNames, Option<Since>), LineError> {
         self.refuse(
             op,
             [
@@ -82,8 +82,8 @@ impl<'a> Fields<'a> {
         let channels = ChannelNames::parse(names.iter().map(|name| &*name.0))?;
         let since = match self.since {
             None => None,
-            Some(NumberOrText::Number(id)) => Some(Cursor(id)),
-            Some(NumberOrText::Text(text)) => Some(Cursor::parse(&text)?),
+            Some(NumberOrText::Number(id)) => Some(Since::Id(Cursor(id))),
+            Some(NumberOrText::Text(text)) => Some(Since::parse(&text)?),
         };
         Ok((channels, since))
     }

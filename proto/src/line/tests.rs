@@ -37,11 +37,11 @@ fn subscriptions_take_numbers_and_times() {
     let Request::Subscribe { channels, since } = Request::parse(line).unwrap() else {
         panic!("a subscribe")
     };
-    assert_eq!((channels.len(), since), (2, Some(Cursor(1_000_000))));
+    assert_eq!((channels.len(), since), (2, Some(Since::Time(1_000_000))));
     assert!(matches!(
         Request::parse(br#"{"op":"history","channels":["a"],"since":7}"#),
         Ok(Request::History {
-            since: Cursor(7),
+            since: Since::Id(Cursor(7)),
             ..
         })
     ));

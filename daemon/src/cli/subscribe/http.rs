@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use comet_proto::Cursor;
+use comet_proto::Since;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, Uri, body::Incoming, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
@@ -112,7 +112,7 @@ pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, 
             let json = serde_json::to_vec(&message).map_err(End::lost)?;
             printer.message(&json, message.id)?;
         }
-        printer.cursor = Some(Cursor::parse(&answer.cursor).map_err(End::lost)?);
+        printer.cursor = Some(Since::parse(&answer.cursor).map_err(End::lost)?);
         if let Some(retry) = answer.retry {
             return Err(printer.leave(retry));
         }

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, path::Path};
 
 use anyhow::{Context, anyhow};
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Since};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -39,10 +39,11 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
     if printer.cursor.is_none() {
         // From now on: what is published while a connection is lost belongs to it.
         let status = ask(&mut stream, &json!({"op": "status"})).await?;
-        printer.cursor = status["hub"]["last_id"].as_u64().map(Cursor);
+        let last = status["hub"]["last_id"].as_u64();
+        printer.cursor = last.map(|last| Since::Id(Cursor(last)));
     }
     let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
-    let since = printer.cursor.map(|cursor| cursor.0);
+    let since = printer.cursor.map(|cursor| cursor.to_string());
     ask(
         &mut stream,
         &json!({"op": "subscribe", "channels": names, "since": since}),
@@ -57,7 +58,7 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
         }
         if fields.gap {
             printer.gap(&fields.cursor);
-            printer.cursor = Cursor::parse(&fields.cursor).ok().or(printer.cursor);
+            printer.cursor = Since::parse(&fields.cursor).ok().or(printer.cursor);
         } else {
             printer.message(&line, fields.id)?;
         }

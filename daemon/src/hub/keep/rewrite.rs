@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::{Keeper, queue::Queue, writer::record};
 use crate::{
-    hub::{Hub, channel, keys},
+    hub::{Hub, channel, keys, state::Lost},
     store::{Base, Record, StoreError},
 };
 
@@ -54,8 +54,16 @@ impl Keeper {
     /// In slices, so that publishers need not wait.
     fn fill(&self, hub: &Hub, base: &mut Base) -> Result<(), StoreError> {
         base.put(&self.start)?;
+        // A base cannot say of earlier daemons that their logs were whole: after the next start, a client that asks with
+        // a time between two of them is told of a gap in vain. The newest start says so by itself.
+        let is_said = |lost: &Lost| match self.start {
+            Record::Start { id, after, .. } => {
+                lost.whole && (after, id) == (lost.after, lost.before)
+            }
+            _ => false,
+        };
         let lost = hub.lock().lost().to_vec();
-        for (after, before) in lost {
+        for Lost { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
             base.put(&Record::Lost { after, before })?;
         }
         for map in 0..channel::MAPS {

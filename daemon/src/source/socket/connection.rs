@@ -226,7 +226,10 @@ impl Connection {
                 self.subscription = Some(Subscription::new(&self.shared, channels, since));
             }
             Ok(Request::History { channels, since }) => {
-                self.history = Some(HistoryReply::new(channels, since));
+                self.history = Some(HistoryReply::new(
+                    channels,
+                    self.shared.audience.hub().resolve(since),
+                ));
             }
             Ok(Request::Cursor) => {
                 let last = self.shared.audience.hub().last();

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use comet_proto::{ChannelNames, Cursor, line};
+use comet_proto::{ChannelNames, Cursor, Since, line};
 use tokio::sync::Notify;
 
 use super::{
@@ -47,11 +47,11 @@ pub(super) async fn woken(subscription: Option<&Subscription>) {
 }
 
 impl Subscription {
-    pub(super) fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Cursor>) -> Self {
+    pub(super) fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Since>) -> Self {
         shared.metrics.subscribers.add(1);
         Self {
             channels,
-            cursor: since,
+            cursor: since.map(|since| shared.audience.hub().resolve(since)),
             unwritten: Unwritten::default(),
             wake: Rc::default(),
             shared: shared.clone(),
