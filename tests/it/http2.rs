@@ -105,7 +105,7 @@ pub(crate) async fn text_until(response: Response<Incoming>, end: &str) -> Strin
 }
 
 /// The next piece of a stream, as text; nothing after the last.
-async fn piece(body: &mut Incoming) -> Option<String> {
+pub(crate) async fn piece(body: &mut Incoming) -> Option<String> {
     let frame = body.frame().await?.unwrap();
     Some(String::from_utf8(frame.into_data().unwrap().into()).unwrap())
 }

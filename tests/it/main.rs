@@ -46,6 +46,7 @@ mod socket_file;
 mod socket_subscribers;
 mod sse;
 mod store;
+mod timers;
 mod tokens;
 mod tokens_brought;
 mod tokens_expire;

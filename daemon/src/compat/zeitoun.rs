@@ -142,14 +142,14 @@ fn timestamp(text: &str) -> Since {
     }
 }
 
-/// The clock: one call a second, for ever.
+/// The clock: one call for each second, when it begins, for ever.
 pub(crate) struct Clock;
 
 impl Format for Clock {
+    /// Asked anew for each wait: the times do not add up to a drift.
     fn shape(&self) -> Shape {
-        Shape::Stream {
-            heartbeat: Duration::from_secs(1),
-        }
+        let heartbeat = until_next_second(since_1970());
+        Shape::Stream { heartbeat }
     }
 
     fn content_type(&self) -> &'static str {
@@ -170,15 +170,24 @@ impl Format for Clock {
     fn backlog(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let seconds = since_1970().as_secs();
         let call = format!(
             "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
         );
         out.extend_from_slice(call.as_bytes());
     }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// A bit longer, since the system's clock may be slowed down meanwhile: no second is told twice.
+fn until_next_second(now: Duration) -> Duration {
+    const BIT: Duration = Duration::from_millis(2);
+    Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()) + BIT
 }
 
 #[cfg(test)]

@@ -378,9 +378,9 @@ impl Conn {
         self.set(State::Busy, Duration::MAX);
     }
 
-    pub(super) fn set_due(&self, tick: u32) {
+    pub(super) fn set_due(&self, step: u32) {
         if let Some(place) = self.place.get() {
-            self.worker.set_due_tick(place, tick);
+            self.worker.set_due_step(place, step);
         }
     }
 

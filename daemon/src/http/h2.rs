@@ -32,7 +32,7 @@ use streams::Streams;
 pub(super) use streams::{Activity, note_upload};
 
 use super::{
-    Worker,
+    SHORT, Worker,
     answer::{Refusal, add_cors, answer},
     connection::Conn,
     io::ParkIo,
@@ -173,10 +173,10 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             }
             response.map(Pieces::one)
         }
-        Shape::Stream { heartbeat } => {
+        Shape::Stream { .. } => {
             // One piece on the way: the client's window is what bounds a slow reader.
             let (pieces, body) = mpsc::channel(1);
-            tokio::task::spawn_local(async move { held.stream(heartbeat, pieces).await });
+            tokio::task::spawn_local(async move { held.stream(pieces).await });
             answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces::new(body))
         }
     }
@@ -237,7 +237,7 @@ impl Held {
         200
     }
 
-    async fn stream(mut self, heartbeat: Duration, pieces: mpsc::Sender<Bytes>) {
+    async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
         let write_time = self.worker.site().config.write_time;
         let mut piece = Vec::new();
         self.subscription.format.opening(self.cursor, &mut piece);
@@ -247,6 +247,9 @@ impl Held {
             if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
             }
+            let Shape::Stream { heartbeat } = self.subscription.format.shape() else {
+                return;
+            };
             let woken = tokio::select! {
                 woken = self.wait(Some(Instant::now() + heartbeat)) => woken,
                 () = pieces.closed() => return,
@@ -317,7 +320,7 @@ impl Held {
                 };
             let time = async {
                 match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    Some(deadline) => self.sleep_until(deadline).await,
                     None => std::future::pending().await,
                 }
             };
@@ -336,6 +339,15 @@ impl Held {
                 return over;
             }
         }
+    }
+
+    /// Sleeps until then; if that is soon, or the right ends then, the worker ticks in time for it.
+    async fn sleep_until(&self, deadline: Instant) {
+        let time = deadline.saturating_duration_since(Instant::now());
+        if time < SHORT || Some(deadline) == self.expires {
+            self.worker.alarm_after(time);
+        }
+        tokio::time::sleep_until(deadline).await;
     }
 
     fn has_expired(&self) -> bool {

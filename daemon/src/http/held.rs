@@ -40,7 +40,7 @@ pub(super) struct Held {
     variant: Variant,
     /// Seconds.
     wait: Option<u16>,
-    /// The worker's tick at which the right to it ends.
+    /// The worker's step at which the right to it ends.
     expires: u32,
     /// To be told first.
     gap: bool,
@@ -86,7 +86,7 @@ impl Conn {
             channels,
             format,
             wait: wait.map(|wait| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX)),
-            expires: expires.map_or(u32::MAX, |at| self.worker.tick_at(at)),
+            expires: expires.map_or(u32::MAX, |at| self.worker.step_at(at)),
             gap,
             variant,
             cursor,

@@ -30,7 +30,7 @@ mod service;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     rc::Rc,
@@ -103,8 +103,16 @@ pub struct Listeners {
     pub outlives: bool,
 }
 
-/// Waits and time-outs are counted in these: no timer a connection.
+/// Waits and time-outs are counted in steps, so that no connection needs a timer. 32 bits of them last almost seven years.
+const STEP: Duration = Duration::from_millis(50);
+
+/// How often a worker looks at its connections at least.
 const TICK: Duration = Duration::from_millis(250);
+const TICK_STEPS: u32 = (TICK.as_millis() / STEP.as_millis()) as u32;
+
+/// Shorter times, and the moments of a clock, end by a tick of their own, at most a [`STEP`] late. Longer ones end with
+/// a regular tick, so that thousands of idle connections cause no more than four wake-ups a second.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// How many batches of connections are still accepted at the end, and how many are in each.
 const LAST_BATCHES: usize = 64;
@@ -124,11 +132,17 @@ struct Worker {
     conns: RefCell<Slab<Rc<Conn>>>,
     /// Whose they are, where that is counted.
     peers: RefCell<HashMap<u32, Address>>,
-    /// The tick at which `expire` does something about the connection with this place. All are looked at on each
+    /// The step at which `expire` does something about the connection with this place. All are looked at on each
     /// tick, so they lie together.
     dues: RefCell<Vec<u32>>,
-    /// Ticks since the start.
+    start: Instant,
+    /// The step of the last tick, and of the next one.
     now: Cell<u32>,
+    next_tick: Cell<u32>,
+    /// Steps at which timers of the runtime end that shall not wait for a regular tick.
+    alarms: RefCell<BTreeSet<u32>>,
+    /// The second of the last look at what is needed no more.
+    tidied: Cell<u32>,
     date: DateLine,
     stopping: Cell<bool>,
     /// Polls that began to wait since something else was asked for.
@@ -254,10 +268,11 @@ impl Worker {
 
     /// `expire` looks at the connection when something that lasts `time` from now is over.
     fn set_due(&self, place: u32, time: Duration) {
-        self.set_due_tick(place, self.tick_after(time));
+        self.set_due_step(place, self.step_after(time));
     }
 
-    fn set_due_tick(&self, place: u32, due: u32) {
+    fn set_due_step(&self, place: u32, due: u32) {
+        self.tick_by(due);
         let place = place as usize;
         let mut dues = self.dues.borrow_mut();
         if place >= dues.len() {
@@ -266,39 +281,84 @@ impl Worker {
         dues[place] = due;
     }
 
-    /// The tick at which something that lasts `duration` from now is over; never too early.
-    fn tick_after(&self, duration: Duration) -> u32 {
+    /// The next tick is not later than at this step.
+    fn tick_by(&self, step: u32) {
+        if step < self.next_tick.get() {
+            self.next_tick.set(step);
+        }
+    }
+
+    /// The moment of the next tick.
+    fn next_tick(&self) -> Instant {
+        self.start + STEP * self.next_tick.get()
+    }
+
+    /// The step at which something that lasts `duration` from now is over; never too early.
+    fn step_after(&self, duration: Duration) -> u32 {
+        if duration < SHORT {
+            return self.exact_step_after(duration);
+        }
         const PER_SECOND: u64 = 1000 / TICK.as_millis() as u64;
         let part = duration.subsec_millis().div_ceil(TICK.as_millis() as u32);
         let whole = duration.as_secs().saturating_mul(PER_SECOND);
+        // The last tick may be a whole one ago.
         let ticks = whole.saturating_add(u64::from(part) + 1);
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
-        self.now.get().saturating_add(ticks)
+        let now = self.now.get() / TICK_STEPS;
+        now.saturating_add(ticks).saturating_mul(TICK_STEPS)
     }
 
-    /// The tick at which this second since 1970 has come.
-    fn tick_at(&self, second: u64) -> u32 {
+    fn exact_step_after(&self, duration: Duration) -> u32 {
+        let end = self.start.elapsed().saturating_add(duration);
+        let steps = end.as_micros().div_ceil(STEP.as_micros());
+        u32::try_from(steps).unwrap_or(u32::MAX)
+    }
+
+    /// The step at which this second since 1970 has come.
+    fn step_at(&self, second: u64) -> u32 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        self.tick_after(Duration::from_secs(second).saturating_sub(now))
+        self.exact_step_after(Duration::from_secs(second).saturating_sub(now))
+    }
+
+    /// Has a timer of the runtime, which goes off at ticks, end at most a [`STEP`] late.
+    fn alarm_after(&self, duration: Duration) {
+        // The runtime counts in whole milliseconds, rounded up.
+        let step = self.exact_step_after(duration + Duration::from_millis(2));
+        self.alarms.borrow_mut().insert(step);
+        self.tick_by(step);
     }
 
     fn tick(&self) {
         self.date.refresh();
-        let now = self.now.get();
-        let overdue = |(place, due): (usize, &u32)| (*due <= now).then_some(place as u32);
-        let places: Vec<u32> = {
-            let dues = self.dues.borrow();
-            dues.iter().enumerate().filter_map(overdue).collect()
-        };
-        for conn in places.into_iter().filter_map(|place| self.conn(place)) {
+        let steps = self.start.elapsed().as_micros() / STEP.as_micros();
+        // The last number stands for "never".
+        let now = u32::try_from(steps).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        self.now.set(now);
+        let overdue = self.plan_next_tick(now);
+        for conn in overdue.into_iter().filter_map(|place| self.conn(place)) {
             conn.expire();
         }
-        if now.is_multiple_of(4) {
+        let second = now / (1000 / STEP.as_millis() as u32);
+        if self.tidied.replace(second) != second {
             self.audience.tidy();
             self.shrink();
         }
+    }
+
+    /// Sets the next tick by what is due until then, and returns the places of what is due now.
+    fn plan_next_tick(&self, now: u32) -> Vec<u32> {
+        let dues = self.dues.borrow();
+        let later = dues.iter().filter(|due| **due > now);
+        let soonest = later.fold(u32::MAX, |soonest, due| soonest.min(*due));
+        let mut alarms = self.alarms.borrow_mut();
+        *alarms = alarms.split_off(&(now + 1));
+        let alarm = alarms.first().copied().unwrap_or(u32::MAX);
+        let regular = (now / TICK_STEPS + 1).saturating_mul(TICK_STEPS);
+        self.next_tick.set(regular.min(alarm).min(soonest));
+        let overdue = |(place, due): (usize, &u32)| (*due <= now).then_some(place as u32);
+        dues.iter().enumerate().filter_map(overdue).collect()
     }
 
     /// A storm of connections that is over should not hold its memory.
@@ -343,7 +403,11 @@ pub fn serve(
         conns: RefCell::default(),
         peers: RefCell::default(),
         dues: RefCell::default(),
+        start: Instant::now(),
         now: Cell::new(0),
+        next_tick: Cell::new(0),
+        alarms: RefCell::default(),
+        tidied: Cell::new(0),
         date: DateLine::default(),
         stopping: Cell::new(false),
         parked: Cell::new(0),
@@ -353,10 +417,7 @@ pub fn serve(
     reactor.join(worker.audience.worker(), &worker.errand, &worker.balance)?;
     reactor.begin_to_accept(&worker)?;
     let main = run(worker.clone(), audience, sites, publisher, outlives);
-    let start = Instant::now();
     let tick = || {
-        let now = start.elapsed().as_millis() / TICK.as_millis();
-        worker.now.set(u32::try_from(now).unwrap_or(u32::MAX));
         worker.tick();
         beat();
     };

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    TICK, Worker,
+    Worker,
     accept::{Knocked, MOST_LISTENERS, Next},
     balance::Balance,
     bell::Bell,
@@ -122,7 +122,6 @@ pub(super) struct Reactor {
     unfinished: bool,
     /// Only its timers are used, which go off at a tick.
     timers: Runtime,
-    next_tick: Instant,
 }
 
 /// Tells a connection what its socket is ready for.
@@ -158,7 +157,6 @@ impl Reactor {
             },
             unfinished: false,
             timers: Builder::new_current_thread().enable_time().build()?,
-            next_tick: Instant::now(),
         })
     }
 
@@ -172,7 +170,7 @@ impl Reactor {
         errand.join(worker, &self.sockets.0, ERRAND)
     }
 
-    /// Runs the thread until `main` is over, which is among the tasks. `tick` is called each [`TICK`].
+    /// Runs the thread until `main` is over, which is among the tasks. `tick` is called at each tick.
     pub(super) fn run<T>(
         mut self,
         worker: &Rc<Worker>,
@@ -215,7 +213,7 @@ impl Reactor {
             if due.errand {
                 self.unfinished = worker.run_errand()?;
             }
-            let is_due = Instant::now() >= self.next_tick;
+            let is_due = Instant::now() >= worker.next_tick();
             if is_due {
                 tick();
                 self.rest(worker);
@@ -223,7 +221,6 @@ impl Reactor {
             drop(tasks);
             if is_due {
                 self.timers.block_on(yield_now());
-                self.next_tick = Instant::now() + TICK;
             }
         }
     }
@@ -238,7 +235,7 @@ impl Reactor {
         let gathers = self.wave.is_on(&worker.parked, now);
         let time = match self.unfinished {
             true => EpollTimeout::ZERO,
-            false => self.until_due(now),
+            false => self.until_due(now, worker.next_tick()),
         };
         self.bell.sleep(|may_wait| match may_wait {
             true if gathers => {
@@ -250,10 +247,8 @@ impl Reactor {
         })
     }
 
-    fn until_due(&self, now: Instant) -> EpollTimeout {
-        let due = self
-            .pause
-            .map_or(self.next_tick, |end| end.min(self.next_tick));
+    fn until_due(&self, now: Instant, next_tick: Instant) -> EpollTimeout {
+        let due = self.pause.map_or(next_tick, |end| end.min(next_tick));
         let time = due.saturating_duration_since(now);
         // Never too early, or it would turn in circles.
         let millis = time.as_nanos().div_ceil(1_000_000);
