@@ -35,6 +35,8 @@ mod negotiated;
 mod novcomet;
 mod origins;
 mod other_user;
+
+mod proxies;
 mod reload;
 mod resumed;
 mod rights;
