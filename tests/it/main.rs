@@ -29,6 +29,7 @@ mod http_limits;
 mod http_refused;
 mod iframe;
 mod injection;
+mod http_validators;
 mod inotify_limits;
 mod longpoll;
 mod negotiated;

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     header::{self, HeaderValue},
+    http::request::Parts,
 };
 
 use super::{Site, answer::answer, memory};
@@ -67,10 +68,11 @@ const DEMO: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// The page at a path, if there is one.
-pub(super) fn page(site: &Site, path: &str) -> Option<Response<Bytes>> {
+/// The page at the request's path, if there is one.
+pub(super) fn page(site: &Site, head: &Parts) -> Option<Response<Bytes>> {
+    let path = head.uri.path();
     if path == "/comet.js" {
-        return Some(file(SCRIPT, CLIENT));
+        return Some(file(&head.headers, SCRIPT, CLIENT));
     }
     let demo = site.demo.as_ref()?;
     if path == "/demo.json" {
@@ -87,13 +89,28 @@ pub(super) fn page(site: &Site, path: &str) -> Option<Response<Bytes>> {
         ));
     }
     let (_, content_type, content) = DEMO.iter().find(|(at, _, _)| *at == path)?;
-    Some(file(content_type, content))
+    Some(file(&head.headers, content_type, content))
 }
 
-/// To be asked for again each time: a new daemon may bring a new one.
-fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
-    let mut answer = answer(StatusCode::OK, content_type, Bytes::from_static(content));
+/// A file, or 304 when the client has it already. Clients ask each time, because a new daemon may bring a new file.
+fn file(
+    request: &HeaderMap,
+    content_type: &'static str,
+    content: &'static [u8],
+) -> Response<Bytes> {
+    let tag = format!("{:08x}{:x}", crc32fast::hash(content), content.len());
+    let is_known = knows(request, &tag);
+    let mut answer = match is_known {
+        true => answer(StatusCode::NOT_MODIFIED, content_type, ""),
+        false => answer(StatusCode::OK, content_type, Bytes::from_static(content)),
+    };
     let headers = answer.headers_mut();
+    if is_known {
+        headers.remove(header::CONTENT_TYPE); // it describes a body
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        headers.insert(header::ETAG, value);
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
@@ -101,6 +118,20 @@ fn file(content_type: &'static str, content: &'static [u8]) -> Response<Bytes> {
     );
     headers.remove("x-accel-buffering");
     answer
+}
+
+/// Whether `If-None-Match` lists this entity tag (RFC 9110, section 13.1.2). Proxies that compress a file mark its tag
+/// as weak, or add the coding's name behind a dash or a semicolon, such as `"tag-gzip"`.
+fn knows(request: &HeaderMap, tag: &str) -> bool {
+    let values = request.get_all(header::IF_NONE_MATCH).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).any(|one| {
+        let one = one.trim();
+        let quoted = one.strip_prefix("W/").unwrap_or(one);
+        let opaque = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
+        let known = opaque.and_then(|opaque| opaque.split(['-', ';']).next());
+        one == "*" || known == Some(tag)
+    })
 }
 
 /// Prometheus' text format, version 0.0.4.

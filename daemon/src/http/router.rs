@@ -80,7 +80,7 @@ pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refus
             "text/plain; version=0.0.4",
             pages::metrics(site, hub),
         )),
-        path => pages::page(site, path),
+        _ => pages::page(site, head),
     };
     let page = page.ok_or_else(|| not_found(site, path))?;
     only(head, PAGE_METHODS)?;
