@@ -11,7 +11,7 @@ use super::{
 };
 
 #[test]
-fn without_event_source_the_page_polls() {
+fn without_readable_streams_the_page_polls() {
     let (daemon, browser) = (demo(), Browser::start());
     let polls =
         "return performance.getEntriesByType('resource').some((e) => e.name.includes('wait=25'))";
@@ -26,10 +26,10 @@ fn without_event_source_the_page_polls() {
         "where streams can be had, nothing polls"
     );
 
-    browser.before_pages("delete window.EventSource");
+    browser.before_pages("delete window.ReadableStream");
     browser.open(&url(&daemon, "/touch"));
     browser.wait_for_texts(SHOWN, &["streamed"]);
-    assert_eq!(browser.run("return typeof EventSource"), "undefined");
+    assert_eq!(browser.run("return typeof ReadableStream"), "undefined");
     daemon.publish("hello", "polled");
     browser.wait_for_texts(SHOWN, &["polled", "streamed"]);
     daemon.publish("hello", "polled again");
@@ -41,7 +41,11 @@ fn without_event_source_the_page_polls() {
 fn a_blocked_stream_gives_way_to_polls() {
     let (daemon, browser) = (demo(), Browser::start());
     // As behind a proxy that knows no streams: each is refused, while polls are answered.
-    browser.before_pages("EventSource = class { constructor() { setTimeout(() => this.onerror()); } addEventListener() {} close() {} }");
+    browser.before_pages(
+        "const ask = window.fetch;
+         const isStream = (init) => init && init.headers && init.headers.Accept === 'text/event-stream';
+         window.fetch = (url, init) => isStream(init) ? Promise.reject(new TypeError('blocked')) : ask(url, init);",
+    );
     browser.open(&url(&daemon, "/touch"));
     browser.wait_for(
         "return performance.getEntriesByType('resource').some((e) => e.name.includes('wait=25'))",
@@ -128,8 +132,8 @@ fn a_gap_within_a_stream_is_told() {
     daemon.publish("news", "kept");
     // The poll before the stream sees no gap; the stream, begun long ago, does.
     browser.before_pages(
-        "const Real = EventSource;
-         EventSource = function (url) { return new Real(url.replace(/since=[0-9]+/, 'since=1')); };",
+        "const ask = window.fetch;
+         window.fetch = (url, init) => ask(String(url).replace(/[?]since=[0-9]+/, '?since=1'), init);",
     );
     browser.open(&url(&daemon, "/"));
     subscribe(&browser, "'news', HANDLERS");
@@ -276,7 +280,7 @@ fn the_loop_of_novcomet_hears_of_touches() {
 }
 
 /// Subscribes by comet.js with these arguments and keeps all that its handlers are called with.
-fn subscribe(browser: &Browser, arguments: &str) {
+pub fn subscribe(browser: &Browser, arguments: &str) {
     browser.run(&format!(
         "const heard = window.heard = {{ messages: [], gaps: 0, states: [] }};
          const handlers = {{

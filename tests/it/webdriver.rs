@@ -100,10 +100,13 @@ impl Browser {
     /// Runs this before the scripts of each page that is opened from now on in this tab.
     pub fn before_pages(&self, script: &str) {
         let command = "Page.addScriptToEvaluateOnNewDocument";
-        self.post(
-            "/goog/cdp/execute",
-            json!({"cmd": command, "params": {"source": script}}),
-        );
+        self.cdp(command, json!({"source": script}));
+    }
+
+    /// Runs a command of the Chrome DevTools Protocol.
+    pub fn cdp(&self, command: &str, params: Value) {
+        let call = json!({"cmd": command, "params": params});
+        self.post("/goog/cdp/execute", call);
     }
 
     /// Runs a script in the page and gives what it returns.
