@@ -78,14 +78,19 @@ done(s.recv(4096).decode().strip())
 "#;
 
 /// A program of another user that uses the socket; ended when dropped.
-struct Hostile {
+pub(crate) struct Hostile {
     child: Child,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Hostile {
     /// Starts it, and returns the line that it prints.
-    fn start(daemon: &Daemon, user: u32, program: &str, connections: usize) -> (Self, String) {
+    pub(crate) fn start(
+        daemon: &Daemon,
+        user: u32,
+        program: &str,
+        connections: usize,
+    ) -> (Self, String) {
         open_to_all(daemon);
         let mut command = Command::new("python3");
         command.args(["-c", &format!("{BEGIN}{program}")]);

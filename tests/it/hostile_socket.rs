@@ -156,7 +156,7 @@ fn a_daemon_of_its_own_user_takes_over_what_it_left() {
 }
 
 /// Sends lines as this user and group; the replies.
-fn ask_as(daemon: &Daemon, user: u32, group: u32, lines: &str) -> Vec<Value> {
+pub(crate) fn ask_as(daemon: &Daemon, user: u32, group: u32, lines: &str) -> Vec<Value> {
     fs::set_permissions(daemon.socket_path(), Permissions::from_mode(0o666)).unwrap();
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={user}"), format!("--regid={group}")]);

@@ -34,6 +34,7 @@ mod http_bodies;
 mod http_limits;
 mod http_refused;
 mod http_validators;
+mod idempotency;
 mod iframe;
 mod injection;
 mod inotify_limits;

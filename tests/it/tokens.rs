@@ -97,12 +97,20 @@ pub(crate) fn token(comet: &Value, seconds: u64) -> String {
 
 /// A good token that ends in that second since 1970.
 pub(crate) fn token_until(end: u64, comet: &Value) -> String {
+    signed(&json!({"aud": "comet", "exp": end, "comet": comet}))
+}
+
+/// A good token for an hour whose subject is this.
+pub(crate) fn token_of(subject: &Value, comet: &Value) -> String {
+    signed(&json!({"aud": "comet", "exp": now() + 3600, "sub": subject, "comet": comet}))
+}
+
+fn signed(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"aud": "comet", "exp": end, "comet": comet});
     let text = format!(
         "{}.{}",
         part(&json!({"alg": "HS256", "kid": "hs"})),
-        part(&claims)
+        part(claims)
     );
     let secret = vectors()["keys"][0]["secret"].as_str().unwrap().to_owned();
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());

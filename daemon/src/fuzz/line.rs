@@ -11,7 +11,7 @@ use comet_proto::{
 use serde_json::Value;
 
 use crate::{
-    hub::{HistoryConfig, Hub, NewMessage},
+    hub::{HistoryConfig, Hub, NewMessage, Publisher, PublisherKey},
     source::socket::lines,
 };
 
@@ -135,7 +135,10 @@ fn check_message(publish: &Publish<'_>) {
         channel: &publish.channel,
         name: publish.name.clone(),
         data: publish.data.clone().into(),
-        key: publish.key.as_deref(),
+        key: publish.key.as_deref().map(|key| PublisherKey {
+            publisher: Publisher::User(1),
+            key,
+        }),
     };
     let id = hub.publish(new());
     assert_eq!(publish.key.is_some(), hub.publish(new()) == id);

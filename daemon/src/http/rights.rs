@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
-    hub::Hub,
+    hub::{Hub, Publisher},
     token::{Grant, KeyError, TokenError, Tokens},
     transport::{Subscription, websocket},
 };
@@ -183,18 +183,21 @@ pub(super) fn keep_readable<T>(
     granted.map_or_else(Leave::default, |grant| rights.leave(&grant))
 }
 
-/// `channel` may be published to, and by the page that asks.
+/// `channel` may be published to, and by the page that asks. Returns whose idempotency keys the request's are.
 pub(super) fn may_publish(
     site: &Site,
     head: &Parts,
     query: &Query<'_>,
     channel: &ChannelName,
-) -> Result<(), Refusal> {
+) -> Result<Publisher, Refusal> {
     let rights = &site.rights;
+    let mut publisher = Publisher::Http(0);
     match rights.publish.get(channel) {
         Some(Access::Public) => {}
         Some(Access::Token) => {
-            if !bearer(site, head, query)?.may_publish(channel) {
+            let grant = bearer(site, head, query)?;
+            publisher = Publisher::Http(grant.subject);
+            if !grant.may_publish(channel) {
                 let message = format!("the token does not grant publishing to {channel}");
                 return Err(not_granted(message));
             }
@@ -214,7 +217,7 @@ pub(super) fn may_publish(
     }
     goes_on(site)?;
     match page_of(site, head) {
-        Page::Ours | Page::Listed | Page::Unknown => Ok(()),
+        Page::Ours | Page::Listed | Page::Unknown => Ok(publisher),
         page => Err(forbidden(page.refusal("publish"))),
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     compat::{novcomet, zeitoun},
-    hub::Hub,
+    hub::{Hub, Publisher},
     transport::{
         Format, Subscription,
         iframe::Iframe,
@@ -50,6 +50,8 @@ pub(super) struct Publish {
     pub(super) channel: ChannelName,
     pub(super) name: EventName,
     pub(super) key: Option<String>,
+    /// Whose key it is.
+    pub(super) publisher: Publisher,
 }
 
 impl Publish {
@@ -58,6 +60,7 @@ impl Publish {
             channel,
             name: EventName::default(),
             key: None,
+            publisher: Publisher::Http(0),
         }
     }
 }
@@ -105,11 +108,12 @@ pub(super) fn publish(
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
     let channel = query::channel(names)?;
-    rights::may_publish(site, head, query, &channel)?;
+    let publisher = rights::may_publish(site, head, query, &channel)?;
     Ok(Publish {
         channel,
         name: query.event_name()?,
         key: query::idempotency_key(&head.headers)?,
+        publisher,
     })
 }
 

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     config::HttpConfig,
-    hub::{Hub, NewMessage},
+    hub::{Hub, NewMessage, PublisherKey},
     store::StoreError,
     transport::Shape,
 };
@@ -467,6 +467,9 @@ pub(super) fn publish_data(site: &Site, hub: &Hub, publish: Publish, data: &[u8]
         channel: &publish.channel,
         name: publish.name,
         data: data.into(),
-        key: publish.key.as_deref(),
+        key: publish.key.as_deref().map(|key| PublisherKey {
+            publisher: publish.publisher,
+            key,
+        }),
     })
 }

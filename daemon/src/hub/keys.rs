@@ -1,7 +1,11 @@
 //! Idempotency keys: which id a key was given, for a while.
+//!
+//! A key belongs to its publisher: nobody can have another publisher's message taken for a repetition by using its key
+//! first. And each publisher's keys are forgotten on account of that publisher's own number, as long as there are few.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt::{self, Write},
     sync::Arc,
     time::Duration,
 };
@@ -13,36 +17,111 @@ use super::micros;
 /// How long a key is remembered.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How many keys are remembered; beyond it the oldest are forgotten early.
+/// How many keys are remembered over all publishers. Beyond it the oldest of the publisher that has most is forgotten.
 const MAX_KEYS: usize = 65_536;
+
+/// Publishers whose keys are counted each for itself; those of further ones are counted together.
+const MAX_SHARES: usize = 256;
+
+/// Who published, as far as idempotency keys are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Publisher {
+    /// Logs of earlier versions do not say who it was.
+    Unknown,
+    /// A user of the machine: over the socket, or as the owner of a file in the spool.
+    User(u32),
+    /// Whoever publishes by HTTP; with tokens, a number for the token's subject.
+    Http(u64),
+    /// The watched directory.
+    Files,
+}
+
+/// A key and who has chosen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublisherKey<'a> {
+    pub publisher: Publisher,
+    pub key: &'a str,
+}
+
+/// As in the log: the publisher, a NUL, and the key; of an unknown publisher the key alone.
+impl fmt::Display for PublisherKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.publisher {
+            Publisher::Unknown => {}
+            Publisher::User(uid) => write!(f, "u{uid}\0")?,
+            Publisher::Http(subject) => write!(f, "h{subject}\0")?,
+            Publisher::Files => f.write_str("f\0")?,
+        }
+        f.write_str(self.key)
+    }
+}
+
+impl<'a> PublisherKey<'a> {
+    /// Reads what the log has.
+    pub(super) fn parse(text: &'a str) -> Self {
+        let parsed = text.split_once('\0').and_then(|(publisher, key)| {
+            let publisher = match publisher.split_at_checked(1)? {
+                ("u", uid) => Publisher::User(uid.parse().ok()?),
+                ("h", subject) => Publisher::Http(subject.parse().ok()?),
+                ("f", "") => Publisher::Files,
+                _ => return None,
+            };
+            Some(Self { publisher, key })
+        });
+        parsed.unwrap_or(Self {
+            publisher: Publisher::Unknown,
+            key: text,
+        })
+    }
+}
+
+/// Whose keys are counted together: one publisher's, or (`None`) those of all for whom there is no share.
+type Share = Option<Publisher>;
+
+/// A place in the order of [`Keys::after`].
+pub(super) type Place = (Share, u64);
 
 #[derive(Default)]
 pub(super) struct Keys {
-    /// By the channel's name, a NUL, which no name has, and the key.
+    /// By the channel's name, a NUL, which no name has, and the key as in the log.
     ids: HashMap<Arc<str>, u64>,
-    by_age: VecDeque<(u64, Arc<str>)>,
-    /// Where these are put together, so that a lookup allocates nothing.
+    /// Oldest first.
+    shares: BTreeMap<Share, VecDeque<(u64, Arc<str>)>>,
+    len: usize,
+    /// Where names are put together, so that a lookup allocates nothing.
     joined: String,
 }
 
 impl Keys {
-    pub(super) fn get(&mut self, channel: &ChannelName, key: &str) -> Option<u64> {
-        self.ids.get(join(channel, key, &mut self.joined)).copied()
+    pub(super) fn get(&mut self, channel: &ChannelName, key: &PublisherKey<'_>) -> Option<u64> {
+        let id = self.ids.get(join(channel, key, &mut self.joined)).copied();
+        // A retry over the start of this version, of what an earlier one has published.
+        if id.is_none() && self.shares.contains_key(&Some(Publisher::Unknown)) {
+            let unknown = PublisherKey {
+                publisher: Publisher::Unknown,
+                key: key.key,
+            };
+            return self
+                .ids
+                .get(join(channel, &unknown, &mut self.joined))
+                .copied();
+        }
+        id
     }
 
-    pub(super) fn insert(&mut self, channel: &ChannelName, key: &str, id: u64) {
+    pub(super) fn insert(&mut self, channel: &ChannelName, key: &PublisherKey<'_>, id: u64) {
         let joined: Arc<str> = join(channel, key, &mut self.joined).into();
         self.ids.insert(joined.clone(), id);
+        let own = Some(key.publisher);
+        let has_own = self.shares.contains_key(&own) || self.shares.len() < MAX_SHARES;
+        let share = self.shares.entry(own.filter(|_| has_own)).or_default();
         // Oldest first, also where a log tells of them in another order.
-        let newer = self
-            .by_age
-            .iter()
-            .rev()
-            .take_while(|(known, _)| *known > id);
-        let place = self.by_age.len() - newer.count();
-        self.by_age.insert(place, (id, joined));
-        if self.by_age.len() > MAX_KEYS {
-            self.drop_oldest();
+        let newer = share.iter().rev().take_while(|(known, _)| *known > id);
+        let place = share.len() - newer.count();
+        share.insert(place, (id, joined));
+        self.len += 1;
+        if self.len > MAX_KEYS {
+            self.drop_one();
         }
     }
 
@@ -50,56 +129,79 @@ impl Keys {
     /// more.
     pub(super) fn expire(&mut self, now: u64, at_most: usize) -> bool {
         let old = now.saturating_sub(micros(WINDOW));
+        let is_old =
+            |keys: &VecDeque<(u64, Arc<str>)>| keys.front().is_some_and(|(id, _)| *id <= old);
         for _ in 0..at_most {
-            if self.by_age.front().is_none_or(|(id, _)| *id > old) {
+            let mut shares = self.shares.iter();
+            let Some((&share, _)) = shares.find(|(_, keys)| is_old(keys)) else {
                 return false;
-            }
-            self.drop_oldest();
+            };
+            self.drop_oldest(share);
         }
         true
     }
 
-    /// The next keys, joined with their channels, whose id is larger; with their ids, oldest first.
-    pub(super) fn after(&self, id: u64, at_most: usize) -> Vec<(Arc<str>, u64)> {
-        let first = self.by_age.partition_point(|(known, _)| *known <= id);
-        let keys = self.by_age.range(first..).take(at_most);
-        keys.map(|(id, key)| (key.clone(), *id)).collect()
+    /// The next keys, joined with their channels, publisher by publisher and oldest first; each with its place.
+    pub(super) fn after(&self, place: Option<Place>, at_most: usize) -> Vec<(Arc<str>, Place)> {
+        let (from, seen) = place.unwrap_or((None, 0));
+        let shares = self.shares.range(from..);
+        let keys = shares.flat_map(|(share, keys)| {
+            let seen = if *share == from { seen } else { 0 };
+            let first = keys.partition_point(|(id, _)| *id <= seen);
+            let place = |(id, key): &(u64, Arc<str>)| (key.clone(), (*share, *id));
+            keys.range(first..).map(place)
+        });
+        keys.take(at_most).collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_age.len()
+        self.len
     }
 
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.ids.capacity() + self.by_age.capacity()
+        let shares = self.shares.values().map(VecDeque::capacity);
+        self.ids.capacity() + shares.sum::<usize>()
     }
 
     pub(super) fn shrink(&mut self) {
         self.ids.shrink_to_fit();
-        self.by_age.shrink_to_fit();
+        self.shares.values_mut().for_each(VecDeque::shrink_to_fit);
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((id, key)) = self.by_age.pop_front()
-            && self.ids.get(&key) == Some(&id)
-        {
-            self.ids.remove(&key); // else it was used again since
+    /// Of whoever has most. There are few shares to look at.
+    fn drop_one(&mut self) {
+        let most = self.shares.iter().max_by_key(|(_, keys)| keys.len());
+        if let Some((&share, _)) = most {
+            self.drop_oldest(share);
+        }
+    }
+
+    fn drop_oldest(&mut self, share: Share) {
+        let Some(keys) = self.shares.get_mut(&share) else {
+            return;
+        };
+        if let Some((id, key)) = keys.pop_front() {
+            self.len -= 1;
+            if self.ids.get(&key) == Some(&id) {
+                self.ids.remove(&key); // else it was used again since
+            }
+        }
+        if keys.is_empty() {
+            self.shares.remove(&share);
         }
     }
 }
 
-/// Channel and key, of what [`Keys::after`] gives.
+/// Channel, and the key as the log has it, of what [`Keys::after`] gives.
 pub(super) fn split(joined: &str) -> Option<(ChannelName, &str)> {
     let (channel, key) = joined.split_once('\0')?;
     Some((ChannelName::parse(channel).ok()?, key))
 }
 
-fn join<'a>(channel: &ChannelName, key: &str, joined: &'a mut String) -> &'a str {
+fn join<'a>(channel: &ChannelName, key: &PublisherKey<'_>, joined: &'a mut String) -> &'a str {
     joined.clear();
-    joined.push_str(channel);
-    joined.push('\0');
-    joined.push_str(key);
+    write!(joined, "{}\0{key}", &**channel).expect("a String takes it");
     joined
 }
 
@@ -111,28 +213,101 @@ mod tests {
         ChannelName::parse("a").unwrap()
     }
 
+    fn of(publisher: Publisher, key: &str) -> PublisherKey<'_> {
+        PublisherKey { publisher, key }
+    }
+
     #[test]
     fn are_given_in_the_order_of_their_ids() {
         let mut keys = Keys::default();
         for id in [5, 9, 3, 7] {
-            keys.insert(&name(), &format!("k{id}"), id);
+            for uid in [2, 1] {
+                let key = format!("k{id}");
+                keys.insert(&name(), &of(Publisher::User(uid), &key), id);
+            }
         }
-        let ids = |after, at_most| -> Vec<u64> {
-            let keys = keys.after(after, at_most).into_iter();
-            keys.map(|(_, id)| id).collect()
-        };
-        assert_eq!((ids(0, 3), ids(7, 3)), (vec![3, 5, 7], vec![9]));
+        let (mut all, mut place) = (Vec::new(), None);
+        loop {
+            let next = keys.after(place, 3);
+            let Some((_, last)) = next.last() else { break };
+            place = Some(*last);
+            all.extend(next.iter().map(|(_, (share, id))| (share.unwrap(), *id)));
+        }
+        let of_user = |uid| [3, 5, 7, 9].map(|id| (Publisher::User(uid), id));
+        assert_eq!(all, [of_user(1), of_user(2)].concat());
     }
 
     #[test]
     fn a_key_that_was_used_again_is_forgotten_with_its_last_use() {
         let mut keys = Keys::default();
         let (first, last) = (1, 1 + micros(WINDOW));
-        keys.insert(&name(), "k", first);
-        keys.insert(&name(), "k", last);
+        let k = of(Publisher::Files, "k");
+        keys.insert(&name(), &k, first);
+        keys.insert(&name(), &k, last);
         assert!(!keys.expire(last, 10));
-        assert_eq!((keys.get(&name(), "k"), keys.len()), (Some(last), 1));
+        assert_eq!((keys.get(&name(), &k), keys.len()), (Some(last), 1));
         assert!(!keys.expire(last + micros(WINDOW), 10));
-        assert_eq!((keys.get(&name(), "k"), keys.len()), (None, 0));
+        assert_eq!((keys.get(&name(), &k), keys.len()), (None, 0));
+    }
+
+    #[test]
+    fn one_publisher_s_many_keys_forget_no_key_of_another() {
+        let mut keys = Keys::default();
+        let [a, b] = [1, 2].map(Publisher::User);
+        keys.insert(&name(), &of(b, "first"), 1);
+        for id in 2..200_000 {
+            keys.insert(&name(), &of(a, &id.to_string()), id);
+        }
+        assert_eq!(keys.len(), MAX_KEYS);
+        assert_eq!(keys.get(&name(), &of(b, "first")), Some(1));
+        assert_eq!(keys.get(&name(), &of(a, "199999")), Some(199_999));
+        assert_eq!(keys.get(&name(), &of(a, "2")), None);
+    }
+
+    #[test]
+    fn many_publishers_are_bounded() {
+        let mut keys = Keys::default();
+        for id in 1..2000 {
+            let publisher = Publisher::Http(id % 1000);
+            keys.insert(&name(), &of(publisher, &id.to_string()), id);
+        }
+        assert_eq!((keys.len(), keys.shares.len()), (1999, MAX_SHARES + 1));
+        assert_eq!(
+            keys.get(&name(), &of(Publisher::Http(999), "999")),
+            Some(999)
+        );
+        assert!(!keys.expire(3000 + micros(WINDOW), 10_000));
+        assert_eq!((keys.len(), keys.ids.len(), keys.shares.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn keys_of_different_publishers_never_meet() {
+        let all = [
+            of(Publisher::Unknown, "k"),
+            of(Publisher::User(0), "k"),
+            of(Publisher::User(1000), "k"),
+            of(Publisher::User(u32::MAX), "u1\0k"),
+            of(Publisher::Http(0), "k"),
+            of(Publisher::Http(u64::MAX), "k\0"),
+            of(Publisher::Files, "f\0k"),
+        ];
+        let texts: Vec<String> = all.iter().map(PublisherKey::to_string).collect();
+        for (key, text) in all.iter().zip(&texts) {
+            assert_eq!(PublisherKey::parse(text), *key);
+        }
+        // What an earlier version has kept stays what it is.
+        for old in ["k", "x1\0k", "u\0k", "u-1\0k", "", "\0", "é\0k"] {
+            assert_eq!(PublisherKey::parse(old), of(Publisher::Unknown, old));
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_is_a_repetition_for_whoever_repeats_it() {
+        let mut keys = Keys::default();
+        keys.insert(&name(), &of(Publisher::Unknown, "k"), 7);
+        assert_eq!(keys.get(&name(), &of(Publisher::User(1), "k")), Some(7));
+        keys.insert(&name(), &of(Publisher::User(1), "k"), 9);
+        assert_eq!(keys.get(&name(), &of(Publisher::User(1), "k")), Some(9));
+        assert_eq!(keys.get(&name(), &of(Publisher::User(2), "l")), None);
     }
 }

@@ -31,6 +31,7 @@ use clock::{Time, system_clock};
 pub use history::Limits;
 use keep::Keeper;
 pub use keep::{Keeping, StoreStatus};
+pub use keys::{Publisher, PublisherKey};
 pub use reading::Reading;
 use state::State;
 pub use workers::Workers;
@@ -71,8 +72,9 @@ pub struct NewMessage<'a> {
     pub channel: &'a ChannelName,
     pub name: EventName,
     pub data: Box<[u8]>,
-    /// Idempotency key: the same key on the same channel within ten minutes gives the first id back.
-    pub key: Option<&'a str>,
+    /// Idempotency key: the same key of the same publisher on the same channel within ten minutes gives the first id
+    /// back.
+    pub key: Option<PublisherKey<'a>>,
 }
 
 /// What channels still have after a cursor.

@@ -8,6 +8,7 @@ use super::{
     HistoryConfig, Promise,
     channel::Channel,
     keep::Queue,
+    keys::{Place, PublisherKey},
     state::{Lost, State},
 };
 use crate::store::{Durability, Found, Record};
@@ -87,7 +88,9 @@ impl State {
 
     fn restore_key(&mut self, channel: &ChannelName, key: &str, id: u64) {
         let is_newer = |known| known < id;
-        if !key.is_empty() && self.keys.get(channel, key).is_none_or(is_newer) {
+        let is_empty = key.is_empty();
+        let key = &PublisherKey::parse(key);
+        if !is_empty && self.keys.get(channel, key).is_none_or(is_newer) {
             self.keys.insert(channel, key, id);
         }
     }
@@ -246,7 +249,11 @@ impl State {
         channels.map(channel).collect()
     }
 
-    pub(super) fn keys_after(&self, id: u64, at_most: usize) -> Vec<(Arc<str>, u64)> {
-        self.keys.after(id, at_most)
+    pub(super) fn keys_after(
+        &self,
+        place: Option<Place>,
+        at_most: usize,
+    ) -> Vec<(Arc<str>, Place)> {
+        self.keys.after(place, at_most)
     }
 }

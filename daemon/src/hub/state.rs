@@ -104,13 +104,15 @@ impl State {
 
     /// Returns the id and the workers to wake.
     pub(super) fn publish(&mut self, new: NewMessage<'_>, now: u64) -> (u64, Workers) {
-        if let Some(id) = new.key.and_then(|key| self.keys.get(new.channel, key)) {
+        if let Some(key) = &new.key
+            && let Some(id) = self.keys.get(new.channel, key)
+        {
             return (id, Workers::default());
         }
         let id = now.max(self.last + 1);
         self.last = id;
         self.published += 1;
-        if let Some(key) = new.key {
+        if let Some(key) = &new.key {
             self.keys.insert(new.channel, key, id);
         }
         let channel = match self.channels.get_mut(new.channel) {
@@ -129,7 +131,7 @@ impl State {
         if let Some(queue) = &mut self.unwritten {
             queue.push(Unwritten {
                 message: message.clone(),
-                key: new.key.map(Box::from),
+                key: new.key.map(|key| key.to_string().into()),
             });
         }
         channel.history.push(message, &mut self.kept);

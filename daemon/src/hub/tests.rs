@@ -47,6 +47,10 @@ fn message<'a>(channel: &'a ChannelName, data: &[u8]) -> NewMessage<'a> {
     }
 }
 
+fn key_of(publisher: Publisher, key: &str) -> Option<PublisherKey<'_>> {
+    Some(PublisherKey { publisher, key })
+}
+
 fn ids(backlog: &Backlog) -> Vec<u64> {
     backlog.messages.iter().map(|message| message.id).collect()
 }

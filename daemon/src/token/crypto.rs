@@ -7,12 +7,19 @@ use jsonwebtoken::{
     signature::{self, Verifier},
 };
 use ring::{
-    hmac,
+    digest, hmac,
     signature::{
         ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
         VerificationAlgorithm,
     },
 };
+
+/// A number for a text, which cannot be computed backwards, or made the same as another one.
+pub(super) fn number_for(text: &[u8]) -> u64 {
+    let digest = digest::digest(&digest::SHA256, text);
+    let first = digest.as_ref().first_chunk().copied();
+    u64::from_le_bytes(first.unwrap_or_default())
+}
 
 /// Before the first token. Again is as good as once.
 pub(super) fn install() {

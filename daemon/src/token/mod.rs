@@ -44,6 +44,8 @@ pub struct Grant {
     pub history: bool,
     /// Seconds since 1970.
     pub expires: u64,
+    /// A number for the claim `sub`; 0 without one.
+    pub subject: u64,
 }
 
 /// Why a token is no good. The text fits after "token: ".
@@ -82,6 +84,7 @@ pub enum TokenError {
 #[derive(Deserialize)]
 struct Claims {
     exp: Option<f64>,
+    sub: Option<serde_json::Value>,
     nbf: Option<f64>,
     comet: Option<CometClaim>,
 }
@@ -166,7 +169,8 @@ impl Tokens {
             return Err(TokenError::NotYet);
         }
         let comet = claims.comet.ok_or_else(|| missing("comet"))?;
-        grant(comet, exp as u64, &key.may) // it is not negative, and cut at the largest number
+        let subject = claims.sub.as_ref().map_or(0, subject);
+        grant(comet, exp as u64, subject, &key.may) // it is not negative, and cut at the largest number
     }
 
     /// The key that the token names; where there is only one it need not name it.
@@ -200,7 +204,17 @@ fn refused(kind: &ErrorKind) -> TokenError {
     }
 }
 
-fn grant(claim: CometClaim, expires: u64, may: &[Use]) -> Result<Grant, TokenError> {
+/// A text or a number; whatever else it is, is no subject. The number is the same on every start and every build.
+fn subject(claim: &serde_json::Value) -> u64 {
+    let text = match claim {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.to_string(),
+        _ => return 0,
+    };
+    crypto::number_for(text.as_bytes())
+}
+
+fn grant(claim: CometClaim, expires: u64, subject: u64, may: &[Use]) -> Result<Grant, TokenError> {
     let CometClaim { s, p, h, .. } = claim;
     if s.len() + p.len() > MAX_PATTERNS {
         return Err(TokenError::TooMany);
@@ -219,6 +233,7 @@ fn grant(claim: CometClaim, expires: u64, may: &[Use]) -> Result<Grant, TokenErr
         publish: patterns(p, Use::Publish)?,
         history: matches!(h, Flag::Word(true) | Flag::Number(1)),
         expires,
+        subject,
     })
 }
 

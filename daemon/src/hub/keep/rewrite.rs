@@ -75,12 +75,14 @@ impl Keeper {
                 }
             }
         }
-        let mut after = 0;
+        let mut after = None;
         loop {
             let keys = hub.lock().keys_after(after, SLICE);
-            let Some((_, id)) = keys.last() else { break };
-            after = *id;
-            for (key, id) in &keys {
+            let Some((_, place)) = keys.last() else {
+                break;
+            };
+            after = Some(*place);
+            for (key, (_, id)) in &keys {
                 if let Some((channel, key)) = keys::split(key) {
                     let id = *id;
                     base.put(&Record::Key { channel, key, id })?;

@@ -6,7 +6,7 @@ use super::*;
 
 fn publish_with_key(hub: &Hub, name: &ChannelName, key: &str) -> u64 {
     hub.publish(NewMessage {
-        key: Some(key),
+        key: key_of(Publisher::User(1), key),
         ..message(name, b"")
     })
 }
@@ -82,6 +82,23 @@ fn a_channel_and_a_key_do_not_run_together() {
         .map(|(name, key)| publish_with_key(&hub, &channel(name), key));
     ids.sort_unstable();
     assert!(ids.is_sorted_by(|a, b| a < b), "four messages");
+}
+
+#[test]
+fn a_key_belongs_to_its_publisher() {
+    let hub = hub(HistoryConfig::default(), 1);
+    let a = channel("a");
+    let publish = |publisher| {
+        hub.publish(NewMessage {
+            key: key_of(publisher, "k"),
+            ..message(&a, b"")
+        })
+    };
+    use Publisher::{Files, Http, User};
+    let all = [User(1), User(2), Http(0), Http(1), Files];
+    let first = all.map(publish);
+    assert!(first.is_sorted_by(|a, b| a < b), "five messages");
+    assert_eq!(all.map(publish), first);
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn keys_are_remembered_and_so_is_what_was_trimmed() {
     let a = channel("a");
     let keyed = |hub: &Hub| {
         let id = hub.publish(NewMessage {
-            key: Some("k"),
+            key: key_of(Publisher::User(1), "k"),
             ..message(&a, b"once")
         });
         hub.try_kept(id).unwrap().unwrap();
@@ -391,7 +391,9 @@ impl Model {
     fn publish(&mut self, channel: usize, size: usize, key: Option<u8>, ack: bool) {
         let text = key.map(|key| key.to_string());
         let id = self.hub.publish(NewMessage {
-            key: text.as_deref(),
+            key: text
+                .as_deref()
+                .and_then(|key| key_of(Publisher::User(1), key)),
             ..message(&self.names[channel], &vec![b'x'; size])
         });
         self.cursors.push(id);

@@ -10,7 +10,7 @@ fn names(count: usize) -> Vec<ChannelName> {
 fn publish(hub: &Hub, names: &[ChannelName], key: &str) -> Vec<u64> {
     let publish = |name| {
         hub.publish(NewMessage {
-            key: Some(key),
+            key: key_of(Publisher::User(1), key),
             ..message(name, b"")
         })
     };

@@ -23,7 +23,7 @@ use super::{
     rules::{self, Fate, Known, State, Verdict, WINDOW},
 };
 use crate::{
-    hub::{Hub, NewMessage, Workers},
+    hub::{Hub, NewMessage, Publisher, PublisherKey, Workers},
     metrics::Metrics,
 };
 
@@ -297,7 +297,10 @@ impl Signals {
                     channel: &name,
                     name: EventName::default(),
                     data,
-                    key: key.as_deref(),
+                    key: key.as_deref().map(|key| PublisherKey {
+                        publisher: Publisher::Files,
+                        key,
+                    }),
                 });
                 self.woken |= woken;
                 if id > self.first {

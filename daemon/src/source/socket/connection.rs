@@ -33,7 +33,7 @@ use super::{
     places::{Place, Turns},
     subscription::{Subscription, woken},
 };
-use crate::hub::NewMessage;
+use crate::hub::{NewMessage, Publisher, PublisherKey};
 
 /// What is asked of the system by one read, and about what goes into one write.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -253,7 +253,10 @@ impl Connection {
             channel: &publish.channel,
             name: publish.name,
             data: publish.data.into(),
-            key: publish.key.as_deref(),
+            key: publish.key.as_deref().map(|key| PublisherKey {
+                publisher: Publisher::User(self.peer.uid()),
+                key,
+            }),
         });
         self.shared.metrics.published_socket.add(1);
         let start = self.output.len();

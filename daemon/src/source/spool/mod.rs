@@ -30,7 +30,7 @@ pub use self::directory::OpenError;
 use crate::{
     auth::{Allow, entry_of},
     config::{ByPrefix, Config},
-    hub::{Hub, NewMessage},
+    hub::{Hub, NewMessage, Publisher, PublisherKey},
     metrics::Metrics,
     source::socket::peer::user_name,
 };
@@ -301,7 +301,11 @@ impl Spool {
             channel: &publish.channel,
             name: publish.name,
             data: publish.data.into(),
-            key: publish.key.as_deref(),
+            // Of whoever owns the file: the same user may have sent it over the socket before.
+            key: publish.key.as_deref().map(|key| PublisherKey {
+                publisher: Publisher::User(owner),
+                key,
+            }),
         });
         self.metrics.published_spool.add(1);
         Ok(Some(id))
