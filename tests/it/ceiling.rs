@@ -220,7 +220,7 @@ fn the_ceiling_holds_before_the_memory_ends() {
 }
 
 /// An address of this machine that is not loopback. No packet is sent.
-fn own_address() -> Option<std::net::IpAddr> {
+pub(crate) fn own_address() -> Option<std::net::IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.254:9").ok()?;
     let ip = socket.local_addr().ok()?.ip();

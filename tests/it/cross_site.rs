@@ -177,7 +177,7 @@ fn addresses_and_configured_names_are_answered() {
 fn a_request_says_whom_it_asks() {
     let daemon = Daemon::start("");
     daemon.publish("a", "x");
-    for path in ["/ch/a?since=0", "/healthz"] {
+    for path in ["/ch/a?since=0", "/ch/%61?since=0", "/metrics"] {
         let (status, code, message) =
             refusal(&ask(&daemon, format!("GET {path} HTTP/1.1\r\n\r\n")));
         assert_eq!((status, &*code), (400, "host"));

@@ -49,7 +49,7 @@ impl Client {
         client
     }
 
-    fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
+    pub(crate) fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.authority));
@@ -59,7 +59,7 @@ impl Client {
         self.headers.iter().fold(request, with)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         self.sender.clone().send_request(request).await.unwrap()
     }
 

@@ -75,9 +75,10 @@ fn a_body_is_never_read_as_a_request() {
             );
         }
         let mut client = Http::connect(daemon.addr());
-        client.send(&request[..head]);
+        // Of chunks the first has to come: they could be none.
+        client.send(&request[..head + 8]);
         assert_eq!(client.answer().status, status, "{shown:?}");
-        send_some(&mut client, &request[head..]);
+        send_some(&mut client, &request[head + 8..]);
         assert!(client.is_closed(), "{shown:?}");
     }
     assert!(daemon.history("smuggled").is_empty());

@@ -184,16 +184,6 @@ fn a_client_that_resets_while_parked_is_gone() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// As nginx does: who says that it is done is not waited for.
-#[test]
-fn a_client_that_half_closes_is_closed() {
-    let daemon = Daemon::start("");
-    let mut client = parked(&daemon, get("/ch/a", ""));
-    half_close(&client);
-    assert!(client.is_closed());
-    wait_for_subscribers(&daemon, 0);
-}
-
 /// The request and the end may be told as one: nothing tells of the end again when the poll has been parked.
 #[test]
 fn an_end_that_comes_with_the_request_is_seen() {
@@ -204,6 +194,7 @@ fn an_end_that_comes_with_the_request_is_seen() {
         half_close(client);
     }
     for client in &mut clients {
+        assert!(data(&client.answer()).is_empty());
         assert!(client.is_closed());
     }
     wait_for_subscribers(&daemon, 0);

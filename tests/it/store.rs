@@ -212,7 +212,7 @@ fn the_log_is_written_anew_when_most_of_it_is_dead() {
 }
 
 /// Mounting needs the rights for it: root in a container may lack them.
-fn may_mount() -> bool {
+pub(crate) fn may_mount() -> bool {
     let tried = Command::new("unshare")
         .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
         .output();

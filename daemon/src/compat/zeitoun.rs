@@ -112,6 +112,11 @@ impl Format for Chat {
         }
     }
 
+    /// The page takes every 200 for a message.
+    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
+        self.farewell(backlog, Duration::ZERO, out)
+    }
+
     fn form(&self) -> Option<u8> {
         (!self.gap.get()).then_some(form::CHAT)
     }

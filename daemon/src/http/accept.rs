@@ -1,7 +1,7 @@
 //! Takes connections, as many as the limit allows.
 
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
     sync::Arc,
@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{
     Site, Worker,
     addresses::{self, Address},
-    answer::Refusal,
+    answer::{BUSY, Refusal},
     memory,
 };
 
@@ -38,6 +38,10 @@ enum Warned {
 
 /// Most listeners that workers can share.
 pub const MOST_LISTENERS: usize = 64;
+
+/// Connections of one thread for which there is no room and whose requests are read all the same, to answer each in a
+/// way that its client understands. Who connects beyond that is answered by what has come already.
+const MOST_REFUSED: usize = 32;
 
 /// The listeners where somebody waits to be accepted, or may: a bit each.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -137,26 +141,29 @@ impl Accept {
 
     fn take(&mut self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
         let site = worker.site();
-        let refusal = match self.room(&site).and_then(|()| enter(&site, peer)) {
-            Ok(peer) => return worker.add(stream, peer),
-            Err(refusal) => refusal,
+        let refused = match self.room(&site).and_then(|()| enter(&site, peer)) {
+            Ok(peer) => return worker.add(stream, peer, None),
+            Err(refused) => refused,
         };
-        // As far as it goes without waiting; then closed.
-        let _ = stream.write(&refusal.with(RETRY_AFTER, "5").into_bytes(&site.origins));
+        if worker.refused.get() < MOST_REFUSED {
+            return worker.add(stream, None, Some(refused));
+        }
+        // By what has come of the request, as far as it goes without waiting; then closed.
+        let mut input = [0; 2048];
+        let read = stream.read(&mut input).unwrap_or(0);
+        let refusal = refused.refusal(&site).asked_by(&site, &input[..read]);
+        let _ = stream.write(&refusal.into_bytes(&site.origins));
         Ok(())
     }
 
     /// Whether there is room for one more.
-    fn room(&mut self, site: &Site) -> Result<(), Refusal> {
+    fn room(&mut self, site: &Site) -> Result<(), Refused> {
         let (open, max) = (site.metrics.http_connections.get(), site.max_connections);
         let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
-        let (what, message) = if open >= max {
-            let message = format!("more than {max} connections are open; try again later");
-            (Warned::Limit, message)
+        let (what, refused) = if open >= max {
+            (Warned::Limit, Refused::Connections)
         } else if taken >= site.ceiling.near() {
-            let message =
-                format!("connections take {taken} of the {bytes} bytes they may; try again later");
-            (Warned::Memory, message)
+            (Warned::Memory, Refused::Memory)
         } else {
             // Not at each connection that comes where one has left.
             if open < max - max / 10 && taken < bytes - bytes / 5 {
@@ -175,8 +182,7 @@ impl Accept {
                 ),
             }
         }
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        Err(Refusal::new(status, "connections", message))
+        Err(refused)
     }
 
     fn is_news(&mut self, what: Warned) -> bool {
@@ -195,7 +201,7 @@ fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
 }
 
 /// Counts the connection for its address, where that is counted.
-fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refusal> {
+fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refused> {
     let (Some(max), Some(peer)) = (site.config.max_per_address, Address::of(peer)) else {
         return Ok(None);
     };
@@ -203,10 +209,40 @@ fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refusal> {
         return Ok(Some(peer));
     }
     site.metrics.http_refused_by_address.add(1);
-    let message = format!("more than {max} connections of your address are open");
-    Err(Refusal::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "connections",
-        message,
-    ))
+    Err(Refused::Address)
+}
+
+/// Why there is no room for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Connections,
+    Memory,
+    Address,
+}
+
+impl Refused {
+    /// What is said to its request.
+    pub(super) fn refusal(self, site: &Site) -> Refusal {
+        let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        let (status, message) = match self {
+            Self::Connections => {
+                let max = site.max_connections;
+                let message = format!("more than {max} connections are open; try again later");
+                (busy, message)
+            }
+            Self::Memory => {
+                let message = format!(
+                    "connections take {taken} of the {bytes} bytes they may; try again later"
+                );
+                (busy, message)
+            }
+            Self::Address => {
+                let max = site.config.max_per_address.unwrap_or_default();
+                let message = format!("more than {max} connections of your address are open");
+                (StatusCode::TOO_MANY_REQUESTS, message)
+            }
+        };
+        Refusal::new(status, "connections", message).with(RETRY_AFTER, BUSY)
+    }
 }

@@ -9,14 +9,18 @@ use std::{
 use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
-    HeaderMap, Response, StatusCode, Version,
+    HeaderMap, Method, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
 };
 
-use super::{Current, memory, origins::Origins, rights::INVALID_TOKEN as EXPIRED};
+use super::{
+    Current, Site, framing::without_line_ends, media::Accepted, memory, origins::Origins,
+    rights::INVALID_TOKEN as EXPIRED, router::ForWhom,
+};
 use crate::{
     hub::Backlog,
-    transport::{Format, Shape, Upgrade},
+    transport::{Format, Shape, Upgrade, sse::EVENT_STREAM},
 };
 
 /// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
@@ -30,6 +34,9 @@ pub(super) struct Refusal {
     hints: Vec<(HeaderName, &'static str)>,
     /// Whose page asked, where that was read from the bytes of a request.
     origin: Option<String>,
+    for_whom: ForWhom,
+    /// `HEAD`, whose answer has no body.
+    for_head: bool,
 }
 
 impl Refusal {
@@ -40,6 +47,8 @@ impl Refusal {
             message: message.into(),
             hints: Vec::new(),
             origin: None,
+            for_whom: ForWhom::Other,
+            for_head: false,
         }
     }
 
@@ -56,10 +65,17 @@ impl Refusal {
     pub(super) fn no_memory() -> Self {
         let message = "connections take all the memory they may; try again later";
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", message);
-        refusal.with(header::RETRY_AFTER, "5")
+        refusal.with(header::RETRY_AFTER, BUSY)
     }
 
     pub(super) fn into_answer(self) -> Response<Bytes> {
+        match self.for_whom {
+            ForWhom::EventSource if self.is_passing() => return self.into_event_stream(),
+            ForWhom::NovComet(body) if self.is_passing() => {
+                return answer(StatusCode::OK, "application/json", body);
+            }
+            _ => {}
+        }
         let body = serde_json::json!({"error": self.code, "message": self.message});
         let mut answer = answer(self.status, "application/json", format!("{body}\n"));
         for (name, value) in self.hints {
@@ -68,25 +84,61 @@ impl Refusal {
         }
         answer
     }
+
+    /// The same request may be served a little later.
+    fn is_passing(&self) -> bool {
+        matches!(self.status.as_u16(), 408 | 429 | 503)
+    }
+
+    /// An event stream that says when to come back, and why, and ends. A browser's EventSource gives up for good on
+    /// anything but a 200 of this type (HTML standard, section 9.2.3).
+    fn into_event_stream(self) -> Response<Bytes> {
+        let mut hints = self.hints.iter();
+        let hint = hints.find(|(name, _)| name == header::RETRY_AFTER);
+        let seconds = hint.map_or(BUSY, |(_, seconds)| seconds);
+        let body = format!("retry: {seconds}000\n: {}\n\n", self.message);
+        answer(StatusCode::OK, EVENT_STREAM, body)
+    }
 }
 
 impl Refusal {
-    /// Notes the origin of the page that sent the request which begins with `input`, so that the page may read why it
-    /// is refused.
-    pub(super) fn asked_by(mut self, input: &[u8]) -> Self {
-        let lines = input.split(|&byte| byte == b'\n').skip(1);
-        let mut lines = lines.take_while(|line| !line.trim_ascii().is_empty());
-        self.origin = lines.find_map(|line| {
-            let (name, value) = str::from_utf8(line).ok()?.split_once(':')?;
-            let is_origin = name.eq_ignore_ascii_case("origin");
-            is_origin.then(|| value.trim().to_owned())
-        });
+    /// Notes what the answer depends on in the request that begins with `input`: the origin of its page, so that the
+    /// page may read why it is refused; whether an event stream is asked for; and whether the answer has a body.
+    pub(super) fn asked_by(mut self, site: &Site, input: &[u8]) -> Self {
+        let mut lines = without_line_ends(input).split(|&byte| byte == b'\n');
+        let request = lines.next().and_then(|line| str::from_utf8(line).ok());
+        let mut accepted = Accepted::default();
+        for line in lines.take_while(|line| !line.trim_ascii().is_empty()) {
+            let mut parts = line.splitn(2, |&byte| byte == b':');
+            let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            if name.eq_ignore_ascii_case(b"accept") {
+                accepted.add(value.trim_ascii());
+            } else if name.eq_ignore_ascii_case(b"origin") {
+                let value = str::from_utf8(value).ok();
+                self.origin = value.map(|value| value.trim().to_owned());
+            }
+        }
+        let mut words = request.unwrap_or_default().split(' ');
+        let (method, url) = (words.next().unwrap_or_default(), words.next());
+        self.for_head = method == "HEAD";
+        self.for_whom = ForWhom::of(site, method, url.unwrap_or_default(), &accepted);
+        self
+    }
+
+    /// The same of a request that was read.
+    pub(super) fn to(mut self, site: &Site, head: &Parts) -> Self {
+        let url = head.uri.path_and_query().map(|url| url.as_str());
+        let (method, accepted) = (head.method.as_str(), Accepted::of(&head.headers));
+        self.for_head = head.method == Method::HEAD;
+        self.for_whom = ForWhom::of(site, method, url.unwrap_or_default(), &accepted);
         self
     }
 
     /// The whole answer for a client whose request is not served. The connection closes after it.
     pub(super) fn into_bytes(mut self, origins: &Origins) -> Bytes {
-        let origin = self.origin.take();
+        let (origin, is_head) = (self.origin.take(), self.for_head);
         let cors = origin.map_or(Cors::None, |origin| origins.of(&origin));
         let mut answer = self.into_answer();
         add_cors(answer.headers_mut(), cors, origins);
@@ -98,7 +150,9 @@ impl Refusal {
             }
         }
         out.extend_from_slice(b"connection: close\r\n\r\n");
-        out.extend_from_slice(answer.body());
+        if !is_head {
+            out.extend_from_slice(answer.body());
+        }
         out.into()
     }
 }
@@ -117,6 +171,13 @@ pub(super) fn answer(
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// The cursor of a poll's answer, as an entity tag.
+pub(super) fn add_etag(headers: &mut HeaderMap, cursor: Cursor) {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
+        headers.insert(header::ETAG, tag);
+    }
 }
 
 /// What keeps proxies from buffering, compressing and caching, and browsers from guessing.
@@ -224,6 +285,13 @@ impl Writer<'_> {
         self.ended(status, cursor, body)
     }
 
+    /// What a waiting client gets that sends nothing any more; ends a stream.
+    pub(super) fn half_closed(&self, backlog: &Backlog) -> Bytes {
+        let mut body = Vec::new();
+        let status = self.format.half_closed(backlog, &mut body);
+        self.ended(status, backlog.cursor, body)
+    }
+
     fn ended(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
         let mut bytes = self.framed(status, cursor, body).to_vec();
         if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
@@ -272,7 +340,7 @@ impl Writer<'_> {
             status: match status {
                 200 => "200 OK",
                 401 => UNAUTHORIZED,
-                _ => "503 Service Unavailable",
+                _ => UNAVAILABLE,
             },
             content_type: self.format.content_type(),
             variant: self.variant,
@@ -284,6 +352,13 @@ impl Writer<'_> {
 }
 
 const UNAUTHORIZED: &str = "401 Unauthorized";
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
+/// When a client may come back that was told nothing but 503, in seconds.
+pub(super) const RETRY: &str = "1";
+
+/// When it may come back to a daemon that has no room, in seconds.
+pub(super) const BUSY: &str = "5";
 
 /// The head of an answer that hyper does not write.
 pub(super) struct Head<'a> {
@@ -318,6 +393,9 @@ impl Head<'_> {
         }
         if self.status == UNAUTHORIZED {
             line("www-authenticate", EXPIRED);
+        }
+        if self.status == UNAVAILABLE {
+            line("retry-after", RETRY);
         }
         if let Some(length) = length {
             line("content-length", &length.to_string());

@@ -20,11 +20,16 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::task::{spawn_local, yield_now};
+use tokio::{
+    task::{spawn_local, yield_now},
+    time::timeout,
+};
 
 use super::{
     Worker,
+    accept::Refused,
     answer::Refusal,
+    framing::{Framing, is_no_request, without_line_ends},
     h2,
     held::Held,
     memory::{self, Hold},
@@ -39,12 +44,14 @@ pub(super) struct Conn {
     /// Its place among the worker's connections, until it has left them.
     place: Cell<Option<u32>>,
     pub(super) state: Cell<State>,
+    /// There was no room for the connection: its one request is refused.
+    pub(super) refused: Option<Refused>,
     /// A task is on.
     tasked: Cell<bool>,
     /// Bytes, or the end, may wait in the socket, of which no edge will tell again.
     pub(super) unread: Cell<bool>,
     /// The client has closed its side: there is an end to be read.
-    ended: Cell<bool>,
+    pub(super) ended: Cell<bool>,
     /// It is told when it can be written again.
     watches_writes: Cell<bool>,
     /// The connection ends with the answer that is being written.
@@ -71,6 +78,8 @@ pub(super) enum State {
     Busy,
     /// The client: the next request.
     Idle,
+    /// The client: the request that is refused.
+    Refusing,
     /// The task: a subscription begins, or goes on after a piece that did not fit.
     Joining,
     /// `deliver` or `expire`: the answer to a poll.
@@ -103,6 +112,9 @@ enum Input {
 /// How long a client may go on sending after its last answer.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a client may take to send the head of a request that there is no room for.
+pub(super) const REFUSE_TIME: Duration = Duration::from_secs(2);
+
 /// Reads and writes of a connection without a task, before it is given one. Few requests need more.
 const FIRST_TURN: u8 = 16;
 
@@ -110,12 +122,19 @@ const FIRST_TURN: u8 = 16;
 const CHUNK: usize = 4096;
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, worker: &Rc<Worker>, place: u32) -> Rc<Self> {
+    pub(super) fn new(
+        stream: TcpStream,
+        worker: &Rc<Worker>,
+        place: u32,
+        refused: Option<Refused>,
+    ) -> Rc<Self> {
+        let state = refused.map_or(State::Idle, |_| State::Refusing);
         Rc::new(Self {
+            refused,
             worker: worker.clone(),
             stream,
             place: Cell::new(Some(place)),
-            state: Cell::new(State::Idle),
+            state: Cell::new(state),
             tasked: Cell::new(false),
             unread: Cell::new(false),
             ended: Cell::new(false),
@@ -142,6 +161,7 @@ impl Conn {
         self.unread.set(true);
         match self.state.get() {
             State::Idle => self.serve_now(),
+            State::Refusing => self.work_now(),
             State::Polling | State::Streaming => self.look(),
             _ => {} // a task is about to begin, and looks
         }
@@ -225,6 +245,7 @@ impl Conn {
                     Input::Nothing => return After::Asleep,
                     Input::End => return After::Gone,
                 },
+                State::Refusing => self.refuse().await,
                 State::Joining => self.subscribe().await,
                 State::Polling | State::Streaming => {
                     if self.has_input() {
@@ -273,11 +294,12 @@ impl Conn {
         let _hold = Hold::new(memory::REQUEST);
         if self.worker.is_full() {
             self.last.set(true);
-            let refusal = Refusal::no_memory().asked_by(&input);
+            let refusal = Refusal::no_memory().asked_by(&self.worker.site(), &input);
             let origins = &self.worker.site().origins;
             return self.send(refusal.into_bytes(origins)).await;
         }
-        match service::serve_h1(self.clone(), input, framing).await {
+        let unannounced = self.has_unannounced_body(&framing, &input);
+        match service::serve_h1(self.clone(), input, framing, unannounced).await {
             Served::Closed => self.set(State::Ending, LINGER),
             Served::Answered(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
@@ -287,6 +309,55 @@ impl Conn {
                 self.leave_over(|left| &mut left.input, bytes);
                 self.set(State::Joining, Duration::MAX);
             }
+        }
+    }
+
+    /// Reads the head of a request that there is no room for, which says what kind of answer its client understands.
+    async fn refuse(&self) {
+        self.set_busy();
+        let mut input = Vec::new();
+        let head = async {
+            while !input.windows(4).any(|end| end == b"\r\n\r\n") && input.len() < CHUNK {
+                if !matches!(self.read_more(&mut input).await, Ok(1..)) {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(REFUSE_TIME, head).await; // what has come will do
+        self.last.set(true);
+        self.send(self.refusal(&input)).await;
+    }
+
+    /// Likewise, by what has come so far.
+    pub(super) fn refuse_now(&self) {
+        let mut chunk = [0; CHUNK];
+        let read = self.try_read(&mut chunk).unwrap_or(0);
+        self.last.set(true);
+        if self.write_now(self.refusal(&chunk[..read])) {
+            self.end();
+        }
+    }
+
+    fn refusal(&self, input: &[u8]) -> Bytes {
+        let site = self.worker.site();
+        let refusal = self.refused.unwrap_or(Refused::Connections).refusal(&site);
+        refusal.asked_by(&site, input).into_bytes(&site.origins)
+    }
+
+    /// Bytes follow a `POST` that announces no body. HTTP/1.0 has one request a connection, so that they can be nothing
+    /// else; in HTTP/1.1 they are a body when no request begins so.
+    fn has_unannounced_body(&self, framing: &Framing, input: &[u8]) -> bool {
+        let Some(mut behind) = framing.behind_bare_post(input) else {
+            return false;
+        };
+        let mut chunk = [0; 16];
+        if behind.is_empty() {
+            let read = self.peek(&mut chunk).unwrap_or(0);
+            behind = &chunk[..read];
+        }
+        match framing.is_http_10() {
+            true => !without_line_ends(behind).is_empty(),
+            false => is_no_request(behind),
         }
     }
 

@@ -42,6 +42,9 @@ pub(super) struct Framing {
     left: u64,
     /// What follows these.
     chunks: Option<Chunks>,
+    /// A `POST` that announces no body: the length of its head.
+    bare_post: Option<usize>,
+    is_http_10: bool,
 }
 
 impl Framing {
@@ -60,7 +63,17 @@ impl Framing {
         }
         let headers = request.headers.iter().map(|h| (h.name, h.value));
         let body = body(headers, request.version == Some(1))?;
+        let is_length = |header: &httparse::Header<'_>| {
+            header
+                .name
+                .eq_ignore_ascii_case(header::CONTENT_LENGTH.as_str())
+        };
+        let is_bare = request.method == Some("POST")
+            && body == Some(0)
+            && !request.headers.iter().any(is_length);
         Ok(Some(Self {
+            bare_post: is_bare.then_some(length),
+            is_http_10: request.version == Some(0),
             left: length as u64 + body.unwrap_or(0),
             chunks: body.is_none().then(Chunks::default),
         }))
@@ -75,6 +88,15 @@ impl Framing {
             Some(chunks) if known == 0 => chunks.take(bytes),
             _ => Ok(known),
         }
+    }
+
+    /// What follows the head of a `POST` that announces no body.
+    pub(super) fn behind_bare_post<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+        input.get(self.bare_post?..)
+    }
+
+    pub(super) fn is_http_10(&self) -> bool {
+        self.is_http_10
     }
 
     /// As many bytes may be read, of at most `room`, without reading behind the request where that can be known.
@@ -97,6 +119,34 @@ impl Framing {
 /// A line that ends with LF alone. In a head that httparse has read, each CR is followed by an LF.
 pub(super) fn has_bare_lf(head: &[u8]) -> bool {
     memchr_iter(b'\r', head).count() != memchr_iter(b'\n', head).count()
+}
+
+/// The methods that a request may begin with, as far as somebody would use them behind a `POST` without a body.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"PATCH ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"CONNECT ",
+];
+
+/// These bytes are there, and begin no request.
+pub(super) fn is_no_request(bytes: &[u8]) -> bool {
+    let bytes = without_line_ends(bytes);
+    let begins = |method: &&[u8]| bytes.starts_with(method) || method.starts_with(bytes);
+    !METHODS.iter().any(begins)
+}
+
+/// Empty lines before a request mean nothing (RFC 9112, section 2.2).
+pub(super) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
+    while let [b'\r' | b'\n', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// The length of the body; `None`: it is chunked.

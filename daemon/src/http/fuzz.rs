@@ -30,8 +30,9 @@ use super::{
     framing::{Framing, Malformed},
     head::{self, Plain},
     hosts,
+    paths::Place,
     query::{self, Query},
-    router::{self, Route},
+    router::{self, Content, Route},
     service,
 };
 use crate::{
@@ -159,6 +160,7 @@ pub(crate) fn head(bytes: &[u8]) {
         };
         match hosts::is_meant(&head, &config.hosts) {
             Ok(()) => check_route(&hub, &head),
+            Err(_) if Place::at(&SITE, head.uri.path()) == Some(Place::Health) => {}
             Err(refusal) => assert!(plain.is_none() && code(refusal) == "host"),
         }
         if wants_close(head.version, &head.headers) {
@@ -241,7 +243,7 @@ fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
 fn check_meaning(plain: &Plain<'_>, head: &Parts) {
     let hub = Hub::new(HistoryConfig::default(), 1);
     let query = Query::plain(plain.query);
-    let route = router::route(&SITE, &hub, head);
+    let route = router::route(&SITE, &hub, head, Content::Empty);
     if head.method == Method::POST {
         if let Ok(publish) = router::publish(&SITE, &plain.head, plain.names, &query) {
             let Ok(Route::Publish(other)) = route else {
@@ -273,7 +275,7 @@ fn check_route(hub: &Hub, head: &Parts) {
     let is_open = |channel: &ChannelName| {
         !channel.starts_with("shut") && (has_token || !channel.starts_with("sealed"))
     };
-    match router::route(&SITE, hub, head) {
+    match router::route(&SITE, hub, head, Content::Empty) {
         // hyper leaves out the body of an answer to HEAD; a wait has none there.
         Ok(Route::Answer(answer)) if head.method != Method::HEAD => {
             let kind = answer.headers().get(header::CONTENT_TYPE);
@@ -281,6 +283,7 @@ fn check_route(hub: &Hub, head: &Parts) {
             assert!(kind.is_none_or(|kind| kind != "application/json") || json.is_ok());
         }
         Ok(Route::Answer(_)) => {}
+        Ok(Route::Look) => panic!("it is known that the body is empty"),
         Ok(Route::Hold(subscription)) => {
             let is_poll = subscription.format.shape() == Shape::Poll;
             assert!(is_poll || subscription.wait.is_none());

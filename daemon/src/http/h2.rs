@@ -19,6 +19,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming},
     header::{self, HeaderValue},
+    http::request::Parts,
     server::conn::http2,
     service::service_fn,
 };
@@ -33,7 +34,7 @@ pub(super) use streams::{Activity, note_upload};
 
 use super::{
     SHORT, Worker,
-    answer::{Refusal, add_cors, answer},
+    answer::{RETRY, Refusal, add_cors, add_etag, answer},
     connection::Conn,
     io::ParkIo,
     memory::{self, Hold},
@@ -120,32 +121,56 @@ async fn respond(
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let cors = router::cors(&site, &head.headers);
-    if worker.is_full() {
-        let mut answer = Refusal::no_memory().into_answer().map(Pieces::one);
-        add_cors(answer.headers_mut(), cors, &site.origins);
-        return Ok(answer);
-    }
-    let mut response = match service::route(&worker, &head, &body) {
-        Ok(Route::Answer(answer)) => answer.map(Pieces::one),
-        Ok(Route::Publish(publish)) => {
-            let published =
-                service::publish_body(&site, worker.audience.hub(), publish, body).await;
-            published
-                .unwrap_or_else(Refusal::into_answer)
-                .map(Pieces::one)
-        }
-        Ok(Route::Published(id, answer)) => {
-            let answer = service::when_kept(worker.audience.hub(), id, answer).await;
-            answer.map(Pieces::one)
-        }
-        Ok(Route::Hold(subscription)) => hold(worker.clone(), subscription).await,
-        Err(refusal) => refusal.into_answer().map(Pieces::one),
+    let mut response = match worker.is_full() {
+        true => whole(Refusal::no_memory().to(&site, &head).into_answer(), is_head),
+        false => serve_stream(&worker, &head, body).await,
     };
     add_cors(response.headers_mut(), cors, &site.origins);
     if is_head {
         *response.body_mut() = Pieces::one(Bytes::new()); // hyper would send it
     }
     Ok(response)
+}
+
+/// The answer to one request.
+async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Response<Pieces> {
+    let (site, hub) = (worker.site(), worker.audience.hub());
+    let mut content = service::content(&body);
+    let mut body = Some(body);
+    let answer = loop {
+        break match (service::route(worker, head, content), body.take()) {
+            (Ok(Route::Answer(answer)), _) => answer,
+            (Ok(Route::Look), Some(body)) => match service::look(&site, body).await {
+                Ok(found) => {
+                    content = found;
+                    continue;
+                }
+                Err(refusal) => refusal.to(&site, head).into_answer(),
+            },
+            (Ok(Route::Publish(publish)), Some(body)) => {
+                let published = service::publish_body(&site, hub, publish, body).await;
+                published.unwrap_or_else(Refusal::into_answer)
+            }
+            (Ok(Route::Published(id, answer)), _) => service::when_kept(hub, id, answer).await,
+            (Ok(Route::Hold(subscription)), _) => {
+                return hold(worker.clone(), subscription).await;
+            }
+            (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
+            (Err(refusal), _) => refusal.to(&site, head).into_answer(),
+        };
+    };
+    whole(answer, head.method == Method::HEAD)
+}
+
+/// An answer whose length is known. `HEAD` says the length as `GET` does, but for a stream, which has none.
+fn whole(mut answer: Response<Bytes>, is_head: bool) -> Response<Pieces> {
+    let (status, length) = (answer.status(), answer.body().len());
+    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if has_body && !(is_head && length == 0) {
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    answer.map(Pieces::one)
 }
 
 async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
@@ -160,18 +185,18 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
                 content_type,
                 memory::keep(body),
             );
-            if held.subscription.format.has_etag()
-                && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", held.cursor))
-            {
-                response.headers_mut().insert(header::ETAG, tag);
+            let headers = response.headers_mut();
+            if held.subscription.format.has_etag() {
+                add_etag(headers, held.cursor);
             }
             if status == 401 {
                 let challenge = HeaderValue::from_static(INVALID_TOKEN);
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, challenge);
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
-            response.map(Pieces::one)
+            if status == 503 {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY));
+            }
+            whole(response, false)
         }
         Shape::Stream { .. } => {
             // One piece on the way: the client's window is what bounds a slow reader.

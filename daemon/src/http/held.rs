@@ -221,10 +221,34 @@ impl Conn {
         if self.reads_frames() {
             return self.take_frames();
         }
-        match self.peek() {
-            Ok(1..) => self.unread.set(true), // pipelined; its turn comes
-            Err(e) if e.kind() == ErrorKind::WouldBlock => self.unread.set(false),
-            Ok(0) | Err(_) => self.close(),
+        match self.peek(&mut [0]) {
+            Ok(read) => self.unread.set(read > 0), // pipelined; its turn comes
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return self.unread.set(false),
+            Err(_) => return self.close(),
+        }
+        if self.ended.get() || !self.unread.get() {
+            self.answer_half_closed();
+        }
+    }
+
+    /// The client has closed its sending side. It may have gone, or still read (RFC 9112, section 6.3): it is answered
+    /// at once, and what it has sent behind the poll is served.
+    fn answer_half_closed(&self) {
+        let hub = self.worker.audience.hub();
+        let answer = self.with_held(|held| {
+            let backlog = hub.since(&held.channels, held.cursor);
+            self.sent(held, &backlog);
+            self.writer(held).half_closed(&backlog)
+        });
+        let answer = answer.unwrap_or_default();
+        let more_is_asked = self.unread.get() || self.has_leftovers();
+        if more_is_asked && self.state.get() == State::Polling {
+            return self.answer_poll(answer);
+        }
+        self.end_held();
+        self.last.set(true);
+        if self.write_now(answer) {
+            self.close();
         }
     }
 
@@ -241,7 +265,8 @@ impl Conn {
             let read = match self.try_read(&mut chunk) {
                 Ok(n @ 1..) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Ok(0) | Err(_) => return self.close(),
+                Ok(0) => return self.answer_half_closed(),
+                Err(_) => return self.close(),
             };
             let mut answer = Vec::new();
             let input = &chunk[..read];
@@ -266,6 +291,7 @@ impl Conn {
     pub(super) fn expire(&self) {
         match self.state.get() {
             State::Closing | State::Joining => {}
+            State::Refusing => self.refuse_now(),
             State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
             State::Polling | State::Streaming if self.has_expired() => self.say_expired(),
             State::Polling | State::Streaming => self.say_nothing_new(),
@@ -344,6 +370,7 @@ impl Conn {
                     self.end();
                 }
             }
+            State::Refusing => self.refuse_now(),
             // The task is at it, and looks afterwards.
             State::Busy | State::Joining | State::Writing | State::Ending | State::Closing => {}
         }

@@ -22,6 +22,7 @@ mod media;
 mod memory;
 mod origins;
 mod pages;
+mod paths;
 mod query;
 mod reactor;
 mod rights;
@@ -53,11 +54,11 @@ use crate::{
     metrics::Metrics,
 };
 pub use accept::MOST_LISTENERS;
-use accept::{Accept, Knocked, Next};
+use accept::{Accept, Knocked, Next, Refused};
 use addresses::Address;
 use answer::DateLine;
 pub use balance::Balance;
-use connection::Conn;
+use connection::{Conn, REFUSE_TIME};
 pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
 pub use origins::Origins;
@@ -130,6 +131,8 @@ struct Worker {
     errand: Arc<Errand>,
     balance: Arc<Balance>,
     conns: RefCell<Slab<Rc<Conn>>>,
+    /// Connections among these that there was no room for.
+    refused: Cell<usize>,
     /// Whose they are, where that is counted.
     peers: RefCell<HashMap<u32, Address>>,
     /// The step at which `expire` does something about the connection with this place. All are looked at on each
@@ -163,9 +166,9 @@ impl Worker {
         self.conns.borrow().get(place as usize).cloned()
     }
 
-    /// Connections.
+    /// Connections that there was room for.
     fn open(&self) -> usize {
-        self.conns.borrow().len()
+        self.conns.borrow().len() - self.refused.get()
     }
 
     /// Accepts up to so many of those who knocked, and says how many those were.
@@ -221,8 +224,13 @@ impl Worker {
         self.errand.run(self.audience.worker())
     }
 
-    /// Takes a connection in.
-    fn add(self: &Rc<Self>, stream: TcpStream, peer: Option<Address>) -> std::io::Result<()> {
+    /// Takes a connection in; with `refused` for as long as it takes to answer its request.
+    fn add(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        peer: Option<Address>,
+        refused: Option<Refused>,
+    ) -> std::io::Result<()> {
         let mut conns = self.conns.borrow_mut();
         let entry = conns.vacant_entry();
         let place = u32::try_from(entry.key()).expect("descriptors are 31 bits");
@@ -231,8 +239,13 @@ impl Worker {
                 .for_each(|peer| addresses::OPEN.leave(peer));
             return Err(error);
         }
-        entry.insert(Conn::new(stream, self, place));
+        entry.insert(Conn::new(stream, self, place, refused));
         drop(conns);
+        if refused.is_some() {
+            self.refused.set(self.refused.get() + 1);
+            self.set_due(place, REFUSE_TIME);
+            return Ok(());
+        }
         if let Some(peer) = peer {
             self.peers.borrow_mut().insert(place, peer);
         }
@@ -249,8 +262,11 @@ impl Worker {
                 .for_each(|peer| addresses::OPEN.leave(peer));
         }
         self.set_due(place, Duration::MAX);
-        self.metrics.http_connections.sub(1);
         let conn = self.conns.borrow_mut().try_remove(place as usize);
+        match conn.as_ref().is_some_and(|conn| conn.refused.is_some()) {
+            true => self.refused.set(self.refused.get() - 1),
+            false => self.metrics.http_connections.sub(1),
+        }
         drop(conn); // after the borrow: it may be the last reference
         if self.stopping.get() && self.conns.borrow().is_empty() {
             self.empty.notify_one();
@@ -401,6 +417,7 @@ pub fn serve(
         errand,
         balance: listeners.balance,
         conns: RefCell::default(),
+        refused: Cell::new(0),
         peers: RefCell::default(),
         dues: RefCell::default(),
         start: Instant::now(),

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
     header::{self, HeaderValue},
-    http::request::Parts,
 };
 
 use super::{Site, answer::answer, memory};
@@ -68,11 +67,16 @@ const DEMO: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// The page at the request's path, if there is one.
-pub(super) fn page(site: &Site, head: &Parts) -> Option<Response<Bytes>> {
-    let path = head.uri.path();
+/// There is a page at this path.
+pub(super) fn is_page(site: &Site, path: &str) -> bool {
+    let is_demo = || path == "/demo.json" || DEMO.iter().any(|(at, ..)| *at == path);
+    path == "/comet.js" || (site.demo.is_some() && is_demo())
+}
+
+/// The page at this path, if there is one, for a request with these headers.
+pub(super) fn page(site: &Site, path: &str, request: &HeaderMap) -> Option<Response<Bytes>> {
     if path == "/comet.js" {
-        return Some(file(&head.headers, SCRIPT, CLIENT));
+        return Some(file(request, SCRIPT, CLIENT));
     }
     let demo = site.demo.as_ref()?;
     if path == "/demo.json" {
@@ -89,7 +93,7 @@ pub(super) fn page(site: &Site, head: &Parts) -> Option<Response<Bytes>> {
         ));
     }
     let (_, content_type, content) = DEMO.iter().find(|(at, _, _)| *at == path)?;
-    Some(file(&head.headers, content_type, content))
+    Some(file(request, content_type, content))
 }
 
 /// A file, or 304 when the client has it already. Clients ask each time, because a new daemon may bring a new file.

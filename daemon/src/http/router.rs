@@ -12,10 +12,11 @@ use hyper::{
 
 use super::{
     Site,
-    answer::{Cors, Refusal, answer},
+    answer::{Cors, Refusal, add_etag, answer},
     entity_tag,
     media::Accepted,
     pages,
+    paths::Place,
     query::{self, Query},
     rights,
     service::publish_data,
@@ -24,7 +25,7 @@ use crate::{
     compat::{novcomet, zeitoun},
     hub::{Hub, Publisher},
     transport::{
-        Format, Subscription,
+        Format, Shape, Subscription,
         iframe::Iframe,
         longpoll::LongPoll,
         sse::Sse,
@@ -39,6 +40,8 @@ const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 /// What to do about a request.
 pub(super) enum Route {
     Answer(Response<Bytes>),
+    /// The body has to be looked at first: [`Content::Unknown`].
+    Look,
     Hold(Subscription),
     Publish(Publish),
     /// What was published, and the answer when that is kept.
@@ -65,39 +68,86 @@ impl Publish {
     }
 }
 
-pub(super) fn route(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
+/// What is known of a request's body before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// No body, or an empty one.
+    Empty,
+    Some,
+    /// The body may be empty: its first bytes, or its end, are still to be read.
+    Unknown,
+    /// Bytes follow a head that announces no body.
+    Unannounced,
+}
+
+/// What is at the request's path, with its method. Checks the path first, then the method, then the body.
+pub(super) fn route(
+    site: &Site,
+    hub: &Hub,
+    head: &Parts,
+    content: Content,
+) -> Result<Route, Refusal> {
     let path = head.uri.path();
-    if head.method == Method::OPTIONS {
-        return Ok(Route::Answer(options(site, head)));
+    let place = Place::at(site, path);
+    if head.method != Method::OPTIONS {
+        let place = place.as_ref().ok_or_else(|| not_found(site, path))?;
+        only(head, methods(Some(place)))?;
     }
-    if let Some(names) = path.strip_prefix("/ch/") {
-        return channel(site, hub, head, names);
+    match content {
+        Content::Unannounced if head.method == Method::POST => return Err(no_length()),
+        _ if head.method == Method::POST => {}
+        Content::Some => return Err(no_body(&head.method)),
+        Content::Unknown => return Ok(Route::Look),
+        Content::Empty | Content::Unannounced => {}
     }
-    let page = match path {
-        path if path == site.compat.novcomet => return novcomet(site, hub, head),
-        path if path == site.compat.zeitoun_chat => return zeitoun_chat(site, hub, head),
-        path if path == site.compat.zeitoun_clock => return zeitoun_clock(head),
-        "/healthz" => Some(answer(StatusCode::OK, "text/plain", "ok\n")),
-        "/metrics" => Some(answer(
+    let page = match place {
+        place if head.method == Method::OPTIONS => options(site, head, methods(place.as_ref())),
+        Some(Place::Channels(names)) => return channel(site, hub, head, names),
+        Some(Place::NovComet) => return novcomet(site, hub, head),
+        Some(Place::ZeitounChat) => return zeitoun_chat(site, hub, head),
+        Some(Place::ZeitounClock) => return Ok(zeitoun_clock(hub, head)),
+        Some(Place::Health) => answer(StatusCode::OK, "text/plain", "ok\n"),
+        Some(Place::Metrics) => answer(
             StatusCode::OK,
             "text/plain; version=0.0.4",
             pages::metrics(site, hub),
-        )),
-        _ => pages::page(site, head),
+        ),
+        Some(Place::Page(path)) => {
+            pages::page(site, &path, &head.headers).ok_or_else(|| not_found(site, &path))?
+        }
+        None => return Err(not_found(site, path)),
     };
-    let page = page.ok_or_else(|| not_found(site, path))?;
-    only(head, PAGE_METHODS)?;
     Ok(Route::Answer(page))
+}
+
+/// The methods that a place has; `None` is no place.
+fn methods(place: Option<&Place<'_>>) -> &'static str {
+    match place {
+        Some(Place::Channels(_)) => CHANNEL_METHODS,
+        _ => PAGE_METHODS,
+    }
+}
+
+fn no_body(method: &Method) -> Refusal {
+    Refusal::bad("body", format!("a {method} request may not have a body"))
+}
+
+fn no_length() -> Refusal {
+    let message = "bytes follow a POST without Content-Length; a body needs its length, or Transfer-Encoding: chunked";
+    Refusal::new(StatusCode::LENGTH_REQUIRED, "length", message)
 }
 
 /// `/ch/NAMES`
 fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
-    only(head, CHANNEL_METHODS)?;
     let query = Query::of_utf8(head)?;
     if head.method == Method::POST {
         return Ok(Route::Publish(publish(site, head, names, &query)?));
     }
-    Ok(hold(head, subscription(site, hub, head, names, &query)?))
+    Ok(hold(
+        hub,
+        head,
+        subscription(site, hub, head, names, &query)?,
+    ))
 }
 
 /// What is to be published, apart from the body.
@@ -195,21 +245,65 @@ fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
         .with(header::SEC_WEBSOCKET_VERSION, "13")
 }
 
-/// `HEAD` shows the head that `GET` would have, at once.
-fn hold(head: &Parts, subscription: Subscription) -> Route {
-    if head.method == Method::HEAD {
-        return Route::Answer(answer(
-            StatusCode::OK,
-            subscription.format.content_type(),
-            "",
-        ));
+/// Clients that would never ask again after a refusal, also after one that is only for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForWhom {
+    /// An event stream was asked for.
+    EventSource,
+    /// NovComet's page, and what it takes for "nothing happened".
+    NovComet(&'static str),
+    Other,
+}
+
+impl ForWhom {
+    /// By the method and the URL as they were sent.
+    pub(super) fn of(site: &Site, method: &str, url: &str, accepted: &Accepted) -> Self {
+        let url = url.split_once("://").map_or(url, |(_, rest)| {
+            rest.find('/').map_or("", |path| &rest[path..])
+        });
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        let transport = || pairs.filter(|(name, _)| name == "as").last();
+        let is_stream = || transport().map_or(accepted.prefers_stream(), |(_, name)| name == "sse");
+        match Place::at(site, path) {
+            _ if !matches!(method, "GET" | "HEAD") => Self::Other,
+            Some(Place::Channels(_)) if is_stream() => Self::EventSource,
+            Some(Place::NovComet) => match novcomet::Request::parse(pairs) {
+                novcomet::Request::Publish(_) => Self::NovComet("false"),
+                novcomet::Request::Subscribe(_) => Self::NovComet("{\"s\":0}"),
+            },
+            _ => Self::Other,
+        }
     }
-    Route::Hold(subscription)
+}
+
+/// `HEAD` shows the head that `GET` has: that of a poll which does not wait, and that of a stream.
+fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
+    if head.method != Method::HEAD {
+        return Route::Hold(subscription);
+    }
+    let format = &subscription.format;
+    let content_type = format.content_type();
+    if format.shape() != Shape::Poll || subscription.wait.is_none() {
+        return Route::Answer(answer(StatusCode::OK, content_type, ""));
+    }
+    let since = subscription.since.unwrap_or_else(|| hub.last());
+    let mut backlog = hub.since(&subscription.channels, since);
+    backlog.gap |= subscription.gap;
+    let mut body = Vec::new();
+    match backlog.is_news() {
+        true => format.backlog(&backlog, &mut body),
+        false => format.nothing(backlog.cursor, &mut body),
+    }
+    let mut answer = answer(StatusCode::OK, content_type, body);
+    if format.has_etag() {
+        add_etag(answer.headers_mut(), backlog.cursor);
+    }
+    Route::Answer(answer)
 }
 
 /// NovComet's `comet.php`. Whatever is asked, a poll is answered by a 200: anything else ends the old page's loop.
 fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
-    only(head, PAGE_METHODS)?;
     let json = |body: Vec<u8>| {
         Ok(Route::Answer(answer(
             StatusCode::OK,
@@ -238,7 +332,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
                 Ok(body) => json(body),
                 Err(mut subscription) => {
                     subscription.expires = leave.expires;
-                    Ok(hold(head, subscription))
+                    Ok(hold(hub, head, subscription))
                 }
             }
         }
@@ -247,12 +341,13 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
 
 /// The zeitoun chat's `backend.php`.
 fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
-    only(head, PAGE_METHODS)?;
     let query = Query::of(head);
     match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
             rights::may_publish(site, head, &query, &site.chat)?;
-            let empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
+            let mut empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
+            let length = HeaderValue::from_static("0");
+            empty.headers_mut().insert(header::CONTENT_LENGTH, length);
             if head.method != Method::GET {
                 return Ok(Route::Answer(empty));
             }
@@ -270,7 +365,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
                 ))),
                 Err(mut subscription) => {
                     subscription.expires = leave.expires;
-                    Ok(hold(head, subscription))
+                    Ok(hold(hub, head, subscription))
                 }
             }
         }
@@ -278,24 +373,16 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
 }
 
 /// The zeitoun clock's `backend.php`.
-fn zeitoun_clock(head: &Parts) -> Result<Route, Refusal> {
-    only(head, PAGE_METHODS)?;
-    let format = Box::new(zeitoun::Clock);
-    if head.method == Method::HEAD {
-        return Ok(Route::Answer(answer(
-            StatusCode::OK,
-            format.content_type(),
-            "",
-        )));
-    }
-    Ok(Route::Hold(Subscription {
+fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
+    let clock = Subscription {
         channels: Vec::new().into(),
         since: None,
         wait: None,
-        format,
+        format: Box::new(zeitoun::Clock),
         expires: None,
         gap: false,
-    }))
+    };
+    hold(hub, head, clock)
 }
 
 /// Nothing is published that cannot be kept, where the configuration wants it so.
@@ -343,11 +430,7 @@ const USUAL_HEADERS: &str = "Authorization, Cache-Control, Content-Type, Idempot
 const MAX_ASKED: usize = 1024;
 
 /// `OPTIONS`, which is also how a browser asks before it sends what a page of another origin wants (a preflight).
-fn options(site: &Site, head: &Parts) -> Response<Bytes> {
-    let methods = match head.uri.path().starts_with("/ch/") {
-        true => CHANNEL_METHODS,
-        false => PAGE_METHODS,
-    };
+fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> {
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();
     headers.remove(header::CONTENT_TYPE);

@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -32,8 +33,9 @@ use super::{
     hosts,
     io::ParkIo,
     memory::Hold,
+    paths::Place,
     query::Query,
-    router::{self, Publish, Route},
+    router::{self, Content, Publish, Route},
 };
 use crate::{
     config::HttpConfig,
@@ -63,6 +65,8 @@ pub(super) struct Phase {
     begun: Cell<bool>,
     /// A publish was refused before its body was read: what follows is no request.
     body_left: Cell<bool>,
+    /// Bytes follow the head of a POST that announces no body.
+    unannounced: bool,
     /// What hyper has answered by itself to what it cannot read, and that we answer instead.
     unreadable: Cell<Option<StatusCode>>,
 }
@@ -90,11 +94,21 @@ impl Phase {
     }
 }
 
-/// Serves the request whose head begins `before`; its body may go on in the socket.
-pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) -> Served {
+/// Serves the request whose head begins `before`; its body may go on in the socket. `unannounced`: bytes follow a POST
+/// that announces no body.
+pub(super) async fn serve_h1(
+    conn: Rc<Conn>,
+    before: Bytes,
+    framing: Framing,
+    unannounced: bool,
+) -> Served {
     let site = conn.worker.site();
     let config = &site.config;
-    let phase = Rc::new(Phase::default());
+    let phase = Rc::new(Phase {
+        body_left: Cell::new(unannounced),
+        unannounced,
+        ..Phase::default()
+    });
     let io = ParkIo {
         conn: conn.clone(),
         before,
@@ -124,13 +138,15 @@ pub(super) async fn serve_h1(conn: Rc<Conn>, before: Bytes, framing: Framing) ->
             if let Some(refusal) =
                 unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
             {
-                let refusal = refusal.asked_by(&parts.read_buf);
+                let refusal = refusal.asked_by(&site, &parts.read_buf);
                 conn.send(refusal.into_bytes(&site.origins)).await;
             }
             return Served::Closed;
         }
         Some(Ok(())) => return Served::Closed,
         None if phase.body_left.get() => return Served::Closed,
+        // What follows may be a part of its body.
+        None if !parts.io.framing.as_ref().is_none_or(Framing::is_over) => return Served::Closed,
         None => {}
     }
     // Copied: a slice of it would keep hyper's whole buffer.
@@ -171,7 +187,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         let id = publish_data(site, worker.audience.hub(), publish, plain.body);
         match worker.audience.hub().try_kept(id) {
             Some(Err(error)) => {
-                let refusal = not_kept(&error).asked_by(input);
+                let refusal = not_kept(&error).asked_by(site, input);
                 Plainly::Published(refusal.into_bytes(&site.origins).into(), true)
             }
             _ => Plainly::Published(
@@ -262,11 +278,16 @@ struct Service {
     phase: Rc<Phase>,
 }
 
+/// A request, and what its body holds.
+type Looked = (Parts, Result<Content, Refusal>);
+
 /// The answer to one request.
 enum Answering {
     /// Never: the connection leaves hyper first.
     Held,
     Now(Ready<Response<Bytes>>),
+    /// What the request asks for depends on whether its body is empty.
+    Looking(Pin<Box<dyn Future<Output = Looked>>>),
     Publishing(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
 }
 
@@ -276,49 +297,67 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        let worker = &self.worker;
-        worker.metrics.http_requests.add(1);
+        self.worker.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
-        let cors = router::cors(&worker.site(), &head.headers);
-        let close = wants_close(head.version, &head.headers);
-        let answering = match route(worker, &head, &body) {
-            Ok(Route::Answer(answer)) => Answering::Now(ready(answer)),
-            Ok(Route::Publish(publish)) => {
-                let (site, hub) = (worker.site(), worker.audience.hub().clone());
-                let phase = self.phase.clone();
-                Answering::Publishing(Box::pin(async move {
-                    let published = publish_body(&site, &hub, publish, body).await;
-                    phase.body_left.set(published.is_err());
-                    published.unwrap_or_else(Refusal::into_answer)
-                }))
-            }
-            Ok(Route::Published(id, answer)) => {
-                let hub = worker.audience.hub().clone();
-                Answering::Publishing(Box::pin(async move { when_kept(&hub, id, answer).await }))
-            }
-            Ok(Route::Hold(subscription)) => {
-                let variant = Variant {
-                    close,
-                    chunked: head.version == hyper::Version::HTTP_11
-                        && subscription.format.upgrade().is_none(),
-                    cors,
-                };
-                *self.phase.asked.borrow_mut() = Some(Ask {
-                    subscription,
-                    variant,
-                });
-                Answering::Held
-            }
-            Err(refusal) => Answering::Now(ready(refusal.into_answer())),
+        let content = match self.phase.unannounced {
+            true => Content::Unannounced,
+            false => content(&body),
         };
+        let (worker, phase) = (self.worker.clone(), self.phase.clone());
+        let cors = router::cors(&worker.site(), &head.headers);
         Call {
-            answering,
-            worker: worker.clone(),
+            answering: answering(&worker, &phase, head, content, Some(body)),
+            worker,
             cors,
-            phase: self.phase.clone(),
+            phase,
         }
+    }
+}
+
+/// Begins to answer; `body` is there until somebody has looked at it.
+fn answering(
+    worker: &Rc<Worker>,
+    phase: &Rc<Phase>,
+    head: Parts,
+    content: Content,
+    body: Option<Incoming>,
+) -> Answering {
+    let site = worker.site();
+    match (route(worker, &head, content), body) {
+        (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
+        (Ok(Route::Look), Some(body)) => Answering::Looking(Box::pin(async move {
+            let content = look(&site, body).await;
+            (head, content)
+        })),
+        (Ok(Route::Publish(publish)), Some(body)) => {
+            let (hub, phase) = (worker.audience.hub().clone(), phase.clone());
+            Answering::Publishing(Box::pin(async move {
+                let published = publish_body(&site, &hub, publish, body).await;
+                phase.body_left.set(published.is_err());
+                published.unwrap_or_else(Refusal::into_answer)
+            }))
+        }
+        (Ok(Route::Published(id, answer)), _) => {
+            let hub = worker.audience.hub().clone();
+            Answering::Publishing(Box::pin(async move { when_kept(&hub, id, answer).await }))
+        }
+        (Ok(Route::Hold(subscription)), _) => {
+            let variant = Variant {
+                close: wants_close(head.version, &head.headers),
+                chunked: head.version == hyper::Version::HTTP_11
+                    && subscription.format.upgrade().is_none(),
+                cors: router::cors(&site, &head.headers),
+            };
+            *phase.asked.borrow_mut() = Some(Ask {
+                subscription,
+                variant,
+            });
+            Answering::Held
+        }
+        (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
+        (Err(refusal), _) => Answering::Now(ready(refusal.to(&site, &head).into_answer())),
     }
 }
 
@@ -334,10 +373,24 @@ impl Future for Call {
     type Output = Result<Response<Full<Bytes>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match &mut self.answering {
-            Answering::Held => return Poll::Pending,
-            Answering::Now(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
-            Answering::Publishing(answer) => std::task::ready!(answer.as_mut().poll(cx)),
+        let me = &mut *self;
+        let answer = loop {
+            break match &mut me.answering {
+                Answering::Held => return Poll::Pending,
+                Answering::Now(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
+                Answering::Publishing(answer) => std::task::ready!(answer.as_mut().poll(cx)),
+                Answering::Looking(look) => match std::task::ready!(look.as_mut().poll(cx)) {
+                    (head, Ok(content)) => {
+                        me.phase.body_left.set(content == Content::Some);
+                        me.answering = answering(&me.worker, &me.phase, head, content, None);
+                        continue;
+                    }
+                    (head, Err(refusal)) => {
+                        me.phase.body_left.set(true);
+                        refusal.to(&me.worker.site(), &head).into_answer()
+                    }
+                },
+            };
         };
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
@@ -362,11 +415,13 @@ fn finish(
     answer.map(Full::new)
 }
 
-/// What the request asks for, within the limits.
-pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Route, Refusal> {
+/// What the request asks for, within the limits. Whether the daemon is well may be asked under any name.
+pub(super) fn route(worker: &Worker, head: &Parts, content: Content) -> Result<Route, Refusal> {
     let site = worker.site();
     let config = &site.config;
-    hosts::is_meant(head, &config.hosts)?;
+    if Place::at(&site, head.uri.path()) != Some(Place::Health) {
+        hosts::is_meant(head, &config.hosts)?;
+    }
     let url = head
         .uri
         .path_and_query()
@@ -391,13 +446,45 @@ pub(super) fn route(worker: &Worker, head: &Parts, body: &Incoming) -> Result<Ro
             message,
         ));
     }
-    if head.method != Method::POST && !body.is_end_stream() {
-        return Err(Refusal::bad(
-            "body",
-            format!("a {} request may not have a body", head.method),
-        ));
+    router::route(&site, worker.audience.hub(), head, content)
+}
+
+/// What is known of a body that nobody has looked at.
+pub(super) fn content(body: &Incoming) -> Content {
+    match body.is_end_stream() {
+        true => Content::Empty,
+        false if body.size_hint().lower() > 0 => Content::Some,
+        false => Content::Unknown,
     }
-    router::route(&site, worker.audience.hub(), head)
+}
+
+/// Reads a body, which may be empty in chunks or frames, until that is known.
+pub(super) async fn look(site: &Site, mut body: Incoming) -> Result<Content, Refusal> {
+    let time = site.config.body_time;
+    let look = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(&error))?;
+            if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                return Ok(Content::Some);
+            }
+        }
+        Ok(Content::Empty)
+    };
+    timeout(time, look)
+        .await
+        .unwrap_or_else(|_| Err(late(time)))
+}
+
+fn broken(error: &hyper::Error) -> Refusal {
+    let cause = error
+        .source()
+        .map_or_else(String::new, |e| format!(": {e}"));
+    Refusal::bad("body", format!("body cannot be read: {error}{cause}"))
+}
+
+fn late(time: Duration) -> Refusal {
+    let message = format!("the body was not complete after {time:?}");
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
 }
 
 /// Reads the body and publishes it: 201 `{"id":…}`.
@@ -412,12 +499,7 @@ pub(super) async fn publish_body(
         return Err(too_large(max));
     }
     let Ok(data) = timeout(time, collect(site, body, max)).await else {
-        let message = format!("the body was not complete after {time:?}");
-        return Err(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            message,
-        ));
+        return Err(late(time));
     };
     let data = data?;
     router::goes_on(site)?;
@@ -431,12 +513,7 @@ pub(super) async fn publish_body(
 async fn collect(site: &Site, mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
     let (mut data, mut hold) = (Vec::new(), Hold::default());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let cause = error
-                .source()
-                .map_or_else(String::new, |e| format!(": {e}"));
-            Refusal::bad("body", format!("body cannot be read: {error}{cause}"))
-        })?;
+        let frame = frame.map_err(|error| broken(&error))?;
         let Ok(piece) = frame.into_data() else {
             continue; // trailers
         };

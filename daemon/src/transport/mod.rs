@@ -110,6 +110,19 @@ pub(crate) trait Format {
         200
     }
 
+    /// Appends what a waiting client gets that has closed its sending side: what there is, and its cursor. Whether such
+    /// a client still reads cannot be known, so nothing makes it wait. Returns the status; ends a stream.
+    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
+        let is_news = backlog.is_news();
+        if is_news {
+            self.backlog(backlog, out);
+        }
+        if !is_news || self.shape() != Shape::Poll {
+            self.nothing(backlog.cursor, out);
+        }
+        200
+    }
+
     /// Appends what a waiting client gets when its right to wait ends, and returns the status for it.
     fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
         let text = format!(

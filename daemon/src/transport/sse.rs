@@ -11,6 +11,8 @@ use crate::hub::Backlog;
 /// too, which takes a farewell's time back.
 const RETRY: u32 = 3000;
 
+pub(crate) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
+
 pub(crate) struct Sse {
     pub(crate) heartbeat: Duration,
 }
@@ -23,7 +25,7 @@ impl Format for Sse {
     }
 
     fn content_type(&self) -> &'static str {
-        "text/event-stream; charset=utf-8"
+        EVENT_STREAM
     }
 
     /// The first sign of life: the stream stands, nothing on the way holds it back, and whoever is cut off before

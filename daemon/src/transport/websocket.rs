@@ -88,6 +88,12 @@ impl Format for WebSocket {
         200
     }
 
+    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
+        self.backlog(backlog, out);
+        write_close(CloseCode::Normal, out);
+        200
+    }
+
     fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
         let mut json = Vec::new();
         write_expired(cursor, &mut json);

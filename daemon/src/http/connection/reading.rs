@@ -8,14 +8,12 @@ use hyper::StatusCode;
 use tokio::time::timeout;
 
 use super::{CHUNK, Conn, State};
-use crate::{
-    config::HttpConfig,
-    http::{
-        answer::Refusal,
-        framing::{Framing, Malformed},
-        memory::{Hold, SMALL},
-        service::{max_head, too_long},
-    },
+use crate::http::{
+    Site,
+    answer::Refusal,
+    framing::{Framing, Malformed, without_line_ends},
+    memory::{Hold, SMALL},
+    service::{max_head, too_long},
 };
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,7 +35,7 @@ impl Conn {
         let site = self.worker.site();
         let config = &site.config;
         let mut reading = Reading::new(input);
-        if let Some(head) = reading.look(config) {
+        if let Some(head) = reading.look(&site) {
             return head;
         }
         // A request that has begun is answered, even when the daemon stops.
@@ -46,20 +44,21 @@ impl Conn {
             loop {
                 match self.read_more(&mut reading.input).await {
                     Ok(1..) => {}
-                    Ok(0) | Err(_) => return Head::Closed,
+                    Ok(0) => return reading.cut(&site),
+                    Err(_) => return Head::Closed,
                 }
-                if let Some(head) = reading.look(config) {
+                if let Some(head) = reading.look(&site) {
                     return head;
                 }
                 if self.worker.is_full() {
-                    return reading.refused(Refusal::no_memory());
+                    return reading.refused(&site, Refusal::no_memory());
                 }
             }
         });
-        whole.await.unwrap_or_else(|_| reading.late(config))
+        whole.await.unwrap_or_else(|_| reading.late(&site))
     }
 
-    async fn read_more(&self, input: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) async fn read_more(&self, input: &mut Vec<u8>) -> io::Result<usize> {
         let mut chunk = [0; CHUNK];
         let read = poll_fn(|cx| match self.state.get() {
             State::Closing => Poll::Ready(Ok(0)),
@@ -89,7 +88,8 @@ impl Reading {
     }
 
     /// What it is, if that can be said.
-    fn look(&mut self, config: &HttpConfig) -> Option<Head> {
+    fn look(&mut self, site: &Site) -> Option<Head> {
+        let config = &site.config;
         let input = &self.input;
         if input.starts_with(H2_PREFACE) {
             return Some(Head::Http2(self.take()));
@@ -105,11 +105,11 @@ impl Reading {
             Ok(Some(framing)) => Some(Head::Http1(self.take(), framing)),
             Ok(None) if input.len() < max_head(config) => None,
             Ok(None) | Err(Malformed::TooManyHeaders) => {
-                Some(self.refused(too_long(input, config)))
+                Some(self.refused(site, too_long(input, config)))
             }
             Err(malformed) => {
                 let message = format!("this is no HTTP request: {malformed}");
-                Some(self.refused(Refusal::bad("request", message)))
+                Some(self.refused(site, Refusal::bad("request", message)))
             }
         }
     }
@@ -126,18 +126,29 @@ impl Reading {
         std::mem::take(&mut self.input).into()
     }
 
+    /// What is said when the client sends nothing any more.
+    fn cut(&self, site: &Site) -> Head {
+        let asks = !without_line_ends(&self.input).is_empty();
+        if !asks || H2_PREFACE.starts_with(&self.input) {
+            return Head::Closed;
+        }
+        let message =
+            "this is no HTTP request: the client closed its side before the head was complete";
+        self.refused(site, Refusal::bad("request", message))
+    }
+
     /// What is said when the time is over.
-    fn late(&self, config: &HttpConfig) -> Head {
+    fn late(&self, site: &Site) -> Head {
         if H2_PREFACE.starts_with(&self.input) {
             return Head::Closed; // it could be either: too little to answer
         }
-        let limit = config.header_time;
+        let limit = site.config.header_time;
         let message = format!("the head of the request was not complete after {limit:?}");
         let refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message);
-        self.refused(refusal)
+        self.refused(site, refusal)
     }
 
-    fn refused(&self, refusal: Refusal) -> Head {
-        Head::Refused(refusal.asked_by(&self.input))
+    fn refused(&self, site: &Site, refusal: Refusal) -> Head {
+        Head::Refused(refusal.asked_by(site, &self.input))
     }
 }

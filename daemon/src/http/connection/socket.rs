@@ -21,9 +21,9 @@ impl Conn {
         read
     }
 
-    /// Looks for the next byte or the end, and takes neither.
-    pub(in crate::http) fn peek(&self) -> io::Result<usize> {
-        uninterrupted(|| self.stream.peek(&mut [0; 1]))
+    /// Looks for the next bytes or the end, and takes neither.
+    pub(in crate::http) fn peek(&self, chunk: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.stream.peek(chunk))
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,0 +1,115 @@
+//! What is at a path. A path is compared when its escapes are read, once and for all paths alike (RFC 3986, section 6.2.2):
+//! `/%68ealthz` is `/healthz`. An escaped slash is no separator, and nothing else is normalised: `/./healthz`, `//healthz`
+//! and `/%2568ealthz` are other paths, where nothing is.
+
+use std::borrow::Cow;
+
+use super::{Site, pages};
+
+/// What a request asks for by its path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// `/ch/NAMES`: the names as they stand in the URL.
+    Channels(&'a str),
+    NovComet,
+    ZeitounChat,
+    ZeitounClock,
+    Health,
+    Metrics,
+    /// The browser client, or a demo page: its path.
+    Page(Cow<'a, str>),
+}
+
+impl<'a> Place<'a> {
+    /// `None`: nothing is there.
+    pub(super) fn at(site: &Site, path: &'a str) -> Option<Self> {
+        if let Some(names) = names(path) {
+            return Some(Self::Channels(names));
+        }
+        let path = decoded(path)?;
+        match &*path {
+            path if path == site.compat.novcomet => Some(Self::NovComet),
+            path if path == site.compat.zeitoun_chat => Some(Self::ZeitounChat),
+            path if path == site.compat.zeitoun_clock => Some(Self::ZeitounClock),
+            "/healthz" => Some(Self::Health),
+            "/metrics" => Some(Self::Metrics),
+            _ => pages::is_page(site, &path).then_some(Self::Page(path)),
+        }
+    }
+}
+
+/// What follows `/ch/`.
+fn names(path: &str) -> Option<&str> {
+    if let Some(names) = path.strip_prefix("/ch/") {
+        return Some(names);
+    }
+    let (first, names) = path.strip_prefix('/')?.split_once('/')?;
+    (decoded(first)? == "ch").then_some(names)
+}
+
+/// `None`: an escape is malformed or stands for a slash, or the whole is not UTF-8.
+fn decoded(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(path.into());
+    }
+    let mut escapes = path.split('%').skip(1).map(|rest| rest.get(..2));
+    let is_whole = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !escapes.all(|escape| {
+        escape.is_some_and(|digits| is_whole(digits) && digits != "2F" && digits != "2f")
+    }) {
+        return None;
+    }
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_read_once() {
+        for (path, plain) in [
+            ("/healthz", Some("/healthz")),
+            ("/%68ealthz", Some("/healthz")),
+            ("/%68%65%61%6C%74%68%7a", Some("/healthz")),
+            ("/%2568ealthz", Some("/%68ealthz")),
+            ("/a%00", Some("/a\0")),
+            ("/%C3%A9", Some("/é")),
+            ("/./a//%2e%2E/", Some("/./a//../")),
+            ("/a%2Fb", None),
+            ("/a%2fb", None),
+            ("/%", None),
+            ("/%4", None),
+            ("/%zz", None),
+            ("/%+1", None),
+            ("/%é", None),
+            ("/%FF", None),
+        ] {
+            assert_eq!(decoded(path).as_deref(), plain, "{path}");
+        }
+    }
+
+    #[test]
+    fn channels_are_behind_their_first_segment() {
+        for (path, expected) in [
+            ("/ch/a", Some("a")),
+            ("/ch/", Some("")),
+            ("/%63h/a%2Cb", Some("a%2Cb")),
+            ("/c%68/./a", Some("./a")),
+            ("/ch", None),
+            ("/ch%2Fa", None),
+            ("/ch%2Fa/b", None),
+            ("//ch/a", None),
+            ("/./ch/a", None),
+            ("/%2563h/a", None),
+            ("/CH/a", None),
+            ("ch/a", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(names(path), expected, "{path}");
+        }
+    }
+}
