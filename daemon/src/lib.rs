@@ -9,6 +9,7 @@ pub mod drain;
 pub mod fuzz;
 pub mod http;
 pub mod hub;
+mod log_limit;
 mod machine;
 pub mod metrics;
 pub mod run;

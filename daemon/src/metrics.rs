@@ -62,6 +62,8 @@ pub struct Metrics {
     pub http_refused_by_address: Counter,
     /// Requests refused, and slow clients cut, because connections took all their memory.
     pub http_shed: Counter,
+    /// HTTP/2 connections ended because the client broke the protocol or one of its limits.
+    pub http2_broken: Counter,
     /// Times that accepting paused because the machine had no descriptor or memory left.
     pub http_accept_pauses: Counter,
     /// HTTP requests answered or parked.

@@ -206,7 +206,14 @@ fn flood_is_cut(daemon: &Daemon, client: &mut Raw, frames: &[u8]) {
 fn rapid_resets_end_the_connection() {
     let daemon = Daemon::start("");
     let bystander = Bystander::wait(&daemon);
-    let mut client = Raw::connect(&daemon, &[]);
+    reset_rapidly(&daemon);
+    wait_for_subscribers(&daemon, 1);
+    bystander.gets_its_message(&daemon);
+}
+
+/// A connection that is ended for it.
+pub(crate) fn reset_rapidly(daemon: &Daemon) {
+    let mut client = Raw::connect(daemon, &[]);
     let resets: Vec<u8> = (0..1000)
         .flat_map(|n| {
             let stream = 2 * n + 1;
@@ -220,8 +227,6 @@ fn rapid_resets_end_the_connection() {
         .collect();
     client.send(&resets);
     assert!(matches!(client.goaway(), Some(ENHANCE_YOUR_CALM) | None));
-    wait_for_subscribers(&daemon, 1);
-    bystander.gets_its_message(&daemon);
 }
 
 #[test]

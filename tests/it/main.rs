@@ -42,6 +42,8 @@ mod idempotency;
 mod iframe;
 mod injection;
 mod inotify_limits;
+mod largest;
+mod log_limits;
 mod longpoll;
 mod negotiated;
 mod no_room;

@@ -26,7 +26,8 @@ Examples:
   comet serve --dir ~/events --listen 127.0.0.1:0 --socket ~/comet.sock
 
 A flag beats its environment variable beats the configuration file. `comet check` checks such a file.
-COMET_LOG sets what is logged: error, warn, info (the default), debug, or trace.")]
+COMET_LOG sets what is logged: error, warn, info (the default), debug, or trace. Of the libraries inside only errors are
+logged, unless they are named: COMET_LOG=info,h2=debug.")]
 pub(super) struct Arguments {
     /// Directory whose *.comet files are watched [default: /dev/shm]
     #[arg(long, value_name = "DIR", env = "COMET_DIR", hide_env_values = true)]
@@ -106,18 +107,28 @@ fn start_log() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A level, or directives such as `info,comet_daemon::source=debug`.
+/// A level, or directives such as `info,comet_daemon::source=debug`. A level without a name is for our own crates:
+/// outsiders can have libraries log as much as they like, so of these only errors are logged unless they are named.
 fn log_filter(setting: &str) -> anyhow::Result<EnvFilter> {
-    let level = match setting {
-        "" => Ok(LevelFilter::INFO),
-        level => level.parse(),
+    let default = [format!("{}", LevelFilter::INFO)];
+    let parts: Vec<String> = match setting.trim() {
+        "" => default.into(),
+        setting => setting
+            .split(',')
+            .map(|part| part.trim().to_owned())
+            .collect(),
     };
-    match level {
-        Ok(level) => Ok(EnvFilter::default().add_directive(level.into())),
-        // A lone word that is no level would be taken for the name of a module, and nothing be logged.
-        Err(_) if setting.contains('=') => {
-            EnvFilter::try_new(setting).with_context(|| format!("COMET_LOG: {setting:?}"))
-        }
-        Err(_) => bail!("COMET_LOG: {setting:?} is none of off, error, warn, info, debug, trace"),
+    let level_of = |part: &String| part.parse::<LevelFilter>().ok();
+    // A lone word that is no level would be taken for the name of a module, and nothing be logged.
+    if !setting.contains('=') && !parts.iter().all(|part| level_of(part).is_some()) {
+        bail!("COMET_LOG: {setting:?} is none of off, error, warn, info, debug, trace");
     }
+    let directives = parts.iter().map(|part| match level_of(part) {
+        // The names of our crates begin with it.
+        Some(level) => format!("{},comet={level}", level.min(LevelFilter::ERROR)),
+        None => part.clone(),
+    });
+    let directives: Vec<String> = directives.collect();
+    EnvFilter::try_new(format!("error,{}", directives.join(",")))
+        .with_context(|| format!("COMET_LOG: {setting:?}"))
 }

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
     sync::Arc,
+    time::Instant,
 };
 
 use hyper::{StatusCode, header::RETRY_AFTER};
@@ -17,14 +18,16 @@ use super::{
     answer::{BUSY, Refusal},
     memory,
 };
+use crate::log_limit::LogLimit;
 
 /// Where one worker accepts.
 pub(super) struct Accept {
     listeners: Arc<[TcpListener]>,
     /// Whose turn it is.
     next: usize,
-    /// What the log says is the matter now.
+    /// What the log says is the matter now, and a limit on how often: outsiders can bring it about and end it.
     warned: Warned,
+    lines: LogLimit,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,7 @@ impl Accept {
             listeners,
             next: 0,
             warned: Warned::default(),
+            lines: LogLimit::default(),
         }
     }
 
@@ -186,7 +190,8 @@ impl Accept {
     }
 
     fn is_news(&mut self, what: Warned) -> bool {
-        std::mem::replace(&mut self.warned, what) != what
+        let is_new = std::mem::replace(&mut self.warned, what) != what;
+        is_new && self.lines.is_due(Instant::now())
     }
 }
 

@@ -6,9 +6,12 @@ mod streams;
 use std::{
     cell::RefCell,
     convert::Infallible,
+    error::Error,
     future::poll_fn,
+    io::ErrorKind,
     pin::Pin,
     rc::Rc,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -28,6 +31,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
+use tracing::warn;
 
 use streams::Streams;
 pub(super) use streams::{Activity, note_upload};
@@ -47,6 +51,7 @@ use crate::{
         Backlog,
         subscriber::{Feed, Key, Next, Subscriber},
     },
+    log_limit::LogLimit,
     transport::{Shape, Subscription},
 };
 
@@ -99,7 +104,12 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
         .serve_connection(io, service);
     tokio::pin!(connection);
     tokio::select! {
-        _ = &mut connection => return,
+        ended = &mut connection => {
+            if let Err(error) = ended {
+                note_end(&worker, &error);
+            }
+            return;
+        }
         () = activity.is_idle(config.idle) => {
             connection.as_mut().graceful_shutdown();
             // Whoever does not take the end either has had its time.
@@ -110,6 +120,30 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
+}
+
+/// Counts an end for which the client is to blame, and logs it once a minute: clients can cause it without a limit.
+fn note_end(worker: &Worker, error: &hyper::Error) {
+    static LINES: Mutex<LogLimit> = Mutex::new(LogLimit::new());
+    let Some(cause) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
+        return;
+    };
+    // Ours is a flood of frames that ask for nothing.
+    let is_flood = cause
+        .get_io()
+        .is_some_and(|io| io.kind() == ErrorKind::ConnectionAborted);
+    let is_fault = cause.is_go_away() && cause.is_library();
+    if !(is_flood || is_fault) {
+        return;
+    }
+    worker.metrics.http2_broken.add(1);
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if lines.is_due(Instant::now().into_std()) {
+        warn!(
+            "an HTTP/2 client broke the protocol or one of its limits, and its connection was ended: {cause}; further ones \
+             of this minute are only counted (comet_http2_broken_total)"
+        );
+    }
 }
 
 async fn respond(

@@ -181,6 +181,12 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
             m.http_shed.get(),
         ),
         (
+            "comet_http2_broken_total",
+            "counter",
+            "HTTP/2 connections ended because the client broke the protocol or one of its limits",
+            m.http2_broken.get(),
+        ),
+        (
             "comet_http_accept_pauses_total",
             "counter",
             "pauses of accepting because the machine had no descriptor or memory left",

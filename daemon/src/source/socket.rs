@@ -19,7 +19,7 @@ use std::{
     path::Path,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use comet_proto::{ChannelName, line};
@@ -45,6 +45,7 @@ use crate::{
     config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
+    log_limit::LogLimit,
     metrics::Metrics,
 };
 
@@ -171,7 +172,7 @@ impl Socket {
 }
 
 async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracker) {
-    let mut failing = false;
+    let (mut failing, mut lines) = (false, LogLimit::default());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -185,7 +186,8 @@ async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracke
             }
             Err(error) => {
                 shared.metrics.socket_accept_pauses.add(1);
-                if !std::mem::replace(&mut failing, true) {
+                let is_new = !std::mem::replace(&mut failing, true);
+                if is_new && lines.is_due(Instant::now()) {
                     warn!(%error, "cannot accept socket connections, trying on");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

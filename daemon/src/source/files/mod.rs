@@ -47,7 +47,7 @@ use self::{
     stamp::StampError,
     watched::Watched,
 };
-use crate::{config::Config, hub::Hub, metrics::Metrics};
+use crate::{config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
 
 pub use self::inotify::{Ears, Heard};
 
@@ -104,17 +104,13 @@ pub struct Files {
     /// Why there is no stamp, when that was logged.
     stamp_error: Option<StampError>,
     /// What others can bring about at will is not logged each time.
-    losses: Seldom,
-    failures: Seldom,
+    losses: LogLimit,
+    failures: LogLimit,
     poll: Poll,
     /// How many events the threads that hear them have dealt with since then.
     at_once: (Instant, u32),
     settings: Option<watch::Receiver<Arc<Config>>>,
 }
-
-/// When something was logged last.
-#[derive(Default)]
-struct Seldom(Option<Instant>);
 
 /// The settings when they have changed.
 async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Config> {
@@ -160,8 +156,8 @@ impl Files {
             checkpoint: Checkpoint::default(),
             scan_again: false,
             stamp_error: None,
-            losses: Seldom::default(),
-            failures: Seldom::default(),
+            losses: LogLimit::default(),
+            failures: LogLimit::default(),
             poll: Poll::default(),
             at_once: (Instant::now(), 0),
             settings: None,
@@ -271,7 +267,7 @@ impl Files {
         }
         self.signals.keep();
         if batch.rescan {
-            if self.losses.is_due(Instant::now()) {
+            if self.losses.is_due(Instant::now().into_std()) {
                 let dir = self.path.display();
                 warn!(
                     "more happens in {dir} at once than fs.inotify.max_queued_events ({}) lets through; comparing all \
@@ -326,18 +322,6 @@ impl Files {
             self.told_until = now;
             self.write_stamp(unfinished.into_iter().collect());
         }
-    }
-}
-
-impl Seldom {
-    const WHILE: Duration = Duration::from_secs(60);
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.0.is_none_or(|last| now >= last + Self::WHILE);
-        if is_due {
-            self.0 = Some(now);
-        }
-        is_due
     }
 }
 

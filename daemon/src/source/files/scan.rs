@@ -78,7 +78,7 @@ impl Files {
             return;
         };
         self.scan_again = true;
-        if self.failures.is_due(Instant::now()) {
+        if self.failures.is_due(Instant::now().into_std()) {
             let dir = self.path.display();
             warn!(
                 "cannot open a file in {dir}: {}; trying again every second",
