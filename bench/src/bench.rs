@@ -4,10 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{
-    measure::Scale,
-    server::{Kind, Server},
-};
+use crate::{kind::Kind, scale::Scale, server::Server};
 
 /// Lets `POST /ch/NAME` publish, which is off by default.
 /// Its peers keep what is published in memory, too.

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use serde::Deserialize;
 
-use crate::{answer::Answer, server::Kind};
+use crate::{answer::Answer, kind::Kind};
 
 /// What a browser sends beside the request line and the host, as far as it matters here: its size.
 const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\

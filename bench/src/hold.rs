@@ -10,10 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{
-    load::Load,
-    server::{Kind, Server},
-};
+use crate::{kind::Kind, load::Load, server::Server};
 
 /// A channel that nobody publishes to.
 const CHANNEL: &str = "idle";

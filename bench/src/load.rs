@@ -25,8 +25,8 @@ use connection::{Connection, Outcome};
 
 use crate::{
     dialect::{self, Cursor},
+    kind::Kind,
     message::{Fault, Faults},
-    server::Kind,
     wait::wait,
 };
 

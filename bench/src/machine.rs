@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{peers, server::Kind};
+use crate::{kind::Kind, peers};
 
 #[derive(Serialize)]
 pub(crate) struct Machine {

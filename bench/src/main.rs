@@ -10,6 +10,7 @@ mod bench;
 mod dialect;
 mod floor;
 mod hold;
+mod kind;
 mod load;
 mod machine;
 mod measure;
@@ -20,7 +21,9 @@ mod posts;
 mod process;
 mod publisher;
 mod report;
+mod scale;
 mod server;
+mod started;
 mod stream;
 mod wait;
 
@@ -34,10 +37,11 @@ use clap::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use bench::Bench;
+use kind::Kind;
 use machine::Machine;
-use measure::{SUBJECTS, Scale};
+use measure::SUBJECTS;
 use report::Report;
-use server::Kind;
+use scale::Scale;
 
 /// Measure Comet beside other servers, and beside programs that do the least
 ///

@@ -11,7 +11,6 @@ mod memory;
 mod post;
 mod publish;
 mod quiet;
-mod scale;
 mod slow;
 mod storm;
 mod stream;
@@ -24,15 +23,14 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use scale::Scale;
-
 use crate::{
     bench::Bench,
+    kind::Kind,
     load::Load,
     message::{Faults, Series},
     publisher::Publisher,
     report::Report,
-    server::{Kind, Server},
+    server::Server,
 };
 
 pub(crate) struct Subject {

@@ -10,7 +10,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::server::{Kind, Started};
+use crate::{kind::Kind, started::Started};
 use programs::{FPM, NCHAN};
 use stage::Stage;
 

@@ -9,7 +9,7 @@ use plotters::{
     prelude::*,
 };
 
-use crate::{report::Curve, server::Kind};
+use crate::{kind::Kind, report::Curve};
 
 /// What is known of a plot beside its curves.
 struct Plot {
@@ -18,11 +18,11 @@ struct Plot {
     title: &'static str,
     /// What is along each axis, with its unit.
     axes: (&'static str, &'static str),
-    scale: Scale,
+    scale: Axis,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scale {
+enum Axis {
     /// Both axes from 0.
     Linear,
     /// Powers of ten along, from 0 to 100 up.
@@ -36,31 +36,31 @@ const PLOTS: &[Plot] = &[
         name: "memory",
         title: "Memory of parked polls",
         axes: ("parked polls", "memory (PSS) for them, MiB"),
-        scale: Scale::Linear,
+        scale: Axis::Linear,
     },
     Plot {
         name: "last",
         title: "From a publish to the last of its deliveries",
         axes: ("parked polls", "time, ms"),
-        scale: Scale::Powers,
+        scale: Axis::Powers,
     },
     Plot {
         name: "touch",
         title: "From a touch to the client, beside idle polls",
         axes: ("time, µs", "deliveries within it, %"),
-        scale: Scale::Distribution,
+        scale: Axis::Distribution,
     },
     Plot {
         name: "post",
         title: "From an HTTP publish to the client, beside idle polls",
         axes: ("time, µs", "deliveries within it, %"),
-        scale: Scale::Distribution,
+        scale: Axis::Distribution,
     },
     Plot {
         name: "stream",
         title: "From a publish to each of its SSE subscribers",
         axes: ("time, µs", "deliveries within it, %"),
-        scale: Scale::Distribution,
+        scale: Axis::Distribution,
     },
 ];
 
@@ -114,16 +114,16 @@ impl Plot {
                 bounds(curves, |point| point.1),
             );
             match self.scale {
-                Scale::Linear => {
+                Axis::Linear => {
                     let mut chart = builder.build_cartesian_2d(from_zero(&x), from_zero(&y))?;
                     self.draw(&mut chart, curves)?;
                 }
-                Scale::Distribution => {
+                Axis::Distribution => {
                     let mut chart =
                         builder.build_cartesian_2d(powers(&x).log_scale(), 0.0..100.0)?;
                     self.draw(&mut chart, curves)?;
                 }
-                Scale::Powers => {
+                Axis::Powers => {
                     let (x, y) = (powers(&x).log_scale(), powers(&y).log_scale());
                     let mut chart = builder.build_cartesian_2d(x, y)?;
                     self.draw(&mut chart, curves)?;

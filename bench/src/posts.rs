@@ -15,8 +15,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use crate::{
     answer::Answer,
     dialect,
+    kind::Kind,
     message::{Fault, Faults, Series},
-    server::{Kind, Server},
+    server::Server,
     wait::wait,
 };
 

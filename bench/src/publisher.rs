@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{answer::Answer, dialect, server::Kind};
+use crate::{answer::Answer, dialect, kind::Kind};
 
 /// No reply in so long, and it failed.
 const PATIENCE: Duration = Duration::from_secs(10);

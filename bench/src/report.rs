@@ -12,7 +12,7 @@ use serde::Serialize;
 pub(crate) use figures::{Figures, median, percentile};
 pub(crate) use row::{Limit, Row};
 
-use crate::{machine::Machine, measure::Scale, server::Kind};
+use crate::{kind::Kind, machine::Machine, scale::Scale};
 
 /// As JSON it has each single measurement.
 #[derive(Serialize)]

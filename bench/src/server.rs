@@ -6,109 +6,24 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
+    kind::Kind,
     peers, process,
     publisher::{Publisher, Socket},
+    started::{Started, root},
 };
-
-/// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
-    Comet,
-    /// Our own, which does the least.
-    Floor,
-    Nchan,
-    Pushpin,
-    /// A script that sleeps and looks at a file's time.
-    Php,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Comet,
-        Self::Floor,
-        Self::Nchan,
-        Self::Pushpin,
-        Self::Php,
-    ];
-
-    /// For the command line and the raw results.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Comet => "comet",
-            Self::Floor => "floor",
-            Self::Nchan => "nchan",
-            Self::Pushpin => "pushpin",
-            Self::Php => "php",
-        }
-    }
-
-    /// For the table and the plots.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Comet => "Comet",
-            Self::Floor => "bare loop",
-            Self::Nchan => "nginx + nchan",
-            Self::Pushpin => "Pushpin",
-            Self::Php => "php-fpm, sleeping",
-        }
-    }
-
-    /// Others than ours may lose a message: it is counted, and the run goes on.
-    pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Comet | Self::Floor)
-    }
-
-    /// For how many times 20 ms nothing happens when it is at rest.
-    fn calm(self) -> usize {
-        match self {
-            // Its processes hand polls on in batches, and nobody runs between these.
-            Self::Pushpin => 20,
-            _ => 2,
-        }
-    }
-
-    /// CPU in 20 ms that is nothing but timers.
-    fn timers(self) -> Duration {
-        Duration::from_micros(match self {
-            Self::Comet | Self::Floor | Self::Nchan => 200,
-            // Several processes that look after each other.
-            Self::Pushpin => 1000,
-            // Every child wakes up by itself.
-            Self::Php => 2000,
-        })
-    }
-}
-
-/// What starting a server gives.
-pub(crate) struct Started {
-    /// Those that are told to stop; what they started themselves is found.
-    pub(crate) children: Vec<Child>,
-    /// What it needs to be of use and is not part of it, like an origin behind a proxy.
-    pub(crate) uncounted: Vec<Child>,
-    /// Where polls and streams go.
-    pub(crate) addr: SocketAddr,
-    /// Where HTTP publishes go.
-    pub(crate) publish: SocketAddr,
-    /// Everything that it needs on disk, and removed with it. Files that publish are `dir/CHANNEL.comet` in it, and
-    /// the Unix socket is `socket`.
-    pub(crate) root: TempDir,
-}
 
 pub(crate) struct Server {
     pub(crate) kind: Kind,
@@ -276,15 +191,6 @@ impl Server {
         }
         Ok(before)
     }
-}
-
-/// A directory of its own, in memory, with the one for files in it.
-pub(crate) fn root() -> Result<TempDir> {
-    let root = tempfile::Builder::new()
-        .prefix("comet-bench-")
-        .tempdir_in("/dev/shm")?;
-    fs::create_dir(root.path().join("dir"))?;
-    Ok(root)
 }
 
 impl Drop for Server {

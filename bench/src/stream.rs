@@ -3,6 +3,7 @@
 
 mod chunked;
 mod connection;
+mod event;
 mod message;
 mod order;
 mod pump;

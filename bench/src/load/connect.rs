@@ -18,7 +18,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use super::{Connection, Load, PATIENCE};
-use crate::{message::Fault, server::Kind, wait::wait};
+use crate::{kind::Kind, message::Fault, wait::wait};
 
 /// Connections from one source address: well below the ports that one has, of which some may still be in TIME_WAIT.
 const PER_SOURCE: usize = 8000;

@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::{fanout::Measured, rounds};
 use crate::{
     bench::Bench,
+    kind::Kind,
     report::{Figures, Limit, Report, Row},
-    server::Kind,
 };
 
 const KINDS: [Kind; 3] = [Kind::Comet, Kind::Floor, Kind::Nchan];

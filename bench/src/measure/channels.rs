@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::LENGTH;
 use crate::{
     bench::Bench,
+    kind::Kind,
     posts::Posts,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 /// Long enough to publish them all and to look.

@@ -11,10 +11,11 @@ use anyhow::Result;
 use super::{LENGTH, Polls};
 use crate::{
     bench::Bench,
+    kind::Kind,
     load::Load,
     message::{Faults, Series},
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 const CHANNEL: &str = "churn";

@@ -8,8 +8,9 @@ use anyhow::Result;
 use super::{Polls, rounds};
 use crate::{
     bench::Bench,
+    kind::Kind,
     report::{Figures, Limit, Report, Row, median},
-    server::{Kind, Server},
+    server::Server,
 };
 
 /// Messages while one server's clients are connected; their median is the round's value.

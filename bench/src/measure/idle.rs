@@ -8,8 +8,8 @@ use super::rounds;
 use crate::{
     bench::Bench,
     hold::Hold,
+    kind::Kind,
     report::{Figures, Limit, Report, Row},
-    server::Kind,
 };
 
 pub(crate) fn idle(bench: &Bench, report: &mut Report) -> Result<()> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    kind::Kind,
     message::Faults,
     report::{Figures, Report, percentile},
-    server::Kind,
 };
 
 #[derive(Default)]
@@ -47,7 +47,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{machine::Machine, measure::Scale};
+    use crate::{machine::Machine, scale::Scale};
 
     #[test]
     fn a_plot_ends_with_the_slowest_of_all_rounds() {

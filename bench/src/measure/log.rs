@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use super::publish::{at_once, data};
 use crate::{
     bench::Bench,
+    kind::Kind,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 /// Who wait for the disk at the same time.

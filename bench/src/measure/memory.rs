@@ -6,9 +6,10 @@ use anyhow::Result;
 use super::Polls;
 use crate::{
     bench::Bench,
+    kind::Kind,
     process,
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 /// Fresh servers are measured; they differ by a percent.

@@ -12,11 +12,12 @@ use super::{LENGTH, latency::Latencies};
 use crate::{
     bench::Bench,
     hold::Hold,
+    kind::Kind,
     load::Load,
     message::Series,
     publisher::Publisher,
     report::{Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 const CHANNEL: &str = "posted";

@@ -25,11 +25,12 @@ use nix::{
 use super::{LENGTH, rounds};
 use crate::{
     bench::Bench,
+    kind::Kind,
     posts::Posts,
     process,
     publisher::{self, Socket},
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 const CHANNEL: &str = "published";

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     bench::Bench,
+    kind::Kind,
     report::{self, Figures, Report, Row},
-    server::{Kind, Server},
+    server::Server,
     stream::{Pump, Steady, Streams, Tally, Transport},
 };
 

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use super::stream::{judge, open, percentile};
 use crate::{
     bench::Bench,
+    kind::Kind,
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
     stream::{Pump, Streams, Target, Transport},
 };
 

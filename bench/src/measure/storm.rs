@@ -8,10 +8,11 @@ use anyhow::Result;
 use super::{LENGTH, Polls, rounds};
 use crate::{
     bench::Bench,
+    kind::Kind,
     load::{Load, Rush},
     message::Series,
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 const CHANNEL: &str = "storm";

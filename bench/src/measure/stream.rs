@@ -12,8 +12,9 @@ use hdrhistogram::Histogram;
 use super::rounds;
 use crate::{
     bench::Bench,
+    kind::Kind,
     report::{Figures, Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
     stream::{Pump, Streams, Tally, Target, Transport},
 };
 

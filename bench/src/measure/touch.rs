@@ -14,9 +14,10 @@ use super::latency::Latencies;
 use crate::{
     bench::Bench,
     hold::Hold,
+    kind::Kind,
     load::Load,
     report::{Limit, Report, Row},
-    server::{Kind, Server},
+    server::Server,
 };
 
 const CHANNEL: &str = "touched";

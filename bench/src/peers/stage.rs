@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::programs;
 use crate::{
     process,
-    server::{self, Started},
+    started::{self, Started},
 };
 
 /// Who does not answer after so long never will.
@@ -40,7 +40,7 @@ struct Running(Vec<Child>);
 
 impl Stage {
     pub(super) fn new() -> Result<Self> {
-        let root = server::root()?;
+        let root = started::root()?;
         let (descriptors, cores) = (descriptors()?, thread::available_parallelism()?);
         let words = vec![
             ("root", root.path().display().to_string()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{message::Faults, server::Kind};
+use crate::{kind::Kind, message::Faults};
 
 /// One value for each server and round.
 #[derive(Clone, Debug, Default, Serialize)]

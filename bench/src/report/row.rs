@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::figures::{Figures, median, number, summary};
-use crate::server::Kind;
+use crate::kind::Kind;
 
 #[derive(Serialize)]
 pub(crate) struct Row {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Row};
-use crate::server::Kind;
+use crate::kind::Kind;
 
 pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
@@ -81,8 +81,8 @@ mod tests {
     use super::*;
     use crate::{
         machine::Machine,
-        measure::Scale,
         report::{Figures, Limit},
+        scale::Scale,
     };
 
     fn report() -> Report {

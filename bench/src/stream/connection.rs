@@ -11,9 +11,10 @@ use hdrhistogram::Histogram;
 use nix::sys::socket::{setsockopt, sockopt::TcpMaxSeg};
 
 use super::{
+    event::Event,
     message,
     order::{Order, Tally},
-    reader::{Event, Reader},
+    reader::Reader,
     target::{Content, Target},
     websocket,
 };

@@ -11,11 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::message::{self, Message};
-use crate::{
-    answer::Answer,
-    dialect, publisher,
-    server::{Kind, Server},
-};
+use crate::{answer::Answer, dialect, kind::Kind, publisher, server::Server};
 
 /// No acknowledgement in so long, and none comes.
 const PATIENCE: Duration = Duration::from_secs(30);

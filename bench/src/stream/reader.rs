@@ -3,15 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{chunked::Chunked, sse, target::Transport, websocket};
-
-#[derive(Debug)]
-pub(super) enum Event<'a> {
-    Message(&'a [u8]),
-    Gap,
-    Ping(&'a [u8]),
-    Close,
-}
+use super::{chunked::Chunked, event::Event, sse, target::Transport, websocket};
 
 #[derive(Default)]
 pub(super) struct Reader {

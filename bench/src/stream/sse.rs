@@ -2,7 +2,7 @@
 
 use memchr::memchr_iter;
 
-use super::reader::Event;
+use super::event::Event;
 
 /// Gives out the whole events at the front of `body`; returns how many bytes these were. Comments and events of types
 /// that mean nothing here are skipped.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{message::Message, websocket};
-use crate::server::Kind;
+use crate::kind::Kind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{message::Message, *};
-use crate::server::Kind;
+use crate::kind::Kind;
 
 const RUN: u32 = 4;
 const MESSAGES: u32 = 5;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::reader::Event;
+use super::event::Event;
 
 /// Example of RFC 6455, section 1.3: any key does, and the server's answer to this one is known.
 pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
