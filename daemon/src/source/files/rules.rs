@@ -56,7 +56,7 @@ pub(super) enum Verdict {
     Remember,
     /// All that happened was told before.
     Drop,
-    /// Only mode, owner or links changed.
+    /// The file was changed, but neither its modification time nor its content.
     Attributes,
     /// The event that completes these is about to come; wait for [`WINDOW`].
     Wait,
@@ -118,13 +118,21 @@ fn was_told(known: &Known, events: Events, now: &State) -> bool {
 }
 
 impl Known {
+    /// The file was changed, but neither its modification time nor its content: mode, owner, links, access time,
+    /// extended attributes, labels, or a modification time that was set to what it was.
     fn only_attributes_differ(&self, now: &State) -> bool {
         let content = |s: &State| (s.modified, s.size);
         let attributes = |s: &State| (s.mode, s.uid, s.gid, s.links);
         self.fate != Fate::Refused
             && self.state.key.is_same_file(&now.key)
             && content(&self.state) == content(now)
-            && attributes(&self.state) != attributes(now)
+            && (attributes(&self.state) != attributes(now) || self.is_before(now))
+    }
+
+    /// The time of change has gone on, so far that a touch in between would have another modification time.
+    fn is_before(&self, now: &State) -> bool {
+        let changed = now.key.changed;
+        self.state.key.changed != changed && (self.settled || self.state.settled(changed))
     }
 }
 

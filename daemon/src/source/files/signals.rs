@@ -212,7 +212,7 @@ impl Signals {
         let known = self.files.get(&name).map(|file| file.known);
         match rules::decide(known.as_ref(), entry.events, &state, waited) {
             Verdict::Drop => {}
-            Verdict::Attributes => self.remember(name, state, Fate::Seen),
+            Verdict::Attributes => self.remember(name, state, fate(known.as_ref())),
             Verdict::Remember => {
                 let is_link = entry.events.created && state.links > 1; // link() opens nothing, so nothing is closed
                 if known.is_none_or(|known| !known.state.key.is_same_file(&state.key)) {
@@ -268,7 +268,7 @@ impl Signals {
                 };
                 return self.publish(directory, name, state, entry, now);
             }
-            Verdict::Attributes => self.remember(name, state, Fate::Seen),
+            Verdict::Attributes => self.remember(name, state, fate(known.as_ref())),
             _ if known.is_none() => self.remember(name, state, Fate::Told),
             _ => {}
         }
@@ -372,6 +372,11 @@ impl Signals {
             self.refusals.add(file, &refusal, now);
         }
     }
+}
+
+/// What became of the content that a file has still, where only its attributes changed.
+fn fate(known: Option<&Known>) -> Fate {
+    known.map_or(Fate::Seen, |known| known.fate)
 }
 
 /// The channel of a file.

@@ -238,15 +238,46 @@ fn mode_and_owner_of_a_refused_file_are_news() {
 }
 
 #[test]
-fn a_touch_that_sets_the_same_time_again_is_news() {
-    let again = State {
+fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
+    let labelled = State {
         modified: 1,
         ..file(2)
     };
-    assert_eq!(
-        decide(Some(&told(file(1))), events(&[Attributes]), &again, false),
-        Verdict::Publish
-    );
+    for known in [told(file(1)), looked_at(file(1))] {
+        let verdict = |list| decide(Some(&known), events(list), &labelled, false);
+        assert_eq!(verdict(&[Attributes]), Verdict::Attributes);
+        assert_eq!(verdict(&[Attributes, Closed]), Verdict::Attributes);
+        assert_eq!(verdict(&[Closed]), Verdict::Drop);
+        assert_eq!(verdict(&[MovedTo]), Verdict::Publish);
+        assert_eq!(verdict(&[Modified, Closed]), Verdict::Publish);
+        let scanned = decide_by_state(Some(&known), &labelled, 0, false);
+        assert_eq!(scanned, Verdict::Attributes);
+    }
+    let older = State {
+        modified: 0,
+        ..file(2)
+    };
+    let verdict = decide(Some(&told(file(1))), events(&[Attributes]), &older, false);
+    assert_eq!(verdict, Verdict::Publish, "an older time is a new one, too");
+}
+
+/// A touch in the step in which the file was read leaves the same modification time.
+#[test]
+fn where_time_goes_in_steps_attributes_are_no_news_only_after_the_step() {
+    let after = |nanoseconds| State {
+        modified: SECOND + 1,
+        ..file(SECOND + 1 + nanoseconds)
+    };
+    for (nanoseconds, expected) in [
+        (0, Verdict::Publish),
+        (4_000_000, Verdict::Publish),
+        (30_000_000, Verdict::Attributes),
+    ] {
+        let known = unsettled(file(SECOND + 1));
+        let now = after(nanoseconds);
+        let verdict = decide(Some(&known), events(&[Attributes]), &now, false);
+        assert_eq!(verdict, expected, "after {nanoseconds} ns");
+    }
 }
 
 #[test]
