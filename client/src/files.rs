@@ -139,17 +139,8 @@ impl Directory {
     /// When the directory does not take the file: what was there before is still there then. When another user who
     /// may do so moved or linked it meanwhile: then the daemon refuses what is there now.
     pub fn write(&self, channel: &ChannelName, data: &[u8]) -> Result<(), FileError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = file_name(channel);
-        // The leading dot makes it no channel's file. The time keeps it apart from what a process of the same
-        // number left behind when it was killed.
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let nanos = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
-        let temporary = format!(".{name}.{}-{nanos:x}-{number:x}", process::id());
-        let mut file = File::from(
-            self.create(&temporary)
-                .map_err(self.error("create", &temporary))?,
-        );
+        let (temporary, mut file) = self.temporary(&name)?;
         let written = file
             .write_all(data)
             .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
@@ -160,6 +151,24 @@ impl Directory {
             self.refused("write", &name, source)
         })?;
         self.check_is_at(&name, &file)
+    }
+
+    /// A file of its own for what is to have the name. Others may take its name first: then another one.
+    fn temporary(&self, name: &str) -> Result<(String, File), FileError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let mut tries = 0..8;
+        loop {
+            // The leading dot makes it no channel's file. The time keeps it apart from what a process of the same
+            // number left behind when it was killed.
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let nanos = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+            let temporary = format!(".{name}.{}-{nanos:x}-{number:x}", process::id());
+            match self.create(&temporary) {
+                Err(Errno::EEXIST) if tries.next().is_some() => {}
+                Err(errno) => return Err(self.error("create", &temporary)(errno)),
+                Ok(file) => return Ok((temporary, file.into())),
+            }
+        }
     }
 
     /// What was written has the name, and no other; or somebody wrote again.

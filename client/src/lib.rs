@@ -20,6 +20,6 @@ pub use files::{Directory, FileError};
 pub use options::{Options, OptionsError, SpoolUse};
 pub use path::{MAX_PATH, SYSTEM_SOCKET, SocketPathError, socket_path};
 pub use spool::{
-    SPOOL_LIMITS, SPOOL_SUFFIX, Spool, SpoolError, SpoolLimits, make_spool, spool_path,
+    SPOOL_LIMITS, SPOOL_SUFFIX, Spool, SpoolError, SpoolLimits, make_spool, spool_path, take_away,
     write_spool_limits,
 };

@@ -1,22 +1,26 @@
 //! The spool: a directory where messages wait for a daemon that is away, one file each (`docs/protocol.md`, "Spool").
 //! Clients put files into it, the daemon takes them out.
 
+mod daemon;
+
 use std::{
-    ffi::{CStr, OsStr},
+    ffi::CStr,
     fs::File,
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+pub use daemon::{make_spool, take_away, write_spool_limits};
+
 use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, openat, renameat},
-    sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat},
+    sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
     unistd::{Gid, UnlinkatFlags, fchown, geteuid, unlinkat},
 };
 
@@ -38,7 +42,14 @@ const MAX_LINE: usize = 1 << 20;
 /// How long a look at how full it is stays good enough.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How much a spool may hold. A client looks once a second: others may add a little more in between.
+/// A look takes no longer than this: others may have filled the directory, and the call has a deadline.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// How often a name that others take first is tried.
+const TRIES: usize = 8;
+
+/// How much of one user's a spool may hold: what others leave there takes nobody's room. A client looks once a second;
+/// other processes of the user may add a little more in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolLimits {
     /// Bytes of all files.
@@ -159,21 +170,7 @@ impl Spool {
             return Err(SpoolError::TooLarge(line.len()));
         }
         self.make_sure_of_room(line.len() as u64)?;
-        let name = new_name();
-        let temporary = format!(".{name}");
-        let written = self.write(&temporary, line).and_then(|()| {
-            renameat(
-                &self.fd,
-                temporary.as_str(),
-                &self.fd,
-                OsStr::new(name.as_str()),
-            )
-        });
-        if let Err(source) = written {
-            // If it cannot be removed either, the first error says more.
-            let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
-            return Err(failed("write", &self.path.join(name))(source));
-        }
+        let name = self.place(line).map_err(failed("write into", &self.path))?;
         if let Some((_, held)) = &mut self.held {
             held.files += 1;
             held.bytes += line.len() as u64;
@@ -181,10 +178,34 @@ impl Spool {
         Ok(name)
     }
 
+    /// Writes a file and gives it its name. Others may have taken either name, or do so in between: then with others.
+    fn place(&self, line: &[u8]) -> Result<String, Errno> {
+        let mut result = Err(Errno::EEXIST);
+        for _ in 0..TRIES {
+            let temporary = format!(".{}", new_name());
+            if let Err(error) = self.write(&temporary, line) {
+                if error != Errno::EEXIST {
+                    self.remove(&temporary);
+                    return Err(error);
+                }
+                continue;
+            }
+            let name = new_name();
+            result = renameat(&self.fd, temporary.as_str(), &self.fd, name.as_str()).map(|()| name);
+            if result.is_ok() {
+                break;
+            }
+            // If it cannot be removed either, the first error says more.
+            self.remove(&temporary);
+        }
+        result
+    }
+
     /// Whether the daemon has not taken it yet.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        let look = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        look.is_ok_and(|stat| is_of_this_user(&stat))
     }
 
     /// The line of a message that this process has put; `None` when it was taken.
@@ -192,6 +213,10 @@ impl Spool {
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = File::from(openat(&self.fd, name, flags, Mode::empty()).ok()?);
+        // When the daemon has taken it, others may give its name to a line of theirs.
+        if !is_of_this_user(&fstat(&file).ok()?) {
+            return None;
+        }
         let mut line = Vec::new();
         let most = MAX_LINE as u64 + 1;
         file.take(most).read_to_end(&mut line).ok()?;
@@ -238,12 +263,17 @@ impl Spool {
         Err(SpoolError::Full { path, held })
     }
 
-    /// Counts what is there, up to the limits.
+    /// Counts this user's messages that are there, up to the limits, and not for long: what was not seen then counts as
+    /// not there.
     fn look(&self) -> Result<SpoolLimits, Errno> {
+        let begun = Instant::now();
         let mut held = SpoolLimits { bytes: 0, files: 0 };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         for entry in Dir::openat(&self.fd, ".", flags, Mode::empty())?.into_iter() {
             let entry = entry?;
+            if begun.elapsed() > LOOK {
+                break;
+            }
             if !is_message(entry.file_name()) {
                 continue;
             }
@@ -251,6 +281,9 @@ impl Spool {
             else {
                 continue; // taken meanwhile
             };
+            if !is_of_this_user(&stat) {
+                continue;
+            }
             held.files += 1;
             held.bytes += u64::try_from(stat.st_size).unwrap_or_default();
             if held.files > self.limits.files || held.bytes > self.limits.bytes {
@@ -259,6 +292,12 @@ impl Spool {
         }
         Ok(held)
     }
+}
+
+/// A file that nobody else can have made.
+fn is_of_this_user(stat: &FileStat) -> bool {
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    kind == SFlag::S_IFREG && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
 /// Also what is still being written.
@@ -278,19 +317,6 @@ fn new_name() -> String {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let process = process::id();
     format!("{time:016x}-{process:08x}-{number:x}{SPOOL_SUFFIX}")
-}
-
-/// Opens the daemon's own spool, and makes it if need be: for its owner, and for members of its group to add to.
-///
-/// # Errors
-/// As [`Spool::open`].
-pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
-    let fd = match open_directory(path) {
-        Err(Errno::ENOENT) => create(path)?,
-        opened => opened.map_err(failed(OPEN, path))?,
-    };
-    trusted(path, &fd)?;
-    Ok(fd)
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
@@ -351,26 +377,6 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(Errno) -> Spo
         path: path.to_owned(),
         source,
     }
-}
-
-/// The daemon's side: writes what clients are to keep to.
-///
-/// # Errors
-/// When the system refuses.
-pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<(), Errno> {
-    let temporary = format!(".{SPOOL_LIMITS}.{}", process::id());
-    let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir); // of one that was killed
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(directory, temporary.as_str(), flags, FILE_MODE)?);
-    fchmod(&file, FILE_MODE)?;
-    writeln!(file, "{} {}", limits.bytes, limits.files)
-        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?;
-    renameat(
-        directory,
-        temporary.as_str(),
-        directory,
-        OsStr::from_bytes(SPOOL_LIMITS.as_bytes()),
-    )
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -50,6 +50,10 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// What is less is no step of the clock.
 const STEP: Duration = Duration::from_secs(1);
+
+/// What to do where the system has no thread left.
+const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (ulimit -u, LimitNPROC= and TasksMax= of the \
+                         service, pids.max of its control group)";
 
 /// How often old history is dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -94,7 +98,7 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let (started, pulse) = (Instant::now(), Pulse::new(workers));
         let audience = Audience::new(hub.clone(), workers);
-        let keeping = hub.start_keeping().context("cannot start a thread")?;
+        let keeping = hub.start_keeping().context(NO_THREAD)?;
         // Its messages are older than any that comes now.
         spool.publish().await;
         let errand = Errand::new(ears, workers);
@@ -106,7 +110,8 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
             &errand,
             &drain,
             &pulse,
-        )?;
+        )
+        .context(NO_THREAD)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
             move || Status::new(started, &hub, metrics.clone())
@@ -116,7 +121,7 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         let mut sources = JoinSet::new();
         sources.spawn_local(socket.run(audience.clone(), metrics.clone(), status, drain.clone()));
         sources.spawn_local(watch(files, drain.clone()));
-        sources.spawn_local(take(spool, settings.configs(), drain.clone()));
+        sources.spawn_local(take(spool, settings.configs(), drain.clone())?);
         let deliveries = tokio::task::spawn_local(deliver(audience.clone()));
         let config = settings.now();
         let (socket, dir) = (socket_path.display(), config.dir.display());
@@ -239,9 +244,17 @@ async fn watch(files: Files, drain: Drain) {
     files.run(drain.stop).await;
 }
 
-async fn take(spool: Spool, configs: watch::Receiver<Arc<Config>>, drain: Drain) {
-    let _publisher = drain.publisher();
-    spool.run(configs, drain.stop).await;
+/// Starts the spool's thread. Returns what ends when that does.
+fn take(
+    spool: Spool,
+    configs: watch::Receiver<Arc<Config>>,
+    drain: Drain,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let (ends, ended) = oneshot::channel::<()>();
+    let guard = (drain.publisher(), ends);
+    let started = spool.start(configs, drain.stop, guard);
+    started.context(NO_THREAD)?;
+    Ok(async move { _ = ended.await })
 }
 
 async fn deliver(audience: Rc<Audience>) {

@@ -117,14 +117,22 @@ const ACTIONS: &[Action] = &[
         "mv $OUT/s $F",
         "new\n",
     ),
-    one("echo newer > $OUT/s; echo old > $F", "rsync -a $OUT/s $F", "newer\n"),
+    one(
+        "echo newer > $OUT/s; echo old > $F",
+        "rsync -a $OUT/s $F",
+        "newer\n",
+    ),
     one(
         "echo new > $OUT/s; touch -d @1700000000 $OUT/s; echo old > $F",
         "rsync -a --inplace $OUT/s $F",
         "new\n",
     ),
     // vim with backupcopy=no, and emacs: the file becomes the backup, and a new one takes the name.
-    one(EXISTING, "mv $F $F~; echo new > $F; chmod 644 $F; rm $F~", "new\n"),
+    one(
+        EXISTING,
+        "mv $F $F~; echo new > $F; chmod 644 $F; rm $F~",
+        "new\n",
+    ),
     // vim with backupcopy=yes, and nano: written in place, then the mode and attributes are set again.
     one(
         EXISTING,
@@ -149,21 +157,33 @@ const ACTIONS: &[Action] = &[
     none(EXISTING, "touch -a -d @1700000000 $F"),
     none(EXISTING, "touch -r $F $F"),
     none("touch -d 2001-02-03 $F", "touch -d 2001-02-03 $F"),
-    none("echo new > $OUT/s; rsync -a $OUT/s $F", "rsync -a $OUT/s $F"),
+    none(
+        "echo new > $OUT/s; rsync -a $OUT/s $F",
+        "rsync -a $OUT/s $F",
+    ),
     none(
         "touch -d @1700000000 $F",
         "php -r 'touch(getenv(\"F\"), 1700000000);'",
     ),
     none(EXISTING, "setfattr -n user.a -v b $F"),
-    none(EXISTING, "setfattr -n user.a -v b $F; sleep 0.01; setfattr -x user.a $F"),
+    none(
+        EXISTING,
+        "setfattr -n user.a -v b $F; sleep 0.01; setfattr -x user.a $F",
+    ),
     none(EXISTING, "setfacl -m u:1:r $F"),
     none(EXISTING, "chmod 600 $F; sleep 0.01; : >> $F"),
     none(EXISTING, ": >> $F"),
     none(EXISTING, "setfattr -n user.a -v b $F; sleep 0.01; : >> $F"),
     none(EXISTING, "chmod 644 $F; chown $(id -u) $F"),
     none(EXISTING, "ln $F other; sleep 0.01; touch -a $F; rm other"),
-    none(EXISTING, "ln $F other; sleep 0.01; rm other; setfattr -n user.a -v b $F"),
-    none(EXISTING, "tar -c --atime-preserve=replace $F > $OUT/backup.tar"),
+    none(
+        EXISTING,
+        "ln $F other; sleep 0.01; rm other; setfattr -n user.a -v b $F",
+    ),
+    none(
+        EXISTING,
+        "tar -c --atime-preserve=replace $F > $OUT/backup.tar",
+    ),
     none(EXISTING, "cp -a $F $OUT/backup"),
     none(EXISTING, "ls -l"),
     none(EXISTING, "rm $F"),

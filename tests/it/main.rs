@@ -28,6 +28,7 @@ mod files_rescan;
 mod half_closed;
 mod hostile_files;
 mod hostile_socket;
+mod hostile_spool;
 mod http;
 mod http2;
 mod http2_hostile;

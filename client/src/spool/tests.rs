@@ -105,6 +105,75 @@ fn the_limits_are_those_that_the_daemon_wrote() {
 }
 
 #[test]
+fn limits_are_written_whatever_has_their_name() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("spool");
+    let fd = make_spool(&path).unwrap();
+    let limits = SpoolLimits { bytes: 5, files: 7 };
+    for folder in ["limits", "limits/full"] {
+        let _ = fs::remove_file(path.join(SPOOL_LIMITS));
+        fs::create_dir_all(path.join(folder)).unwrap();
+        write_spool_limits(&fd, limits).unwrap();
+        assert_eq!(Spool::open(&path).unwrap().limits, limits, "{folder}");
+    }
+}
+
+/// Whoever watches the directory can take a message's name when its temporary file appears.
+#[test]
+fn a_name_that_somebody_takes_first_is_no_error() {
+    let (_root, path, mut spool) = spool();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for entry in fs::read_dir(&path).unwrap().flatten() {
+                    let name = entry.file_name().into_string().unwrap();
+                    if let Some(name) = name.strip_prefix('.') {
+                        let _ = fs::create_dir_all(path.join(name).join("full"));
+                    }
+                }
+            }
+        });
+        let line = vec![b'x'; 256 << 10];
+        let put: Vec<_> = (0..200)
+            .map(|_| spool.put(&line).map(|name| path.join(name).is_file()))
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(
+            put.iter().all(|put| matches!(put, Ok(true))),
+            "{:?}",
+            put.iter().find(|put| put.is_err())
+        );
+    });
+}
+
+#[test]
+fn what_others_leave_there_takes_nobodys_room_and_is_nobodys_message() {
+    const NOBODY: u32 = 65_534;
+    if !geteuid().is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let (_root, path, mut spool) = spool();
+    spool.limits = SpoolLimits {
+        bytes: 100,
+        files: 3,
+    };
+    for number in 0..10 {
+        let theirs = path.join(format!("{number}.msg1"));
+        File::create(&theirs).unwrap().set_len(100 << 20).unwrap();
+        chown(&theirs, Some(NOBODY), None).unwrap();
+    }
+    let name = spool.put(b"mine\n").unwrap();
+    assert!(spool.has(&name));
+    // The daemon takes it, and somebody else gives its name to a line of his.
+    fs::remove_file(path.join(&name)).unwrap();
+    fs::write(path.join(&name), "theirs\n").unwrap();
+    chown(path.join(&name), Some(NOBODY), None).unwrap();
+    assert!(!spool.has(&name) && spool.get(&name).is_none());
+}
+
+#[test]
 fn what_is_in_the_way_is_named() {
     let root = tempfile::tempdir().unwrap();
     let text = |path: &Path| Spool::open(path).unwrap_err().to_string();

@@ -2,51 +2,46 @@
 //! descriptor after it was opened.
 
 use std::{
-    collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::File,
     io::Read,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::FileExt},
+        unix::fs::FileExt,
     },
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
 };
 
-use comet_client::{SPOOL_SUFFIX, SpoolError, SpoolLimits, make_spool, write_spool_limits};
+use comet_client::{SpoolError, SpoolLimits, make_spool, take_away, write_spool_limits};
 use nix::{
-    dir::Dir,
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, renameat},
-    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat},
-    unistd::{UnlinkatFlags, unlinkat},
+    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, renameat},
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
+    },
+    unistd::{geteuid, read},
 };
-use notify::{
-    Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
-};
-use tokio::sync::Notify;
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use super::Refusal;
-use crate::source::files::entry::{Entry, Key, open_entry, sole_name};
+use super::{
+    Refusal,
+    listing::{self, REFUSED, Tidied},
+};
+use crate::source::{
+    files::entry::{Entry, Key, open_entry, sole_name},
+    socket::peer::user_name,
+};
 
-/// Names that are read in one go; of more than that the first.
-const MOST_NAMES: usize = 65_536;
+/// Locked by the daemon that takes messages out.
+pub(super) const LOCK: &str = ".lock";
 
-/// What a refused file's name ends in from then on.
-const REFUSED: &str = ".refused";
+/// How often a name that others take first is tried.
+const TRIES: usize = 8;
 
-/// Refused files that stay for somebody to look at, the newest.
-const KEPT_REFUSED: usize = 1000;
-
-/// Of these, how many older ones are removed in one go.
-const MOST_REMOVED: usize = 4096;
-
-/// What is still being written after so long was left behind by a process that was killed.
-const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// Reads of events before the directory is looked at.
+const MOST_READS: usize = 64;
 
 /// Why the spool cannot be opened. The text fits after "cannot take messages from the spool: ".
 #[derive(Debug, thiserror::Error)]
@@ -71,123 +66,96 @@ pub enum OpenError {
 pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
-    _lock: Flock<File>,
-    /// `None` where the system has no means left for it.
-    watcher: Option<RecommendedWatcher>,
-}
-
-/// What is in the directory.
-#[derive(Default)]
-struct Names {
-    /// Messages, sorted: as they were put.
-    messages: Vec<OsString>,
-    unfinished: Vec<OsString>,
-    refused: Vec<OsString>,
+    lock: Flock<File>,
+    /// inotify; `None` before [`Directory::watch`], and where the system has no means left for it.
+    watcher: Option<AsyncFd<OwnedFd>>,
+    /// That it cannot be watched was logged.
+    told: bool,
 }
 
 impl Directory {
-    /// Opens the spool, makes it if need be, and says in it what it may hold. `changed` is told when a file appears.
-    pub(super) fn open(
-        path: &Path,
-        limits: SpoolLimits,
-        changed: &Arc<Notify>,
-    ) -> Result<Self, OpenError> {
+    /// Opens the spool, makes it if need be, and says in it what it may hold.
+    pub(super) fn open(path: &Path, limits: SpoolLimits) -> Result<Self, OpenError> {
         let system = |cause| OpenError::System {
             path: path.into(),
             cause,
         };
         let fd = make_spool(path)?;
-        let lock = match lock(&fd).map_err(system)? {
-            Some(lock) => lock,
-            None => return Err(OpenError::Locked(path.into())),
-        };
-        write_spool_limits(&fd, limits).map_err(system)?;
         let stat = fstat(&fd).map_err(system)?;
-        let watcher = watch(&fd, changed);
-        if let Err(error) = &watcher {
-            warn!(%error, "cannot watch the spool; looking into it every second");
+        protect(path, &fd, &stat);
+        let Some(lock) = lock(&fd, stat.st_uid).map_err(system)? else {
+            return Err(OpenError::Locked(path.into()));
+        };
+        if let Err(errno) = write_spool_limits(&fd, limits) {
+            // Publishers keep to the default limits then; that is no reason to leave their messages there.
+            let path = path.display();
+            warn!("cannot write the limits into {path}: {}", errno.desc());
         }
         Ok(Self {
             fd,
             device_and_inode: (stat.st_dev, stat.st_ino),
-            _lock: lock,
-            watcher: watcher.ok(),
+            lock,
+            watcher: None,
+            told: false,
         })
     }
 
-    /// Tries again to watch where that failed; until then somebody has to look every now and then.
-    pub(super) fn watch(&mut self, changed: &Arc<Notify>) {
-        if self.watcher.is_none() {
-            self.watcher = watch(&self.fd, changed).ok();
-            if self.watcher.is_some() {
-                info!("watching the spool");
+    /// Begins to watch, or tries again where that failed; until then somebody has to look every now and then.
+    pub(super) fn watch(&mut self) {
+        if self.watcher.is_some() {
+            return;
+        }
+        match watch(&self.fd) {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                if std::mem::take(&mut self.told) {
+                    info!("watching the spool");
+                }
             }
-            changed.notify_one();
+            Err(error) if !self.told => {
+                self.told = true;
+                warn!("cannot watch the spool: {error}; looking into it every second");
+            }
+            Err(_) => {}
         }
     }
 
-    /// Whether the path still leads here.
+    /// Waits until a file has appeared or was written to its end.
+    pub(super) async fn changed(&self) {
+        let Some(watcher) = &self.watcher else {
+            return std::future::pending().await;
+        };
+        let Ok(mut ready) = watcher.readable().await else {
+            return std::future::pending().await;
+        };
+        let mut events = [0; 4096];
+        for _ in 0..MOST_READS {
+            if read(watcher, &mut events).is_err() {
+                ready.clear_ready();
+                return;
+            }
+        }
+    }
+
+    /// Whether the path still leads here, and the lock has its name.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.device_and_inode)
+        let is = |found: Result<FileStat, Errno>, expected: (u64, u64)| {
+            found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == expected)
+        };
+        let look = |name| fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let directory = fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let lock = fstat(&*self.lock).map(|stat| (stat.st_dev, stat.st_ino));
+        is(directory, self.device_and_inode) && lock.is_ok_and(|lock| is(look(LOCK), lock))
     }
 
-    /// Messages in the order in which they are to be published. Of each process all come that it had put before the
-    /// last one of these.
-    pub(super) fn messages(&self) -> Result<Vec<OsString>, Errno> {
-        let first = self.names()?.messages;
-        if first.is_empty() {
-            return Ok(first);
-        }
-        // A file that came while the directory was read may be seen, and an earlier one not. But what had come before
-        // any file that was seen is there in the second reading.
-        let newest: HashMap<&[u8], &OsString> = first.iter().map(|n| (process(n), n)).collect();
-        let mut messages = self.names()?.messages;
-        messages.retain(|name| newest.get(process(name)).is_some_and(|last| name <= *last));
-        Ok(messages)
+    /// As [`listing::messages`].
+    pub(super) fn messages(&self) -> Result<Vec<listing::Entry>, Errno> {
+        listing::messages(&self.fd)
     }
 
-    /// Removes what was left behind, and the oldest of many refused files.
-    pub(super) fn tidy(&self) -> Result<(), Errno> {
-        let mut names = self.names()?;
-        let now = SystemTime::now();
-        for name in names.unfinished {
-            let old = fstatat(&self.fd, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| age(&stat, now) > LEFT_BEHIND);
-            if old {
-                self.remove(&name);
-            }
-        }
-        names.refused.sort_unstable();
-        let many = names.refused.len().saturating_sub(KEPT_REFUSED);
-        // The rest next time: others on the thread have their turns.
-        for name in names.refused[..many].iter().take(MOST_REMOVED) {
-            self.remove(name);
-        }
-        Ok(())
-    }
-
-    fn names(&self) -> Result<Names, Errno> {
-        let mut names = Names::default();
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        for entry in Dir::openat(&self.fd, ".", flags, Mode::empty())?.into_iter() {
-            let entry = entry?;
-            let bytes = entry.file_name().to_bytes();
-            let list = match () {
-                () if bytes.ends_with(REFUSED.as_bytes()) => &mut names.refused,
-                () if !bytes.ends_with(SPOOL_SUFFIX.as_bytes()) => continue,
-                () if bytes.starts_with(b".") => &mut names.unfinished,
-                () => &mut names.messages,
-            };
-            list.push(OsStr::from_bytes(bytes).to_owned());
-            if list.len() >= 2 * MOST_NAMES {
-                list.sort_unstable();
-                list.truncate(MOST_NAMES);
-            }
-        }
-        names.messages.sort_unstable();
-        names.messages.truncate(MOST_NAMES);
-        Ok(names)
+    /// As [`listing::tidy`].
+    pub(super) fn tidy(&self) -> Result<Tidied, Errno> {
+        listing::tidy(&self.fd)
     }
 
     /// The content and its owner; `None` when it was taken out.
@@ -223,30 +191,39 @@ impl Directory {
     }
 
     pub(super) fn remove(&self, name: &OsStr) -> bool {
-        matches!(
-            unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir),
-            Ok(()) | Err(Errno::ENOENT)
-        )
+        matches!(listing::remove(&self.fd, name), Ok(()) | Err(Errno::ENOENT))
     }
 
     /// Keeps a refused file for somebody to look at, out of the way of the others. False: it stays where it is.
     pub(super) fn move_aside(&self, name: &OsStr) -> bool {
         let mut aside = name.to_owned();
         aside.push(REFUSED);
+        // That name may be too long, or taken by a folder.
         renameat(&self.fd, name, &self.fd, &*aside).is_ok()
+            || take_away(&self.fd, name, REFUSED).is_ok()
+            || self.remove(name)
     }
 }
 
-/// Of a client's file the part of the name that says which process has put it.
-fn process(name: &OsString) -> &[u8] {
-    let mut parts = name.as_bytes().split(|byte| *byte == b'-');
-    parts.nth(1).unwrap_or_default()
-}
-
-fn age(stat: &FileStat, now: SystemTime) -> Duration {
-    let modified = u64::try_from(stat.st_mtime).unwrap_or_default();
-    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified);
-    now.duration_since(modified).unwrap_or_default()
+/// Others may add files, and must not be able to remove those of somebody else.
+fn protect(path: &Path, directory: &OwnedFd, stat: &FileStat) {
+    let mode = Mode::from_bits_truncate(stat.st_mode);
+    let mut wanted = mode | Mode::S_IRWXU;
+    if mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH) {
+        wanted |= Mode::S_ISVTX;
+    }
+    if stat.st_uid != geteuid().as_raw() && !geteuid().is_root() {
+        let (path, owner) = (path.display(), user_name(stat.st_uid));
+        warn!(
+            "the spool {path} belongs to {owner}: published messages of others cannot be removed there; give it to the \
+             daemon's user (chown)"
+        );
+    } else if wanted != mode && fchmod(directory, wanted).is_ok() {
+        let (path, wanted) = (path.display(), wanted.bits());
+        warn!(
+            "{path} had a mode by which others could remove messages, or the daemon none; it is {wanted:o} now"
+        );
+    }
 }
 
 fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
@@ -269,11 +246,43 @@ fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Only one daemon takes messages out, or two would publish each. `None`: another one does.
-fn lock(directory: &OwnedFd) -> Result<Option<Flock<File>>, Errno> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR; // nobody else can hold it
-    let file = File::from(openat(directory, ".lock", flags, mode)?);
+/// Only one daemon takes messages out, or two would publish each. `None`: another one does. What others have put at
+/// the lock's name is taken away: whoever holds a lock of his own there would keep every daemon from the spool.
+fn lock(directory: &OwnedFd, owner: u32) -> Result<Option<Flock<File>>, Errno> {
+    let create = OFlag::O_CREAT | OFlag::O_EXCL;
+    let owner_alone = Mode::S_IRUSR | Mode::S_IWUSR; // nobody else can hold it
+    for _ in 0..TRIES {
+        let (flags, mode) = match fstatat(directory, LOCK, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => (create, owner_alone),
+            Ok(stat) if is_lock(&stat, owner) => (OFlag::empty(), Mode::empty()),
+            Ok(stat) => {
+                let user = user_name(stat.st_uid);
+                warn!(
+                    "what {user} has put at {LOCK} in the spool is no lock of a daemon; it is taken away"
+                );
+                take_away(directory, LOCK.as_ref(), REFUSED)?;
+                continue;
+            }
+            Err(errno) => return Err(errno),
+        };
+        match open_entry(directory, LOCK.as_ref(), OFlag::O_RDWR | flags, mode) {
+            Ok(file) if is_lock(&fstat(&file)?, owner) => return hold(File::from(file)),
+            // Somebody else was faster.
+            Ok(_) | Err(Errno::EEXIST | Errno::ENOENT | Errno::ELOOP | Errno::EISDIR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EBUSY)
+}
+
+/// Made by a daemon of this user, or of the directory's owner.
+fn is_lock(stat: &FileStat, owner: u32) -> bool {
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    let is_trusted = stat.st_uid == geteuid().as_raw() || stat.st_uid == owner;
+    kind == SFlag::S_IFREG && is_trusted && stat.st_nlink == 1
+}
+
+fn hold(file: File) -> Result<Option<Flock<File>>, Errno> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
             // Who holds it, for people; nothing depends on it.
@@ -286,25 +295,15 @@ fn lock(directory: &OwnedFd) -> Result<Option<Flock<File>>, Errno> {
     }
 }
 
-/// Tells `changed` whenever a file appears or is written to its end.
-fn watch(directory: &OwnedFd, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let changed = changed.clone();
-    let handler = move |event: notify::Result<notify::Event>| {
-        let matters = event.is_ok_and(|event| {
-            !event.need_rescan()
-                && !matches!(
-                    event.kind,
-                    EventKind::Modify(ModifyKind::Name(RenameMode::To))
-                        | EventKind::Access(AccessKind::Close(AccessMode::Write))
-                )
-        });
-        if !matters {
-            changed.notify_one();
-        }
-    };
-    let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
+#[expect(
+    deprecated,
+    reason = "what takes its place is unsafe code; an OwnedFd always gives the same descriptor"
+)]
+fn watch(directory: &OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     // What was opened, not what has its name by now.
     let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
+    let complete = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE;
+    inotify.add_watch(&path, complete | AddWatchFlags::IN_ONLYDIR)?;
+    AsyncFd::with_interest(inotify.into(), Interest::READABLE)
 }

@@ -2,6 +2,8 @@
 //! order and once: each has a key, and its file goes when the message is kept.
 
 mod directory;
+mod listing;
+mod pace;
 
 use std::{
     collections::HashSet,
@@ -9,6 +11,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -19,14 +22,14 @@ use comet_proto::{
 };
 use nix::errno::Errno;
 use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::directory::Directory;
 pub use self::directory::OpenError;
+use self::{directory::Directory, listing::Entry, pace::Pace};
 use crate::{
     auth::{Allow, entry_of},
     config::{ByPrefix, Config},
@@ -43,6 +46,12 @@ const SLICE: usize = 64;
 
 /// Names that are remembered because they are refused and cannot be moved aside.
 const MOST_STUCK: usize = 4096;
+
+/// Processes whose messages wait for a file that cannot be read now; beyond that such a file is refused.
+const MOST_HELD: usize = 4096;
+
+/// At the start others wait no longer than this for what is in the spool.
+const START: Duration = Duration::from_secs(5);
 
 /// Why a file is no message. The text fits after "NAME refused: ".
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +85,26 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// It is not the file's fault, and may end: the file stays.
+    /// It may end, as a lease (fcntl) does: the file stays.
     fn may_end(&self) -> bool {
         match self {
             Self::Unreadable(errno) => !matches!(errno, Errno::EACCES | Errno::EPERM),
             _ => false,
         }
     }
+
+    /// No file can be opened now.
+    fn is_shortage(&self) -> bool {
+        let Self::Unreadable(errno) = self else {
+            return false;
+        };
+        matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+    }
 }
+
+/// Those whose messages wait, by owner and process: a file of theirs cannot be read now, and what they put after it must
+/// not overtake it. Nobody else waits for that: anybody can make a file that cannot be read.
+type Held = HashSet<(u32, Vec<u8>)>;
 
 /// Whose files are taken.
 struct Terms {
@@ -102,14 +123,19 @@ pub struct Spool {
     terms: Terms,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    changed: Arc<Notify>,
     /// `None` while there is none that could be opened.
     directory: Option<Directory>,
     /// Refused, and could not be moved aside.
     stuck: HashSet<OsString>,
+    /// Those who were held at the last look.
+    held: Held,
     /// A reason that was logged and has not ended.
     told: bool,
+    /// Why messages stay there for now, as it was logged.
+    said: Option<String>,
     lines: Lines,
+    looks: Pace,
+    tidying: Pace,
 }
 
 /// Refusals that are logged: whoever may add files could fill the log.
@@ -153,11 +179,14 @@ impl Spool {
             terms: Terms::new(config),
             hub,
             metrics,
-            changed: Arc::default(),
             directory: None,
             stuck: HashSet::new(),
+            held: Held::new(),
             told: false,
+            said: None,
             lines: Lines::default(),
+            looks: Pace::default(),
+            tidying: Pace::default(),
         };
         match spool.find() {
             // Another daemon that has it is about to stop, or serves another socket.
@@ -169,26 +198,61 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Publishes what is there now, and not what comes meanwhile.
+    /// Publishes what is there, so much of it as can be in a few seconds.
     pub async fn publish(&mut self) {
-        self.publish_some().await;
+        let end = Instant::now() + START;
+        while Instant::now() < end && self.publish_some(|| Instant::now() < end).await {}
     }
 
-    /// Publishes what comes, until `stop`. Who may publish is what the newest settings say.
-    pub async fn run(mut self, mut configs: watch::Receiver<Arc<Config>>, stop: CancellationToken) {
-        let changed = self.changed.clone();
+    /// Publishes what comes, until `stop`, on a thread of its own: to look into a directory that others fill takes
+    /// its time. `configs` say who may publish. `guard` is dropped at the end.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start<G: Send + 'static>(
+        self,
+        configs: watch::Receiver<Arc<Config>>,
+        stop: CancellationToken,
+        guard: G,
+    ) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let run = move || {
+            let _guard = guard;
+            runtime.block_on(self.run(configs, stop));
+        };
+        thread::Builder::new().name("spool".into()).spawn(run)?;
+        Ok(())
+    }
+
+    async fn run(mut self, mut configs: watch::Receiver<Arc<Config>>, stop: CancellationToken) {
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 () = stop.cancelled() => return,
-                () = changed.notified() => {}
-                _ = period.tick() => self.look_after(),
+                () = changed(self.directory.as_ref()) => true,
+                _ = period.tick() => false,
+            };
+            if !changed {
+                self.look_after();
             }
             if configs.has_changed().is_ok_and(|changed| changed) {
                 self.terms = Terms::new(&configs.borrow_and_update());
             }
-            while !stop.is_cancelled() && self.publish_some().await {}
+            if !changed && self.held.is_empty() && !self.looks.is_due_when_idle() {
+                continue;
+            }
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep_until(self.looks.next()) => {}
+                }
+                if !self.publish_some(|| !stop.is_cancelled()).await {
+                    break;
+                }
+            }
         }
     }
 
@@ -196,23 +260,40 @@ impl Spool {
     fn look_after(&mut self) {
         let found = match &mut self.directory {
             Some(directory) if directory.is_at(&self.path) => {
-                directory.watch(&self.changed);
-                let system = |cause| OpenError::System {
-                    path: self.path.clone(),
-                    cause,
-                };
-                directory.tidy().map_err(system)
+                directory.watch();
+                self.tidy()
             }
             _ => self.find(),
         };
         self.tell(found.err());
     }
 
+    fn tidy(&mut self) -> Result<(), OpenError> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        if !self.tidying.is_due_when_idle() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let tidied = directory.tidy().map_err(|cause| OpenError::System {
+            path: self.path.clone(),
+            cause,
+        })?;
+        self.tidying.took(begun, tidied.removed > 0);
+        if tidied.stay > 0 && self.tidying.says_so() {
+            let (stay, path) = (tidied.stay, self.path.display());
+            warn!(
+                "{stay} entries of {path} do not belong there and cannot be removed; look for folders"
+            );
+        }
+        Ok(())
+    }
+
     fn find(&mut self) -> Result<(), OpenError> {
         self.directory = None; // its lock must not be in the way
         self.stuck.clear();
-        let directory = Directory::open(&self.path, self.terms.limits, &self.changed)?;
-        self.directory = Some(directory);
+        self.directory = Some(Directory::open(&self.path, self.terms.limits)?);
         Ok(())
     }
 
@@ -228,63 +309,106 @@ impl Spool {
         }
     }
 
-    /// Publishes what one look into the directory shows. False: that was nothing.
-    async fn publish_some(&mut self) -> bool {
+    /// Publishes what one look into the directory shows, as long as `goes_on`. False: the next look has time.
+    async fn publish_some(&mut self, goes_on: impl Fn() -> bool) -> bool {
         let Some(directory) = &self.directory else {
             return false;
         };
-        let mut names = directory.messages().unwrap_or_else(|errno| {
-            warn!("cannot read the spool: {}", errno.desc());
-            Vec::new()
-        });
-        names.retain(|name| !self.stuck.contains(name));
-        for slice in names.chunks(SLICE) {
-            if !self.publish_slice(slice).await {
+        let begun = Instant::now();
+        let messages = directory.messages();
+        self.looks.took(begun, false);
+        let mut messages = match messages {
+            Ok(messages) => messages,
+            Err(errno) => {
+                self.say(format!("cannot read the spool: {}", errno.desc()));
                 return false;
+            }
+        };
+        messages.retain(|message| !self.stuck.contains(&message.name));
+        let (mut held, mut done) = (Held::new(), false);
+        for slice in messages.chunks(SLICE) {
+            if !goes_on() {
+                return false;
+            }
+            match self.publish_slice(slice, &mut held).await {
+                Ok(some) => done |= some,
+                Err(reason) => {
+                    self.say(format!(
+                        "messages stay in the spool: {reason}; trying again"
+                    ));
+                    return false;
+                }
             }
             tokio::task::yield_now().await;
         }
-        // With more in the way than is remembered, the next look is the next period's.
-        !names.is_empty() && self.stuck.len() < MOST_STUCK
+        self.held = held;
+        self.said = None;
+        done
     }
 
-    /// False: something is in the way that may end, and what follows has to wait for it.
-    async fn publish_slice(&mut self, names: &[OsString]) -> bool {
-        if self.hub.admits().is_err() {
-            return false; // the spool keeps what the log cannot
-        }
-        let mut published = Vec::with_capacity(names.len());
-        let (mut goes_on, mut newest) = (true, 0);
-        for name in names {
-            match self.take(name) {
+    /// Whether anything was taken out. An error concerns all messages, not one file.
+    async fn publish_slice(&mut self, slice: &[Entry], held: &mut Held) -> Result<bool, String> {
+        // The spool keeps what the log cannot.
+        self.hub.admits().map_err(|error| error.to_string())?;
+        let mut published = Vec::with_capacity(slice.len());
+        let (mut done, mut newest) = (false, 0);
+        let mut shortage = None;
+        for message in slice {
+            let key = (message.owner, message.process().to_vec());
+            if held.contains(&key) {
+                continue;
+            }
+            match self.take(&message.name) {
                 Ok(id) => {
                     newest = newest.max(id.unwrap_or_default());
-                    published.push(name);
+                    published.push(&message.name);
                 }
-                Err(refusal) if refusal.may_end() => {
-                    warn!("{name:?} in the spool: {refusal}; trying again");
-                    goes_on = false;
+                Err(refusal) if refusal.is_shortage() => {
+                    shortage = Some(refusal.to_string());
                     break;
                 }
-                Err(refusal) => self.refuse(name, &refusal),
+                Err(refusal) if refusal.may_end() && held.len() < MOST_HELD => {
+                    if !self.held.contains(&key) && self.lines.add() {
+                        let (name, user) = (&message.name, user_name(message.owner));
+                        warn!(
+                            "{name:?} in the spool: {refusal}; trying again, and what this process of {user} has put \
+                             after it waits"
+                        );
+                    }
+                    held.insert(key);
+                }
+                Err(refusal) => done |= self.refuse(&message.name, &refusal),
             }
         }
         // Until then the file is all that a crash would leave of it.
-        if let Err(error) = self.hub.kept(newest).await {
-            warn!("messages stay in the spool: {error}; trying again");
-            return false;
-        }
-        let Some(directory) = &self.directory else {
-            return false;
-        };
+        let kept = self.hub.kept(newest).await;
+        kept.map_err(|error| error.to_string())?;
         for name in published {
-            // What stays would be published again, which with its key is nothing new, for ever.
-            if !directory.remove(name) && self.stuck.len() < MOST_STUCK {
-                warn!("{name:?} in the spool is published, but cannot be removed");
-                self.stuck.insert(name.clone());
-            }
+            done |= self.take_out(name);
         }
-        goes_on
+        shortage.map_or(Ok(done), Err)
+    }
+
+    /// Removes a message that is published. False: it stays.
+    fn take_out(&mut self, name: &OsString) -> bool {
+        let removed = self.directory.as_ref().is_some_and(|d| d.remove(name));
+        // What stays would be published again, which with its key is nothing new, for ever.
+        if !removed
+            && self.stuck.len() < MOST_STUCK
+            && self.stuck.insert(name.clone())
+            && self.lines.add()
+        {
+            warn!("{name:?} in the spool is published, but cannot be removed");
+        }
+        removed
+    }
+
+    /// Logs why messages stay where they are, once as long as that is why.
+    fn say(&mut self, reason: String) {
+        if self.said.as_ref() != Some(&reason) {
+            warn!("{reason}");
+            self.said = Some(reason);
+        }
     }
 
     /// Its id; `None`: it is not there any more.
@@ -311,7 +435,8 @@ impl Spool {
         Ok(Some(id))
     }
 
-    fn refuse(&mut self, name: &OsString, refusal: &Refusal) {
+    /// True: it is out of the way.
+    fn refuse(&mut self, name: &OsString, refusal: &Refusal) -> bool {
         self.metrics.spool_refused.add(1);
         let aside = self.directory.as_ref().is_some_and(|d| d.move_aside(name));
         let stays = !aside && self.stuck.len() < MOST_STUCK && self.stuck.insert(name.clone());
@@ -324,6 +449,14 @@ impl Spool {
             // Debug escapes what a name may hold to forge lines of the log.
             warn!("{name:?} in the spool refused{where_to}: {refusal}");
         }
+        aside
+    }
+}
+
+async fn changed(directory: Option<&Directory>) {
+    match directory {
+        Some(directory) => directory.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -217,15 +217,8 @@ async fn a_directory_that_was_replaced_is_found() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_half_written_goes_after_a_while() {
+async fn of_many_refused_files_the_newest_stay() {
     let mut f = fixture("");
-    f.put(".old.msg1", "half");
-    let before = std::time::SystemTime::now() - Duration::from_secs(120);
-    let file = fs::File::options()
-        .write(true)
-        .open(f.path(".old.msg1"))
-        .unwrap();
-    file.set_modified(before).unwrap();
     f.put(".young.msg1", "half");
     for i in 0..1003 {
         f.put(&format!("{i:04}.msg1.refused"), "");
@@ -234,6 +227,98 @@ async fn what_a_killed_process_left_half_written_goes_after_a_while() {
     let files = f.files();
     assert_eq!(files.len(), 1001);
     assert_eq!(files[..2], [".young.msg1", "0003.msg1.refused"]);
+}
+
+#[tokio::test]
+async fn names_of_the_daemon_that_others_took_are_taken_from_them() {
+    type Plant = fn(&Path);
+    let plants: [(&str, Plant); 6] = [
+        ("a file", |path| fs::write(path, "x").unwrap()),
+        ("a folder", |path| fs::create_dir(path).unwrap()),
+        ("a full folder", |path| {
+            fs::create_dir_all(path.join("full/of")).unwrap()
+        }),
+        ("a link", |path| symlink("/etc/passwd", path).unwrap()),
+        ("a link to nothing", |path| {
+            symlink("nothing", path).unwrap()
+        }),
+        ("a FIFO", |path| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()
+        }),
+    ];
+    for (what, plant) in plants {
+        for name in [".lock", "limits"] {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("spool");
+            fs::create_dir(&path).unwrap();
+            plant(&path.join(name));
+            let (hub, metrics) = (Hub::new(HistoryConfig::default(), 1), Arc::default());
+            let config = format!("[spool]\ndir = \"{}\"\nmax_files = 7", path.display());
+            let config = Config::parse(&config).unwrap();
+            let spool = Spool::open(path.clone(), &config, hub, metrics).unwrap();
+            assert!(spool.directory.is_some(), "{what} at {name}");
+            let limits = fs::read_to_string(path.join("limits")).unwrap();
+            assert_eq!(limits, "67108864 7\n", "{what} at {name}");
+        }
+    }
+    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root"));
+}
+
+#[tokio::test]
+async fn a_directory_that_was_there_before_gets_a_mode_that_protects_messages() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    for (before, after) in [
+        (0o777, 0o1777),
+        (0o2770, 0o3770),
+        (0o070, 0o1770),
+        (0o700, 0o700),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("spool");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+        let config = Config::default();
+        let hub = Hub::new(HistoryConfig::default(), 1);
+        let spool = Spool::open(path.clone(), &config, hub, Arc::default()).unwrap();
+        assert!(spool.directory.is_some());
+        let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+        assert_eq!(mode, after, "{before:o} became {mode:o}");
+    }
+}
+
+/// Their names say `.msg1`, and when they are refused there is no other name for them at first sight.
+#[tokio::test]
+async fn nothing_that_is_refused_stays_in_the_way() {
+    let mut f = fixture("");
+    let longest = "l".repeat(250) + ".msg1";
+    f.put(&longest, "no message");
+    fs::create_dir_all(f.path("folder.msg1/full/of")).unwrap();
+    f.put("taken.msg1", "no message");
+    fs::create_dir_all(f.path("taken.msg1.refused/full/of")).unwrap();
+    fs::create_dir(f.path("both.msg1")).unwrap();
+    f.put("both.msg1.refused", "");
+    f.put("-.msg1", "no message");
+    f.put(".msg1", "hidden");
+    let odd = OsStr::from_bytes(b"\xff\n\x1b[31m.msg1");
+    fs::write(f.path("").join(odd), line("no key fits")).unwrap();
+    f.put("zz.msg1", &line("good"));
+    assert_eq!(f.publish().await, ["good"]);
+    let entries = fs::read_dir(f.path("")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    let stay: Vec<_> = names
+        .filter(|name| name.as_bytes().ends_with(b".msg1") && name != ".msg1")
+        .collect();
+    assert!(stay.is_empty() && f.spool.stuck.is_empty(), "{stay:?}");
+}
+
+#[tokio::test]
+async fn a_removed_lock_is_made_anew() {
+    let mut f = fixture("");
+    fs::remove_file(f.path(".lock")).unwrap();
+    f.spool.look_after();
+    assert!(f.path(".lock").is_file());
+    f.put("a.msg1", &line("a"));
+    assert_eq!(f.publish().await, ["a"]);
 }
 
 #[test]

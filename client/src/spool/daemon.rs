@@ -1,0 +1,95 @@
+//! The daemon's side of the spool: makes the directory, and writes in it what clients are to keep to. Others may add
+//! entries there, so no name can be relied on: neither to be free nor to stand for a file.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    hash::{BuildHasher, RandomState},
+    io::Write,
+    os::fd::OwnedFd,
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat, renameat},
+    sys::stat::fchmod,
+    unistd::{UnlinkatFlags, unlinkat},
+};
+
+use super::{
+    FILE_MODE, OPEN, SPOOL_LIMITS, SpoolError, SpoolLimits, TRIES, create, failed, open_directory,
+    trusted,
+};
+
+/// Opens the daemon's own spool, and makes it if need be: for its owner, and for members of its group to add to.
+///
+/// # Errors
+/// As [`super::Spool::open`].
+pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
+    let fd = match open_directory(path) {
+        Err(Errno::ENOENT) => create(path)?,
+        opened => opened.map_err(failed(OPEN, path))?,
+    };
+    trusted(path, &fd)?;
+    Ok(fd)
+}
+
+/// Writes what clients are to keep to.
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<(), Errno> {
+    let (temporary, mut file) = new_file(directory)?;
+    let text = format!("{} {}\n", limits.bytes, limits.files);
+    let written = file.write_all(text.as_bytes());
+    let written = written
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
+        .and_then(|()| name_limits(directory, &temporary));
+    if written.is_err() {
+        // If it cannot be removed either, the first error says more.
+        let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    written
+}
+
+fn name_limits(directory: &OwnedFd, temporary: &str) -> Result<(), Errno> {
+    let rename = || renameat(directory, temporary, directory, SPOOL_LIMITS);
+    match rename() {
+        Err(Errno::EISDIR | Errno::EEXIST | Errno::ENOTEMPTY) => {
+            take_away(directory, SPOOL_LIMITS.as_ref(), ".refused")?;
+            rename()
+        }
+        renamed => renamed,
+    }
+}
+
+/// A file under a name that nobody can know before.
+fn new_file(directory: &OwnedFd) -> Result<(String, File), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut error = Errno::EEXIST;
+    for _ in 0..TRIES {
+        let name = format!(".{SPOOL_LIMITS}.{:016x}", random());
+        match openat(directory, name.as_str(), flags, FILE_MODE) {
+            Ok(file) => {
+                fchmod(&file, FILE_MODE)?;
+                return Ok((name, file.into()));
+            }
+            Err(errno) => error = errno,
+        }
+    }
+    Err(error)
+}
+
+/// Gives an entry, whatever it is, another name that ends in `suffix` and that nobody can know before.
+///
+/// # Errors
+/// When the system refuses.
+pub fn take_away(directory: &OwnedFd, name: &OsStr, suffix: &str) -> Result<(), Errno> {
+    let aside = format!("{:016x}{suffix}", random());
+    renameat(directory, name, directory, aside.as_str())
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
