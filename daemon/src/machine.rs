@@ -1,8 +1,8 @@
 //! What the machine lets this process take.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread};
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 /// What there is when nobody says: little, so that a limit taken from it holds.
 const UNKNOWN: u64 = 1 << 30;
@@ -19,8 +19,25 @@ pub(crate) fn memory() -> u64 {
         let limit = text(Path::new(&path)).and_then(|text| text.trim().parse().ok());
         least = least.min(limit.unwrap_or(u64::MAX));
     }
-    let space = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
-    least.min(space)
+    match getrlimit(Resource::RLIMIT_AS) {
+        Ok((soft, _)) if soft < RLIM_INFINITY => {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            least.min(usable(soft, cores as u64 + OTHER_THREADS))
+        }
+        _ => least,
+    }
+}
+
+/// Threads beside the workers: control, the log, watching.
+const OTHER_THREADS: u64 = 4;
+
+/// Address space that glibc reserves for what a thread allocates, however little that is.
+const ARENA: u64 = 64 << 20;
+
+/// What can be allocated within a limit of address space. Where the limit leaves no room for the reservations of all
+/// threads, some of them are not made; a quarter can be used then.
+fn usable(limit: u64, threads: u64) -> u64 {
+    limit.saturating_sub(threads * ARENA).max(limit / 4)
 }
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.
@@ -76,6 +93,12 @@ mod tests {
         ];
         assert_eq!(group_files(groups), files);
         assert_eq!(group_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+    }
+
+    #[test]
+    fn a_limit_of_address_space_counts_what_can_be_used_of_it() {
+        assert_eq!(usable(200 << 20, 6), 50 << 20);
+        assert_eq!(usable(4 << 30, 6), (4 << 30) - (384 << 20));
     }
 
     #[test]

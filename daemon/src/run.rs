@@ -70,6 +70,9 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         config.listen = addr;
     }
     config.check()?;
+    if let Some(warning) = config.too_much_memory() {
+        warn!("{warning}");
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // The control thread's subscribers need a bit too.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);

@@ -310,3 +310,58 @@ fn names_that_nobody_publishes_to_leave_nothing_behind() {
     daemon.publish("bystander", "undisturbed");
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
+
+/// The daemon, started with this limit on its address space.
+fn limited(space: usize, config: &str) -> Daemon {
+    let limit = format!("--as={space}");
+    let root = std::sync::Arc::new(crate::daemon::directory());
+    let started = Daemon::try_start_by(&["prlimit", &limit], root, config, &[]);
+    started.unwrap_or_else(|log| panic!("it did not start: {log}"))
+}
+
+#[test]
+fn with_little_memory_history_goes_and_publishes_never_fail() {
+    for space in [200 << 20, 64 << 20] {
+        let daemon = limited(space, "");
+        assert!(!daemon.log().contains("history.total"), "{}", daemon.log());
+        let data = "x".repeat(1_000_000);
+        for n in 0..260 {
+            daemon.publish(&format!("c{n}"), &data);
+        }
+        assert_eq!(daemon.history("c259").len(), 1);
+        assert_eq!(daemon.history("c0").len(), 0);
+        assert_eq!(daemon.get("/healthz").status, 200);
+    }
+}
+
+#[test]
+fn limits_that_are_more_than_the_memory_are_told() {
+    let daemon = limited(256 << 20, "[history]\ntotal = \"256MiB\"\n");
+    let log = wait_for("the line", || {
+        Some(daemon.log()).filter(|log| log.contains(" fit\n"))
+    });
+    let proposed = log.split("the daemon; ").nth(1).expect(&log);
+    let proposed = proposed.split(" fit").next().unwrap();
+    // What it proposes is enough.
+    let (total, max_memory) = proposed.split_once(" under [history] and ").unwrap();
+    let max_memory = max_memory.strip_suffix(" under [http]").unwrap();
+    let config = format!("[history]\n{total}\n[http]\n{max_memory}\n");
+    let root = daemon.root();
+    let path = root.path().join("comet.toml");
+    let check = |config: &str| {
+        std::fs::write(&path, config).unwrap();
+        let mut check = Command::new("prlimit");
+        let space = format!("--as={}", 256 << 20);
+        check.args([&space, env!("CARGO_BIN_EXE_comet"), "check", "--config"]);
+        let output = check.arg(&path).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(check(&config), "");
+    assert!(check("[history]\ntotal = \"256MiB\"\n").contains("history.total"));
+
+    let daemon = limited(40 << 20, "");
+    wait_for("the line", || {
+        daemon.log().contains("raise its limit").then_some(())
+    });
+}

@@ -57,5 +57,6 @@ fn warnings(config: &Config) -> Vec<String> {
             "http.publish: everyone who reaches {listen} may publish"
         ));
     }
+    warnings.extend(config.too_much_memory());
     warnings
 }

@@ -157,7 +157,7 @@ impl Default for HistoryTable {
             messages: config.default.messages,
             bytes: config.default.bytes,
             age: config.default.age,
-            total: config.total_bytes,
+            total: super::default_total(),
             prefix: Vec::new(),
         }
     }

@@ -20,6 +20,7 @@ pub use value::parse_addr;
 use crate::{
     auth::Allow,
     hub::HistoryConfig,
+    machine,
     store::{Durability, OnError},
 };
 
@@ -195,7 +196,41 @@ pub struct CompatConfig {
     pub zeitoun_channel: String,
 }
 
+/// What the daemon needs with its default limits: some lines of 1 MiB on their way, and their history.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// What the history takes at most when nobody says: 256 MiB, or a quarter of what the process may take.
+fn default_total() -> usize {
+    let most = HistoryConfig::default().total_bytes;
+    let quarter = usize::try_from(machine::memory() / 4).unwrap_or(usize::MAX);
+    quarter.clamp(64 << 10, most)
+}
+
 impl Config {
+    /// Why the memory may end before the limits hold, and what to set.
+    #[must_use]
+    pub fn too_much_memory(&self) -> Option<String> {
+        let memory = machine::memory();
+        if memory < LEAST_MEMORY {
+            return Some(format!(
+                "this process may take {memory} bytes of memory, which is less than the {LEAST_MEMORY} that it needs: \
+                 publishing can end the daemon; raise its limit (MemoryMax, or RLIMIT_AS to 4 times as much)"
+            ));
+        }
+        let total = self.history.total_bytes as u64;
+        let connections = self.http.max_memory.map_or(memory / 2, |max| max as u64);
+        let sum = total.saturating_add(connections);
+        (sum > memory).then(|| {
+            format!(
+                "history.total ({total} bytes) and http.max_memory ({connections}) are together {sum} bytes, but this \
+                 process may take {memory}: publishing can end the daemon; total = {} under [history] and max_memory = \
+                 {} under [http] fit",
+                (memory / 4).max(64 << 10),
+                (memory / 2).max(1 << 20),
+            )
+        })
+    }
+
     /// Takes from `running` what does not change before a restart; returns the keys that differ.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
@@ -238,7 +273,10 @@ impl Default for Config {
             workers: None,
             demo: false,
             grace: Duration::from_secs(5),
-            history: HistoryConfig::default(),
+            history: HistoryConfig {
+                total_bytes: default_total(),
+                ..HistoryConfig::default()
+            },
             store: StoreConfig::default(),
             files: FilesConfig::default(),
             socket: SocketConfig::default(),
