@@ -11,7 +11,8 @@ fn main() -> ExitCode {
         Err(error) if error.is::<cli::ClosedPipe>() => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody listens to errors either, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "comet: {error:#}");
+            let text = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "comet: {}", cli::visible(&text));
             ExitCode::FAILURE
         }
     }

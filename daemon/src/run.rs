@@ -7,6 +7,7 @@ mod settings;
 use std::{
     io::{self, Write},
     path::PathBuf,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -63,7 +64,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What could not be opened, and why.
-pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
+pub fn serve(given: Config, reread: Option<Reread>) -> anyhow::Result<()> {
     let (mut passed, manager) = (Passed::take()?, Manager::from_env());
     let mut config = given.clone();
     if let Some(addr) = passed.http_addr()? {
@@ -136,9 +137,9 @@ pub fn serve(given: Config, reread: Option<Reread<'_>>) -> anyhow::Result<()> {
         tokio::task::spawn_local(keep_alive(manager.clone(), pulse, drain.clone()));
         let reload = reread.map(|reread| {
             let (manager, settings, ready) = (&manager, &settings, &ready);
-            move || {
+            async move || {
                 manager.reloading();
-                let said = settings.reload(reread);
+                let said = settings.reload(&reread).await;
                 manager.ready(&format!("{said}; {ready}"));
             }
         });
@@ -367,15 +368,21 @@ impl Signals {
         })
     }
 
-    async fn stop(mut self, reload: Option<impl Fn()>) -> &'static str {
+    async fn stop(mut self, reload: Option<impl AsyncFn()>) -> &'static str {
         loop {
+            let (mut term, mut int) = (pin!(self.term.recv()), pin!(self.int.recv()));
             tokio::select! {
-                _ = self.term.recv() => return "SIGTERM",
-                _ = self.int.recv() => return "SIGINT",
-                _ = self.hangup.recv() => match &reload {
-                    Some(reload) => reload(),
-                    None => return "SIGHUP",
-                },
+                _ = &mut term => return "SIGTERM",
+                _ = &mut int => return "SIGINT",
+                _ = self.hangup.recv() => {}
+            }
+            let Some(reload) = &reload else {
+                return "SIGHUP";
+            };
+            tokio::select! {
+                _ = term => return "SIGTERM",
+                _ = int => return "SIGINT",
+                () = reload() => {}
             }
         }
     }

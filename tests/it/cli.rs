@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, directory, feed, signal, wait_for};
+use crate::{
+    daemon::{Daemon, directory, feed, signal, wait_for},
+    other_user::{STRANGER, is_root, shared},
+};
 
 fn comet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
@@ -268,6 +271,49 @@ fn publish_reads_standard_input_byte_by_byte() {
 }
 
 #[test]
+fn publish_without_data_reads_a_pipe_or_file_that_has_something() {
+    let daemon = Daemon::start("");
+    let root = daemon.root();
+    let shell = |channel: &str, script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_comet"), channel]);
+        command
+            .env("COMET_SOCKET", daemon.socket_path())
+            .current_dir(root.path());
+        let (exit, stdout, stderr) = run(command);
+        assert_eq!(exit, Some(0), "{script}: {stderr}");
+        assert!(stdout.trim().parse::<u64>().is_ok(), "{script}: {stdout}");
+        let told = daemon.history(channel).into_iter();
+        (told.map(|(_, data)| data).collect::<Vec<_>>(), stderr)
+    };
+    fs::write(root.path().join("file"), "from a file").unwrap();
+    fs::write(root.path().join("nothing"), "").unwrap();
+    let cases = [
+        ("pipe", r#"printf text | "$1" publish "$2""#, "text"),
+        ("file", r#""$1" publish "$2" <file"#, "from a file"),
+        ("nothing", r#""$1" publish "$2" <nothing"#, ""),
+        ("ended", r#"true | "$1" publish "$2""#, ""),
+        ("null", r#""$1" publish "$2" </dev/null"#, ""),
+        ("closed", r#""$1" publish "$2" <&-"#, ""),
+        ("given", r#"printf text | "$1" publish "$2" data"#, "data"),
+        ("empty", r#"printf text | "$1" publish "$2" """#, ""),
+        ("dash", r#"printf text | "$1" publish "$2" -"#, "text"),
+    ];
+    for (channel, script, data) in cases {
+        let (told, stderr) = shell(channel, script);
+        assert_eq!((told, &*stderr), (vec![data.to_owned()], ""), "{script}");
+    }
+    // A pipe that stays open and says nothing holds nobody up.
+    let script = r#"mkfifo idle && exec 3<>idle && "$1" publish "$2" <&3"#;
+    let (told, stderr) = shell("idle", script);
+    assert_eq!(told, [""]);
+    assert!(
+        stderr.contains("the message is empty; `-` waits for it"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn publish_tells_the_daemons_refusal() {
     let daemon = Daemon::start("[socket]\nmax_line = 1024");
     let (exit, stdout, stderr) = run(daemon.comet(&["publish", "news", &"x".repeat(2000)]));
@@ -276,6 +322,102 @@ fn publish_tells_the_daemons_refusal() {
         stderr.contains("line is over the limit of 1024 bytes"),
         "{stderr}"
     );
+}
+
+/// A daemon that says what it likes.
+fn lying(reply: &'static str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let root = directory();
+    let path = root.path().join("lying.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            let _ = lines.read_line(&mut line);
+            let _ = std::io::Write::write_all(&mut &stream, reply.as_bytes());
+        }
+    });
+    (root, path)
+}
+
+/// Characters that steer a terminal, or hide or turn text.
+const STEERING: [char; 8] = [
+    '\u{1b}', '\u{7f}', '\u{85}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{feff}',
+];
+
+#[test]
+fn nothing_that_is_printed_steers_a_terminal() {
+    let daemon = Daemon::start("");
+    let data: String = STEERING.iter().collect();
+    daemon.publish("news", &data);
+    let url = format!("http://{}", daemon.addr());
+    for way in [&[][..], &["--url", &url]] {
+        let mut command = daemon.comet(&["subscribe", "news", "--since", "0"]);
+        command.args(way);
+        let mut subscriber = Subscriber::start(command);
+        let mut line = String::new();
+        subscriber.stdout.read_line(&mut line).unwrap();
+        assert!(!line.contains(STEERING), "{line:?}");
+        let message: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(message["data"], data, "it means the same");
+    }
+    let replies = [
+        "{\"ok\":false,\"error\":\"x\",\"message\":\"\\u001b]0;x\\u0007\\u009b31m\\u202e\"}\n",
+        "\u{1b}[31m\u{9b}\u{202e}\n",
+        "{\"ok\":true,\"version\":\"\\u001b\\u009b31m\\u202e\",\"\\u001b\":1}\n",
+    ];
+    for reply in replies {
+        let (_root, socket) = lying(reply);
+        for arguments in [
+            &["publish", "news", "x"][..],
+            &["subscribe", "news"],
+            &["status"],
+            &["status", "--json"],
+        ] {
+            let mut command = comet(arguments);
+            command.env("COMET_SOCKET", &socket);
+            let (_, stdout, stderr) = run(command);
+            let printed = stdout + &stderr;
+            assert!(!printed.contains(STEERING), "{arguments:?}: {printed:?}");
+        }
+    }
+}
+
+#[test]
+fn status_of_a_daemon_that_is_stuck_says_so() {
+    let daemon = Daemon::start("");
+    daemon.signal("STOP");
+    let (exit, _, stderr) = run(daemon.comet(&["status"]));
+    daemon.signal("CONT");
+    assert_eq!(exit, Some(1));
+    assert!(
+        stderr.contains("cannot ask the daemon: no answer within 5 s"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("published"), "{stderr}");
+}
+
+#[test]
+fn who_may_not_use_the_socket_is_told_how_to_be_let_in() {
+    if !is_root("who_may_not_use_the_socket_is_told_how_to_be_let_in") {
+        return;
+    }
+    let daemon = Daemon::start_in(shared(), "", &[]);
+    let stranger = nix::unistd::User::from_uid(STRANGER.into())
+        .unwrap()
+        .unwrap()
+        .name;
+    for arguments in [&["publish", "a"][..], &["subscribe", "a"], &["status"]] {
+        let mut command = daemon.comet(arguments);
+        std::os::unix::process::CommandExt::uid(&mut command, STRANGER);
+        std::os::unix::process::CommandExt::gid(&mut command, STRANGER);
+        let (exit, _, stderr) = run(command);
+        assert_eq!(exit, Some(1));
+        let help = format!(
+            "Permission denied (the socket is for its owner and group: add this user to that group, as in usermod -aG comet {stranger},"
+        );
+        assert!(stderr.contains(&help), "{arguments:?}: {stderr}");
+    }
 }
 
 #[test]

@@ -257,3 +257,18 @@ fn who_may_not_publish_may_read_and_goes_on() {
         "{said}"
     );
 }
+
+#[test]
+fn a_second_daemon_of_root_is_told_that_another_users_daemon_serves_the_socket() {
+    if !is_root("a_second_daemon_of_root_is_told_that_another_users_daemon_serves_the_socket") {
+        return;
+    }
+    let root = open_to_all();
+    let first = Daemon::try_start_by(&AS_DAEMON, root.clone(), "", &[]).unwrap();
+    let own_store = root.path().join("second").display().to_string();
+    let second = Daemon::try_start_in(root, "", &["--store", &own_store]);
+    let log = second.err().expect("it may not start");
+    let says = format!("another daemon serves it (it is a socket of user {DAEMON})");
+    assert!(log.contains(&says) && !log.contains("remove"), "{log}");
+    Lines::connect(&first.socket_path()).ask(r#"{"op":"ping"}"#);
+}

@@ -308,3 +308,48 @@ fn without_a_file_it_ends_the_daemon() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+/// Opening a FIFO waits for somebody who writes. Neither the start nor a reload may wait.
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting() {
+    let daemon = Daemon::start("");
+    let root = daemon.root();
+    let config = root.path().join("comet.toml");
+    let fifo = root.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let key = |secret: &Path| {
+        format!("[[auth.key]]\nkid = \"a\"\nalg = \"HS256\"\nsecret_file = {secret:?}\n")
+    };
+    for (secret, what) in [
+        (&*fifo, "a FIFO"),
+        (Path::new("/dev/zero"), "a device"),
+        (root.path(), "a directory"),
+    ] {
+        let said = reload(&daemon, &key(secret));
+        assert!(said.contains("settings stay as they are"), "{said}");
+        assert!(said.contains(what), "{said}");
+        let log = Daemon::try_start_in(std::sync::Arc::new(directory()), &key(secret), &[]).err();
+        assert!(
+            log.as_ref().is_some_and(|log| log.contains(what)),
+            "{log:?}"
+        );
+    }
+    fs::remove_file(&config).unwrap();
+    fs::rename(&fifo, &config).unwrap();
+    let before = reloads(&daemon.log()).len();
+    daemon.signal("HUP");
+    let said = wait_for("the reload", || reloads(&daemon.log()).get(before).cloned());
+    assert!(
+        said.contains("it is a FIFO or pipe; a regular file is needed"),
+        "{said}"
+    );
+    Lines::connect(&daemon.socket_path()).ask(r#"{"op":"ping"}"#);
+    for command in ["check", "serve"] {
+        let mut comet = daemon.comet(&[command, "--config"]);
+        let output = comet.arg(&config).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("a regular file is needed"), "{errors}");
+    }
+    assert!(daemon.stop().success());
+}

@@ -477,3 +477,56 @@ fn systemd_understands_the_units() {
     let ours: Vec<&str> = text.lines().filter(|line| line.contains("comet")).collect();
     assert!(said.status.success() && ours.is_empty(), "{text}");
 }
+
+/// systemd names device and inode of the stream that leads to the journal.
+#[test]
+fn the_journal_gets_priorities_and_no_time() {
+    let log_of = |is_journal: bool| {
+        let root = directory();
+        let log = File::create(root.path().join("log")).unwrap();
+        let found = log.metadata().unwrap();
+        let (device, inode) = (
+            std::os::unix::fs::MetadataExt::dev(&found),
+            std::os::unix::fs::MetadataExt::ino(&found) + u64::from(!is_journal),
+        );
+        let mut command = serve(root.path());
+        command.env("JOURNAL_STREAM", format!("{device}:{inode}"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--dir"])
+            .arg(root.path().join("dir"));
+        command
+            .arg("--socket")
+            .arg(root.path().join("s"))
+            .stderr(log);
+        let service = Service::start(command).unwrap_or_else(|_| panic!("no daemon"));
+        fs::write(root.path().join("dir/a b.comet"), "x").unwrap();
+        wait_for("a refusal", || {
+            let log = fs::read_to_string(root.path().join("log")).unwrap();
+            log.contains("refused").then_some(())
+        });
+        service.stop();
+        fs::read_to_string(root.path().join("log")).unwrap()
+    };
+    let journal = log_of(true);
+    for line in journal.lines() {
+        assert!(
+            line.starts_with("<6>") || line.starts_with("<4>"),
+            "{journal}"
+        );
+        assert!(
+            !line.contains("INFO") && !line.contains("WARN"),
+            "{journal}"
+        );
+    }
+    let warned = "<4>comet_daemon::source::files::refusal: \"a b.comet\" refused";
+    assert!(journal.contains(warned), "{journal}");
+    assert!(
+        journal.contains("<6>comet_daemon::run: SIGTERM received"),
+        "{journal}"
+    );
+    let other = log_of(false);
+    assert!(
+        other.contains(" WARN ") && !other.contains("<4>"),
+        "{other}"
+    );
+}

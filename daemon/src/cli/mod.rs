@@ -4,12 +4,14 @@
 
 mod allocator;
 mod check;
+mod journal;
 mod publish;
 mod serve;
 mod status;
 mod subscribe;
 
 use std::{
+    borrow::Cow,
     env,
     ffi::OsStr,
     io::{self, Write},
@@ -102,7 +104,39 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Writes to standard error, which may be closed.
 fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "comet: {text}");
+    let _ = writeln!(io::stderr(), "comet: {}", visible(text));
+}
+
+/// Escapes what steers a terminal or changes the order of the text around: control characters but line end and tab,
+/// marks of direction, and what is never seen. The escapes are those of JSON, in which they mean the same.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    shown.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            false => shown.push(c),
+        }
+    }
+    shown.into()
+}
+
+fn is_hidden(c: char) -> bool {
+    match c {
+        '\n' | '\t' => false,
+        // Direction; line and paragraph separators; word joiner and invisible operators; byte order mark; annotations.
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => true,
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
+        // Tags, and code points that are no characters.
+        '\u{e0000}'..='\u{e007f}' | '\u{fffe}' | '\u{ffff}' => true,
+        c => c.is_control(),
+    }
 }
 
 /// Reads a file, or the defaults.
@@ -116,5 +150,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        let cases = [
+            ("a\tb\n", "a\tb\n"),
+            ("hé 日本 👩\u{200d}💻", "hé 日本 👩\u{200d}💻"),
+            ("\u{9b}31m", "\\u009b31m"),
+            ("\u{1b}[2J\r", "\\u001b[2J\\u000d"),
+            ("\u{7f}\u{85}", "\\u007f\\u0085"),
+            (
+                "\u{202e}\u{2066}\u{200f}\u{61c}",
+                "\\u202e\\u2066\\u200f\\u061c",
+            ),
+            ("\u{2028}\u{feff}\u{e0041}", "\\u2028\\ufeff\\udb40\\udc41"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(super::visible(text), shown);
+            // The same text as JSON.
+            let json = serde_json::to_string(text).unwrap();
+            let read: String = serde_json::from_str(&super::visible(&json)).unwrap();
+            assert_eq!(read, text);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     ffi::OsString,
     io::{self, Read},
-    os::unix::ffi::OsStringExt,
+    os::{fd::AsFd, unix::ffi::OsStringExt},
     path::PathBuf,
     time::Duration,
 };
@@ -14,6 +14,10 @@ use comet_client::{Acknowledge, Client, Options, Outcome, SpoolUse};
 use comet_proto::{
     ChannelName, EventName,
     line::{KeyError, Publish, parse_key},
+};
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::stat::{SFlag, fstat},
 };
 
 /// A person or a cron job waits for so long; a busy machine may need some of it.
@@ -31,7 +35,9 @@ Examples:
   comet publish news 'It works'
   date | comet publish clock -              the message is what `date` prints, with its line end
   comet publish orders '{\"id\":7}' --name paid
+  date | comet publish clock                the same: a pipe or a file that has something is read
   comet publish news                        an empty message: a mere signal, like a touch
+  comet publish news </dev/null             the same within a loop that reads standard input
   comet publish orders paid --key order-7   once, however often it is tried
   comet publish orders paid --spool         also while the daemon restarts
   comet publish news -- -5                  data that begins with a dash")]
@@ -39,7 +45,10 @@ pub(super) struct Arguments {
     /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
     #[arg(value_name = "CHANNEL", value_parser = ChannelName::parse)]
     channel: ChannelName,
-    /// Content, any bytes; `-` reads standard input to its end; nothing is an empty message
+    /// Content, any bytes; `-` reads standard input to its end
+    ///
+    /// Without DATA standard input is read where it is a file, or a pipe that says something within a second; what has
+    /// nothing, a terminal, /dev/null and a closed input give an empty message.
     #[arg(value_name = "DATA")]
     data: Option<OsString>,
     /// Label of the message, which subscribers may listen to
@@ -62,6 +71,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let data = match arguments.data {
+        None if is_offered()? => read_input()?,
         None => Vec::new(),
         Some(data) if data == "-" => read_input()?,
         Some(data) => data.into_vec(),
@@ -104,6 +114,32 @@ fn options(socket: super::SocketArgument) -> Options {
         ..Options::default()
     }
 }
+
+/// Standard input is a file, or a pipe or socket that has something to read or has ended.
+fn is_offered() -> anyhow::Result<bool> {
+    let input = io::stdin();
+    let Ok(stat) = fstat(&input) else {
+        return Ok(false); // it is closed
+    };
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Ok(true),
+        SFlag::S_IFIFO | SFlag::S_IFSOCK => {
+            let mut inputs = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut inputs, PIPE_PATIENCE).context("cannot poll standard input")?;
+            if ready == 0 {
+                super::warn(
+                    "standard input is a pipe that says nothing: the message is empty; `-` waits for it, and \
+                     </dev/null is no pipe",
+                );
+            }
+            Ok(ready > 0)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// In milliseconds. Programs that run others often leave them a pipe that never says anything.
+const PIPE_PATIENCE: u16 = 1000;
 
 fn read_input() -> anyhow::Result<Vec<u8>> {
     let mut data = Vec::new();

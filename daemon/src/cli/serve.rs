@@ -5,12 +5,18 @@ use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
-use comet_daemon::config::{self, Config};
+use comet_daemon::{
+    config::{self, Config},
+    run::Reread,
+};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use super::journal::{self, Journal};
 
 /// Run the daemon
 ///
@@ -69,9 +75,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::allocator::give_memory_back();
     start_log()?;
-    let reread = || arguments.settings();
     let has_file = arguments.config.is_some();
-    comet_daemon::run::serve(reread()?, has_file.then_some(&reread))
+    let settings = arguments.settings()?;
+    let reread: Reread = Arc::new(move || arguments.settings());
+    comet_daemon::run::serve(settings, has_file.then_some(reread))
 }
 
 impl Arguments {
@@ -99,11 +106,16 @@ impl Arguments {
 fn start_log() -> anyhow::Result<()> {
     let setting = env::var("COMET_LOG").unwrap_or_default();
     let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(log_filter(&setting)?)
-        .with_writer(io::stderr)
-        .with_ansi(colours)
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(log_filter(&setting)?);
+    match journal::is_connected() {
+        true => log
+            .with_writer(Journal)
+            .with_ansi(false)
+            .without_time()
+            .with_level(false)
+            .init(),
+        false => log.with_writer(io::stderr).with_ansi(colours).init(),
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow, bail};
+use comet_client::Error;
 use serde_json::{Map, Value};
 
 /// Show what the daemon does
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let reply = super::publish::client(arguments.socket)
         .request(r#"{"op":"status"}"#)
-        .map_err(|error| anyhow!("cannot ask the daemon: {error}"))?;
+        .map_err(|error| anyhow!("cannot ask the daemon: {}", why(&error)))?;
     let mut fields: Map<String, Value> =
         serde_json::from_str(&reply).context("the daemon's answer is not Comet's")?;
     if fields.remove("ok") != Some(Value::Bool(true)) {
@@ -30,9 +31,21 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("the daemon refused: {}", message.unwrap_or(&reply));
     }
     if arguments.json {
-        super::print(format!("{reply}\n").as_bytes())
+        super::print(format!("{}\n", super::visible(&reply)).as_bytes())
     } else {
-        super::print(readable(&fields).as_bytes())
+        super::print(super::visible(&readable(&fields)).as_bytes())
+    }
+}
+
+/// The client's errors speak of messages where the connection was lost; nothing is published here.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Timeout { after, .. } => format!(
+            "no answer within {} s; it is stuck or has much to do, and its log may say why",
+            after.as_secs()
+        ),
+        Error::Unknown { .. } => "it closed the connection without an answer".into(),
+        other => other.to_string(),
     }
 }
 

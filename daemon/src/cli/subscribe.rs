@@ -21,7 +21,8 @@ const LONGEST_ABSENCE: Duration = Duration::from_secs(300);
 /// Print messages as they come
 ///
 /// One JSON object a line: {"channel":"news","id":1763690000123456,"name":"","data":"…"}; data that is no text is
-/// base64, with "encoding":"base64". When the connection is lost it comes back with its cursor, so nothing is missed
+/// base64, with "encoding":"base64". Characters that steer a terminal or turn the direction of text are
+/// escaped as JSON does it, which changes nothing for programs. When the connection is lost it comes back with its cursor, so nothing is missed
 /// that the daemon still keeps; what it no longer keeps is told as a gap on standard error.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
@@ -160,9 +161,13 @@ struct Printer {
 
 impl Printer {
     fn message(&mut self, json: &[u8], id: u64) -> Result<(), End> {
-        let mut line = json.to_vec();
-        line.push(b'\n');
-        super::print(&line).map_err(End::Final)?;
+        let json = str::from_utf8(json).map_err(End::lost)?;
+        let line = format!(
+            "{}
+",
+            super::visible(json)
+        );
+        super::print(line.as_bytes()).map_err(End::Final)?;
         self.cursor = Some(Since::Id(Cursor(id)));
         Ok(())
     }

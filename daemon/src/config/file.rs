@@ -1,12 +1,15 @@
 //! The configuration file: TOML, where every unknown key is an error.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     ops::Range,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Deserializer, de};
 use toml::de::{DeTable, DeValue};
 
@@ -67,7 +70,7 @@ impl Config {
     /// # Errors
     /// Names line, key, and what would be right.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+        let text = read_regular(path).map_err(|cause| ConfigError::Read {
             path: path.into(),
             cause,
         })?;
@@ -84,6 +87,28 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         toml::from_str(text).map_err(|error| Mistake::new(text, &error))
     }
+}
+
+/// Reads a whole file. What is no regular file is refused without waiting: opening a FIFO would wait for somebody who
+/// writes, and a device may never end.
+pub(crate) fn read_regular(path: &Path) -> io::Result<String> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.read(true).custom_flags(flags.bits()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() {
+        let what = match () {
+            () if kind.is_dir() => "a directory",
+            () if kind.is_fifo() => "a FIFO or pipe",
+            () => "a device",
+        };
+        return Err(io::Error::other(format!(
+            "it is {what}; a regular file is needed"
+        )));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Mistake {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, Use};
 pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
 pub use file::ConfigError;
+pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;
 pub(crate) use value::is_host;
 pub use value::parse_addr;

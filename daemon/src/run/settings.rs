@@ -4,11 +4,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use anyhow::Context;
 use comet_proto::ChannelName;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
@@ -19,8 +20,8 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Reads the settings again, as at the start.
-pub type Reread<'a> = &'a dyn Fn() -> anyhow::Result<Config>;
+/// Reads the settings again, as at the start. It is called on a thread of its own.
+pub type Reread = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
 /// What the parts of the daemon follow.
 pub(super) struct Settings {
@@ -45,7 +46,7 @@ pub(super) struct Ground {
 impl Settings {
     /// `given` is `config` without what the sockets that were passed have changed.
     pub(super) fn new(given: Config, config: Config, ground: Ground) -> anyhow::Result<Self> {
-        let site = ground.site(&config, None)?;
+        let site = ground.site(&config, Rights::new(&config)?, None)?;
         Ok(Self {
             started: given,
             configs: watch::Sender::new(Arc::new(config)),
@@ -67,8 +68,23 @@ impl Settings {
     }
 
     /// Reads the settings again; says how that went. With a mistake in them all stays as it is.
-    pub(super) fn reload(&self, reread: Reread<'_>) -> &'static str {
-        match reread().and_then(|config| self.replace(config)) {
+    ///
+    /// Files are read and users looked up on another thread: a file system that hangs must not stop the control thread,
+    /// which serves the socket and hears SIGTERM.
+    pub(super) async fn reload(&self, reread: &Reread) -> &'static str {
+        let (reread, started) = (reread.clone(), self.started.clone());
+        let listen = self.configs.borrow().listen;
+        let (tell, told) = oneshot::channel();
+        let thread = thread::Builder::new().name("settings".into());
+        let reading = thread.spawn(move || {
+            let read = reread().and_then(|config| Reading::new(config, &started, listen));
+            let _ = tell.send(read); // nobody waits any more: the daemon stops
+        });
+        let read = match reading {
+            Ok(_) => told.await.context("reading them has failed"),
+            Err(error) => Err(error).context("cannot start a thread that reads them"),
+        };
+        match read.flatten().and_then(|reading| self.replace(reading)) {
             Ok(kept) => {
                 let kept = kept.join(", ");
                 match kept.as_str() {
@@ -87,11 +103,15 @@ impl Settings {
     }
 
     /// Returns the keys that differ and do not change before a restart.
-    fn replace(&self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
-        let kept = config.keep_fixed(&self.started);
-        config.listen = self.configs.borrow().listen;
-        config.check()?;
-        let site = self.ground.site(&config, Some(&self.sites.borrow()))?;
+    fn replace(&self, reading: Reading) -> anyhow::Result<Vec<&'static str>> {
+        let Reading {
+            config,
+            rights,
+            kept,
+        } = reading;
+        let site = self
+            .ground
+            .site(&config, rights, Some(&self.sites.borrow()))?;
         if config.history != self.configs.borrow().history {
             self.ground.hub.limit(config.history.clone());
         }
@@ -101,8 +121,29 @@ impl Settings {
     }
 }
 
+/// Settings that were read again, with the keys that tokens are signed with.
+struct Reading {
+    config: Config,
+    rights: Rights,
+    /// Keys that differ and do not change before a restart.
+    kept: Vec<&'static str>,
+}
+
+impl Reading {
+    fn new(mut config: Config, started: &Config, listen: SocketAddr) -> anyhow::Result<Self> {
+        let kept = config.keep_fixed(started);
+        config.listen = listen;
+        config.check()?;
+        Ok(Self {
+            rights: Rights::new(&config)?,
+            config,
+            kept,
+        })
+    }
+}
+
 impl Ground {
-    fn site(&self, config: &Config, before: Option<&Site>) -> anyhow::Result<Site> {
+    fn site(&self, config: &Config, rights: Rights, before: Option<&Site>) -> anyhow::Result<Site> {
         let max_connections = config
             .http
             .max_connections
@@ -113,7 +154,7 @@ impl Ground {
             config: config.http.clone(),
             compat: config.compat.clone(),
             chat,
-            rights: Rights::new(config)?,
+            rights,
             origins: Origins::new(&config.http.origins, before.map(|site| &site.origins)),
             max_connections,
             ceiling: Ceiling::new(config.http.max_memory),

@@ -1,11 +1,14 @@
 //! Keys, as they are used: read, checked, and with the one algorithm that is theirs.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::pem;
-use crate::config::{Alg, KeyConfig, Use};
+use crate::config::{Alg, KeyConfig, Use, read_regular};
 
 /// Shortest secret in bytes (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
@@ -94,10 +97,10 @@ fn public(config: &KeyConfig, kind: pem::Kind) -> Result<DecodingKey, KeyError> 
     }
 }
 
-fn read(config: &KeyConfig, path: &PathBuf) -> Result<String, KeyError> {
-    fs::read_to_string(path).map_err(|cause| KeyError::Read {
+fn read(config: &KeyConfig, path: &Path) -> Result<String, KeyError> {
+    read_regular(path).map_err(|cause| KeyError::Read {
         kid: config.kid.clone(),
-        path: path.clone(),
+        path: path.into(),
         cause,
     })
 }

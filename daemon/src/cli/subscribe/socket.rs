@@ -1,9 +1,10 @@
 //! Messages from the Unix socket.
 
-use std::{convert::Infallible, path::Path};
+use std::{convert::Infallible, io, path::Path};
 
 use anyhow::{Context, anyhow};
 use comet_proto::{Cursor, Since};
+use nix::errno::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -28,14 +29,8 @@ struct Line {
 
 /// One connection, until it ends.
 pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible, End> {
-    let connecting = UnixStream::connect(path).await;
-    let connecting = connecting.with_context(|| {
-        format!(
-            "cannot connect to {} (does the daemon run?)",
-            path.display()
-        )
-    });
-    let mut stream = BufReader::new(connecting.map_err(End::Lost)?);
+    let connected = UnixStream::connect(path).await;
+    let mut stream = BufReader::new(connected.map_err(|error| cannot_connect(path, &error))?);
     if printer.cursor.is_none() {
         // From now on: what is published while a connection is lost belongs to it.
         let status = ask(&mut stream, &json!({"op": "status"})).await?;
@@ -63,6 +58,13 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
             printer.message(&line, fields.id)?;
         }
     }
+}
+
+/// Says it as the publishing client does, with how to be let in.
+fn cannot_connect(path: &Path, error: &io::Error) -> End {
+    let source = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    let path = path.to_owned();
+    End::lost(comet_client::Error::Connect { path, source })
 }
 
 /// Sends a request and returns the daemon's reply to it.

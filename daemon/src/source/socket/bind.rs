@@ -44,10 +44,19 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A daemon serves it.
-    #[error("{0}: another daemon serves it")]
-    Live(PathBuf),
-    /// Somebody else's socket, served or not, that this user may not remove.
-    #[error("{path}: it is a socket of user {owner}; remove it, or name another path")]
+    #[error(
+        "{path}: another daemon serves it (it is a socket of user {owner}); stop that one, or name another path"
+    )]
+    Live {
+        /// The socket.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Somebody else's socket that this user may not connect to, or not remove.
+    #[error(
+        "{path}: it is a socket of user {owner}; stop the daemon that serves it, remove it, or name another path"
+    )]
     Foreign {
         /// The socket.
         path: PathBuf,
@@ -190,9 +199,14 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     match try_connect(path) {
         Err(Errno::ECONNREFUSED) => {}
         Err(Errno::ENOENT) => return Ok(()), // gone by itself
-        Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if !is_own => return Err(foreign()),
-        // Its queue is full: somebody serves it, if slowly.
-        Ok(()) | Err(Errno::EAGAIN) => return Err(SocketError::Live(path.into())),
+        Err(Errno::EACCES) if !is_own => return Err(foreign()),
+        // EAGAIN: the queue is full, so a daemon serves the socket, if slowly.
+        Ok(()) | Err(Errno::EAGAIN) => {
+            return Err(SocketError::Live {
+                path: path.into(),
+                owner: user_name(owner),
+            });
+        }
         Err(cause) => {
             return Err(SocketError::Unknown {
                 path: path.into(),

@@ -81,7 +81,7 @@ impl Connection {
         loop {
             if self.answer(&mut input, &turns).await?.is_err() {
                 let max = shared.config().max_line;
-                let reason = format!("line is over the limit of {max} bytes");
+                let reason = too_long(max);
                 return self.refuse("line", &reason).await;
             }
             let caught_up = self.deliver(&turns).await?;
@@ -364,3 +364,16 @@ impl Connection {
         Ok(())
     }
 }
+
+/// Why a line is refused. Data that is not UTF-8 is base64 in the line: 4 bytes for each 3.
+fn too_long(max: usize) -> String {
+    let binary = max.saturating_sub(OTHER_FIELDS) / 4 * 3;
+    format!(
+        "line is over the limit of {max} bytes (max_line under [socket]): room for some {} bytes of text without escapes, \
+         or {binary} of other data, which is sent as base64",
+        max.saturating_sub(OTHER_FIELDS)
+    )
+}
+
+/// What a line has beside its data, at most: the longest channel, name and key, which escapes can make longer.
+const OTHER_FIELDS: usize = 512;
