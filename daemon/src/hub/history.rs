@@ -98,7 +98,8 @@ impl History {
         self.bytes -= cost;
         kept.bytes -= cost;
         kept.messages -= 1;
-        self.trimmed = message.id;
+        // After a loss of power, messages that are newer than this one may be gone already.
+        self.miss(message.id);
         // After a burst, and after the last one.
         if self.messages.len() < self.messages.capacity() / 8 || self.messages.is_empty() {
             self.messages.shrink_to(2 * self.messages.len());
@@ -168,6 +169,18 @@ mod tests {
             name: EventName::default(),
             data: Box::default(),
         })
+    }
+
+    #[test]
+    fn what_was_missed_stays_missed_when_older_messages_go() {
+        let (mut history, mut kept) = (History::new(0), Kept::default());
+        history.push(message(1), &mut kept);
+        history.miss(10);
+        history.drop_oldest(&mut kept);
+        assert_eq!(history.trimmed(), 10);
+        history.push(message(11), &mut kept);
+        history.drop_oldest(&mut kept);
+        assert_eq!(history.trimmed(), 11);
     }
 
     #[test]
