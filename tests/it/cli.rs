@@ -2,10 +2,12 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -481,7 +483,7 @@ fn subscribe_comes_back_after_a_restart() {
         assert_eq!(subscriber.message()["id"], id, "over HTTP: {over_http}");
         let errors = subscriber.errors();
         assert!(
-            errors.contains("the daemon is stopping; connecting again"),
+            errors.contains("it stops, or its settings have changed; connecting again"),
             "{errors}"
         );
         assert!(
@@ -495,6 +497,73 @@ fn subscribe_comes_back_after_a_restart() {
 fn own_address() -> String {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     format!("127.{}.{b}.{c}:2061", a | 64)
+}
+
+/// Answers every poll at once without a message; returns when so many have come.
+fn answer_at_once(listener: &TcpListener, answer: &str, polls: usize) {
+    let (stream, _) = listener.accept().unwrap();
+    let mut requests = BufReader::new(&stream).lines();
+    for _ in 0..polls {
+        while !requests.next().unwrap().unwrap().is_empty() {}
+        let length = answer.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        (&stream).write_all((head + answer).as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn subscribe_pauses_after_answers_that_come_at_once() {
+    for gap in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = format!("{{\"cursor\":\"7\",\"gap\":{gap},\"messages\":[]}}");
+        let subscriber =
+            Subscriber::start(comet(&["subscribe", "a", "--since", "7", "--url", &url]));
+        let start = Instant::now();
+        answer_at_once(&listener, &answer, 5);
+        // The pauses double, from a tenth of a second on.
+        let paused = Duration::from_millis(100 + 200 + 400 + 800);
+        assert!(start.elapsed() >= paused, "{:?}", start.elapsed());
+        drop(subscriber);
+    }
+}
+
+#[test]
+fn subscribe_tells_a_gap_up_to_the_messages_that_follow() {
+    let daemon = Daemon::start("[history]\nbytes = 65536\n");
+    let large = "x".repeat(40_000);
+    let first = daemon.publish("a", "first");
+    daemon.publish("a", &large);
+    let last = daemon.publish("a", &large);
+    let url = format!("http://{}", daemon.addr());
+    for way in [&["--url", &url][..], &[]] {
+        let mut command = daemon.comet(&["subscribe", "a", "--since", &first.to_string()]);
+        command.args(way);
+        let mut subscriber = Subscriber::start(command);
+        assert_eq!(subscriber.message()["id"], last);
+        let told = format!("gap: messages up to {} may be missing", last - 1);
+        let errors = subscriber.errors();
+        assert!(errors.contains(&told), "{errors}");
+    }
+}
+
+/// A time is passed on as one: it need not be the time of a message.
+#[test]
+fn subscribe_since_a_time_is_told_no_gap_in_vain() {
+    let daemon = Daemon::start("");
+    let url = format!("http://{}", daemon.addr());
+    for way in [&["--url", &url][..], &[]] {
+        let before = daemon.publish("a", "before");
+        let time = comet_proto::Since::Time(before + 1).to_string();
+        let mut command = daemon.comet(&["subscribe", "a", "--since", &time]);
+        command.args(way);
+        let mut subscriber = Subscriber::start(command);
+        wait_for_subscribers(&daemon, 1);
+        let id = daemon.publish("a", "after");
+        assert_eq!(subscriber.message()["id"], id);
+        assert!(!subscriber.errors().contains("gap"));
+        wait_for_subscribers(&daemon, 0);
+    }
 }
 
 #[test]

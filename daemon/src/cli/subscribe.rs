@@ -155,7 +155,7 @@ struct Printer {
     cursor: Option<Since>,
     /// The connection in use was accepted.
     connected: bool,
-    /// The daemon is stopping, and asks to come back after so long.
+    /// The daemon has ended the subscription, and asks to come back after so long.
     retry: Option<Duration>,
 }
 
@@ -172,10 +172,12 @@ impl Printer {
         Ok(())
     }
 
-    /// The daemon is stopping.
+    /// The daemon is stopping, or has new settings by which the subscription is judged anew.
     fn leave(&mut self, retry_ms: u64) -> End {
         self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_ABSENCE));
-        End::Lost(anyhow!("the daemon is stopping"))
+        End::Lost(anyhow!(
+            "the daemon has ended the subscription for now: it stops, or its settings have changed"
+        ))
     }
 
     fn gap(&self, cursor: &str) {

@@ -9,15 +9,21 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, Uri, body::Incoming, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
-use super::{End, Printer};
+use super::{End, FIRST_PAUSE, LONGEST_PAUSE, Printer};
 
 /// How long the daemon holds a poll, in seconds.
 const WAIT: u64 = 25;
 
 /// When an answer takes so much longer, the way to the daemon is broken.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// A poll is there to wait. An answer without a message in less than this time is followed by a pause.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// `http://HOST[:PORT][/PREFIX]`
 #[derive(Debug, Clone)]
@@ -102,12 +108,18 @@ type Sender = http1::SendRequest<Empty<Bytes>>;
 /// One connection, until it ends.
 pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, End> {
     let mut sender = connect(&way.url).await.map_err(End::Lost)?;
+    let mut pause = FIRST_PAUSE;
     loop {
+        let (asked, waits) = (Instant::now(), printer.cursor.is_some());
         let answer = poll(&mut sender, way, printer).await?;
         printer.connected = true;
         if answer.gap {
-            printer.gap(&answer.cursor);
+            // Up to the messages that follow: those are not missing.
+            let first = answer.messages.first();
+            let before = first.map(|first| first.id.saturating_sub(1).to_string());
+            printer.gap(before.as_ref().unwrap_or(&answer.cursor));
         }
+        let is_empty = answer.messages.is_empty();
         for message in answer.messages {
             let json = serde_json::to_vec(&message).map_err(End::lost)?;
             printer.message(&json, message.id)?;
@@ -115,6 +127,13 @@ pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, 
         printer.cursor = Some(Since::parse(&answer.cursor).map_err(End::lost)?);
         if let Some(retry) = answer.retry {
             return Err(printer.leave(retry));
+        }
+        // Whatever the reason is, a gap as well: who answers at once without a message is not asked without a pause.
+        if waits && is_empty && asked.elapsed() < AT_ONCE {
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        } else {
+            pause = FIRST_PAUSE;
         }
     }
 }
