@@ -69,6 +69,12 @@ impl Drain {
     }
 }
 
+/// When a client should come back that has to leave before the daemon stops, the first of which is 0: 2,000 a second.
+#[must_use]
+pub fn retry_at(place: u64) -> Duration {
+    SOONEST + Duration::from_millis(place * 1000 / RATE % LONGEST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

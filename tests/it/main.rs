@@ -56,6 +56,7 @@ mod proxies;
 mod reload;
 mod resumed;
 mod rights;
+mod rights_end;
 mod service;
 mod shutdown;
 mod smuggling;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Replaces the configuration file and waits until the daemon has read it; returns what it said.
-fn reload(daemon: &Daemon, config: &str) -> String {
+pub(crate) fn reload(daemon: &Daemon, config: &str) -> String {
     fs::write(daemon.root().path().join("comet.toml"), config).unwrap();
     let before = reloads(&daemon.log()).len();
     daemon.signal("HUP");

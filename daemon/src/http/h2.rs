@@ -13,7 +13,7 @@ use std::{
     rc::Rc,
     sync::{Mutex, PoisonError},
     task::{Context, Poll, Waker, ready},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -37,12 +37,12 @@ use streams::Streams;
 pub(super) use streams::{Activity, note_upload};
 
 use super::{
-    SHORT, Worker,
+    Current, SHORT, Worker,
     answer::{RETRY, Refusal, add_cors, add_etag, answer},
     connection::Conn,
     io::ParkIo,
     memory::{self, Hold},
-    rights::INVALID_TOKEN,
+    rights::{INVALID_TOKEN, now},
     router::{self, Route},
     service,
 };
@@ -241,12 +241,9 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
     }
 }
 
-/// When this second since 1970 comes. `None`: not within any time that matters.
+/// When this second since 1970 comes, by the system's clock as it is now. `None`: not within any time that matters.
 fn moment(second: u64) -> Option<Instant> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Instant::now().checked_add(Duration::from_secs(second).saturating_sub(now))
+    Instant::now().checked_add(Duration::from_secs(second).saturating_sub(now()))
 }
 
 /// A subscription on one stream of the connection.
@@ -255,8 +252,8 @@ struct Held {
     subscription: Subscription,
     cursor: Cursor,
     bell: Rc<Bell>,
-    /// When the right to it ends.
-    expires: Option<Instant>,
+    /// By whose rights it goes on.
+    site: Current,
 }
 
 /// Why a wait is over.
@@ -265,6 +262,7 @@ enum Wake {
     Time,
     Stop,
     Expired,
+    Revoked,
 }
 
 impl Held {
@@ -273,14 +271,14 @@ impl Held {
             .since
             .unwrap_or_else(|| worker.audience.hub().last());
         worker.metrics.subscribers.add(1);
-        let expires = subscription.expires.and_then(moment);
+        let site = worker.site();
         memory::add_channels(&subscription.channels);
         Self {
             worker,
             subscription,
             cursor,
             bell: Rc::default(),
-            expires,
+            site,
         }
     }
 
@@ -290,7 +288,8 @@ impl Held {
         match self.wait(deadline).await {
             Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),
-            Wake::Stop => return self.farewell(body),
+            Wake::Stop => return self.farewell(self.worker.drain.retry(), body),
+            Wake::Revoked => return self.farewell(self.worker.retry_of_revoked(), body),
             Wake::Expired => return self.subscription.format.expired(self.cursor, body),
         }
         200
@@ -317,8 +316,13 @@ impl Held {
                 Wake::News(backlog) => self.subscription.format.backlog(&backlog, &mut piece),
                 Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
                 Wake::Stop => {
-                    self.farewell(&mut piece);
+                    self.farewell(self.worker.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
+                    return;
+                }
+                Wake::Revoked => {
+                    self.farewell(self.worker.retry_of_revoked(), &mut piece);
+                    let _ = timeout(write_time, pieces.send(piece.into())).await;
                     return;
                 }
                 Wake::Expired => {
@@ -331,22 +335,28 @@ impl Held {
     }
 
     /// The last there is, which has no messages: they would have been news.
-    fn farewell(&self, out: &mut Vec<u8>) -> u16 {
+    fn farewell(&self, retry: Duration, out: &mut Vec<u8>) -> u16 {
         let nothing = Backlog {
             cursor: self.cursor,
             ..Backlog::default()
         };
-        let retry = self.worker.drain.retry();
         self.subscription.format.farewell(&nothing, retry, out)
     }
 
     /// Waits for a backlog or until `deadline`; moves the cursor.
     async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
-        let deadline = [deadline, self.expires].into_iter().flatten().min();
+        let worker = self.worker.clone();
         loop {
+            // Before the looks below: what changes after them is told.
+            let changed = worker.changed.notified();
+            if self.is_revoked() {
+                return Wake::Revoked;
+            }
             if self.has_expired() {
                 return Wake::Expired;
             }
+            let expires = self.subscription.expires.and_then(moment);
+            let time = [deadline, expires].into_iter().flatten().min();
             if std::mem::take(&mut self.subscription.gap) {
                 return Wake::News(self.gap());
             }
@@ -378,20 +388,27 @@ impl Held {
                     }
                 };
             let time = async {
-                match deadline {
-                    Some(deadline) => self.sleep_until(deadline).await,
+                match time {
+                    Some(time) => self.sleep_until(time, expires == Some(time)).await,
                     None => std::future::pending().await,
                 }
             };
             let over = tokio::select! {
                 biased;
                 () = self.bell.rung() => None,
+                () = changed => None,
                 () = time => Some(Wake::Time),
                 () = self.worker.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
-            // The bell, or a message that no bell told of yet: the next join sees it. So does it see the end of the right.
+            // The clock was set back, and the token is good for longer again.
+            let is_early = || deadline.is_none_or(|deadline| Instant::now() < deadline);
+            if matches!(over, Some(Wake::Time)) && is_early() {
+                continue;
+            }
+            // Otherwise the next look sees what has come: a message, the end of the right, or new rights.
             if let Some(over) = over
+                && !self.is_revoked()
                 && !self.has_expired()
                 && !self.has_news()
             {
@@ -401,17 +418,32 @@ impl Held {
     }
 
     /// Sleeps until then; if that is soon, or the right ends then, the worker ticks in time for it.
-    async fn sleep_until(&self, deadline: Instant) {
+    async fn sleep_until(&self, deadline: Instant, is_end: bool) {
         let time = deadline.saturating_duration_since(Instant::now());
-        if time < SHORT || Some(deadline) == self.expires {
+        if time < SHORT || is_end {
             self.worker.alarm_after(time);
         }
         tokio::time::sleep_until(deadline).await;
     }
 
     fn has_expired(&self) -> bool {
-        self.expires
-            .is_some_and(|expires| expires <= Instant::now())
+        let expires = self.subscription.expires;
+        expires.is_some_and(|expires| expires <= now().as_secs())
+    }
+
+    /// New rights take the right to it away.
+    fn is_revoked(&mut self) -> bool {
+        let site = self.worker.site();
+        if Rc::ptr_eq(&site, &self.site) {
+            return false;
+        }
+        let by_token = self.subscription.expires.is_some();
+        let channels = &self.subscription.channels;
+        let ends = site.rights.end(&self.site.rights, channels, by_token);
+        if !ends {
+            self.site = site;
+        }
+        ends
     }
 
     /// What there is since a cursor that is not the client's.

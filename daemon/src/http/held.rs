@@ -8,9 +8,11 @@ use bytes::Bytes;
 use comet_proto::Cursor;
 
 use super::{
+    Current,
     answer::{Variant, Writer},
     connection::{Conn, LINGER, State},
     memory,
+    rights::{Rights, now},
 };
 use crate::{
     hub::{
@@ -31,7 +33,15 @@ const PIECE: usize = 16 * 1024;
 pub(super) struct Ask {
     pub(super) subscription: Subscription,
     pub(super) variant: Variant,
+    /// By whose rights it was accepted.
+    pub(super) site: Current,
 }
+
+/// In [`Held::expires`]: the right to the subscription has no end.
+const NEVER: u32 = u32::MAX;
+
+/// Likewise: the right to it has ended by new settings.
+const REVOKED: u32 = 0;
 
 /// What a connection waits for.
 pub(super) struct Held {
@@ -40,7 +50,8 @@ pub(super) struct Held {
     variant: Variant,
     /// Seconds.
     wait: Option<u16>,
-    /// The worker's step at which the right to it ends.
+    /// The second since 1970 at which the token ends; [`NEVER`], or [`REVOKED`]. A second and no step: the system's clock
+    /// may be set while the client waits.
     expires: u32,
     /// To be told first.
     gap: bool,
@@ -66,6 +77,7 @@ impl Conn {
         let Ask {
             mut subscription,
             variant,
+            site,
         } = ask;
         audience.share_names(&mut subscription.channels);
         let Subscription {
@@ -86,12 +98,16 @@ impl Conn {
             channels,
             format,
             wait: wait.map(|wait| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX)),
-            expires: expires.map_or(u32::MAX, |at| self.worker.step_at(at)),
+            expires: expires.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER - 1)),
             gap,
             variant,
             cursor,
             key: None,
         });
+        // Settings may have changed while an earlier request of this connection was answered.
+        if !Rc::ptr_eq(&site, &self.worker.site()) {
+            self.revoke(&site.rights);
+        }
     }
 
     /// Takes the subscription to where the client or the worker acts next: opens it, sends the backlog, and joins.
@@ -106,8 +122,8 @@ impl Conn {
         if let Some(opening) = opening.flatten() {
             return self.send(opening).await;
         }
-        if self.has_expired() {
-            return self.send_expired().await;
+        if self.has_ended() {
+            return self.send_end().await;
         }
         if self.worker.stopping.get() {
             let farewell = self.with_held(|held| self.farewell(held));
@@ -205,15 +221,42 @@ impl Conn {
     /// Waits for so long, or until the right to wait ends.
     fn wait_in(&self, state: State, time: Duration) {
         self.set(state, time);
-        let expires = self.with_held(|held| held.expires).unwrap_or(u32::MAX);
-        if expires < self.due() {
-            self.set_due(expires);
+        self.renew_end();
+    }
+
+    /// Looks at the connection when the right to wait ends, by the system's clock as it is now.
+    pub(super) fn renew_end(&self) {
+        let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
+        let waits = matches!(self.state.get(), State::Polling | State::Streaming);
+        if expires == NEVER || !waits {
+            return;
+        }
+        let step = self.worker.step_at(expires.into());
+        if step < self.due() {
+            self.set_due(step);
         }
     }
 
-    fn has_expired(&self) -> bool {
-        let expires = self.with_held(|held| held.expires);
-        expires.is_some_and(|expires| expires <= self.worker.now.get())
+    /// The token has expired, or the right was revoked.
+    fn has_ended(&self) -> bool {
+        let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
+        expires != NEVER && u64::from(expires) <= now().as_secs()
+    }
+
+    /// New rights hold instead of `before`: ends the subscription where they take its right away.
+    pub(super) fn revoke(&self, before: &Rights) {
+        let site = self.worker.site();
+        let ends = self.with_held(|held| {
+            let by_token = held.expires != NEVER;
+            let ends = site.rights.end(before, &held.channels, by_token);
+            if ends {
+                held.expires = REVOKED;
+            }
+            ends
+        });
+        if ends == Some(true) && matches!(self.state.get(), State::Polling | State::Streaming) {
+            self.say_end();
+        }
     }
 
     /// What has come while the client is to wait?
@@ -293,14 +336,18 @@ impl Conn {
             State::Closing | State::Joining => {}
             State::Refusing => self.refuse_now(),
             State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
-            State::Polling | State::Streaming if self.has_expired() => self.say_expired(),
+            State::Polling | State::Streaming if self.has_ended() => self.say_end(),
+            // The clock was set back, and the token is good for longer again.
+            State::Polling if self.with_held(|held| held.wait) == Some(None) => {
+                self.wait_in(State::Polling, Duration::MAX);
+            }
             State::Polling | State::Streaming => self.say_nothing_new(),
         }
     }
 
-    /// The token has expired: a poll has its answer, a stream its end.
-    fn say_expired(&self) {
-        let answer = self.with_held(|held| self.writer(held).expired(held.cursor));
+    /// The right to wait has ended: a poll has its answer, a stream its end.
+    fn say_end(&self) {
+        let answer = self.with_held(|held| self.end_of(held));
         let answer = answer.unwrap_or_default();
         if self.state.get() == State::Polling {
             return self.answer_poll(answer);
@@ -313,13 +360,8 @@ impl Conn {
     }
 
     /// Likewise, for what could not wait yet.
-    async fn send_expired(&self) {
-        let answer = self.with_held(|held| {
-            (
-                self.writer(held).expired(held.cursor),
-                is_poll(&*held.format),
-            )
-        });
+    async fn send_end(&self) {
+        let answer = self.with_held(|held| (self.end_of(held), is_poll(&*held.format)));
         let (answer, is_poll) = answer.unwrap_or_default();
         if is_poll {
             self.end_poll();
@@ -327,6 +369,20 @@ impl Conn {
         } else {
             self.send_last(Some(answer)).await;
         }
+    }
+
+    /// What a client gets whose token has expired, or who is to come back with its token and be judged by new rights. It
+    /// gets no message that is newer than its cursor.
+    fn end_of(&self, held: &Held) -> Bytes {
+        if held.expires != REVOKED {
+            return self.writer(held).expired(held.cursor);
+        }
+        let nothing = Backlog {
+            cursor: held.cursor,
+            ..Backlog::default()
+        };
+        let retry = self.worker.retry_of_revoked();
+        self.writer(held).farewell(&nothing, retry)
     }
 
     /// The wait of a poll is over, or a stream needs a sign of life. Reads first: a message that was published

@@ -36,7 +36,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use comet_proto::ChannelName;
@@ -49,7 +49,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     config::{CompatConfig, HttpConfig},
-    drain::Drain,
+    drain::{self, Drain},
     hub::subscriber::Audience,
     metrics::Metrics,
 };
@@ -146,6 +146,12 @@ struct Worker {
     alarms: RefCell<BTreeSet<u32>>,
     /// The second of the last look at what is needed no more.
     tidied: Cell<u32>,
+    /// What the system's clock said at the start, as far as it has not been set since.
+    wall: Cell<Duration>,
+    /// The system's clock was set, or settings have changed: for the tasks that hold subscriptions.
+    changed: Notify,
+    /// Subscriptions that the last change of settings has ended.
+    revoked: Cell<u64>,
     date: DateLine,
     stopping: Cell<bool>,
     /// Polls that began to wait since something else was asked for.
@@ -332,10 +338,9 @@ impl Worker {
 
     /// The step at which this second since 1970 has come.
     fn step_at(&self, second: u64) -> u32 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.exact_step_after(Duration::from_secs(second).saturating_sub(now))
+        let left = Duration::from_secs(second).saturating_sub(rights::now());
+        // A little later, so that the second has come by then although the clocks differ in pace.
+        self.exact_step_after(left + Duration::from_millis(1))
     }
 
     /// Has a timer of the runtime, which goes off at ticks, end at most a [`STEP`] late.
@@ -346,12 +351,45 @@ impl Worker {
         self.tick_by(step);
     }
 
+    /// When a client whose subscription new settings end should come back.
+    fn retry_of_revoked(&self) -> Duration {
+        drain::retry_at(self.revoked.replace(self.revoked.get() + 1))
+    }
+
+    /// Calls `f` for each connection.
+    fn each(&self, f: impl Fn(&Conn)) {
+        let conns = self.conns.borrow();
+        let conns: Vec<_> = conns.iter().map(|(_, conn)| conn.clone()).collect();
+        conns.iter().for_each(|conn| f(conn));
+    }
+
+    /// The rights of the new site hold from now on, also for those who wait.
+    fn replace_site(&self, site: Arc<Site>) {
+        let before = self.site.replace(Rc::new(site));
+        self.revoked.set(0);
+        self.each(|conn| conn.revoke(&before.rights));
+        self.changed.notify_waiters();
+    }
+
+    /// Tokens end by the system's clock, steps are counted by the other one: when the two have moved against each other, by a
+    /// step or in the course of time, the steps at which tokens end are counted anew.
+    fn follow_clock(&self) {
+        let wall = rights::now().saturating_sub(self.start.elapsed());
+        if wall.abs_diff(self.wall.get()) < TICK {
+            return;
+        }
+        self.wall.set(wall);
+        self.each(Conn::renew_end);
+        self.changed.notify_waiters();
+    }
+
     fn tick(&self) {
         self.date.refresh();
         let steps = self.start.elapsed().as_micros() / STEP.as_micros();
         // The last number stands for "never".
         let now = u32::try_from(steps).unwrap_or(u32::MAX).min(u32::MAX - 1);
         self.now.set(now);
+        self.follow_clock();
         let overdue = self.plan_next_tick(now);
         for conn in overdue.into_iter().filter_map(|place| self.conn(place)) {
             conn.expire();
@@ -425,6 +463,9 @@ pub fn serve(
         next_tick: Cell::new(0),
         alarms: RefCell::default(),
         tidied: Cell::new(0),
+        wall: Cell::new(rights::now()),
+        changed: Notify::new(),
+        revoked: Cell::new(0),
         date: DateLine::default(),
         stopping: Cell::new(false),
         parked: Cell::new(0),
@@ -469,25 +510,17 @@ async fn run(
     worker.stopping.set(true);
     worker.accept_last();
     worker.accept_no_more();
-    let conns: Vec<_> = worker
-        .conns
-        .borrow()
-        .iter()
-        .map(|(_, conn)| conn.clone())
-        .collect();
-    for conn in conns {
-        conn.say_farewell();
-    }
+    worker.each(Conn::say_farewell);
     while !worker.conns.borrow().is_empty() {
         worker.empty.notified().await;
     }
     Ok(())
 }
 
-/// Takes each new site. What is under way goes on by the old one.
+/// Takes each new site.
 async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
     while sites.changed().await.is_ok() {
         let site = sites.borrow_and_update().clone();
-        worker.site.replace(Rc::new(site));
+        worker.replace_site(site);
     }
 }

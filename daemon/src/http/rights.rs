@@ -101,6 +101,21 @@ impl Rights {
         self.read.is_empty() && self.read_else == Access::Public
     }
 
+    /// A subscription that began by the rights `before` has to end: by these rights it would be refused, or only its token,
+    /// which is not kept, could tell. `by_token`: it began with one.
+    pub(super) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
+        let is_judged_alike = |channel| {
+            by_token
+                && before.read(channel) == Access::Token
+                && self.tokens.accept_all_of(&before.tokens)
+        };
+        channels.iter().any(|channel| match self.read(channel) {
+            Access::Public => false,
+            Access::Token => !is_judged_alike(channel),
+            Access::Closed => true,
+        })
+    }
+
     fn leave(&self, grant: &Grant) -> Leave {
         Leave {
             expires: Some(grant.expires),
@@ -397,7 +412,8 @@ fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn now() -> std::time::Duration {
+/// The system's clock, since 1970: tokens are made by it.
+pub(super) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

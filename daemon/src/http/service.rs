@@ -211,6 +211,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         Plainly::Poll(Ask {
             subscription,
             variant,
+            site: site.clone(),
         })
     };
     site.metrics.http_requests.add(1);
@@ -353,6 +354,7 @@ fn answering(
             *phase.asked.borrow_mut() = Some(Ask {
                 subscription,
                 variant,
+                site,
             });
             Answering::Held
         }

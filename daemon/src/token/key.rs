@@ -45,6 +45,16 @@ pub enum KeyError {
 }
 
 impl Key {
+    /// Tokens that the other key has signed are as good with this one, and grant no less.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let bytes = self.decoding.try_get_as_bytes();
+        let is_same = |other: &[u8]| bytes.is_ok_and(|bytes| bytes == other);
+        self.kid == other.kid
+            && self.algorithm == other.algorithm
+            && other.decoding.try_get_as_bytes().is_ok_and(is_same)
+            && other.may.iter().all(|right| self.may.contains(right))
+    }
+
     pub(super) fn load(config: &KeyConfig) -> Result<Self, KeyError> {
         let (algorithm, decoding) = match config.alg {
             Alg::Hs256 => (Algorithm::HS256, secret(config)?),

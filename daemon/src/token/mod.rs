@@ -144,6 +144,18 @@ impl Tokens {
         self.keys.is_empty()
     }
 
+    /// Every token that is valid by `before` is valid by these settings, and grants no less.
+    #[must_use]
+    pub fn accept_all_of(&self, before: &Self) -> bool {
+        // A token need not name the only key.
+        let is_only = |tokens: &Self| tokens.keys.len() == 1;
+        let replaced = |old: &Key| self.keys.iter().any(|new| new.replaces(old));
+        self.audience == before.audience
+            && (self.query || !before.query)
+            && (is_only(self) || !is_only(before))
+            && before.keys.iter().all(replaced)
+    }
+
     /// What the token grants at `now`, in seconds since 1970.
     ///
     /// # Errors
