@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fmt::{self, Write},
+    fmt::Write,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 
 /// How many keys are remembered over all publishers. Beyond it the oldest of the publisher that has most is forgotten.
 const MAX_KEYS: usize = 65_536;
+
+/// Room for a publisher in front of a key.
+const PREFIX: usize = 22;
 
 /// Publishers whose keys are counted each for itself; those of further ones are counted together.
 const MAX_SHARES: usize = 256;
@@ -43,20 +46,26 @@ pub struct PublisherKey<'a> {
     pub key: &'a str,
 }
 
-/// As in the log: the publisher, a NUL, and the key; of an unknown publisher the key alone.
-impl fmt::Display for PublisherKey<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.publisher {
-            Publisher::Unknown => {}
-            Publisher::User(uid) => write!(f, "u{uid}\0")?,
-            Publisher::Http(subject) => write!(f, "h{subject}\0")?,
-            Publisher::Files => f.write_str("f\0")?,
-        }
-        f.write_str(self.key)
-    }
-}
-
 impl<'a> PublisherKey<'a> {
+    /// Appends the key as the log has it: the publisher, a NUL, and the key; of an unknown publisher the key alone.
+    fn write(&self, out: &mut String) {
+        let publisher = match self.publisher {
+            Publisher::Unknown => Ok(()),
+            Publisher::User(uid) => write!(out, "u{uid}\0"),
+            Publisher::Http(subject) => write!(out, "h{subject}\0"),
+            Publisher::Files => out.write_str("f\0"),
+        };
+        publisher.expect("a String takes it");
+        out.push_str(self.key);
+    }
+
+    /// The key as the log has it.
+    pub(super) fn text(&self) -> Box<str> {
+        let mut text = String::with_capacity(PREFIX + self.key.len());
+        self.write(&mut text);
+        text.into()
+    }
+
     /// Reads what the log has.
     pub(super) fn parse(text: &'a str) -> Self {
         let parsed = text.split_once('\0').and_then(|(publisher, key)| {
@@ -201,7 +210,9 @@ pub(super) fn split(joined: &str) -> Option<(ChannelName, &str)> {
 
 fn join<'a>(channel: &ChannelName, key: &PublisherKey<'_>, joined: &'a mut String) -> &'a str {
     joined.clear();
-    write!(joined, "{}\0{key}", &**channel).expect("a String takes it");
+    joined.push_str(channel);
+    joined.push('\0');
+    key.write(joined);
     joined
 }
 
@@ -291,7 +302,7 @@ mod tests {
             of(Publisher::Http(u64::MAX), "k\0"),
             of(Publisher::Files, "f\0k"),
         ];
-        let texts: Vec<String> = all.iter().map(PublisherKey::to_string).collect();
+        let texts: Vec<Box<str>> = all.iter().map(PublisherKey::text).collect();
         for (key, text) in all.iter().zip(&texts) {
             assert_eq!(PublisherKey::parse(text), *key);
         }

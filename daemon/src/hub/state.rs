@@ -131,7 +131,7 @@ impl State {
         if let Some(queue) = &mut self.unwritten {
             queue.push(Unwritten {
                 message: message.clone(),
-                key: new.key.map(|key| key.to_string().into()),
+                key: new.key.map(|key| key.text()),
             });
         }
         channel.history.push(message, &mut self.kept);
