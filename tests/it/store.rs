@@ -50,6 +50,68 @@ fn a_killed_daemon_keeps_what_it_has_acknowledged_and_cursors_stay_good() {
     }
 }
 
+/// What an administrator's `rm -r`, `mv`, or logrotate's copytruncate does to the log of a running daemon.
+#[test]
+fn a_log_that_somebody_removes_moves_or_cuts_is_written_anew() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 5] = [
+        ("removed", |store| fs::remove_dir_all(store).unwrap()),
+        ("moved", |store| {
+            fs::rename(store, store.with_extension("away")).unwrap();
+        }),
+        ("replaced", |store| {
+            fs::rename(store, store.with_extension("away")).unwrap();
+            fs::create_dir(store).unwrap();
+            fs::write(store.join("0000000099.log"), "theirs").unwrap();
+        }),
+        ("a file removed", |store| {
+            fs::remove_file(segment(store.parent().unwrap())).unwrap();
+        }),
+        ("cut", |store| {
+            let file = fs::File::options()
+                .write(true)
+                .open(segment(store.parent().unwrap()));
+            file.unwrap().set_len(0).unwrap();
+        }),
+    ];
+    for (what, harm) in harms {
+        for config in ["", DISK] {
+            let daemon = Daemon::start_in(directory().into(), config, &[]);
+            let first = daemon.publish("news", "before");
+            let before = rewrites(&daemon);
+            harm(&daemon.root().path().join("store"));
+            wait_for("a new base", || (rewrites(&daemon) > before).then_some(()));
+            wait_for("a log that is written", || {
+                let status = daemon.get("/metrics").body;
+                status.contains("comet_store_failing 0").then_some(())
+            });
+            assert!(daemon.log().contains("removed, moved or cut"), "{what}");
+            let second = daemon.publish("news", "after");
+            let daemon = Daemon::start_in(kill(daemon), config, &[]);
+            let kept = vec![(first, "before".into()), (second, "after".into())];
+            assert_eq!(daemon.history("news"), kept, "{what} {config}");
+        }
+    }
+}
+
+/// The end comes before the daemon has looked.
+#[test]
+fn a_log_that_is_removed_just_before_the_end_is_written_anew() {
+    let daemon = Daemon::start("");
+    let id = daemon.publish("news", "x");
+    let root = daemon.root();
+    fs::remove_dir_all(root.path().join("store")).unwrap();
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start_in(root, "", &[]);
+    assert_eq!(daemon.history("news"), [(id, "x".into())]);
+}
+
+fn rewrites(daemon: &Daemon) -> u64 {
+    let output = daemon.comet(&["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    status["store"]["rewrites"].as_u64().unwrap()
+}
+
 #[test]
 fn a_cursor_from_before_is_parked_and_told_what_comes() {
     let daemon = Daemon::start("");

@@ -11,6 +11,7 @@ mod waiting;
 mod writer;
 
 use std::{
+    io,
     sync::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -148,8 +149,22 @@ impl Keeper {
         });
     }
 
+    /// Somebody has removed, moved or cut what was written: all that is in memory has to be written anew, and until then
+    /// nothing counts as kept.
+    pub(super) fn notice_loss(&self, hub: &Hub) {
+        let mut writer = self.lock();
+        if !writer.rewrite && !writer.log.is_whole() {
+            writer.must_rewrite();
+            let path = writer.log.path();
+            let lost = io::Error::other("it was removed, moved or cut by somebody else");
+            let error = StoreError::new("keep messages in", path, lost);
+            self.note(&mut writer, hub.last().0, Err(error));
+        }
+    }
+
     /// What nobody waits for: messages without an acknowledgement, another attempt, the size of the log.
     pub(super) fn look_after(&self, hub: &Hub) {
+        self.notice_loss(hub);
         let (needed, bytes, least) = {
             let writer = self.lock();
             (writer.rewrite, writer.log.bytes(), writer.least)

@@ -2,8 +2,9 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -19,6 +20,16 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Names are as safe as this promises: on the disk.
     fn sync(&self) -> io::Result<()>;
+    /// Whether these files are there, in the directory that was opened, and have at least so many bytes: anybody who
+    /// may do so can remove, move and cut them while they are written.
+    fn is_whole(&self, files: &[(String, u64)]) -> bool {
+        let _ = files;
+        true
+    }
+    /// Makes and opens the directory anew where another one, or none, has its path.
+    fn reopen(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// For people.
     fn path(&self, name: &str) -> PathBuf;
 }
@@ -54,6 +65,11 @@ pub(super) fn write_all(file: &dyn LogFile, mut bytes: &[u8], mut place: u64) ->
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    opened: Mutex<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
     handle: fs::File,
     _lock: Flock<fs::File>,
 }
@@ -66,6 +82,21 @@ impl Directory {
     /// # Errors
     /// What the system says; `WouldBlock`: another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.into(),
+            opened: Mutex::new(Opened::at(path)?),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.opened
+            .lock()
+            .expect("no code panics while it holds the directory")
+    }
+}
+
+impl Opened {
+    fn at(path: &Path) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -74,10 +105,15 @@ impl Directory {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         Ok(Self {
-            path: path.into(),
             handle: fs::File::open(path)?,
             _lock: lock,
         })
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let id = |stat: &fs::Metadata| (stat.dev(), stat.ino());
+        let (here, there) = (self.handle.metadata(), fs::metadata(path));
+        matches!((&here, &there), (Ok(here), Ok(there)) if id(here) == id(there))
     }
 }
 
@@ -110,7 +146,23 @@ impl Disk for Directory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.lock().handle.sync_all()
+    }
+
+    fn is_whole(&self, files: &[(String, u64)]) -> bool {
+        let is_there = |(name, bytes): &(String, u64)| {
+            let file = fs::symlink_metadata(self.path.join(name));
+            file.is_ok_and(|file| file.is_file() && file.len() >= *bytes)
+        };
+        self.lock().is_at(&self.path) && files.iter().all(is_there)
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let mut opened = self.lock();
+        if !opened.is_at(&self.path) {
+            *opened = Opened::at(&self.path)?;
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -165,6 +165,35 @@ impl Log {
         older + self.segment.end
     }
 
+    /// Whether all that was written is still there, as far as names and sizes tell.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let current = (self.segment.number, self.segment.end);
+        let segments = self.older.iter().chain([&current]);
+        let files: Vec<_> = segments
+            .map(|(number, bytes)| (file_name(*number), *bytes))
+            .collect();
+        self.disk.is_whole(&files)
+    }
+
+    /// After [`Log::is_whole`] has said no, and before [`Log::seal`]: a new base goes behind whatever is there now.
+    ///
+    /// # Errors
+    /// There is no directory to write into.
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        let failed = StoreError::of("open again", &*self.disk, "");
+        self.disk.reopen().map_err(&failed)?;
+        for name in self.disk.list().map_err(&failed)? {
+            let number = name
+                .strip_suffix(".log")
+                .and_then(|number| number.parse().ok());
+            if let Some(number) = number.filter(|number| *number > self.segment.number) {
+                self.segment.number = number;
+            }
+        }
+        Ok(())
+    }
+
     /// Where the next record goes, for people.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -379,6 +408,8 @@ fn current(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
 }
 
 fn remove(disk: &dyn Disk, name: &str) -> Result<(), StoreError> {
-    disk.remove(name)
-        .map_err(StoreError::of("remove", disk, name))
+    match disk.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(StoreError::of("remove", disk, name)),
+    }
 }

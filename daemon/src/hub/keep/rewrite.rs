@@ -46,6 +46,9 @@ impl Keeper {
             self.note(&mut writer, last, Err(error.clone()));
             return Err(error);
         }
+        if writer.rewrite {
+            writer.log.reopen()?;
+        }
         let base = writer.log.seal(last)?;
         writer.queue = Queue::default();
         Ok((base, last, writer.broken))

@@ -109,8 +109,13 @@ impl Keeping {
             let _ = thread.join(); // it has said why
         }
         let id = self.hub.last().0;
-        keeper.lock().failed = None;
-        if keeper.commit(&self.hub, id).is_err() {
+        keeper.notice_loss(&self.hub);
+        let lacks = {
+            let mut writer = keeper.lock();
+            writer.failed = None;
+            writer.rewrite
+        };
+        if lacks || keeper.commit(&self.hub, id).is_err() {
             keeper.rewrite(&self.hub)?;
         }
         let mut writer = keeper.lock();

@@ -67,7 +67,7 @@ impl Writer {
         Ok(())
     }
 
-    fn must_rewrite(&mut self) {
+    pub(super) fn must_rewrite(&mut self) {
         self.rewrite = true;
         self.broken += 1;
     }
