@@ -40,6 +40,17 @@ fn usable(limit: u64, threads: u64) -> u64 {
     limit.saturating_sub(threads * ARENA).max(limit / 4)
 }
 
+/// Bytes of the machine's memory that this process has (resident). `None`: the system does not say.
+#[must_use]
+pub(crate) fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
 /// `MemTotal` of `/proc/meminfo`, in bytes.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo

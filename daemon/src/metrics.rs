@@ -1,6 +1,12 @@
 //! Counters and gauges, for `/metrics` and `comet status`.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
 use serde::{Serialize, Serializer};
 
@@ -51,9 +57,36 @@ impl Serialize for Counter {
     }
 }
 
+/// What the files source said last, for `comet status`.
+#[derive(Debug, Default, Serialize)]
+pub struct FilesNotices {
+    /// Why there is no stamp: then nothing is told of what changes while no daemon runs.
+    stamp_error: Mutex<Option<String>>,
+    /// The last refusals, as they were logged.
+    last_refused: Mutex<VecDeque<String>>,
+}
+
+/// Refusals that are shown.
+const REFUSED_SHOWN: usize = 5;
+
+impl FilesNotices {
+    pub(crate) fn set_stamp_error(&self, error: Option<String>) {
+        *self.stamp_error.lock().expect("no code panics holding it") = error;
+    }
+
+    pub(crate) fn add_refused(&self, refusal: String) {
+        let mut last = self.last_refused.lock().expect("no code panics holding it");
+        last.truncate(REFUSED_SHOWN - 1);
+        last.push_front(refusal);
+    }
+}
+
 /// All of them. Shared by all threads.
 #[derive(Debug, Default, Serialize)]
 pub struct Metrics {
+    /// Not a figure: shown by itself.
+    #[serde(skip)]
+    pub files_notices: FilesNotices,
     /// HTTP connections open now.
     pub http_connections: Counter,
     /// HTTP connections refused because of a limit.

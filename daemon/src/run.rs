@@ -31,6 +31,7 @@ use crate::{
     drain::Drain,
     http::{self, Errand, Listeners, Ran, Site, Work},
     hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
+    machine,
     metrics::Metrics,
     source::{
         files::{Ears, Files, Heard},
@@ -64,7 +65,9 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What could not be opened, and why.
-pub fn serve(given: Config, reread: Option<Reread>) -> anyhow::Result<()> {
+///
+/// `file` is the configuration file, for `comet status`.
+pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> anyhow::Result<()> {
     let (mut passed, manager) = (Passed::take()?, Manager::from_env());
     let mut config = given.clone();
     if let Some(addr) = passed.http_addr()? {
@@ -118,7 +121,13 @@ pub fn serve(given: Config, reread: Option<Reread>) -> anyhow::Result<()> {
         .context(NO_THREAD)?;
         let status = {
             let (hub, metrics) = (hub.clone(), metrics.clone());
-            move || Status::new(started, &hub, metrics.clone())
+            let places = Arc::new(Places {
+                listen: addr.to_string(),
+                socket: socket_path.clone(),
+                dir: settings.now().dir.clone(),
+                config: file,
+            });
+            move || Status::new(started, &places, &hub, metrics.clone())
         };
         socket.follow(settings.configs());
         files.follow(settings.configs());
@@ -199,21 +208,48 @@ fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
     Ok(hub)
 }
 
+/// Where the daemon is found, and what it was told to do.
+#[derive(Serialize)]
+struct Places {
+    listen: String,
+    socket: PathBuf,
+    dir: PathBuf,
+    /// Its configuration file.
+    config: Option<PathBuf>,
+}
+
 /// What `comet status` shows.
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
     pid: u32,
     uptime_seconds: u64,
+    /// Of the machine's memory, resident.
+    memory_bytes: Option<u64>,
+    #[serde(flatten)]
+    places: Arc<Places>,
     hub: HubStatus,
     /// `None`: nothing is kept beyond the end of the daemon.
     store: Option<StoreStatus>,
+    files: FilesStatus,
     metrics: Arc<Metrics>,
 }
 
+/// The notices of the files source.
+struct FilesStatus(Arc<Metrics>);
+
+impl Serialize for FilesStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.files_notices.serialize(serializer)
+    }
+}
+
 impl Status {
-    fn new(started: Instant, hub: &Hub, metrics: Arc<Metrics>) -> Self {
+    fn new(started: Instant, places: &Arc<Places>, hub: &Hub, metrics: Arc<Metrics>) -> Self {
         Self {
+            places: places.clone(),
+            memory_bytes: machine::resident(),
+            files: FilesStatus(metrics.clone()),
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_seconds: started.elapsed().as_secs(),

@@ -688,3 +688,120 @@ fn check_names_file_line_and_key() {
     );
     assert_eq!(run(comet(&["check"])).0, Some(0));
 }
+
+#[test]
+fn check_tries_directories_and_keys_as_the_user_who_runs_it() {
+    if !is_root("check_tries_directories_and_keys_as_the_user_who_runs_it") {
+        return;
+    }
+    let root = shared();
+    let path = |name: &str| root.path().join(name);
+    let config = path("comet.toml");
+    fs::create_dir(path("own")).unwrap();
+    fs::write(path("secret"), "x".repeat(40)).unwrap();
+    fs::set_permissions(
+        path("secret"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let check = |text: &str, uid: u32| {
+        fs::write(&config, text).unwrap();
+        let mut command = comet(&["check", "--config", config.to_str().unwrap()]);
+        command.env("COMET_STORE", path("store"));
+        std::os::unix::process::CommandExt::uid(&mut command, uid);
+        std::os::unix::process::CommandExt::gid(&mut command, uid);
+        run(command)
+    };
+    let key = format!(
+        "[[auth.key]]\nkid = \"a\"\nalg = \"HS256\"\nsecret_file = {:?}\n",
+        path("secret")
+    );
+    let (own, new) = (path("own"), path("own/new/deep"));
+    let cases = [
+        (
+            format!("[store]\ndir = {own:?}\n"),
+            "store.dir: ",
+            "write in",
+        ),
+        (
+            format!("[store]\ndir = {new:?}\n"),
+            "store.dir: ",
+            "write in",
+        ),
+        (
+            format!("[spool]\ndir = {own:?}\n"),
+            "spool.dir: ",
+            "write in",
+        ),
+        (
+            format!("[socket]\npath = {:?}\n", path("own/s")),
+            "socket.path: ",
+            "write in",
+        ),
+        (key, "auth.key \"a\": ", "read"),
+    ];
+    for (text, key, act) in cases {
+        let text = format!("dir = {:?}\n{text}", path("dir"));
+        let (exit, stdout, stderr) = check(&text, STRANGER);
+        assert_eq!((exit, &*stdout), (Some(1), ""), "{text}");
+        assert!(
+            stderr.starts_with(&format!("comet: {key}user ")),
+            "{stderr}"
+        );
+        assert!(stderr.contains(&format!(" cannot {act} ")), "{stderr}");
+        assert!(stderr.contains(" (of root:root, mode 0"), "{stderr}");
+        // Root can, and is told what is root's alone.
+        let (exit, _, stderr) = check(&text, 0);
+        assert_eq!(exit, Some(0), "{stderr}");
+        let told = stderr.contains("warning: only root can");
+        assert_eq!(told, !text.contains("deep"), "{stderr}");
+    }
+    assert_eq!(
+        fs::read_dir(&own).unwrap().count(),
+        0,
+        "nothing is left there"
+    );
+}
+
+#[test]
+fn status_shows_places_sizes_and_what_was_refused() {
+    let daemon = Daemon::start("");
+    fs::create_dir(daemon.dir().join(".comet-seen.d")).unwrap();
+    fs::write(daemon.dir().join("a b.comet"), "x").unwrap();
+    let shown = wait_for("the refusal", || {
+        let shown = run(daemon.comet(&["status"])).1;
+        shown.contains("refused: ").then_some(shown)
+    });
+    let root = daemon.root();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    for (label, value) in [
+        ("listen", daemon.addr().to_string()),
+        ("socket", path("comet.sock")),
+        ("dir", path("dir")),
+        ("config", path("comet.toml")),
+        ("  stamp error", "none".into()),
+        ("  last refused", "\"a b.comet\" refused: ".into()),
+        ("  channels", "0".into()),
+    ] {
+        let line = format!("{label:<28}{value}");
+        assert!(
+            shown.lines().any(|told| told.starts_with(&line)),
+            "{line:?} in {shown}"
+        );
+    }
+    let memory = shown.lines().find(|line| line.starts_with("memory bytes"));
+    assert!(memory.is_some_and(|line| line.ends_with("MiB")), "{shown}");
+}
+
+#[test]
+fn status_says_that_the_stamp_is_another_users() {
+    let root = Arc::new(directory());
+    fs::create_dir(root.path().join("dir/.comet-seen")).unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    wait_for("the stamp's error", || {
+        let shown = run(daemon.comet(&["status"])).1;
+        shown
+            .contains(&format!("{:<28}cannot use ", "  stamp error"))
+            .then_some(())
+    });
+}

@@ -1,13 +1,17 @@
 //! `comet check`: what is wrong in a configuration, before the daemon says it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comet_daemon::{config::Config, http::Rights};
+use nix::sys::stat::Mode;
+
+use super::access;
 
 /// Say what is wrong in a configuration file
 ///
 /// Reads the file as `comet serve` would, without starting anything: one line names the file, the line, the key, and
-/// what would be right. Users and groups are looked up on this machine.
+/// what would be right. Users and groups are looked up on this machine. Whether directories can be written to and keys
+/// be read is tried as the user who runs the check: run it as the service's user, as in `runuser -u comet -- comet check …`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -24,18 +28,52 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
 }
 
+/// The file that the shipped service reads.
+const SYSTEM_FILE: &str = "/etc/comet.toml";
+
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = super::read_config(arguments.config.as_deref())?;
     config.check_readers()?;
-    Rights::new(&config)?;
-    for warning in warnings(&config) {
-        super::warn(&format!("warning: {warning}"));
+    let mut notes = warnings(&config);
+    for key in &config.auth.keys {
+        for path in [&key.secret_file, &key.public_key_file]
+            .into_iter()
+            .flatten()
+        {
+            access::can_read(&format!("auth.key {:?}", key.kid), path)?;
+            notes.extend(access::root_alone(
+                path,
+                Mode::S_IRGRP | Mode::S_IROTH,
+                "read",
+            ));
+        }
     }
-    let checked = match &arguments.config {
-        Some(path) => path.display().to_string(),
-        None => "the default configuration".into(),
-    };
-    super::print(format!("{checked}: ok\n").as_bytes())
+    Rights::new(&config)?;
+    for (key, path) in access::configured(&config) {
+        access::can_write(key, path)?;
+        notes.extend(access::root_alone(
+            path,
+            Mode::S_IWGRP | Mode::S_IWOTH,
+            "write in",
+        ));
+    }
+    notes.extend(access::defaults(&config));
+    for note in notes {
+        super::warn(&format!("warning: {note}"));
+    }
+    let checked = checked(arguments.config.as_deref(), Path::new(SYSTEM_FILE).exists());
+    super::print(format!("{checked}\n").as_bytes())
+}
+
+/// What was checked, and which file was not.
+fn checked(file: Option<&Path>, has_system_file: bool) -> String {
+    match file {
+        Some(file) => format!("{}: ok", file.display()),
+        None if has_system_file => format!(
+            "the default configuration: ok; {SYSTEM_FILE} was not read, which --config {SYSTEM_FILE} does"
+        ),
+        None => "the default configuration: ok".into(),
+    }
 }
 
 /// What is allowed and probably not meant.
@@ -59,4 +97,17 @@ fn warnings(config: &Config) -> Vec<String> {
     }
     warnings.extend(config.too_much_memory());
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_not_read_is_named() {
+        let file = Path::new("/x/comet.toml");
+        assert_eq!(checked(Some(file), true), "/x/comet.toml: ok");
+        assert_eq!(checked(None, false), "the default configuration: ok");
+        assert!(checked(None, true).contains("/etc/comet.toml was not read"));
+    }
 }

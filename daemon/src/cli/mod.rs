@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 not understood.
 
+mod access;
 mod allocator;
 mod check;
 mod journal;

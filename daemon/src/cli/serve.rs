@@ -75,10 +75,13 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::allocator::give_memory_back();
     start_log()?;
-    let has_file = arguments.config.is_some();
+    let file = arguments.config.clone();
     let settings = arguments.settings()?;
-    let reread: Reread = Arc::new(move || arguments.settings());
-    comet_daemon::run::serve(settings, has_file.then_some(reread))
+    let reread: Option<Reread> = match file {
+        Some(_) => Some(Arc::new(move || arguments.settings())),
+        None => None,
+    };
+    comet_daemon::run::serve(settings, file, reread)
 }
 
 impl Arguments {

@@ -70,13 +70,50 @@ fn figure(indent: &str, name: &str, value: &Value, text: &mut String) {
     let label = format!("{indent}{}", name.replace('_', " "));
     let value = match value {
         Value::String(text) => text.clone(),
+        Value::Null => "none".into(),
+        Value::Number(bytes) if name.ends_with("bytes") => size(bytes.as_u64().unwrap_or_default()),
+        Value::Array(items) if items.is_empty() => "none".into(),
+        Value::Array(items) => {
+            let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            items.join(&format!(
+                "
+{:28}",
+                ""
+            ))
+        }
         other => other.to_string(),
     };
     writeln!(text, "{label:<28}{value}").expect("a String takes it");
 }
 
+/// A number of bytes for people.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| bytes >> shift > 0) {
+        Some((unit, shift)) => {
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (64 << 20, "64.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(super::size(bytes), shown);
+        }
+    }
+
     #[test]
     fn shows_every_figure() {
         let fields = serde_json::json!({

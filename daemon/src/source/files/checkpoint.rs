@@ -113,6 +113,7 @@ impl Files {
             Ok((stamp, _)) => {
                 watched.stamp = Some(stamp);
                 self.stamp_error = None;
+                self.metrics.files_notices.set_stamp_error(None);
                 self.write_stamp(self.signals.pending.being_written().cloned().collect());
             }
             Err(error) => {
@@ -131,10 +132,12 @@ impl Files {
             return; // tried again every second
         }
         let stamp = self.path.join(stamp::FILE_NAME);
-        warn!(
+        let text = format!(
             "cannot use {}: {error}; what changes while no daemon runs will not be told",
             stamp.display()
         );
+        warn!("{text}");
+        self.metrics.files_notices.set_stamp_error(Some(text));
         self.stamp_error = Some(error);
     }
 }

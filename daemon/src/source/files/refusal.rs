@@ -92,7 +92,9 @@ impl Refusals {
         self.logged.insert(pair);
         self.lines += 1;
         // Debug escapes what a name may hold to forge lines of the log.
-        warn!("{file:?} refused: {refusal}");
+        let text = format!("{file:?} refused: {refusal}");
+        warn!("{text}");
+        self.metrics.files_notices.add_refused(text);
         true
     }
 

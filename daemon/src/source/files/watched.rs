@@ -77,6 +77,7 @@ impl Files {
         let (stamp, seen) = match Stamp::open(&directory) {
             Ok((stamp, seen)) => {
                 self.stamp_error = None;
+                self.metrics.files_notices.set_stamp_error(None);
                 (Some(stamp), seen)
             }
             Err(error) => {
