@@ -54,6 +54,16 @@ pub(crate) fn last_error(handle: *const Handle) -> *const c_char {
     text.ok().flatten().unwrap_or(const { CStr::as_ptr(c"") })
 }
 
+/// A new handle has no failure yet, whatever an earlier one at the same address has left.
+pub(crate) fn forget(handle: *const Handle) {
+    let _ = LAST.try_with(|last| {
+        let mut last = last.borrow_mut();
+        if last.0 == handle.addr() {
+            *last = Default::default();
+        }
+    });
+}
+
 /// Keeps a panic's text for [`last_error`] in place of printing it into the page that PHP is making. Only this
 /// library's own panics come here: it has the standard library to itself.
 fn quieten() {
@@ -64,4 +74,29 @@ fn quieten() {
             let _ = PANIC.try_with(|last| last.replace(text));
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+
+    #[test]
+    fn a_new_handle_has_no_error_of_one_that_had_its_address() {
+        let handle = ptr::without_provenance::<Handle>(64);
+        let fail = || {
+            Err::<(), _>(Fault {
+                result: CometResult::Panic,
+                text: "old".into(),
+            })
+        };
+        boundary(handle, fail);
+        forget(ptr::without_provenance(128));
+        // SAFETY: a text of this thread, which no call has replaced since.
+        let text = || unsafe { CStr::from_ptr(last_error(handle)) };
+        assert_eq!(text(), c"old");
+        forget(handle);
+        assert_eq!(text(), c"");
+    }
 }

@@ -57,8 +57,10 @@ pub unsafe extern "C" fn comet_open(dsn: *const c_char, out: *mut *mut Handle) -
         not_null(out)?;
         // SAFETY: the caller's promise.
         let handle = Handle::new(options(unsafe { text(dsn) })?);
+        let handle = Box::into_raw(Box::new(handle));
+        boundary::forget(handle);
         // SAFETY: not null, and the caller's promise.
-        unsafe { out.write(Box::into_raw(Box::new(handle))) };
+        unsafe { out.write(handle) };
         Ok(())
     })
 }
