@@ -64,6 +64,19 @@ fn every_line_of_the_touch_page_works() {
 }
 
 #[test]
+fn lines_for_a_terminal_are_whole_before_the_daemon_has_answered() {
+    let (daemon, browser) = (demo(), Browser::start());
+    browser.before_pages("window.fetch = () => new Promise(() => {});");
+    for path in ["/touch", "/clock", "/chat"] {
+        browser.open(&url(&daemon, path));
+        let origin = url(&daemon, "");
+        let lines =
+            "return Array.from(document.querySelectorAll('.shell'), (e) => e.textContent).join()";
+        browser.wait_for(&format!("{lines}.includes('{origin}/c')"));
+    }
+}
+
+#[test]
 fn a_reloaded_page_shows_each_message_once() {
     let (daemon, browser) = (demo(), Browser::start());
     browser.open(&url(&daemon, "/touch"));

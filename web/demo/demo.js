@@ -2,14 +2,18 @@
 'use strict';
 
 const Demo = {
-  /** Fills every `data-info="dir"` (`socket`, `version`, `origin`) of the page with what the daemon says. */
+  /** Asks the daemon for facts and shows them. */
   async inform() {
-    const info = { origin: location.origin };
+    Demo.fill({ origin: location.origin });
     try {
-      Object.assign(info, await (await fetch('/demo.json', { cache: 'no-store' })).json());
+      Demo.fill(await (await fetch('/demo.json', { cache: 'no-store' })).json());
     } catch (_) {
-      // away: what the page says by itself is true of a default daemon, and we are called again
+      // The daemon is away. The page shows what is true of a default daemon, and asks again when the daemon is back.
     }
+  },
+
+  /** Fills every `data-info="dir"` (`socket`, `version`, `origin`) of the page with the fact of that name. */
+  fill(info) {
     document.querySelectorAll('[data-info]').forEach((element) => {
       const value = info[element.dataset.info];
       if (value) {
@@ -33,11 +37,11 @@ const Demo = {
       closed: reason || 'closed',
     };
     const element = document.getElementById('state');
-    const changed = element.dataset.state !== state;
+    const before = element.dataset.state;
     element.dataset.state = state;
     element.textContent = texts[state];
     document.getElementById('away').hidden = state !== 'away';
-    if (state === 'open' && changed) {
+    if (state === 'open' && before === 'away') {
       Demo.inform(); // another daemon may answer now
     }
   },
@@ -93,3 +97,5 @@ const Demo = {
     };
   },
 };
+
+Demo.inform(); // scripts are deferred, so the page is there
