@@ -1,27 +1,66 @@
-# run and test install what they need and say so; the rest is for people who work on Comet.
+# `make` alone lists what there is. run, test and bench install the Debian packages they need and say so.
 
-.PHONY: run test bench check-delivery torture fuzz fmt lint headers clean
+PROFILE ?= release# or debug, which builds faster
+PREFIX = /usr/local
+BINDIR = $(PREFIX)/bin
+LIBDIR = $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
+SHAREDIR = $(PREFIX)/share/comet
+DOCDIR = $(PREFIX)/share/doc/comet
+# systemd, sysusers and tmpfiles read /usr/local/lib and /usr/lib; for another PREFIX set this to one of them.
+SYSTEMDDIR = $(PREFIX)/lib
+SYSCONFDIR = /etc
+# Says where PHP's extensions are.
+PHP_CONFIG = php-config
 
-run: ## the daemon with its demo pages
+built = $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
+cargo_build = cargo build --profile $(PROFILE:debug=dev)
+installed = PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' SHAREDIR='$(SHAREDIR)' \
+	DOCDIR='$(DOCDIR)' SYSTEMDDIR='$(SYSTEMDDIR)' SYSCONFDIR='$(SYSCONFDIR)' DESTDIR='$(DESTDIR)' \
+	PHP_CONFIG='$(PHP_CONFIG)' BUILT='$(built)'
+
+.PHONY: help run build install uninstall php-extension install-php-extension test bench check-delivery torture fuzz \
+	fmt lint headers clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 23
+
+run: ## starts the daemon with its demo pages at http://127.0.0.1:2061/
 	@scripts/packages run
-	cargo build --release -p comet-daemon -p comet-ffi
-	@exec $${CARGO_TARGET_DIR:-target}/release/comet serve --demo $(ARGS)
+	$(cargo_build) -p comet-daemon -p comet-ffi
+	@exec $(built)/comet serve --demo $(ARGS)
 
-test: ## everything, with real PHP, nginx and Chromium
+build: ## builds the daemon and libcomet, for make install
+	@scripts/packages run
+	$(cargo_build) -p comet-daemon -p comet-ffi
+
+install: ## as root: installs what make build has built; PREFIX=/usr/local, DESTDIR=
+	@$(installed) scripts/install install
+
+uninstall: ## as root: removes what make install has installed; settings and messages stay
+	@$(installed) scripts/install uninstall
+
+php-extension: ## builds the PHP extension, after make build; needs php-dev
+	@php-ext-example/build $(PROFILE)
+
+install-php-extension: ## as root: installs and enables the PHP extension
+	@$(installed) scripts/install install-php-extension
+
+test: ## runs all tests, with real PHP, nginx and Chromium
 	@scripts/packages test
 	cargo build --workspace
 	cargo test --workspace
 
-bench: ## memory, CPU and latency, beside nginx + nchan, Pushpin, PHP and bare loops
+bench: ## measures memory, CPU and latency beside nginx + nchan, Pushpin, PHP; ARGS=--quick
 	@scripts/packages bench
 	cargo build --release -p comet-daemon -p comet-bench
 	$${CARGO_TARGET_DIR:-target}/release/comet-bench $(ARGS)
 
-check-delivery: ## what a server loses, doubles and tells (docs/delivery.md); ARGS says which
+check-delivery: ## tells what a server loses and doubles (docs/delivery.md); ARGS says which server
 	cargo build --release -p comet-daemon -p comet-torture
 	$${CARGO_TARGET_DIR:-target}/release/comet-check-delivery $(or $(ARGS),comet)
 
-fuzz: ## SECONDS=60 for each parser, or for TARGET=... alone
+fuzz: ## feeds every parser for SECONDS=60, or TARGET=... alone
 	@scripts/packages test
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
@@ -32,11 +71,11 @@ torture: ## kills the daemon 5,000 times (docs/delivery.md)
 fmt: ## formats the code
 	cargo fmt --all
 
-lint: ## what CI refuses
+lint: ## checks what CI refuses
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-headers: ## include/*.h from the Rust code
+headers: ## writes include/*.h from the Rust code
 	cargo run --quiet -p comet-ffi --example headers
 
 clean: ## removes what was built

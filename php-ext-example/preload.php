@@ -2,7 +2,7 @@
 
 /*
  * opcache.preload for a strict set-up: FFI stays closed to everything but the functions compiled here. Beside it
- * php.ini has ffi.preload=/usr/share/comet/comet_ffi.h; see README.md.
+ * php.ini has ffi.preload=/usr/local/share/comet/php/comet_ffi.h; see README.md.
  */
 
 declare(strict_types=1);

@@ -3,7 +3,7 @@
 /*
  * Publishes how busy the machine is. In a crontab:
  *
- *   * * * * *  www-data  php /usr/share/comet/php/examples/cron.php
+ *   * * * * *  www-data  php /usr/local/share/comet/php/examples/cron.php
  *
  * Cron jobs run while the daemon restarts, too: then the messages wait in the spool, and are published once whatever
  * became of the first attempt. Exit code 75 (EX_TEMPFAIL) says that not even this was possible.

@@ -163,7 +163,7 @@ final class Client implements ClientInterface
         } catch (\FFI\Exception) {
             return null;
         } catch (\Error $e) { // there is no such class
-            throw new Exception('PHP has neither the comet extension nor FFI (see php-ext-example/README.md)', 0, $e);
+            throw new Exception('PHP has neither the comet extension nor FFI (see ' . self::manual() . ')', 0, $e);
         }
     }
 
@@ -173,7 +173,7 @@ final class Client implements ClientInterface
         try {
             return \FFI::cdef(self::header(), $library ?: 'libcomet.so.1');
         } catch (\FFI\Exception $e) {
-            throw new Exception("cannot load libcomet: {$e->getMessage()} (see php-ext-example/README.md)", 0, $e);
+            throw new Exception("cannot load libcomet: {$e->getMessage()} (see " . self::manual() . ')', 0, $e);
         }
     }
 
@@ -190,6 +190,12 @@ final class Client implements ClientInterface
             throw new Exception("cannot read $path: PHP needs it there, and open_basedir must allow it");
         }
         return $header;
+    }
+
+    /** The manual that came with this file: in a checkout, an installation and a package of Composer alike. */
+    private static function manual(): string
+    {
+        return \dirname(__DIR__) . '/README.md';
     }
 
     private static function checked(\FFI $comet): \FFI

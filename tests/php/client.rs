@@ -284,8 +284,13 @@ fn a_php_without_ffi_and_extension_says_so() {
     let output = bare.output().unwrap();
     assert_eq!(output.status.code(), Some(75));
     let text = String::from_utf8_lossy(&output.stderr);
-    let expected = "cannot publish: PHP has neither the comet extension nor FFI (see php-ext-example/README.md)\n";
+    let manual = repository().join("php-ext-example/README.md");
+    let expected = format!(
+        "cannot publish: PHP has neither the comet extension nor FFI (see {})\n",
+        manual.display()
+    );
     assert_eq!(text, expected);
+    assert!(manual.is_file());
 }
 
 #[test]

@@ -57,14 +57,9 @@ impl Site {
         self.root.path().join(name)
     }
 
-    /// As in /usr/share/comet.
+    /// As in /usr/local/share/comet.
     fn install(&self) {
         fs::create_dir_all(self.path("share/php")).unwrap();
-        fs::copy(
-            repository().join("include/comet_ffi.h"),
-            self.path("share/comet_ffi.h"),
-        )
-        .unwrap();
         let php = repository().join("php-ext-example");
         for name in [
             "src",
@@ -72,6 +67,7 @@ impl Site {
             "autoload.php",
             "preload.php",
             "comet_ffi.h",
+            "README.md",
         ] {
             let mut copy = Command::new("cp");
             run(copy
@@ -83,7 +79,7 @@ impl Site {
 
     /// Adds a page.
     pub(super) fn page(&self, name: &str, code: &str) {
-        fs::write(self.path("share/php/examples").join(name), code).unwrap();
+        fs::write(self.path("share/php/examples/web").join(name), code).unwrap();
     }
 
     fn start_fpm(&mut self, setup: Setup, socket: &Path) {
@@ -104,7 +100,7 @@ impl Site {
                 let share = self.path("share");
                 replaced(
                     &example("fpm/strict.ini"),
-                    "/usr/share/comet",
+                    "/usr/local/share/comet",
                     share.to_str().unwrap(),
                 )
             }
@@ -134,8 +130,8 @@ impl Site {
                 format!("listen unix:{};", self.path("nginx.sock").display()),
             ),
             (
-                "/usr/share/comet/php/examples",
-                self.path("share/php/examples").display().to_string(),
+                "/usr/local/share/comet/php/examples/web",
+                self.path("share/php/examples/web").display().to_string(),
             ),
             (
                 "/run/php/php8.2-fpm.sock",
@@ -203,7 +199,7 @@ impl Site {
         ))
     }
 
-    /// Submits examples/form.php.
+    /// Submits examples/web/form.php.
     pub(super) fn submit(&self, text: &str) -> String {
         let body = format!("text={text}");
         let answer = self.ask(&format!(

@@ -1,4 +1,4 @@
-//! examples/form.php on a whole site, in each way that README.md describes.
+//! examples/web/form.php on a whole site, in each way that README.md describes.
 
 use super::{
     super::support::{Daemon, wait_for},
@@ -135,7 +135,7 @@ fn without_a_set_up_the_page_says_what_is_missing() {
     let answer = site.submit("hi");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(
-        answer.contains("FFI API is restricted") && answer.contains("php-ext-example/README.md"),
+        answer.contains("FFI API is restricted") && answer.contains("/share/php/README.md"),
         "{answer}"
     );
     assert_eq!(relay.accepted(), 0);

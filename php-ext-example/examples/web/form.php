@@ -2,12 +2,12 @@
 
 /*
  * A page whose readers see at once what any of them sends. PHP only answers requests: the browsers wait at the
- * daemon, behind the same nginx (../nginx.conf).
+ * daemon, behind the same nginx (../../nginx.conf).
  */
 
 declare(strict_types=1);
 
-require __DIR__ . '/../autoload.php';
+require __DIR__ . '/../../autoload.php';
 
 $error = null;
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
