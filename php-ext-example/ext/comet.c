@@ -4,6 +4,8 @@
 #include "config.h"
 #endif
 
+#include <dlfcn.h> /* dladdr; PHP's build defines _GNU_SOURCE */
+
 #include "php.h"
 #include "ext/json/php_json.h"
 #include "ext/spl/spl_exceptions.h"
@@ -293,8 +295,11 @@ PHP_MINIT_FUNCTION(comet) {
 }
 
 PHP_MINFO_FUNCTION(comet) {
+    Dl_info library;
     php_info_print_table_start();
     php_info_print_table_row(2, "libcomet", comet_version());
+    php_info_print_table_row(
+        2, "libcomet's file", dladdr((void *)comet_version, &library) != 0 ? library.dli_fname : "unknown");
     php_info_print_table_end();
 }
 
