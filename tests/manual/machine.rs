@@ -1,0 +1,253 @@
+//! A machine with systemd (`machine.sh`), and the manuals whose commands are run on it.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    env, fs,
+    path::PathBuf,
+    process::{Child, Command},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use tempfile::TempDir;
+
+use crate::{
+    markdown::{Block, MANUALS, blocks},
+    output, profile, repository, settings, wait_for,
+};
+
+/// Where commands run: name and value of each environment variable.
+type Environment = Vec<(&'static str, String)>;
+
+pub(crate) struct Machine {
+    /// `machine.sh`
+    child: Child,
+    /// systemd, by its number here.
+    init: Pid,
+    environment: Environment,
+    blocks: Vec<Block>,
+    /// Places of blocks that were run.
+    done: RefCell<BTreeSet<String>>,
+    _root: TempDir,
+}
+
+impl Machine {
+    /// None, with a word about the reason: this system does not allow such a machine.
+    pub(crate) fn start() -> Option<Self> {
+        if let Err(reason) = possible() {
+            println!("skipped: {reason}");
+            return None;
+        }
+        let root = tempfile::Builder::new()
+            .prefix("comet-manual-")
+            .tempdir()
+            .unwrap();
+        let script = repository().join("tests/manual/machine.sh");
+        let mut child = Command::new("setpriv");
+        child.args(["--pdeathsig", "KILL"]).args(UNSHARE);
+        child.arg(script).arg(root.path()).args(directories());
+        let mut child = child.spawn().unwrap();
+        let init = wait_for("systemd to start", || {
+            let status = child.try_wait().unwrap();
+            assert!(status.is_none(), "machine.sh ended: {status:?}");
+            systemd_below(child.id())
+        });
+        let machine = Self {
+            child,
+            init,
+            environment: environment(),
+            blocks: MANUALS.iter().flat_map(|manual| blocks(manual)).collect(),
+            done: RefCell::default(),
+            _root: root,
+        };
+        wait_for("systemd to be up", || {
+            let (_, state) = machine.attempt("systemctl is-system-running");
+            ["running", "degraded"]
+                .contains(&state.trim())
+                .then_some(())
+        });
+        Some(machine)
+    }
+
+    /// Runs a script in the checkout, as root, to its end; whether it succeeded, and what it printed.
+    pub(crate) fn attempt(&self, script: &str) -> (bool, String) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.init));
+        command.args("--mount --pid --net --uts --ipc --cgroup --root --wd".split(' '));
+        command.args(["--", "env", "-i"]);
+        for (name, value) in &self.environment {
+            command.arg(format!("{name}={value}"));
+        }
+        let go = format!("cd '{}'\n{script}", repository().display());
+        output(command.args(["sh", "-e", "-c", &go]))
+    }
+
+    /// Runs a script that must succeed; what it printed.
+    pub(crate) fn run(&self, script: &str) -> String {
+        let (succeeded, text) = self.attempt(script);
+        assert!(succeeded, "{script}\n{text}\n{}", self.logs());
+        text
+    }
+
+    /// Runs a script that must fail; what it printed.
+    pub(crate) fn fails(&self, script: &str) -> String {
+        let (succeeded, text) = self.attempt(script);
+        assert!(!succeeded, "succeeded: {script}\n{text}");
+        text
+    }
+
+    /// The text of a manual's block.
+    pub(crate) fn block(&self, manual: &str, name: &str) -> &str {
+        let block = self.blocks.iter().find(|block| {
+            block.place.starts_with(&format!("{manual}:")) && block.name.as_deref() == Some(name)
+        });
+        let block = block.unwrap_or_else(|| panic!("{manual} has no block \"{name}\""));
+        self.done.borrow_mut().insert(block.place.clone());
+        &block.text
+    }
+
+    /// Runs a block of a manual as it is printed there.
+    pub(crate) fn manual(&self, manual: &str, name: &str) -> String {
+        println!("{manual}: {name}");
+        self.run(self.block(manual, name))
+    }
+
+    /// Starts a script that goes on, as a service of this name.
+    pub(crate) fn begin(&self, name: &str, script: &str) {
+        let mut start = format!(
+            "cat >/tmp/{name}.sh <<'END'\n{script}\nEND\n\
+             systemd-run --quiet --unit={name} -p KillSignal=INT --working-directory='{}'",
+            repository().display()
+        );
+        for (variable, _) in &self.environment {
+            start += &format!(" --setenv={variable}");
+        }
+        self.run(&format!("{start} sh -e /tmp/{name}.sh"));
+    }
+
+    /// What such a service has printed.
+    pub(crate) fn printed(&self, name: &str) -> String {
+        self.run(&format!("journalctl --quiet -o cat -u {name}"))
+    }
+
+    /// Edits `/etc/comet.toml` as a reader does who is told these lines. The service does not know of them yet.
+    pub(crate) fn set(&self, lines: &str) {
+        let edited = settings::edited(&self.run("cat /etc/comet.toml"), lines);
+        self.run(&format!("cat >/etc/comet.toml <<'END'\n{edited}END"));
+    }
+
+    /// The same with the block of a manual that contains this text.
+    pub(crate) fn set_as(&self, manual: &str, text: &str) {
+        let place = format!("{manual}:");
+        let block = self.blocks.iter().find(|block| {
+            block.language == "toml" && block.place.starts_with(&place) && block.text.contains(text)
+        });
+        let block = block.unwrap_or_else(|| panic!("{manual} has no settings with {text}"));
+        self.set(&block.text);
+    }
+
+    /// Places of marked blocks that were not run.
+    pub(crate) fn not_run(&self) -> Vec<&str> {
+        let done = self.done.borrow();
+        let missing = self.blocks.iter();
+        let missing = missing.filter(|block| block.name.is_some() && !done.contains(&block.place));
+        missing.map(|block| block.place.as_str()).collect()
+    }
+
+    fn logs(&self) -> String {
+        let units = "-u comet.service -u comet.socket -u 'php*-fpm' -u nginx";
+        let (_, text) = self.attempt(&format!("journalctl --quiet -n 60 {units}"));
+        text
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // All other processes of the machine end with its first one.
+        let _ = kill(self.init, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+const UNSHARE: [&str; 4] = ["unshare", "--mount", "--propagation", "private"];
+
+/// Whether a machine can be started, tried with the mounts that systems refuse most often.
+fn possible() -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err("only root can start a machine for the manuals".into());
+    }
+    let mut attempt = Command::new(UNSHARE[0]);
+    attempt
+        .args(&UNSHARE[1..])
+        .args(["--pid", "--net", "--cgroup", "--fork"]);
+    let (succeeded, text) = output(attempt.args([
+        "sh",
+        "-e",
+        "-c",
+        "mount -t tmpfs tmpfs /mnt; mkdir /mnt/cgroup /mnt/upper /mnt/scratch /mnt/root
+         mount -t cgroup2 cgroup2 /mnt/cgroup
+         mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/scratch /mnt/root
+         test -x /mnt/root/lib/systemd/systemd",
+    ]));
+    if succeeded {
+        Ok(())
+    } else {
+        Err(format!("no machine for the manuals here: {text}"))
+    }
+}
+
+fn home(variable: &str, directory: &str) -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap()).join(directory);
+    env::var_os(variable).map_or_else(home, PathBuf::from)
+}
+
+/// What the build needs, wherever it is mounted.
+fn directories() -> Vec<PathBuf> {
+    let mut all = vec![
+        repository(),
+        home("CARGO_HOME", ".cargo"),
+        home("RUSTUP_HOME", ".rustup"),
+    ];
+    all.extend(env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
+    all.retain(|path| path.is_dir());
+    all
+}
+
+fn environment() -> Environment {
+    let path = env::var("PATH").unwrap();
+    let mut all = vec![
+        ("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")),
+        ("HOME", env::var("HOME").unwrap()),
+        (
+            "CARGO_HOME",
+            home("CARGO_HOME", ".cargo").display().to_string(),
+        ),
+        (
+            "RUSTUP_HOME",
+            home("RUSTUP_HOME", ".rustup").display().to_string(),
+        ),
+        // There is no network, and all is there: these tests were built.
+        ("CARGO_NET_OFFLINE", "true".into()),
+        // What was built for these tests is used, where a reader builds a release.
+        ("PROFILE", profile().into()),
+    ];
+    all.extend(env::var("CARGO_TARGET_DIR").map(|target| ("CARGO_TARGET_DIR", target)));
+    all
+}
+
+/// The process called systemd among the descendants of a process.
+fn systemd_below(pid: u32) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().find_map(|child| {
+        let child = child.parse::<u32>().ok()?;
+        let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        if name.trim() == "systemd" {
+            Some(Pid::from_raw(child.cast_signed()))
+        } else {
+            systemd_below(child)
+        }
+    })
+}

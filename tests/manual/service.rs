@@ -1,0 +1,106 @@
+//! The service under systemd: installed, broken, mended, upgraded and removed.
+
+use crate::{
+    machine::Machine,
+    publishing::Site,
+    wait_for,
+    walk::{OPERATIONS, README},
+};
+
+pub(crate) fn install(machine: &Machine) {
+    machine.manual(README, "install");
+    machine.manual(OPERATIONS, "service");
+    machine.manual(OPERATIONS, "status");
+    machine.run("systemctl is-active comet.service comet.socket");
+    machine.run("systemctl is-enabled comet.service comet.socket");
+    machine.run("systemd-analyze verify /usr/local/lib/systemd/system/comet.service");
+    machine.run("getent passwd comet | grep ':/usr/sbin/nologin$'");
+    // The manual that the units name is there.
+    machine.run(
+        "for unit in comet.service comet.socket; do
+             test -f \"$(systemctl show --value -p Documentation $unit | sed 's|^file:||')\"
+         done",
+    );
+    machine.run(
+        "pkg-config --exists comet && readelf -d /usr/local/lib/libcomet.so | grep 'libcomet.so.1'",
+    );
+}
+
+/// A publisher who is sooner than the daemon, as after each boot.
+pub(crate) fn first_boot(site: &Site) {
+    let machine = site.0;
+    for prepare in ["systemd-tmpfiles --create", "true"] {
+        machine.manual(OPERATIONS, "stop");
+        machine.run(&format!(
+            "rm -rf /run/comet; {prepare}; systemctl start comet.socket"
+        ));
+        let cursor = site.cursor("boot");
+        site.php("(new Comet\\Client('unix:?timeout_ms=20000'))->publish('boot', 'early');");
+        site.reads("boot", &cursor, "early");
+    }
+}
+
+fn restarts(machine: &Machine) -> u32 {
+    let count = machine.run("systemctl show --value -p NRestarts comet");
+    count.trim().parse().unwrap()
+}
+
+/// A mistake in the configuration costs nothing when the daemon is asked to reload, and no socket when it restarts.
+pub(crate) fn mistakes(site: &Site) {
+    let machine = site.0;
+    machine.manual(OPERATIONS, "reload");
+    machine.run("cp /etc/comet.toml /tmp/good.toml; echo 'nonsense = 1' >>/etc/comet.toml");
+    let text = machine.fails(machine.block(OPERATIONS, "reload"));
+    assert!(text.contains("comet.service"), "{text}");
+    machine.run("systemctl is-active comet && comet publish still 'goes on'");
+
+    machine.fails("systemctl restart comet");
+    wait_for("more starts than systemd's usual limit", || {
+        (restarts(machine) > 7).then_some(())
+    });
+    machine.run("systemctl is-active comet.socket");
+    // Who comes meanwhile is served by the daemon that starts after the repair.
+    machine.begin("early", "curl -fsS http://127.0.0.1:2061/healthz");
+    machine.run("cp /tmp/good.toml /etc/comet.toml");
+    wait_for("the service", || {
+        machine.attempt("systemctl is-active comet").0.then_some(())
+    });
+    wait_for("the early visitor", || {
+        machine.printed("early").contains("ok").then_some(())
+    });
+    machine.run("systemctl restart comet && systemctl is-active comet.socket");
+    machine.run("systemctl stop comet.socket comet.service && systemctl start comet");
+    machine.run("systemctl is-active comet.socket");
+}
+
+/// History in a directory that the unit does not know.
+pub(crate) fn other_directory(site: &Site) {
+    let machine = site.0;
+    machine.set("[store]\ndir = \"/srv/comet\"\n");
+    machine.manual(OPERATIONS, "other directory");
+    let cursor = site.cursor("kept");
+    machine.run("comet publish kept 'in /srv' && systemctl restart comet");
+    site.reads("kept", &cursor, "in /srv");
+    machine.run("ls /srv/comet | grep .");
+}
+
+pub(crate) fn upgrade(site: &Site) {
+    let machine = site.0;
+    machine.run("sha256sum /etc/comet.toml >/tmp/settings");
+    let cursor = site.cursor("upgraded");
+    machine.manual(OPERATIONS, "upgrade");
+    machine.run("sha256sum --check /tmp/settings");
+    machine.run("comet publish upgraded 'by the new one'");
+    site.reads("upgraded", &cursor, "by the new one");
+}
+
+pub(crate) fn uninstall(machine: &Machine) {
+    machine.run("make uninstall");
+    machine.fails("systemctl is-active comet.service comet.socket");
+    let left = machine.run(
+        "find /usr /etc/php /etc/systemd/system -name '*comet*' -newer /tmp/demo.sh \
+             ! -path '/etc/systemd/system/comet.service.d*'",
+    );
+    assert_eq!(left, "", "left behind by make uninstall");
+    machine.run("test -f /etc/comet.toml && test -d /var/lib/comet && getent passwd comet");
+}
