@@ -9,6 +9,8 @@ pub mod drain;
 pub mod fuzz;
 pub mod http;
 pub mod hub;
+#[cfg(test)]
+mod layout;
 mod log_limit;
 mod machine;
 pub mod metrics;
