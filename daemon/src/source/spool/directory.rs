@@ -10,19 +10,22 @@ use std::{
         unix::fs::FileExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
 };
 
 use comet_client::{SpoolError, SpoolLimits, make_spool, take_away, write_spool_limits};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, renameat},
-    sys::{
-        inotify::{AddWatchFlags, InitFlags, Inotify},
-        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
-    },
-    unistd::{geteuid, read},
+    sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
+    unistd::geteuid,
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use notify::{
+    Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
+};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::{
@@ -39,9 +42,6 @@ pub(super) const LOCK: &str = ".lock";
 
 /// How often a name that others take first is tried.
 const TRIES: usize = 8;
-
-/// Reads of events before the directory is looked at.
-const MOST_READS: usize = 64;
 
 /// Why the spool cannot be opened. The text fits after "cannot take messages from the spool: ".
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +67,8 @@ pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     lock: Flock<File>,
-    /// inotify; `None` before [`Directory::watch`], and where the system has no means left for it.
-    watcher: Option<AsyncFd<OwnedFd>>,
+    /// `None` before [`Directory::watch`], and while the system has no means left for it.
+    watcher: Option<RecommendedWatcher>,
     /// That it cannot be watched was logged.
     told: bool,
 }
@@ -100,14 +100,16 @@ impl Directory {
         })
     }
 
-    /// Begins to watch, or tries again where that failed; until then somebody has to look every now and then.
-    pub(super) fn watch(&mut self) {
+    /// Begins to watch, or tries again where that failed. `changed` is notified when a file has appeared or was written
+    /// to its end. Without a watcher the directory has to be read from time to time.
+    pub(super) fn watch(&mut self, changed: &Arc<Notify>) {
         if self.watcher.is_some() {
             return;
         }
-        match watch(&self.fd) {
+        match watch(&self.fd, changed) {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
+                changed.notify_one(); // for files that came before
                 if std::mem::take(&mut self.told) {
                     info!("watching the spool");
                 }
@@ -117,23 +119,6 @@ impl Directory {
                 warn!("cannot watch the spool: {error}; looking into it every second");
             }
             Err(_) => {}
-        }
-    }
-
-    /// Waits until a file has appeared or was written to its end.
-    pub(super) async fn changed(&self) {
-        let Some(watcher) = &self.watcher else {
-            return std::future::pending().await;
-        };
-        let Ok(mut ready) = watcher.readable().await else {
-            return std::future::pending().await;
-        };
-        let mut events = [0; 4096];
-        for _ in 0..MOST_READS {
-            if read(watcher, &mut events).is_err() {
-                ready.clear_ready();
-                return;
-            }
         }
     }
 
@@ -295,15 +280,29 @@ fn hold(file: File) -> Result<Option<Flock<File>>, Errno> {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "what takes its place is unsafe code; an OwnedFd always gives the same descriptor"
-)]
-fn watch(directory: &OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    // What was opened, not what has its name by now.
+fn watch(directory: &OwnedFd, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    // notify panics when the system has no thread for it. A thread that ends at once shows that there is one.
+    let probe = thread::Builder::new().name("spool-probe".into());
+    let _ = probe.spawn(|| {}).map_err(notify::Error::io)?.join();
+    let changed = changed.clone();
+    let handler = move |event: notify::Result<notify::Event>| {
+        let is_noise = event.is_ok_and(|event| !event.need_rescan() && !is_complete(event.kind));
+        if !is_noise {
+            changed.notify_one();
+        }
+    };
+    let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
+    // The directory that was opened, also when another one has its name by now.
     let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    let complete = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE;
-    inotify.add_watch(&path, complete | AddWatchFlags::IN_ONLYDIR)?;
-    AsyncFd::with_interest(inotify.into(), Interest::READABLE)
+    watcher.watch(&path, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// A file was moved into the directory, or a writer has closed it.
+fn is_complete(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To))
+            | EventKind::Access(AccessKind::Close(AccessMode::Write))
+    )
 }

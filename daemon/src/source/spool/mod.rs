@@ -22,7 +22,7 @@ use comet_proto::{
 };
 use nix::errno::Errno;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -125,6 +125,8 @@ pub struct Spool {
     metrics: Arc<Metrics>,
     /// `None` while there is none that could be opened.
     directory: Option<Directory>,
+    /// Notified when a file has come.
+    changed: Arc<Notify>,
     /// Refused, and could not be moved aside.
     stuck: HashSet<OsString>,
     /// Those who were held at the last look.
@@ -180,6 +182,7 @@ impl Spool {
             hub,
             metrics,
             directory: None,
+            changed: Arc::default(),
             stuck: HashSet::new(),
             held: Held::new(),
             told: false,
@@ -232,7 +235,7 @@ impl Spool {
         loop {
             let changed = tokio::select! {
                 () = stop.cancelled() => return,
-                () = changed(self.directory.as_ref()) => true,
+                () = self.changed.notified() => true,
                 _ = period.tick() => false,
             };
             if !changed {
@@ -260,7 +263,7 @@ impl Spool {
     fn look_after(&mut self) {
         let found = match &mut self.directory {
             Some(directory) if directory.is_at(&self.path) => {
-                directory.watch();
+                directory.watch(&self.changed);
                 self.tidy()
             }
             _ => self.find(),
@@ -450,13 +453,6 @@ impl Spool {
             warn!("{name:?} in the spool refused{where_to}: {refusal}");
         }
         aside
-    }
-}
-
-async fn changed(directory: Option<&Directory>) {
-    match directory {
-        Some(directory) => directory.changed().await,
-        None => std::future::pending().await,
     }
 }
 
