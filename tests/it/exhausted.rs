@@ -1,9 +1,15 @@
 //! Clients that take nothing, and a machine that has no descriptor left: said clearly, counted, and over when it is over.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
 
 use crate::{
-    daemon::{Daemon, Http, Lines, wait_for},
+    daemon::{Daemon, Http, Lines, directory, signal, wait_for},
+    other_user::is_root,
     wire::{WEBSOCKET, data, descriptors, get, metric, parked, wait_for_subscribers},
 };
 
@@ -105,4 +111,48 @@ fn without_descriptors_nothing_is_lost() {
     wait_for("its descriptors", || {
         (descriptors(&daemon) <= before).then_some(())
     });
+}
+
+/// A user of whom nobody else has a process.
+const LONELY: u32 = 54_322;
+
+#[test]
+fn without_threads_the_daemon_says_what_it_needs() {
+    if !is_root("without_threads_the_daemon_says_what_it_needs") {
+        return;
+    }
+    let mut served = false;
+    for processes in 1.. {
+        let root = directory();
+        std::os::unix::fs::chown(root.path(), Some(LONELY), Some(LONELY)).unwrap();
+        std::os::unix::fs::chown(root.path().join("dir"), Some(LONELY), Some(LONELY)).unwrap();
+        // The build directory may be closed to other users.
+        let comet = root.path().join("comet");
+        fs::copy(env!("CARGO_BIN_EXE_comet"), &comet).unwrap();
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={processes}")).arg(&comet);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--dir", "dir"]);
+        command.args(["--socket", "comet.sock", "--store", "store"]);
+        command.current_dir(root.path()).uid(LONELY).gid(LONELY);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut ready).unwrap();
+        if !ready.is_empty() {
+            signal(&child, "TERM");
+        }
+        let output = child.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!log.contains("backtrace"), "{processes} processes: {log}");
+        if served {
+            break; // the first that served may have done without a watcher of the spool
+        }
+        served = !ready.is_empty();
+        let advice = "raise the limit of processes";
+        assert!(
+            served || log.contains(advice),
+            "{processes} processes: {log}"
+        );
+    }
 }

@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::directory::OpenError;
 use self::{directory::Directory, listing::Entry, pace::Pace};
@@ -218,12 +218,16 @@ impl Spool {
         stop: CancellationToken,
         guard: G,
     ) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        // The runtime is made on the thread: tokio does not let one be dropped where others run.
         let run = move || {
             let _guard = guard;
-            runtime.block_on(self.run(configs, stop));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(self.run(configs, stop)),
+                Err(error) => error!("cannot take messages from the spool: {error}"),
+            }
         };
         thread::Builder::new().name("spool".into()).spawn(run)?;
         Ok(())
