@@ -30,11 +30,12 @@ pub(crate) fn install(machine: &Machine) {
 pub(crate) fn first_boot(site: &Site) {
     let machine = site.0;
     for prepare in ["systemd-tmpfiles --create", "true"] {
+        let cursor = site.cursor("boot");
         machine.manual(OPERATIONS, "stop");
         machine.run(&format!(
             "rm -rf /run/comet; {prepare}; systemctl start comet.socket"
         ));
-        let cursor = site.cursor("boot");
+        // Before any request: one would start the daemon.
         site.php("(new Comet\\Client('unix:?timeout_ms=20000'))->publish('boot', 'early');");
         site.reads("boot", &cursor, "early");
     }
