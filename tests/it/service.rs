@@ -405,7 +405,9 @@ fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     command.arg("--dir").arg(manager.path("dir"));
     command.arg("--socket").arg(manager.path("own.sock"));
     command.args(["--listen", "127.0.0.1:0"]);
-    command.env("COMET_LOG", "trace").stderr(Stdio::piped());
+    command
+        .env("COMET_LOG", "trace,h2=trace")
+        .stderr(Stdio::piped());
     command.env("NOTIFY_SOCKET", manager.path("notify"));
     command.env("WATCHDOG_USEC", "6000000");
     fs::write(manager.path("comet.toml"), &manager.config).unwrap();
