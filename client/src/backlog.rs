@@ -7,9 +7,8 @@ use std::{
 
 use crate::{
     Error, Options, Spool, SpoolError, SpoolUse,
-    client::{of_connection, published},
     connection::{Connection, Deadline, Failure},
-    socket_path, spool_path,
+    reply, socket_path, spool_path,
 };
 
 /// A daemon that did not answer in time is not asked again so soon: a page must not wait for it each time.
@@ -84,12 +83,14 @@ impl Backlog {
             sent.map_err(|(_, failure)| failure)?;
             for _ in 0..count {
                 let reply = connection.line(deadline)?.to_vec();
-                if of_connection(&reply).is_some() {
+                if reply::connection_refusal(&reply).is_some() {
                     return Err(Failure::Closed);
                 }
                 let name = self.names.pop_front();
                 // What the daemon refuses it refuses there too, and says so in its log.
-                if let (Ok(_), Some(name), Some(spool)) = (published(&reply), name, &self.spool) {
+                if let (Ok(_), Some(name), Some(spool)) =
+                    (reply::published_id(&reply), name, &self.spool)
+                {
                     spool.remove(&name);
                 }
             }

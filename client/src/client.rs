@@ -4,7 +4,7 @@ use std::{process, time::Duration};
 
 use comet_proto::{
     ChannelNames, Cursor,
-    line::{Publish, Receipt, write_history, write_publish},
+    line::{Publish, write_history, write_publish},
 };
 use nix::errno::Errno;
 
@@ -14,7 +14,7 @@ use crate::{
     connection::{Connection, Deadline, Failure, MAX_LINE},
     key::Keys,
     outbox::{Fate, Outbox},
-    socket_path,
+    reply, socket_path,
 };
 
 /// Buffered messages are sent when they are as many bytes as this.
@@ -175,7 +175,7 @@ impl Client {
             out.extend_from_slice(line.as_bytes());
             out.push(b'\n');
         })?;
-        String::from_utf8(reply).map_err(|e| protocol(e.as_bytes()))
+        String::from_utf8(reply).map_err(|e| reply::unexpected(e.as_bytes()))
     }
 
     /// The id of the newest message of all channels: a page that reads its state after this call, and subscribes
@@ -186,7 +186,7 @@ impl Client {
     pub fn cursor(&mut self) -> Result<Cursor, Error> {
         self.notice_fork();
         let reply = self.exchange(|out| out.extend_from_slice(b"{\"op\":\"cursor\"}\n"))?;
-        cursor(&reply)
+        reply::cursor(&reply)
     }
 
     /// The messages of `channels` after `since` that the daemon still keeps, as the daemon's line
@@ -198,7 +198,7 @@ impl Client {
     pub fn history(&mut self, channels: &ChannelNames, since: Cursor) -> Result<Vec<u8>, Error> {
         self.notice_fork();
         let reply = self.exchange(|out| write_history(channels, since, out))?;
-        cursor(&reply)?; // otherwise this is a refusal
+        reply::cursor(&reply)?; // otherwise this is a refusal
         Ok(reply)
     }
 
@@ -310,7 +310,7 @@ impl Client {
 
     /// Publishes what is queued, and returns the id of the last message that was sent.
     fn publish_now(&mut self) -> Result<u64, Error> {
-        let id = published(&self.ask()?);
+        let id = reply::published_id(&self.ask()?);
         self.part_after(id.is_err());
         id
     }
@@ -396,7 +396,7 @@ impl Client {
             match connection.line(deadline) {
                 Ok(line) => {
                     let line = line.to_vec();
-                    if let Some(refusal) = of_connection(&line) {
+                    if let Some(refusal) = reply::connection_refusal(&line) {
                         self.lose(Failure::Closed);
                         return Err(refusal);
                     }
@@ -419,7 +419,7 @@ impl Client {
             && let Ok(Some(line)) = connection.line_at_hand()
         {
             let line = line.to_vec();
-            if let Some(refusal) = of_connection(&line) {
+            if let Some(refusal) = reply::connection_refusal(&line) {
                 self.lose(Failure::Closed);
                 self.untold.get_or_insert(refusal);
                 return;
@@ -431,7 +431,7 @@ impl Client {
 
     /// Keeps the first bad reply to a message that nobody waited for.
     fn note(&mut self, reply: &[u8]) {
-        let id = published(reply);
+        let id = reply::published_id(reply);
         self.part_after(id.is_err());
         if let Err(error) = id {
             self.untold.get_or_insert(error);
@@ -486,39 +486,4 @@ impl Drop for Client {
             let _ = self.flush();
         }
     }
-}
-
-/// A refusal that answers no line but the connection.
-pub(crate) fn of_connection(reply: &[u8]) -> Option<Error> {
-    // Replies that say so begin so; the others need not be read here.
-    if !reply.starts_with(b"{\"ok\":false") {
-        return None;
-    }
-    published(reply).err().filter(|error| {
-        matches!(error, Error::Refused { code, .. } if matches!(&**code, "connections" | "permission"))
-    })
-}
-
-/// The id in a reply to a publish.
-pub(crate) fn published(reply: &[u8]) -> Result<u64, Error> {
-    match Receipt::parse(reply) {
-        Ok(Receipt::Id(id)) => Ok(id),
-        Ok(Receipt::Refused { code, message }) => Err(Error::Refused { code, message }),
-        Err(_) => Err(protocol(reply)),
-    }
-}
-
-/// The cursor in a reply to `cursor` or `history`. Only the beginning is read, as the rest may be long.
-fn cursor(reply: &[u8]) -> Result<Cursor, Error> {
-    let rest = reply.strip_prefix(b"{\"ok\":true,\"cursor\":\"");
-    let digits = rest.and_then(|rest| rest.split(|byte| *byte == b'"').next());
-    match digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
-        Some(id) => Ok(Cursor(id)),
-        None => Err(published(reply).err().unwrap_or_else(|| protocol(reply))),
-    }
-}
-
-fn protocol(reply: &[u8]) -> Error {
-    let start = &reply[..reply.len().min(80)];
-    Error::Protocol(String::from_utf8_lossy(start).into_owned())
 }

@@ -11,6 +11,7 @@ mod key;
 mod options;
 mod outbox;
 mod path;
+mod reply;
 mod spool;
 
 pub use client::{Acknowledge, Client, Outcome};
