@@ -3,7 +3,7 @@
 use comet_proto::{Cursor, CursorError, Since};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 
-use crate::http::fuzz::{entity_tag, last_event_id};
+use super::http::{entity_tag, last_event_id};
 
 const MICROS: u64 = 1_000_000;
 const DAY: u64 = 86_400;

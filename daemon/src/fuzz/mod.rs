@@ -4,14 +4,13 @@
 mod compat;
 mod config;
 mod cursor;
+pub(crate) mod http;
 mod line;
 mod log;
 mod names;
 mod render;
 pub(crate) mod token;
 mod websocket;
-
-use crate::http::fuzz as http;
 
 /// A property, under the name of its folders in `fuzz/`.
 pub struct Target {

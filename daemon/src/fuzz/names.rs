@@ -2,7 +2,8 @@
 
 use comet_proto::{ChannelName, EventName};
 
-use crate::{http::fuzz::channels, transport::iframe::Callback};
+use super::http::channels;
+use crate::transport::iframe::Callback;
 
 pub(super) fn check(bytes: &[u8]) {
     let name = ChannelName::parse_bytes(bytes);

@@ -25,7 +25,7 @@ use crate::{
 
 /// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     /// The part of the request that was wrong.
     code: &'static str,
@@ -40,7 +40,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -52,23 +52,23 @@ impl Refusal {
         }
     }
 
-    pub(super) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
+    pub(crate) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
     }
 
-    pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.hints.push((name, value));
         self
     }
 
     /// There is no memory left for what the request takes.
-    pub(super) fn no_memory() -> Self {
+    pub(crate) fn no_memory() -> Self {
         let message = "connections take all the memory they may; try again later";
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", message);
         refusal.with(header::RETRY_AFTER, BUSY)
     }
 
-    pub(super) fn into_answer(self) -> Response<Bytes> {
+    pub(crate) fn into_answer(self) -> Response<Bytes> {
         match self.for_whom {
             ForWhom::EventSource if self.is_passing() => return self.into_event_stream(),
             ForWhom::NovComet(body) if self.is_passing() => {
@@ -104,7 +104,7 @@ impl Refusal {
 impl Refusal {
     /// Notes what the answer depends on in the request that begins with `input`: the origin of its page, so that the
     /// page may read why it is refused; whether an event stream is asked for; and whether the answer has a body.
-    pub(super) fn asked_by(mut self, site: &Site, input: &[u8]) -> Self {
+    pub(crate) fn asked_by(mut self, site: &Site, input: &[u8]) -> Self {
         let mut lines = without_line_ends(input).split(|&byte| byte == b'\n');
         let request = lines.next().and_then(|line| str::from_utf8(line).ok());
         let mut accepted = Accepted::default();
@@ -128,7 +128,7 @@ impl Refusal {
     }
 
     /// The same of a request that was read.
-    pub(super) fn to(mut self, site: &Site, head: &Parts) -> Self {
+    pub(crate) fn to(mut self, site: &Site, head: &Parts) -> Self {
         let url = head.uri.path_and_query().map(|url| url.as_str());
         let (method, accepted) = (head.method.as_str(), Accepted::of(&head.headers));
         self.for_head = head.method == Method::HEAD;
@@ -137,7 +137,7 @@ impl Refusal {
     }
 
     /// The whole answer for a client whose request is not served. The connection closes after it.
-    pub(super) fn into_bytes(mut self, origins: &Origins) -> Bytes {
+    pub(crate) fn into_bytes(mut self, origins: &Origins) -> Bytes {
         let (origin, is_head) = (self.origin.take(), self.for_head);
         let cors = origin.map_or(Cors::None, |origin| origins.of(&origin));
         let mut answer = self.into_answer();
@@ -158,7 +158,7 @@ impl Refusal {
 }
 
 /// An answer that no proxy and no browser keeps.
-pub(super) fn answer(
+pub(crate) fn answer(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
@@ -174,7 +174,7 @@ pub(super) fn answer(
 }
 
 /// The cursor of a poll's answer, as an entity tag.
-pub(super) fn add_etag(headers: &mut HeaderMap, cursor: Cursor) {
+pub(crate) fn add_etag(headers: &mut HeaderMap, cursor: Cursor) {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
         headers.insert(header::ETAG, tag);
     }
@@ -189,17 +189,17 @@ const LIVE_HEADERS: [(&str, &str); 3] = [
 
 /// How answers to the same question differ between connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Variant {
+pub(crate) struct Variant {
     /// The connection closes after the answer.
-    pub(super) close: bool,
+    pub(crate) close: bool,
     /// HTTP/1.1: a stream is sent in chunks (RFC 9112, section 7.1). Before, it ends with the connection.
-    pub(super) chunked: bool,
-    pub(super) cors: Cors,
+    pub(crate) chunked: bool,
+    pub(crate) cors: Cors,
 }
 
 /// What the answer says about cross-origin use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cors {
+pub(crate) enum Cors {
     /// Same origin, no browser, or an origin that is not configured: nothing.
     None,
     /// Any origin.
@@ -210,7 +210,7 @@ pub(super) enum Cors {
 
 impl Variant {
     /// Numbers what the bytes of a shared answer depend on.
-    pub(super) fn form(self, format: &dyn Format) -> Option<u32> {
+    pub(crate) fn form(self, format: &dyn Format) -> Option<u32> {
         let cors = match self.cors {
             Cors::None => 0,
             Cors::Any => 1,
@@ -240,7 +240,7 @@ fn cors_headers(cors: Cors, origins: &Origins) -> impl Iterator<Item = (&'static
 }
 
 /// Adds what `cors` says to an answer.
-pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
+pub(crate) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
     for (name, value) in cors_headers(cors, origins) {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.append(HeaderName::from_static(name), value);
@@ -249,44 +249,44 @@ pub(super) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
 }
 
 /// Writes answers for connections that have left hyper.
-pub(super) struct Writer<'a> {
-    pub(super) format: &'a dyn Format,
-    pub(super) variant: Variant,
-    pub(super) site: Current,
-    pub(super) date: &'a DateLine,
+pub(crate) struct Writer<'a> {
+    pub(crate) format: &'a dyn Format,
+    pub(crate) variant: Variant,
+    pub(crate) site: Current,
+    pub(crate) date: &'a DateLine,
 }
 
 impl Writer<'_> {
     /// The whole answer of a poll, or the next piece of a stream.
-    pub(super) fn backlog(&self, backlog: &Backlog) -> Bytes {
+    pub(crate) fn backlog(&self, backlog: &Backlog) -> Bytes {
         let mut body = Vec::new();
         self.format.backlog(backlog, &mut body);
         self.framed(200, backlog.cursor, body)
     }
 
     /// The answer of a poll that waited in vain, or a stream's sign of life.
-    pub(super) fn nothing(&self, cursor: Cursor) -> Bytes {
+    pub(crate) fn nothing(&self, cursor: Cursor) -> Bytes {
         let mut body = Vec::new();
         self.format.nothing(cursor, &mut body);
         self.framed(200, cursor, body)
     }
 
     /// What a waiting client gets when the daemon stops; ends a stream.
-    pub(super) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
+    pub(crate) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.farewell(backlog, retry, &mut body);
         self.ended(status, backlog.cursor, body)
     }
 
     /// What a waiting client gets when its token expires; ends a stream.
-    pub(super) fn expired(&self, cursor: Cursor) -> Bytes {
+    pub(crate) fn expired(&self, cursor: Cursor) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.expired(cursor, &mut body);
         self.ended(status, cursor, body)
     }
 
     /// What a waiting client gets that sends nothing any more; ends a stream.
-    pub(super) fn half_closed(&self, backlog: &Backlog) -> Bytes {
+    pub(crate) fn half_closed(&self, backlog: &Backlog) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.half_closed(backlog, &mut body);
         self.ended(status, backlog.cursor, body)
@@ -301,7 +301,7 @@ impl Writer<'_> {
     }
 
     /// A stream's head and what it begins with.
-    pub(super) fn opening(&self, cursor: Cursor) -> Bytes {
+    pub(crate) fn opening(&self, cursor: Cursor) -> Bytes {
         let mut out = match self.format.upgrade() {
             Some(upgrade) => switching_protocols(&upgrade),
             None => self.head(200, None, None),
@@ -355,22 +355,22 @@ const UNAUTHORIZED: &str = "401 Unauthorized";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
 /// When a client may come back that was told nothing but 503, in seconds.
-pub(super) const RETRY: &str = "1";
+pub(crate) const RETRY: &str = "1";
 
 /// When it may come back to a daemon that has no room, in seconds.
-pub(super) const BUSY: &str = "5";
+pub(crate) const BUSY: &str = "5";
 
 /// The head of an answer that hyper does not write.
-pub(super) struct Head<'a> {
-    pub(super) status: &'static str,
-    pub(super) content_type: &'static str,
-    pub(super) variant: Variant,
-    pub(super) origins: &'a Origins,
-    pub(super) date: &'a DateLine,
+pub(crate) struct Head<'a> {
+    pub(crate) status: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) variant: Variant,
+    pub(crate) origins: &'a Origins,
+    pub(crate) date: &'a DateLine,
 }
 
 impl Head<'_> {
-    pub(super) fn with_body(&self, body: &str) -> Vec<u8> {
+    pub(crate) fn with_body(&self, body: &str) -> Vec<u8> {
         let mut out = self.write(Some(body.len()), None);
         out.extend_from_slice(body.as_bytes());
         out
@@ -431,7 +431,7 @@ fn switching_protocols(upgrade: &Upgrade<'_>) -> Vec<u8> {
 }
 
 /// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.
-pub(super) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
+pub(crate) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
     let asked = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -444,13 +444,13 @@ pub(super) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
 
 /// The `Date` of now, made once a second.
 #[derive(Default)]
-pub(super) struct DateLine {
+pub(crate) struct DateLine {
     second: Cell<u64>,
     text: RefCell<String>,
 }
 
 impl DateLine {
-    pub(super) fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if self.second.replace(second) != second {

@@ -12,7 +12,7 @@ const CODINGS: [&str; 9] = [
 ];
 
 /// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, and none is a cursor.
-pub(super) fn cursor(headers: &HeaderMap) -> Option<Since> {
+pub(crate) fn cursor(headers: &HeaderMap) -> Option<Since> {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut is_given = false;
     let tags = values

@@ -13,7 +13,7 @@ const MAX_HEADERS: usize = 100;
 
 /// Why the connection ends with this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     #[error("more than {MAX_HEADERS} headers")]
     TooManyHeaders,
     #[error("{0}")]
@@ -37,7 +37,7 @@ pub(super) enum Malformed {
 }
 
 /// What is left of one request.
-pub(super) struct Framing {
+pub(crate) struct Framing {
     /// Bytes of the head, and of a body of known length.
     left: u64,
     /// What follows these.
@@ -49,7 +49,7 @@ pub(super) struct Framing {
 
 impl Framing {
     /// Of the request whose head begins `input`. `None`: the head is not complete.
-    pub(super) fn read(input: &[u8]) -> Result<Option<Self>, Malformed> {
+    pub(crate) fn read(input: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(input) {
@@ -81,7 +81,7 @@ impl Framing {
 
     /// How many of the bytes that come next belong to the request. A head is taken without what follows, so that it is
     /// known whose body is malformed.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let known = self.known(bytes.len());
         self.left -= known as u64;
         match &mut self.chunks {
@@ -91,23 +91,23 @@ impl Framing {
     }
 
     /// What follows the head of a `POST` that announces no body.
-    pub(super) fn behind_bare_post<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn behind_bare_post<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
         input.get(self.bare_post?..)
     }
 
-    pub(super) fn is_http_10(&self) -> bool {
+    pub(crate) fn is_http_10(&self) -> bool {
         self.is_http_10
     }
 
     /// As many bytes may be read, of at most `room`, without reading behind the request where that can be known.
-    pub(super) fn room(&self, room: usize) -> usize {
+    pub(crate) fn room(&self, room: usize) -> usize {
         match self.chunks {
             Some(_) => room,
             None => self.known(room),
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.left == 0 && self.chunks.as_ref().is_none_or(Chunks::is_over)
     }
 
@@ -117,7 +117,7 @@ impl Framing {
 }
 
 /// A line that ends with LF alone. In a head that httparse has read, each CR is followed by an LF.
-pub(super) fn has_bare_lf(head: &[u8]) -> bool {
+pub(crate) fn has_bare_lf(head: &[u8]) -> bool {
     memchr_iter(b'\r', head).count() != memchr_iter(b'\n', head).count()
 }
 
@@ -135,14 +135,14 @@ const METHODS: [&[u8]; 9] = [
 ];
 
 /// These bytes are there, and begin no request.
-pub(super) fn is_no_request(bytes: &[u8]) -> bool {
+pub(crate) fn is_no_request(bytes: &[u8]) -> bool {
     let bytes = without_line_ends(bytes);
     let begins = |method: &&[u8]| bytes.starts_with(method) || method.starts_with(bytes);
     !METHODS.iter().any(begins)
 }
 
 /// Empty lines before a request mean nothing (RFC 9112, section 2.2).
-pub(super) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] = bytes {
         bytes = rest;
     }
@@ -178,7 +178,7 @@ fn body<'a>(
 }
 
 /// Digits alone, and no more than can be counted.
-pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value).ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     let length = digits.parse().ok().filter(|_| is_number);

@@ -22,19 +22,19 @@ use crate::config::HttpConfig;
 const MOST_HEADERS: usize = 40;
 
 /// A request for a channel.
-pub(super) struct Plain<'a> {
+pub(crate) struct Plain<'a> {
     /// What follows `/ch/` in the path; without escapes, as is the query.
-    pub(super) names: &'a str,
-    pub(super) query: &'a str,
+    pub(crate) names: &'a str,
+    pub(crate) query: &'a str,
     /// `GET` or `POST`, with those headers alone that a plain request depends on, and no URL.
-    pub(super) head: Parts,
-    pub(super) body: &'a [u8],
+    pub(crate) head: Parts,
+    pub(crate) body: &'a [u8],
     /// Bytes of all of it.
-    pub(super) length: usize,
+    pub(crate) length: usize,
 }
 
 /// The request at the start of `input`; with `tokens` it may carry one. `None`: for hyper.
-pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> Option<Plain<'a>> {
+pub(crate) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> Option<Plain<'a>> {
     let method = match input {
         [b'G', b'E', b'T', b' ', ..] => Method::GET,
         [b'P', b'O', b'S', b'T', b' ', ..] => Method::POST,
@@ -98,7 +98,7 @@ pub(super) fn plain<'a>(input: &'a [u8], config: &HttpConfig, tokens: bool) -> O
 }
 
 /// Means itself in a URL.
-pub(super) fn is_plain(byte: u8) -> bool {
+pub(crate) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-_.~,:=@?&".contains(&byte)
 }
 

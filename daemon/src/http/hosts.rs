@@ -11,7 +11,7 @@ use crate::config::is_host;
 
 /// The request goes to us: HTTP/2's `:authority`, an absolute URL, or the Host header names one of `hosts` (RFC 9112,
 /// section 3.2).
-pub(super) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
+pub(crate) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     match of(head) {
         Some(host) if is_ours(host, hosts) => Ok(()),
         Some(host) => {
@@ -43,7 +43,7 @@ fn not_ours(name: &str) -> String {
 const MAX_NAME: usize = 255;
 
 /// Where the request says that it goes.
-pub(super) fn of(head: &Parts) -> Option<&str> {
+pub(crate) fn of(head: &Parts) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => {
@@ -54,7 +54,7 @@ pub(super) fn of(head: &Parts) -> Option<&str> {
 }
 
 /// An address, this machine, or one of `hosts`; with a port or without.
-pub(super) fn is_ours(host: &str, hosts: &[String]) -> bool {
+pub(crate) fn is_ours(host: &str, hosts: &[String]) -> bool {
     let name = name(host);
     if let Some(address) = name.strip_prefix('[') {
         let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);

@@ -5,7 +5,7 @@ use hyper::{HeaderMap, header};
 
 /// The media ranges of all `Accept` headers of a request, as far as they concern the two forms.
 #[derive(Default)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     json: Preference,
     stream: Preference,
 }
@@ -24,7 +24,7 @@ const TYPE: u8 = 2;
 const EXACT: u8 = 3;
 
 impl Accepted {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut accepted = Self::default();
         for value in headers.get_all(header::ACCEPT) {
             accepted.add(value.as_bytes());
@@ -33,7 +33,7 @@ impl Accepted {
     }
 
     /// Adds one header's value. Allocates nothing: every plain request may have one.
-    pub(super) fn add(&mut self, value: &[u8]) {
+    pub(crate) fn add(&mut self, value: &[u8]) {
         for range in split(value, b',') {
             let mut parts = split(range, b';');
             let name = parts.next().unwrap_or_default().trim_ascii();
@@ -55,7 +55,7 @@ impl Accepted {
     }
 
     /// The event stream weighs more, or as much and is named itself.
-    pub(super) fn prefers_stream(&self) -> bool {
+    pub(crate) fn prefers_stream(&self) -> bool {
         let (stream, json) = (&self.stream, &self.json);
         let is_named = stream.precision == EXACT;
         stream.weight > json.weight || (is_named && stream.weight == json.weight && json.weight > 0)

@@ -3,31 +3,29 @@
 
 mod accept;
 mod addresses;
-mod answer;
+pub(crate) mod answer;
 mod balance;
 mod bell;
 mod chunks;
 mod connection;
-mod entity_tag;
+pub(crate) mod entity_tag;
 mod errand;
-mod framing;
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod fuzz;
+pub(crate) mod framing;
 mod h2;
-mod head;
+pub(crate) mod head;
 mod held;
-mod hosts;
+pub(crate) mod hosts;
 mod io;
-mod media;
+pub(crate) mod media;
 mod memory;
-mod origins;
+pub(crate) mod origins;
 mod pages;
-mod paths;
-mod query;
+pub(crate) mod paths;
+pub(crate) mod query;
 mod reactor;
-mod rights;
-mod router;
-mod service;
+pub(crate) mod rights;
+pub(crate) mod router;
+pub(crate) mod service;
 
 use std::{
     cell::{Cell, RefCell},

@@ -35,7 +35,7 @@ impl Origins {
     }
 
     /// What an answer says to a page of `origin`. A name counts before `*`: only named origins may send credentials.
-    pub(super) fn of(&self, origin: &str) -> Cors {
+    pub(crate) fn of(&self, origin: &str) -> Cors {
         let any = if self.any { Cors::Any } else { Cors::None };
         let Some(origin) = Origin::parse(origin) else {
             return any;
@@ -49,12 +49,12 @@ impl Origins {
     }
 
     /// Answers differ by the Origin of the request, also those to requests without one.
-    pub(super) fn vary(&self) -> bool {
+    pub(crate) fn vary(&self) -> bool {
         self.any || !self.listed.is_empty()
     }
 
     /// The header value for `cors`.
-    pub(super) fn header(&self, cors: Cors) -> Option<&str> {
+    pub(crate) fn header(&self, cors: Cors) -> Option<&str> {
         match cors {
             Cors::None => None,
             Cors::Any => Some("*"),

@@ -8,7 +8,7 @@ use super::{Site, pages};
 
 /// What a request asks for by its path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     /// `/ch/NAMES`: the names as they stand in the URL.
     Channels(&'a str),
     NovComet,
@@ -22,7 +22,7 @@ pub(super) enum Place<'a> {
 
 impl<'a> Place<'a> {
     /// `None`: nothing is there.
-    pub(super) fn at(site: &Site, path: &'a str) -> Option<Self> {
+    pub(crate) fn at(site: &Site, path: &'a str) -> Option<Self> {
         if let Some(names) = names(path) {
             return Some(Self::Channels(names));
         }

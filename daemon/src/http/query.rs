@@ -13,23 +13,23 @@ const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
 
 /// The cursor of a client that hands back an id or a tag that is not ours: it lies behind every message, which is a gap.
-pub(super) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
+pub(crate) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
 
 /// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource, and
 /// Mercure's clients.
 const ID_PARAMETERS: [&str; 3] = ["lastEventId", "Last-Event-ID", "lastEventID"];
 
 /// The decoded pairs of a query.
-pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(crate) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    pub(super) fn of(head: &'a Parts) -> Self {
+    pub(crate) fn of(head: &'a Parts) -> Self {
         let query = head.uri.query().unwrap_or_default();
         Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
     /// Of one that has no escapes.
-    pub(super) fn plain(query: &'a str) -> Self {
+    pub(crate) fn plain(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         Self(
@@ -40,7 +40,7 @@ impl<'a> Query<'a> {
     }
 
     /// Refuses what is not UTF-8, which would be read as U+FFFD.
-    pub(super) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
+    pub(crate) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
         let query = head.uri.query().unwrap_or_default();
         let is_utf8 = !query.contains('%')
             || percent_encoding::percent_decode_str(query)
@@ -51,7 +51,7 @@ impl<'a> Query<'a> {
             .ok_or_else(|| Refusal::bad("query", "query is not UTF-8"))
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
@@ -62,7 +62,7 @@ impl<'a> Query<'a> {
     }
 
     /// `wait=` in whole seconds.
-    pub(super) fn wait(&self) -> Result<Duration, Refusal> {
+    pub(crate) fn wait(&self) -> Result<Duration, Refusal> {
         let Some(text) = self.get("wait") else {
             return Ok(Duration::from_secs(DEFAULT_WAIT));
         };
@@ -77,14 +77,14 @@ impl<'a> Query<'a> {
     }
 
     /// `since=`.
-    pub(super) fn since(&self) -> Result<Option<Since>, Refusal> {
+    pub(crate) fn since(&self) -> Result<Option<Since>, Refusal> {
         let since = self.get("since").map(Since::parse).transpose();
         since.map_err(|e| Refusal::bad("since", e))
     }
 
     /// The id that the client was given last: the header `Last-Event-ID` (HTML standard), else the parameters that stand
     /// in for the header. An empty one is none, and of several with one name the last counts.
-    pub(super) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Since>, Refusal> {
+    pub(crate) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Since>, Refusal> {
         let lines = headers.get_all("last-event-id").iter();
         let header = lines.rev().find(|value| !value.is_empty());
         let header = header.map(|value| ("last-event-id", value.to_str().unwrap_or_default()));
@@ -111,17 +111,17 @@ impl<'a> Query<'a> {
     }
 
     /// `as=`: the transport.
-    pub(super) fn transport(&self) -> Option<&str> {
+    pub(crate) fn transport(&self) -> Option<&str> {
         self.get("as")
     }
 
     /// `token=`, which is never logged.
-    pub(super) fn token(&self) -> Option<&str> {
+    pub(crate) fn token(&self) -> Option<&str> {
         self.get("token")
     }
 
     /// `callback=`, which an iframe needs.
-    pub(super) fn callback(&self) -> Result<Callback, Refusal> {
+    pub(crate) fn callback(&self) -> Result<Callback, Refusal> {
         let text = self.get("callback").ok_or_else(|| {
             Refusal::bad(
                 "callback",
@@ -132,14 +132,14 @@ impl<'a> Query<'a> {
     }
 
     /// `name=`: the label of a published message.
-    pub(super) fn event_name(&self) -> Result<EventName, Refusal> {
+    pub(crate) fn event_name(&self) -> Result<EventName, Refusal> {
         let name = EventName::parse(self.get("name").unwrap_or_default());
         name.map_err(|e| Refusal::bad("name", e))
     }
 }
 
 /// `NAMES` of `/ch/NAMES`: percent-encoded, comma-separated.
-pub(super) fn channels(names: &str) -> Result<Channels, Refusal> {
+pub(crate) fn channels(names: &str) -> Result<Channels, Refusal> {
     // Nearly always it is one, and nothing is escaped.
     if let Ok(one) = ChannelName::parse(names) {
         return Ok(Channels::One(one));
@@ -159,7 +159,7 @@ pub(super) fn channels(names: &str) -> Result<Channels, Refusal> {
 }
 
 /// The one channel of a publish.
-pub(super) fn channel(name: &str) -> Result<ChannelName, Refusal> {
+pub(crate) fn channel(name: &str) -> Result<ChannelName, Refusal> {
     match &*channels(name)? {
         [channel] => Ok(channel.clone()),
         _ => Err(Refusal::bad(
@@ -170,7 +170,7 @@ pub(super) fn channel(name: &str) -> Result<ChannelName, Refusal> {
 }
 
 /// `Idempotency-Key`: visible ASCII, once.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
     let mut values = headers.get_all("idempotency-key").iter();
     let (Some(value), None) = (values.next(), values.next()) else {

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Where a browser keeps a token for us: of this host alone, and not over plain HTTP.
-pub(super) const COOKIE: &str = "__Host-comet";
+pub(crate) const COOKIE: &str = "__Host-comet";
 
 /// The challenge to a token that is no good, or is no more (RFC 6750, section 3).
-pub(super) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
+pub(crate) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
 
 /// The rules of `[[channel]]`, what holds where none does, and what a token needs.
 pub struct Rights {
@@ -49,11 +49,11 @@ pub enum RightsError {
 
 /// How far the right to read goes that a token gives.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Leave {
+pub(crate) struct Leave {
     /// Seconds since 1970.
-    pub(super) expires: Option<u64>,
+    pub(crate) expires: Option<u64>,
     /// Messages that are older than this may not be read.
-    pub(super) oldest: Option<Duration>,
+    pub(crate) oldest: Option<Duration>,
 }
 
 impl Rights {
@@ -88,7 +88,7 @@ impl Rights {
     }
 
     /// Requests may carry tokens.
-    pub(super) fn has_tokens(&self) -> bool {
+    pub(crate) fn has_tokens(&self) -> bool {
         !self.tokens.is_empty()
     }
 
@@ -103,7 +103,7 @@ impl Rights {
 
     /// A subscription that began by the rights `before` has to end: by these rights it would be refused, or only its token,
     /// which is not kept, could tell. `by_token`: it began with one.
-    pub(super) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
+    pub(crate) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
         let is_judged_alike = |channel| {
             by_token
                 && before.read(channel) == Access::Token
@@ -126,7 +126,7 @@ impl Rights {
 
 impl Leave {
     /// Keeps a subscription within it.
-    pub(super) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
+    pub(crate) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
         subscription.expires = self.expires;
         // Only a message that is withheld makes a gap, not the age of the cursor: on a quiet channel every cursor is old.
         if let (Some(age), Some(since)) = (self.oldest, subscription.since)
@@ -139,7 +139,7 @@ impl Leave {
 }
 
 /// All of `channels` may be read.
-pub(super) fn may_read(
+pub(crate) fn may_read(
     site: &Site,
     head: &Parts,
     query: &Query<'_>,
@@ -175,7 +175,7 @@ pub(super) fn may_read(
 }
 
 /// Keeps those of `channels` that may be read.
-pub(super) fn keep_readable<T>(
+pub(crate) fn keep_readable<T>(
     site: &Site,
     head: &Parts,
     query: &Query<'_>,
@@ -199,7 +199,7 @@ pub(super) fn keep_readable<T>(
 }
 
 /// `channel` may be published to, and by the page that asks. Returns whose idempotency keys the request's are.
-pub(super) fn may_publish(
+pub(crate) fn may_publish(
     site: &Site,
     head: &Parts,
     query: &Query<'_>,
@@ -248,7 +248,7 @@ fn origin_part(url: &str) -> &str {
 
 /// What a page may read of another origin is the browser's decision, by the answer's headers; a WebSocket it leaves
 /// to the server (RFC 6455, section 10.2).
-pub(super) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
+pub(crate) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
     match page_of(site, head) {
         Page::Ours | Page::Listed | Page::Unknown => Ok(()),
         page => Err(forbidden(page.refusal("read"))),
@@ -413,7 +413,7 @@ fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
 }
 
 /// The system's clock, since 1970: tokens are made by it.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

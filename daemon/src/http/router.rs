@@ -38,7 +38,7 @@ const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What to do about a request.
-pub(super) enum Route {
+pub(crate) enum Route {
     Answer(Response<Bytes>),
     /// The body has to be looked at first: [`Content::Unknown`].
     Look,
@@ -49,12 +49,12 @@ pub(super) enum Route {
 }
 
 /// A publish whose body is still to be read.
-pub(super) struct Publish {
-    pub(super) channel: ChannelName,
-    pub(super) name: EventName,
-    pub(super) key: Option<String>,
+pub(crate) struct Publish {
+    pub(crate) channel: ChannelName,
+    pub(crate) name: EventName,
+    pub(crate) key: Option<String>,
     /// Whose key it is.
-    pub(super) publisher: Publisher,
+    pub(crate) publisher: Publisher,
 }
 
 impl Publish {
@@ -70,7 +70,7 @@ impl Publish {
 
 /// What is known of a request's body before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// No body, or an empty one.
     Empty,
     Some,
@@ -81,7 +81,7 @@ pub(super) enum Content {
 }
 
 /// What is at the request's path, with its method. Checks the path first, then the method, then the body.
-pub(super) fn route(
+pub(crate) fn route(
     site: &Site,
     hub: &Hub,
     head: &Parts,
@@ -151,7 +151,7 @@ fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, R
 }
 
 /// What is to be published, apart from the body.
-pub(super) fn publish(
+pub(crate) fn publish(
     site: &Site,
     head: &Parts,
     names: &str,
@@ -168,7 +168,7 @@ pub(super) fn publish(
 }
 
 /// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
-pub(super) fn subscription(
+pub(crate) fn subscription(
     site: &Site,
     hub: &Hub,
     head: &Parts,
@@ -247,7 +247,7 @@ fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
 
 /// Clients that would never ask again after a refusal, also after one that is only for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ForWhom {
+pub(crate) enum ForWhom {
     /// An event stream was asked for.
     EventSource,
     /// NovComet's page, and what it takes for "nothing happened".
@@ -257,7 +257,7 @@ pub(super) enum ForWhom {
 
 impl ForWhom {
     /// By the method and the URL as they were sent.
-    pub(super) fn of(site: &Site, method: &str, url: &str, accepted: &Accepted) -> Self {
+    pub(crate) fn of(site: &Site, method: &str, url: &str, accepted: &Accepted) -> Self {
         let url = url.split_once("://").map_or(url, |(_, rest)| {
             rest.find('/').map_or("", |path| &rest[path..])
         });
@@ -386,7 +386,7 @@ fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
 }
 
 /// Nothing is published that cannot be kept, where the configuration wants it so.
-pub(super) fn admit(hub: &Hub) -> Result<(), Refusal> {
+pub(crate) fn admit(hub: &Hub) -> Result<(), Refusal> {
     hub.admits().map_err(|error| {
         let message = format!("messages are refused while they cannot be kept: {error}");
         Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
@@ -394,7 +394,7 @@ pub(super) fn admit(hub: &Hub) -> Result<(), Refusal> {
 }
 
 /// Who waits may have had the last answer already: what is published now would reach nobody.
-pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
+pub(crate) fn goes_on(site: &Site) -> Result<(), Refusal> {
     if !site.drain.stop.is_cancelled() {
         return Ok(());
     }
@@ -404,7 +404,7 @@ pub(super) fn goes_on(site: &Site) -> Result<(), Refusal> {
 }
 
 /// What an answer says to a page of another origin.
-pub(super) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
+pub(crate) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (Some(origin), None) => origin.to_str().map_or(Cors::None, |it| site.origins.of(it)),

@@ -270,7 +270,7 @@ pub(super) fn too_long(input: &[u8], config: &HttpConfig) -> Refusal {
 }
 
 /// The longest head that is read: a little more than what is served, to say what is wrong with it.
-pub(super) fn max_head(config: &HttpConfig) -> usize {
+pub(crate) fn max_head(config: &HttpConfig) -> usize {
     (2 * config.max_header).max(8192)
 }
 

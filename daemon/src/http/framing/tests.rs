@@ -18,10 +18,7 @@ use hyper::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    config::HttpConfig,
-    http::{fuzz::Wire, head},
-};
+use crate::{config::HttpConfig, fuzz::http::Wire, http::head};
 
 /// What hyper made of one request.
 #[derive(Debug, Clone, Default, PartialEq)]

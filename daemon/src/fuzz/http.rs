@@ -23,22 +23,22 @@ use hyper::{
     service::service_fn,
 };
 
-use super::{
-    Ceiling, Origins, Rights, Site,
-    answer::{Refusal, wants_close},
-    entity_tag,
-    framing::{Framing, Malformed},
-    head::{self, Plain},
-    hosts,
-    paths::Place,
-    query::{self, Query},
-    router::{self, Content, Route},
-    service,
-};
+use super::{decoded, token::KEY};
 use crate::{
     config::Config,
     drain::Drain,
-    fuzz::{decoded, token::KEY},
+    http::{
+        Ceiling, Origins, Rights, Site,
+        answer::{Refusal, wants_close},
+        entity_tag,
+        framing::{Framing, Malformed},
+        head::{self, Plain},
+        hosts,
+        paths::Place,
+        query::{self, Query},
+        router::{self, Content, Route},
+        service,
+    },
     hub::{HistoryConfig, Hub},
     transport::{Shape, Subscription},
 };
@@ -345,8 +345,8 @@ fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
 }
 
 /// A client that has said all, and reads everything.
-pub(super) struct Wire<'a> {
-    pub(super) input: &'a [u8],
+pub(crate) struct Wire<'a> {
+    pub(crate) input: &'a [u8],
 }
 
 impl Read for Wire<'_> {
