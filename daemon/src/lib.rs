@@ -1,6 +1,6 @@
 //! The comet daemon: sources publish into the [`hub`], transports carry what it keeps to those who wait.
 
-pub mod auth;
+pub mod access;
 mod compat;
 pub mod config;
 pub mod drain;
@@ -17,5 +17,5 @@ pub mod metrics;
 pub mod run;
 pub mod source;
 pub mod store;
-pub mod token;
 mod transport;
+pub mod users;

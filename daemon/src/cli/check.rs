@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use comet_daemon::{config::Config, http::Rights};
+use comet_daemon::{access::Rights, config::Config};
 use nix::sys::stat::Mode;
 
 use super::access;

@@ -6,7 +6,7 @@ use comet_proto::{ChannelName, ChannelNameError};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Config;
-use crate::auth::Allow;
+use crate::users::Allow;
 
 /// Who may read or publish by HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

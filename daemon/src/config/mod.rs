@@ -19,10 +19,10 @@ pub(crate) use value::is_host;
 pub use value::parse_addr;
 
 use crate::{
-    auth::Allow,
     hub::HistoryConfig,
     machine,
     store::{Durability, OnError},
+    users::Allow,
 };
 
 /// Everything that `comet serve` needs to know.

@@ -25,15 +25,15 @@ use hyper::{
 
 use super::{decoded, token::KEY};
 use crate::{
+    access::{Rights, hosts},
     config::Config,
     drain::Drain,
     http::{
-        Ceiling, Origins, Rights, Site,
+        Ceiling, Origins, Site,
         answer::{Refusal, wants_close},
         entity_tag,
         framing::{Framing, Malformed},
         head::{self, Plain},
-        hosts,
         paths::Place,
         query::{self, Query},
         router::{self, Content, Route},

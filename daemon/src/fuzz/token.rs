@@ -8,8 +8,8 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::{
+    access::token::{Grant, MAX_PATTERNS, MAX_TOKEN, TokenError, Tokens},
     config::Config,
-    token::{Grant, MAX_PATTERNS, MAX_TOKEN, TokenError, Tokens},
 };
 
 /// The key of all tokens here, and of those in requests.

@@ -16,9 +16,10 @@ use hyper::{
 
 use super::{
     Current, Site, framing::without_line_ends, media::Accepted, memory, origins::Origins,
-    rights::INVALID_TOKEN as EXPIRED, router::ForWhom,
+    router::ForWhom,
 };
 use crate::{
+    access::INVALID_TOKEN as EXPIRED,
     hub::Backlog,
     transport::{Format, Shape, Upgrade, sse::EVENT_STREAM},
 };

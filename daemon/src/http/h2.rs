@@ -42,11 +42,11 @@ use super::{
     connection::Conn,
     io::ParkIo,
     memory::{self, Hold},
-    rights::{INVALID_TOKEN, now},
     router::{self, Route},
     service,
 };
 use crate::{
+    access::{INVALID_TOKEN, now},
     hub::{
         Backlog,
         subscriber::{Feed, Key, Next, Subscriber},

@@ -12,11 +12,12 @@ use hyper::{
 
 use super::{
     framing::{content_length, has_bare_lf},
-    hosts::is_ours,
     media::Accepted,
-    rights::COOKIE,
 };
-use crate::config::HttpConfig;
+use crate::{
+    access::{COOKIE, hosts::is_ours},
+    config::HttpConfig,
+};
 
 /// Browsers send about twenty.
 const MOST_HEADERS: usize = 40;

@@ -12,9 +12,9 @@ use super::{
     answer::{Variant, Writer},
     connection::{Conn, LINGER, State},
     memory,
-    rights::{Rights, now},
 };
 use crate::{
+    access::{Rights, now},
     hub::{
         Backlog,
         subscriber::{Batch, Feed, Key, Next, Subscriber},

@@ -14,7 +14,6 @@ pub(crate) mod framing;
 mod h2;
 pub(crate) mod head;
 mod held;
-pub(crate) mod hosts;
 mod io;
 pub(crate) mod media;
 mod memory;
@@ -23,7 +22,6 @@ mod pages;
 pub(crate) mod paths;
 pub(crate) mod query;
 mod reactor;
-pub(crate) mod rights;
 pub(crate) mod router;
 pub(crate) mod service;
 
@@ -46,6 +44,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
+    access::{self, Rights},
     config::{CompatConfig, HttpConfig},
     drain::{self, Drain},
     hub::subscriber::Audience,
@@ -61,7 +60,6 @@ pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
 pub use origins::Origins;
 use reactor::{Reactor, Sockets};
-pub use rights::Rights;
 
 /// What all workers know. When settings change there is another one.
 pub struct Site {
@@ -336,7 +334,7 @@ impl Worker {
 
     /// The step at which this second since 1970 has come.
     fn step_at(&self, second: u64) -> u32 {
-        let left = Duration::from_secs(second).saturating_sub(rights::now());
+        let left = Duration::from_secs(second).saturating_sub(access::now());
         // A little later, so that the second has come by then although the clocks differ in pace.
         self.exact_step_after(left + Duration::from_millis(1))
     }
@@ -372,7 +370,7 @@ impl Worker {
     /// Tokens end by the system's clock, steps are counted by the other one: when the two have moved against each other, by a
     /// step or in the course of time, the steps at which tokens end are counted anew.
     fn follow_clock(&self) {
-        let wall = rights::now().saturating_sub(self.start.elapsed());
+        let wall = access::now().saturating_sub(self.start.elapsed());
         if wall.abs_diff(self.wall.get()) < TICK {
             return;
         }
@@ -461,7 +459,7 @@ pub fn serve(
         next_tick: Cell::new(0),
         alarms: RefCell::default(),
         tidied: Cell::new(0),
-        wall: Cell::new(rights::now()),
+        wall: Cell::new(access::now()),
         changed: Notify::new(),
         revoked: Cell::new(0),
         date: DateLine::default(),

@@ -18,10 +18,10 @@ use super::{
     pages,
     paths::Place,
     query::{self, Query},
-    rights,
     service::publish_data,
 };
 use crate::{
+    access,
     compat::{novcomet, zeitoun},
     hub::{Hub, Publisher},
     transport::{
@@ -158,7 +158,7 @@ pub(crate) fn publish(
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
     let channel = query::channel(names)?;
-    let publisher = rights::may_publish(site, head, query, &channel)?;
+    let publisher = access::may_publish(site, head, query, &channel)?;
     Ok(Publish {
         channel,
         name: query.event_name()?,
@@ -176,7 +176,7 @@ pub(crate) fn subscription(
     query: &Query<'_>,
 ) -> Result<Subscription, Refusal> {
     let channels = query::channels(names)?;
-    let leave = rights::may_read(site, head, query, &channels)?;
+    let leave = access::may_read(site, head, query, &channels)?;
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
@@ -208,7 +208,7 @@ pub(crate) fn subscription(
             (seen?.or(since), Box::new(format))
         }
         "websocket" => {
-            rights::may_open(site, head)?;
+            access::may_open(site, head)?;
             let accepted = WebSocket::accept(head, heartbeat);
             let format = accepted.map_err(|error| no_websocket(head, error))?;
             (seen?.or(since), Box::new(format))
@@ -315,7 +315,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     match novcomet::Request::parse(query.pairs()) {
         novcomet::Request::Publish(channel) => {
             let may =
-                |channel: &ChannelName| rights::may_publish(site, head, &query, channel).is_ok();
+                |channel: &ChannelName| access::may_publish(site, head, &query, channel).is_ok();
             match channel.filter(may) {
                 Some(channel) if head.method == Method::GET && admit(hub).is_ok() => {
                     let id = publish_data(site, hub, Publish::to(channel), b"");
@@ -327,7 +327,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         }
         novcomet::Request::Subscribe(mut subscribed) => {
             // As with ids that are no names: they never change.
-            let leave = rights::keep_readable(site, head, &query, &mut subscribed);
+            let leave = access::keep_readable(site, head, &query, &mut subscribed);
             match novcomet::poll(hub, subscribed, leave.oldest) {
                 Ok(body) => json(body),
                 Err(mut subscription) => {
@@ -344,7 +344,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
     let query = Query::of(head);
     match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
-            rights::may_publish(site, head, &query, &site.chat)?;
+            access::may_publish(site, head, &query, &site.chat)?;
             let mut empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
             let length = HeaderValue::from_static("0");
             empty.headers_mut().insert(header::CONTENT_LENGTH, length);
@@ -356,7 +356,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
             Ok(Route::Published(id, empty))
         }
         zeitoun::ChatRequest::Poll(seen) => {
-            let leave = rights::may_read(site, head, &query, slice::from_ref(&site.chat))?;
+            let leave = access::may_read(site, head, &query, slice::from_ref(&site.chat))?;
             match zeitoun::poll(hub, &site.chat, seen, leave.oldest) {
                 Ok(body) => Ok(Route::Answer(answer(
                     StatusCode::OK,

@@ -30,7 +30,6 @@ use super::{
     framing::Framing,
     h2, head,
     held::Ask,
-    hosts,
     io::ParkIo,
     memory::Hold,
     paths::Place,
@@ -38,6 +37,7 @@ use super::{
     router::{self, Content, Publish, Route},
 };
 use crate::{
+    access::hosts,
     config::HttpConfig,
     hub::{Hub, NewMessage, PublisherKey},
     store::StoreError,

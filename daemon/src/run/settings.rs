@@ -13,9 +13,10 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
+    access::Rights,
     config::Config,
     drain::Drain,
-    http::{Ceiling, Demo, Origins, Rights, Site},
+    http::{Ceiling, Demo, Origins, Site},
     hub::Hub,
     metrics::Metrics,
 };

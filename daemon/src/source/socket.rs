@@ -41,12 +41,12 @@ use peer::{Peer, user_name};
 use places::{NoPlace, Places};
 
 use crate::{
-    auth::{Allow, entry_of},
     config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
     log_limit::LogLimit,
     metrics::Metrics,
+    users::{Allow, entry_of},
 };
 
 /// How long accepting pauses when the system cannot give another descriptor.

@@ -30,8 +30,8 @@ use super::{
     rules::State,
 };
 use crate::{
-    auth::Allow,
     config::{ByPrefix, Config},
+    users::Allow,
 };
 
 /// Memory that is reserved before anything was read, in bytes.

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{auth::entry_of, metrics::Metrics, source::socket::peer::user_name};
+use crate::{metrics::Metrics, source::socket::peer::user_name, users::entry_of};
 
 /// Entry and reason pairs that are remembered as told.
 const MOST_REMEMBERED: usize = 4096;

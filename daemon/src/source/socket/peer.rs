@@ -4,7 +4,7 @@
 use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
 use nix::unistd::{Uid, User};
 
-use crate::auth::Allow;
+use crate::users::Allow;
 
 /// Nobody's number: system calls mean "leave it as it is" by it.
 const NOBODY: u32 = u32::MAX;

@@ -31,11 +31,11 @@ use tracing::{error, info, warn};
 pub use self::directory::OpenError;
 use self::{directory::Directory, listing::Entry, pace::Pace};
 use crate::{
-    auth::{Allow, entry_of},
     config::{ByPrefix, Config},
     hub::{Hub, NewMessage, Publisher, PublisherKey},
     metrics::Metrics,
     source::socket::peer::user_name,
+    users::{Allow, entry_of},
 };
 
 /// How often it is looked into without being told, and whether it is there.

@@ -6,8 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::{StatusCode, Version, http::request::Parts};
 
-use super::answer::Refusal;
-use crate::config::is_host;
+use crate::{config::is_host, http::answer::Refusal};
 
 /// The request goes to us: HTTP/2's `:authority`, an absolute URL, or the Host header names one of `hosts` (RFC 9112,
 /// section 3.2).

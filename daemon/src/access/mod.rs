@@ -1,6 +1,9 @@
 //! Who may read and publish by HTTP: the channel's rule first, where it says so the request's token, then whose page it
 //! is that asks.
 
+pub(crate) mod hosts;
+pub mod token;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -9,19 +12,19 @@ use std::{
 use comet_proto::ChannelName;
 use hyper::{StatusCode, header, http::request::Parts};
 
-use super::{
-    Site,
-    answer::{Cors, Refusal},
-    hosts,
-    query::Query,
-    router::{cors, goes_on},
-};
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
+    http::{
+        Site,
+        answer::{Cors, Refusal},
+        query::Query,
+        router::{cors, goes_on},
+    },
     hub::{Hub, Publisher},
-    token::{Grant, KeyError, TokenError, Tokens},
     transport::{Subscription, websocket},
 };
+
+use token::{Grant, KeyError, TokenError, Tokens};
 
 /// Where a browser keeps a token for us: of this host alone, and not over plain HTTP.
 pub(crate) const COOKIE: &str = "__Host-comet";

@@ -26,7 +26,7 @@ struct Vector {
 }
 
 fn vectors() -> Vectors {
-    serde_json::from_str(include_str!("../../../tests/vectors/tokens.json")).unwrap()
+    serde_json::from_str(include_str!("../../../../tests/vectors/tokens.json")).unwrap()
 }
 
 /// The keys of the vectors, with further lines for each.
