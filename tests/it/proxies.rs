@@ -350,6 +350,41 @@ fn while_the_daemon_is_away_event_streams_are_asked_to_come_back() {
     }
 }
 
+/// The short set-up in `docs/operations.md`: two lines for `http { }`, the rest for the site's own `server { }`.
+fn nginx_of_operations(configuration: &str, proxy: SocketAddr, daemon: SocketAddr) -> String {
+    let manual = include_str!("../../docs/operations.md");
+    let (_, part) = manual.split_once("## Behind nginx").unwrap();
+    let (_, block) = part.split_once("```nginx\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let block = block.replace("127.0.0.1:2061", &daemon.to_string());
+    let (maps, locations): (Vec<&str>, Vec<&str>) =
+        block.lines().partition(|line| line.starts_with("map "));
+    let (frame, _) = configuration.split_once("map $http_upgrade").unwrap();
+    let (maps, locations) = (maps.join("\n"), locations.join("\n"));
+    format!("{frame}{maps}\nserver {{\nlisten {proxy};\n{locations}\n}}\n}}\n")
+}
+
+#[test]
+fn the_short_set_up_of_nginx_asks_event_streams_to_come_back_too() {
+    let daemon = publishes();
+    let target = daemon.addr();
+    let proxy = Proxy::start(Kind::Nginx, &daemon, |configuration| {
+        let (_, listen) = configuration.split_once("listen ").unwrap();
+        let (proxy, _) = listen.split_once(';').unwrap();
+        nginx_of_operations(&configuration, proxy.parse().unwrap(), target)
+    });
+    let mut stream = proxy.request("/ch/news", "Accept: text/event-stream\r\n");
+    stream.until("event: cursor");
+    daemon.publish("news", "through");
+    stream.until("\"data\":\"through\"");
+    assert!(daemon.stop().success());
+    let away = proxy.curl("/ch/news", &["--header", "Accept: text/event-stream"]);
+    assert!(away.starts_with("HTTP/1.1 200"), "{away}");
+    assert!(away.ends_with("\r\n\r\nretry: 2000\n\n"), "{away}");
+    let poll = proxy.curl("/ch/news?wait=0", &[]);
+    assert!(poll.starts_with("HTTP/1.1 502"), "{poll}");
+}
+
 #[test]
 fn an_event_source_survives_a_restart_behind_each_proxy() {
     let browser = Browser::start();

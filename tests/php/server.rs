@@ -199,6 +199,13 @@ impl Site {
         ))
     }
 
+    /// Asks for this media type.
+    pub(super) fn get_as(&self, accept: &str, path: &str) -> Answer {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
     /// Submits examples/web/form.php.
     pub(super) fn submit(&self, text: &str) -> String {
         let body = format!("text={text}");

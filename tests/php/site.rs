@@ -119,6 +119,11 @@ fn a_page_does_not_fail_while_the_daemon_is_away() {
         assert_eq!(daemon.data("news"), ["before", "stopped", "stopped, too"]);
         daemon.kill();
         assert!(spooled("one") && spooled("two"), "{setup:?}");
+        let poll = site.get("/ch/news").all();
+        assert!(poll.starts_with("HTTP/1.1 502"), "{setup:?}: {poll}");
+        let stream = site.get_as("text/event-stream", "/ch/news").all();
+        assert!(stream.starts_with("HTTP/1.1 200"), "{setup:?}: {stream}");
+        assert!(stream.ends_with("retry: 2000\n\n"), "{setup:?}: {stream}");
         daemon.go();
         daemon.admit("www-data");
         assert!(!spooled("three"), "{setup:?}");

@@ -24,20 +24,39 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         $error = $e->getMessage();
     }
 }
+
+// What readers have missed, and from where their browsers go on. While the daemon is away the page shows nothing old.
+try {
+    $history = (new Comet\Client('unix:?timeout_ms=2000'))->history('news');
+} catch (Comet\Exception) {
+    $history = ['messages' => [], 'cursor' => null];
+}
 ?>
 <!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>News</title>
+<style>
+  body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem; }
+  form { display: flex; gap: .5rem; }
+  input { flex: 1; font: inherit; padding: .4rem; }
+  button { font: inherit; padding: .4rem 1rem; }
+  [role=alert] { color: #b00020; }
+</style>
 <h1>News</h1>
 <?php if ($error !== null): ?>
 <p role="alert">Not published: <?= htmlspecialchars($error) ?></p>
 <?php endif ?>
 <form method="post">
-  <input name="text" required autofocus>
+  <input name="text" aria-label="Your news" required autofocus>
   <button>Send</button>
 </form>
-<ul id="news"></ul>
+<ul id="news">
+<?php foreach (array_reverse($history['messages']) as $message): ?>
+  <li><?= htmlspecialchars($message['data']) ?></li>
+<?php endforeach ?>
+</ul>
 <script src="/comet.js"></script>
 <script>
   Comet.subscribe('news', {
@@ -46,6 +65,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
       item.textContent = message.data;
       document.getElementById('news').prepend(item);
     },
-  });
+    gap() { location.reload(); }, // messages were missed: the page has those that are kept
+  }, { since: <?= json_encode($history['cursor']) ?> });
 </script>
 </html>
