@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::chown, process::Command, sync::Arc};
 use serde_json::Value;
 
 use crate::{
+    crowded_socket::{HOLD, Hostile, PUBLISH},
     daemon::{Daemon, directory, feed, wait_for},
     other_user::{STRANGER, is_root, script_of, shared, stranger_runs},
     wire::{WEBSOCKET, ask, get, metric, post, refusal},
@@ -13,7 +14,16 @@ use crate::{
 /// The settings in `message`, as a configuration: `KEY = [VALUES]`, or `KEY = true`, and the table that the message
 /// names. Nothing: the message proposes none.
 fn proposed(message: &str) -> Option<String> {
-    let keys = ["origins", "hosts", "allow", "files", "socket", "publish"];
+    let keys = [
+        "origins",
+        "hosts",
+        "allow",
+        "files",
+        "socket",
+        "publish",
+        "max_connections",
+        "max_per_user",
+    ];
     let setting = keys.iter().find_map(|key| {
         let (_, value) = message.split_once(&format!("{key} = "))?;
         let end = match value.starts_with('[') {
@@ -266,6 +276,36 @@ fn a_publisher_is_let_in_as_proposed() {
             let daemon = Daemon::start_in(shared(), &config, &[]);
             assert_eq!(publish(&daemon, uid)["ok"], true, "{message}");
         }
+    }
+}
+
+#[test]
+fn more_connections_are_let_in_as_proposed() {
+    if !is_root("more_connections_are_let_in_as_proposed") {
+        return;
+    }
+    for limits in [
+        vec!["max_connections = 8"],
+        vec!["max_per_user = 3"],
+        vec!["max_connections = 8", "max_per_user = 8"],
+    ] {
+        let daemon = Daemon::start(&format!("[socket]\n{}\n", limits.join("\n")));
+        let (hold, taken) = Hostile::start(&daemon, STRANGER, HOLD, 10);
+        let (_program, reply) = Hostile::start(&daemon, STRANGER, PUBLISH, 1);
+        drop(hold);
+        let reply: Value = serde_json::from_str(&reply).unwrap();
+        assert_eq!(reply["error"], "connections", "{reply}");
+        let mut config = checked(reply["message"].as_str().unwrap()).expect("a proposal");
+        for limit in limits {
+            let (key, _) = limit.split_once(' ').unwrap();
+            if !config.contains(key) {
+                config += &format!("{limit}\n");
+            }
+        }
+        let daemon = Daemon::start(&config);
+        let (_hold, more) = Hostile::start(&daemon, STRANGER, HOLD, 10);
+        let [taken, more] = [taken, more].map(|number| number.parse::<usize>().unwrap());
+        assert!(more > taken, "{config}: {more}");
     }
 }
 

@@ -5,10 +5,13 @@ use std::{
     io::{ErrorKind, Read},
     net::{SocketAddr, UdpSocket},
     process::Command,
+    thread,
 };
 
+use serde_json::json;
+
 use crate::{
-    daemon::{Daemon, Http, wait_for},
+    daemon::{Daemon, Http, Lines, wait_for},
     wire::{data, get, metric, parked, post, refusal, send_some},
 };
 
@@ -330,6 +333,24 @@ fn with_little_memory_history_goes_and_publishes_never_fail() {
         }
         assert_eq!(daemon.history("c259").len(), 1);
         assert_eq!(daemon.history("c0").len(), 0);
+        assert_eq!(daemon.get("/healthz").status, 200);
+    }
+}
+
+#[test]
+fn with_little_memory_many_large_publishes_at_once_never_fail() {
+    for space in [200 << 20, 64 << 20] {
+        let daemon = limited(space, "");
+        let path = daemon.socket_path();
+        let data = "x".repeat(1_000_000);
+        let publish = &|number: usize| {
+            let mut client = Lines::connect(&path);
+            let line = json!({"op": "publish", "channel": format!("c{number}"), "data": data});
+            assert_eq!(client.ask(&line.to_string())["ok"], true);
+        };
+        thread::scope(|scope| {
+            (0..64).for_each(|number| _ = scope.spawn(move || publish(number)));
+        });
         assert_eq!(daemon.get("/healthz").status, 200);
     }
 }

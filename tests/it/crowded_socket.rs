@@ -53,7 +53,7 @@ while True:
 "#;
 
 /// Connects, says it subscribes, and counts the connections that were not refused.
-const HOLD: &str = r#"
+pub(crate) const HOLD: &str = r#"
 open = [connect() for _ in range(number)]
 taken = 0
 for s in open:
@@ -70,11 +70,38 @@ done(number)
 "#;
 
 /// Publishes, and prints the reply.
-const PUBLISH: &str = r#"
+pub(crate) const PUBLISH: &str = r#"
 s = connect()
 try: s.sendall(b'{"op":"publish","channel":"quiet","data":"hi"}\n')
 except BrokenPipeError: pass
 done(s.recv(4096).decode().strip())
+"#;
+
+/// Sends a long line on each connection, as much of it as is taken, and not its end.
+const HALF_A_LINE: &str = r#"
+open = [connect() for _ in range(number)]
+line = b'{"op":"publish","channel":"a","data":"' + b'x' * 1000000
+for s in open:
+    s.setblocking(False)
+    rest = line
+    for _ in range(200):
+        try: rest = rest[s.send(rest):]
+        except BlockingIOError: select.select([], [s], [], 0.001)
+done("sent")
+"#;
+
+/// Publishes a long line on all connections at once, and prints how many were taken.
+const LONG_LINES: &str = r#"
+import threading
+taken = []
+def publish():
+    s = connect()
+    s.sendall(b'{"op":"publish","channel":"long","data":"' + b'x' * 1000000 + b'"}\n')
+    if b'"ok":true' in s.recv(4096): taken.append(s)
+threads = [threading.Thread(target=publish) for _ in range(number)]
+for t in threads: t.start()
+for t in threads: t.join()
+done(len(taken))
 "#;
 
 /// A program of another user that uses the socket; ended when dropped.
@@ -186,7 +213,7 @@ fn one_user_has_its_share_of_the_places_and_the_last_ones_are_root_s() {
     assert_eq!(victim_publishes(&daemon)["ok"], true);
     let log = daemon.log();
     assert_eq!(
-        log.matches("max_per_user under [socket]").count(),
+        log.matches("max_per_user = 1024 under [socket]").count(),
         1,
         "{log}"
     );
@@ -304,6 +331,28 @@ fn a_history_that_escapes_to_six_times_its_size_is_rendered_in_pieces() {
         slow[1].read().unwrap()["data"].as_str().unwrap().len(),
         160_000
     );
+}
+
+#[test]
+fn long_lines_that_are_half_sent_take_little_memory_and_hold_up_nobody_else() {
+    if !is_root("long_lines_that_are_half_sent_take_little_memory_and_hold_up_nobody_else") {
+        return;
+    }
+    // By this memory, four long lines of each user.
+    let daemon = Daemon::start("[http]\nmax_memory = \"8MiB\"\n[history]\ntotal = \"4MiB\"\n");
+    let before = daemon.memory("VmRSS");
+    let (half, _) = Hostile::start(&daemon, STRANGER, HALF_A_LINE, 200);
+    grows_at_most(&daemon, before, 60 << 20);
+    let (_program, taken) = Hostile::start(&daemon, VICTIM, LONG_LINES, 40);
+    assert_eq!(taken, "40", "of another user");
+    grows_at_most(&daemon, before, 80 << 20);
+    assert_eq!(victim_publishes(&daemon)["ok"], true);
+    // Small lines of the same user do not wait either.
+    let (_program, reply) = Hostile::start(&daemon, STRANGER, PUBLISH, 1);
+    assert!(reply.contains("\"ok\":true"), "{reply}");
+    drop(half);
+    let (_program, taken) = Hostile::start(&daemon, STRANGER, LONG_LINES, 40);
+    assert_eq!(taken, "40", "when the others have gone");
 }
 
 /// A reply never comes in the middle of a large message.

@@ -166,15 +166,13 @@ fn the_socket_lets_others_in() {
     };
     let mut open = Lines::connect(&daemon.socket_path());
     assert_eq!(open.ask(r#"{"op":"ping"}"#), json!({"ok": true}));
-    reload(
-        &daemon,
-        "[socket]\nallow = [\"user:65533\"]\nmax_line = 1024\n",
-    );
+    reload(&daemon, "[socket]\nmax_line = 1024\n");
+    let long = format!("{{\"op\":\"ping\",\"x\":\"{}\"}}", "x".repeat(2000));
+    assert_eq!(open.ask(&long)["error"], "line", "also for who is in");
+    reload(&daemon, "[socket]\nallow = [\"user:65533\"]\n");
     wait_for("the refusal", || {
         (permission(&daemon).as_deref() == Some("permission")).then_some(())
     });
-    let long = format!("{{\"op\":\"ping\",\"x\":\"{}\"}}", "x".repeat(2000));
-    assert_eq!(open.ask(&long)["error"], "line", "also for who is in");
     reload(&daemon, "");
     wait_for("room", || permission(&daemon).is_none().then_some(()));
 }
@@ -352,4 +350,28 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
         assert!(errors.contains("a regular file is needed"), "{errors}");
     }
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn connections_of_users_who_may_not_connect_any_more_end() {
+    let user = nix::unistd::geteuid().as_raw();
+    let allow = |user: u32| format!("[socket]\nallow = [\"user:{user}\"]\n");
+    let daemon = Daemon::start(&allow(user));
+    let mut subscriber = Lines::connect(&daemon.socket_path());
+    let subscribed = subscriber.ask(r#"{"op":"subscribe","channels":["a"]}"#);
+    assert_eq!(subscribed, json!({"ok": true}));
+    let mut publisher = Lines::connect(&daemon.socket_path());
+    let publish = r#"{"op":"publish","channel":"a","data":"x"}"#;
+    assert_eq!(publisher.ask(publish)["ok"], true);
+    assert_eq!(subscriber.read().unwrap()["data"], "x");
+    // Whoever is allowed still goes on.
+    reload(&daemon, &format!("{}idle = \"4m\"\n", allow(user)));
+    assert_eq!(publisher.ask(publish)["ok"], true);
+    assert_eq!(subscriber.read().unwrap()["data"], "x");
+
+    reload(&daemon, &allow(user + 1));
+    for client in [&mut subscriber, &mut publisher] {
+        assert_eq!(client.read().unwrap()["error"], "permission");
+        assert!(client.read().is_none());
+    }
 }

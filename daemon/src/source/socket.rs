@@ -28,7 +28,7 @@ use interprocess::{
     os::unix::uds_local_socket::{self, tokio::Listener, tokio::Stream},
 };
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
@@ -67,6 +67,7 @@ pub struct Socket {
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
     rules: ByPrefix<Allow>,
+    places: Places,
 }
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
@@ -90,6 +91,9 @@ struct Shared {
     write_status: Box<WriteStatus>,
     drain: Drain,
     places: Rc<Places>,
+    /// How often `config` has changed, and who waits for that: connections of peers who are not allowed any more end.
+    settings: Cell<u64>,
+    changed: Notify,
     /// Refused peers that still send.
     refused: Cell<usize>,
     /// Names of users who were refused: looking one up can take long.
@@ -111,6 +115,7 @@ impl Socket {
             file: Some(file),
             config: config.socket.clone(),
             rules: config.channels.socket.clone(),
+            places: Places::new(config),
             settings: None,
         })
     }
@@ -123,6 +128,7 @@ impl Socket {
             file: None,
             config: config.socket.clone(),
             rules: config.channels.socket.clone(),
+            places: Places::new(config),
             settings: None,
         }
     }
@@ -153,7 +159,9 @@ impl Socket {
             rules: RefCell::new(self.rules),
             write_status: Box::new(move |out| line::write_status(&status(), out)),
             drain,
-            places: Rc::default(),
+            places: Rc::new(self.places),
+            settings: Cell::new(0),
+            changed: Notify::new(),
             refused: Cell::new(0),
             names: RefCell::default(),
             logged: RefCell::default(),
@@ -207,9 +215,19 @@ impl Shared {
                 let config = settings.borrow_and_update().clone();
                 self.config.replace(Rc::new(config.socket.clone()));
                 self.rules.replace(config.channels.socket.clone());
+                self.places.follow(&config);
+                self.settings.set(self.settings.get() + 1);
+                self.changed.notify_waiters();
             }
         }
         std::future::pending().await
+    }
+
+    /// Waits until the settings are others than those.
+    async fn changed(&self, settings: u64) {
+        while self.settings.get() == settings {
+            self.changed.notified().await;
+        }
     }
 
     fn admit(self: &Rc<Self>, stream: Stream, tasks: &TaskTracker) {
@@ -261,11 +279,18 @@ impl Shared {
     fn refuse_place(&self, peer: &Peer, why: &NoPlace) -> String {
         self.metrics.socket_refused.add(1);
         match why {
-            NoPlace::Full(most) => format!("limit of {most} connections"),
+            NoPlace::Full(most) => {
+                let more = self.config().max_connections.saturating_mul(2);
+                format!(
+                    "limit of {most} connections; max_connections = {more} under [socket] allows more"
+                )
+            }
             NoPlace::Share(share) => {
-                let name = self.name_of(peer);
+                let (name, all) = (self.name_of(peer), self.config().max_connections);
+                let more = share.saturating_mul(2).min(all).max(share + 1);
                 let reason = format!(
-                    "user {name} has {share} connections, all that one user may have: max_per_user under [socket]"
+                    "user {name} has {share} connections, all that one user may have; max_per_user = {more} under \
+                     [socket] allows more"
                 );
                 self.log_refusal(peer, Refused::Place, &reason);
                 reason

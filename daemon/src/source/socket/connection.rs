@@ -54,6 +54,8 @@ pub(super) struct Connection {
     publisher: Option<TaskTrackerToken>,
     shared: Rc<Shared>,
     peer: Peer,
+    /// The [settings](Shared::settings) by which the peer was let in.
+    settings: u64,
     pace: Pace,
 }
 
@@ -67,6 +69,7 @@ impl Connection {
             subscription: None,
             history: None,
             publisher: Some(shared.drain.publisher()),
+            settings: shared.settings.get(),
             shared,
             pace: Pace::default(),
         }
@@ -77,25 +80,38 @@ impl Connection {
         let turns = place.turns();
         let shared = self.shared.clone();
         let mut stopped = pin!(shared.drain.stop.cancelled());
-        let mut input = Input::default();
+        let (mut input, mut long_line) = (Input::default(), None);
         loop {
+            if let Some(reason) = self.refusal() {
+                return self.refuse("permission", &reason).await;
+            }
             if self.answer(&mut input, &turns).await?.is_err() {
                 let max = shared.config().max_line;
                 let reason = too_long(max);
                 return self.refuse("line", &reason).await;
             }
+            if !input.is_long() {
+                input.free_room();
+                long_line = None;
+            }
             let caught_up = self.deliver(&turns).await?;
             self.flush().await?;
             let subscribed = self.subscription.is_some();
             let start = Instant::now();
-            let awake = !subscribed && self.pace.stays_awake();
+            let may_read = long_line.is_some() || !input.is_long();
+            let awake = !subscribed && may_read && self.pace.stays_awake();
             if awake && self.read_soon(&mut input, start).await? {
                 continue;
             }
             let read = tokio::select! {
                 biased;
                 () = &mut stopped => return self.leave(&turns).await,
-                read = input.read(&self.stream) => Some(read?),
+                () = shared.changed(self.settings) => continue,
+                room = turns.long_line(), if !may_read => {
+                    long_line = Some(room);
+                    continue;
+                }
+                read = input.read(&self.stream), if may_read => Some(read?),
                 () = woken(self.subscription.as_ref()), if caught_up => None,
                 () = tokio::task::yield_now(), if !caught_up => None,
                 // Without a word: a client that keeps connections would take it for the next reply.
@@ -116,6 +132,13 @@ impl Connection {
                 _ => {}
             }
         }
+    }
+
+    /// Why the peer may not go on: since the last look the settings have changed, and the peer is not allowed any more.
+    fn refusal(&mut self) -> Option<String> {
+        let settings = self.shared.settings.get();
+        let is_new = std::mem::replace(&mut self.settings, settings) != settings;
+        is_new.then(|| self.shared.refusal(&self.peer)).flatten()
     }
 
     /// Reads what comes within moments, while others have their turns. False: that was nothing.

@@ -6,6 +6,9 @@ use interprocess::os::unix::uds_local_socket::tokio::Stream;
 
 use super::connection::CHUNK;
 
+/// What a connection keeps of its buffer while nothing long is half read: two reads, and what doubling adds.
+const SMALL: usize = 4 * CHUNK;
+
 /// What was read and not answered yet.
 #[derive(Default)]
 pub(super) struct Input {
@@ -47,6 +50,19 @@ impl Input {
     /// Bytes that were read and not answered.
     pub(super) fn unanswered(&self) -> usize {
         self.bytes.len() - self.start
+    }
+
+    /// More is half read than every connection may have.
+    pub(super) fn is_long(&self) -> bool {
+        self.unanswered() >= CHUNK
+    }
+
+    /// Frees the room of long lines that were answered.
+    pub(super) fn free_room(&mut self) {
+        if self.bytes.capacity() > SMALL {
+            self.forget_answered();
+            self.bytes.shrink_to(CHUNK);
+        }
     }
 
     fn forget_answered(&mut self) {

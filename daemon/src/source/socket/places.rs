@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    ops::RangeInclusive,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,10 @@ use std::{
 use nix::unistd::geteuid;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::config::SocketConfig;
+use crate::{
+    config::{Config, SocketConfig},
+    machine,
+};
 
 /// Places that only root and the daemon's own user get, so that `comet status` works when all others are taken.
 /// With a small limit: an eighth of it.
@@ -31,11 +35,19 @@ const CHECK_BYTES: usize = 8192;
 /// What a line costs beside its length, in bytes of a line.
 const LINE: usize = 256;
 
+/// Long lines of one user that may be half read at the same time, by the memory that there is: a daemon with little
+/// memory must not end because many publishers send large messages at once.
+const LONG_LINES: RangeInclusive<usize> = 4..=64;
+
+/// The part of `max_memory` that the long lines of one user may take, beyond the least number of them.
+const PART_FOR_LINES: u64 = 8;
+
 /// All connections by the user who connected.
-#[derive(Default)]
 pub(super) struct Places {
     users: RefCell<HashMap<u32, Rc<User>>>,
     open: Cell<usize>,
+    /// Long lines of each user that may be half read at the same time. Counts for users who connect from now on.
+    long_lines: Cell<usize>,
 }
 
 struct User {
@@ -44,6 +56,8 @@ struct User {
     turn: Semaphore,
     /// A turn beside it for those who ask for little: they do not wait for the user's connections that ask for much.
     small_turn: Semaphore,
+    /// A permit for each long line that may be half read.
+    long_lines: Semaphore,
 }
 
 /// Why there is no place.
@@ -63,6 +77,25 @@ pub(super) struct Place {
 }
 
 impl Places {
+    pub(super) fn new(config: &Config) -> Self {
+        let places = Self {
+            users: RefCell::default(),
+            open: Cell::default(),
+            long_lines: Cell::default(),
+        };
+        places.follow(config);
+        places
+    }
+
+    /// Takes changed limits.
+    pub(super) fn follow(&self, config: &Config) {
+        let memory = config.http.max_memory.map(|max| max as u64);
+        let memory = memory.unwrap_or_else(|| machine::memory() / 2) / PART_FOR_LINES;
+        let fit = usize::try_from(memory / config.socket.max_line as u64).unwrap_or(usize::MAX);
+        let (least, most) = (*LONG_LINES.start(), *LONG_LINES.end());
+        self.long_lines.set(fit.clamp(least, most));
+    }
+
     pub(super) fn take(self: &Rc<Self>, uid: u32, config: &SocketConfig) -> Result<Place, NoPlace> {
         let trusted = uid == 0 || uid == geteuid().as_raw();
         let mut users = self.users.borrow_mut();
@@ -80,6 +113,7 @@ impl Places {
                 open: Cell::new(0),
                 turn: Semaphore::new(1),
                 small_turn: Semaphore::new(1),
+                long_lines: Semaphore::new(self.long_lines.get()),
             })
         });
         user.open.set(of_user + 1);
@@ -125,6 +159,13 @@ impl Turns {
         }
     }
 
+    /// Room for one line that is longer than what every connection may have half read. Waits while the user's other
+    /// connections have all of it.
+    pub(super) async fn long_line(&self) -> LongLine<'_> {
+        let permit = self.0.long_lines.acquire().await;
+        LongLine(permit.expect("the semaphore is never closed"))
+    }
+
     async fn of(turn: &Semaphore) -> Turn<'_> {
         let permit = turn.acquire().await;
         Turn {
@@ -134,6 +175,9 @@ impl Turns {
         }
     }
 }
+
+/// Room for one long line.
+pub(super) struct LongLine<'a>(#[expect(dead_code, reason = "held, not read")] SemaphorePermit<'a>);
 
 /// The right of one connection among all of its user to work. To be given back before anything is waited for that the
 /// peer decides.
@@ -167,6 +211,10 @@ mod tests {
     const A: u32 = 4_000_000_001;
     const B: u32 = 4_000_000_002;
 
+    fn places() -> Rc<Places> {
+        Rc::new(Places::new(&Config::default()))
+    }
+
     fn config(max_connections: usize, max_per_user: Option<usize>) -> SocketConfig {
         SocketConfig {
             max_connections,
@@ -187,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_user_gets_its_share_and_root_the_last_places() {
-        let (places, config) = (Rc::default(), config(64, None));
+        let (places, config) = (places(), config(64, None));
         let (of_a, why) = taken(&places, A, &config);
         assert_eq!((of_a.len(), why), (32, NoPlace::Share(32)));
         let (of_b, why) = taken(&places, B, &config);
@@ -203,9 +251,22 @@ mod tests {
 
     #[test]
     fn a_share_can_be_set_and_is_never_nothing() {
-        let places = Rc::default();
+        let places = places();
         assert_eq!(taken(&places, A, &config(64, Some(3))).0.len(), 3);
         assert_eq!(taken(&places, A, &config(64, Some(1000))).0.len(), 56);
         assert_eq!(taken(&places, A, &config(1, None)).0.len(), 1);
+    }
+
+    #[test]
+    fn long_lines_follow_the_memory_and_the_longest_line() {
+        let lines = |text: &str| {
+            let places = Places::new(&Config::parse(text).unwrap());
+            places.long_lines.get()
+        };
+        assert_eq!(lines("[http]\nmax_memory = \"4GiB\""), 64);
+        assert_eq!(lines("[http]\nmax_memory = \"64MiB\""), 8);
+        assert_eq!(lines("[http]\nmax_memory = \"8MiB\""), 4);
+        let long = "[socket]\nmax_line = \"64MiB\"\n[http]\nmax_memory = \"4GiB\"";
+        assert_eq!(lines(long), 8);
     }
 }
