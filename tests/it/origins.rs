@@ -42,6 +42,12 @@ fn assert_readable(answer: &Answer, origin: Option<&str>, credentials: bool, wha
         "{what}: {}",
         answer.head
     );
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        origin.map(|_| "ETag, Retry-After"),
+        "{what}: {}",
+        answer.head
+    );
     let vary: Vec<&str> = answer.head.lines().filter_map(vary_of).collect();
     assert_eq!(vary, ["Origin"], "{what}: {}", answer.head);
 }
@@ -374,6 +380,25 @@ fn several_origins_are_none() {
             assert_readable(&answer, None, false, path);
         }
         assert_eq!(ask(&daemon, post("/ch/a", &headers, b"x")).status, 403);
+    }
+}
+
+/// No browser sends `Sec-Fetch-Site` twice. What a proxy has merged or doubled gives no right.
+#[test]
+fn several_sites_of_the_page_are_none() {
+    let daemon = with_tokens(&[]);
+    for sites in [
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Site: same-origin\r\n",
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        for path in ["/ch/a", "/ch/%61"] {
+            let headers = format!("{sites}{}", cookie(600));
+            let answer = ask(&daemon, get(&format!("{path}?wait=0"), &headers));
+            assert_eq!(answer.status, 403, "{sites}{path}");
+            let answer = ask(&daemon, post(path, &headers, b"x"));
+            assert_eq!(answer.status, 403, "{sites}{path}");
+        }
     }
 }
 

@@ -6,7 +6,13 @@ use crate::{
 };
 
 /// The parameters that stand in for the header `Last-Event-ID`.
-const PARAMETERS: [&str; 3] = ["lastEventId", "Last-Event-ID", "lastEventID"];
+const PARAMETERS: [&str; 5] = [
+    "lastEventId",
+    "Last-Event-ID",
+    "lastEventID",
+    "evs_last_event_id",
+    "last_event_id",
+];
 
 /// What comes first on a transport: the data of the message that it holds.
 fn first(daemon: &Daemon, transport: &str, query: &str, headers: &str) -> String {
@@ -64,6 +70,16 @@ fn every_transport_resumes_by_the_header_or_by_the_parameters_that_stand_in_for_
             "two",
         ),
         ("lastEventId=0".to_owned(), "", "one"),
+        (
+            format!("evs_last_event_id={one}&evs_preamble=2048"),
+            "",
+            "two",
+        ),
+        (format!("last_event_id={two}&since={one}"), "", "three"),
+        (format!("since={one}&since="), "", "two"),
+        // What comes later is not looked at.
+        ("since=all".to_owned(), &*header, "five"),
+        (format!("since=undefined&lastEventId={two}"), "", "three"),
         (format!("%6castEventId={one}"), "", "two"),
     ];
     for (query, headers, expected) in &cases {
@@ -136,6 +152,30 @@ fn other_transports_refuse_such_an_id_by_its_name() {
     }
 }
 
+#[test]
+fn an_empty_cursor_is_none_on_every_transport() {
+    let daemon = Daemon::start("");
+    let first = daemon.publish("a", "one");
+    for transport in ["as=sse", "as=iframe&callback=f", "as=websocket"] {
+        let path = format!("/ch/a?{transport}&since=");
+        let headers = match transport {
+            "as=websocket" => WEBSOCKET,
+            _ => "",
+        };
+        let mut client = Http::connect(daemon.addr());
+        client.send(get(&path, headers));
+        client.until("\r\n\r\n");
+        daemon.publish("a", "from now on");
+        client.until_bytes(b"\"data\":\"");
+        assert_eq!(client.until("\""), "from now on\"", "{transport}");
+    }
+    let tag = format!("If-None-Match: \"{first}\"\r\n");
+    let answer = ask(&daemon, get("/ch/a?wait=0&since=", &tag));
+    assert_eq!(data(&answer), ["from now on"; 3]);
+    let answer = ask(&daemon, get("/ch/a?wait=0&since=", ""));
+    assert!(data(&answer).is_empty());
+}
+
 /// What proxies that compress or cache make of a poll's entity tag.
 #[test]
 fn a_poll_resumes_by_its_tag_whatever_proxies_made_of_it() {
@@ -154,6 +194,7 @@ fn a_poll_resumes_by_its_tag_whatever_proxies_made_of_it() {
         format!("\"{tag};gzip\""),
         format!("W/\"{tag}-br\""),
         format!("\"{tag}-zstd\""),
+        format!("\"{tag}-br-gzip\""),
         tag.clone(),
         format!("\"{first}\", \"{tag}-gzip\", W/\"{second}\""),
         format!("\"{first}\"\r\nIf-None-Match: \"{tag}\""),

@@ -379,7 +379,7 @@ fn page_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
     let is_at = |origin: &str, ports_count| {
         Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
     };
-    match (text(head, "sec-fetch-site"), origin) {
+    match (fetch_site(head), origin) {
         // A proxy may have left the port out of Host. A wholly different host is one that a proxy has put there, and
         // what the browser compared with is not known. A form of a page with `Referrer-Policy: no-referrer` sends `null`.
         (Some("same-origin"), Some(origin)) if origin != "null" && !is_at(origin, false) => {
@@ -409,6 +409,15 @@ fn origin_of(head: &Parts) -> Result<Option<&str>, &'static str> {
         (Some(origin), None) => origin.to_str().map(Some).map_err(|_| "(no text)"),
         _ => Err("(several origins)"),
     }
+}
+
+/// The `Sec-Fetch-Site` header. Browsers send one: of several none is believed.
+fn fetch_site(head: &Parts) -> Option<&str> {
+    let all = head.headers.get_all("sec-fetch-site").iter();
+    if all.count() > 1 {
+        return Some("cross-site");
+    }
+    text(head, "sec-fetch-site")
 }
 
 fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {

@@ -126,7 +126,10 @@ fn check_parameters(query: &Query<'_>, pairs: &[(String, String)]) {
         read.ok().map(|wait| wait.as_secs_f64()),
         wait.map(f64::from)
     );
-    let since = given("since").map(Since::parse).transpose();
+    let since = pairs
+        .iter()
+        .rfind(|(name, value)| name == "since" && !value.is_empty());
+    let since = since.map(|(_, value)| Since::parse(value)).transpose();
     assert_eq!(query.since().map_err(code).ok(), since.ok());
     assert_eq!(query.transport(), given("as"));
     let label = query.event_name().map_err(code);

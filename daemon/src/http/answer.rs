@@ -233,7 +233,10 @@ fn cors_headers(cors: Cors, origins: &Origins) -> impl Iterator<Item = (&'static
     let lines = [
         ("access-control-allow-origin", origin),
         ("access-control-allow-credentials", credentials),
-        ("access-control-expose-headers", origin.map(|_| "ETag")),
+        (
+            "access-control-expose-headers",
+            origin.map(|_| "ETag, Retry-After"),
+        ),
         ("vary", origins.vary().then_some("Origin")),
     ];
     let lines = lines.into_iter();

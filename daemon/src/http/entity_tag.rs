@@ -1,6 +1,8 @@
 //! `If-None-Match` as a cursor. A poll's `ETag` is its cursor; on the way back it may look as proxies and caches have
 //! changed it.
 
+use std::iter;
+
 use comet_proto::Since;
 use hyper::{HeaderMap, header};
 
@@ -32,7 +34,8 @@ fn of_tag(tag: &str) -> Option<Since> {
         _ => tag,
     };
     let bare = |text: &str| Since::parse(text.trim_matches('"')).ok();
-    bare(tag).or_else(|| bare(without_coding(tag)?))
+    // Each proxy on the way may have appended a coding.
+    iter::successors(Some(tag), |tag| without_coding(tag)).find_map(bare)
 }
 
 /// Apache appends `-gzip` within the quotes (its old versions behind them), Jetty `--gzip`, others `;gzip`.
@@ -77,6 +80,9 @@ mod tests {
             "\"1795806138183701-br\"",
             "\"1795806138183701-zstd\"",
             "\"1795806138183701-x-gzip\"",
+            "\"1795806138183701-gzip-gzip\"",
+            "W/\"1795806138183701-br;gzip\"",
+            "\"1795806138183701-gzip\"-gzip",
             "\"1795806138183701-GZIP\"",
             "W/\"1795806138183701-gzip\"",
             "\"1795806138183701\"-gzip",

@@ -15,9 +15,15 @@ const DEFAULT_WAIT: u64 = 25;
 /// The cursor of a client that hands back an id or a tag that is not ours: it lies behind every message, which is a gap.
 pub(crate) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
 
-/// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource, and
-/// Mercure's clients.
-const ID_PARAMETERS: [&str; 3] = ["lastEventId", "Last-Event-ID", "lastEventID"];
+/// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource
+/// (Yaffle's, amvtek's), the clients of Mercure, and those of nchan.
+const ID_PARAMETERS: [&str; 5] = [
+    "lastEventId",
+    "Last-Event-ID",
+    "lastEventID",
+    "evs_last_event_id",
+    "last_event_id",
+];
 
 /// The decoded pairs of a query.
 pub(crate) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -76,10 +82,16 @@ impl<'a> Query<'a> {
         wait.map(Duration::from_secs).ok_or_else(rule)
     }
 
-    /// `since=`.
+    /// `since=`. An empty one is none, and of several the last counts.
     pub(crate) fn since(&self) -> Result<Option<Since>, Refusal> {
-        let since = self.get("since").map(Since::parse).transpose();
+        let text = self.last_of("since").map(|(_, text)| text);
+        let since = text.map(Since::parse).transpose();
         since.map_err(|e| Refusal::bad("since", e))
+    }
+
+    /// The id that the client was given last, else `since=`, which is not looked at where there is such an id.
+    pub(crate) fn seen_or_since(&self, seen: Option<Since>) -> Result<Option<Since>, Refusal> {
+        seen.map_or_else(|| self.since(), |seen| Ok(Some(seen)))
     }
 
     /// The id that the client was given last: the header `Last-Event-ID` (HTML standard), else the parameters that stand

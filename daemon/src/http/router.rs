@@ -184,20 +184,20 @@ pub(crate) fn subscription(
         () if Accepted::of(headers).prefers_stream() => "sse",
         () => "poll",
     };
-    let since = query.since()?;
     let seen = query.last_event_id(headers);
     let name = query.transport().unwrap_or_else(by_headers);
     let mut wait = None;
     let (since, format): (Option<Since>, Box<dyn Format>) = match name {
         "poll" => {
             wait = Some(query.wait()?);
-            let since = seen?.or(since).or_else(|| entity_tag::cursor(headers));
+            let since = query.seen_or_since(seen?)?;
+            let since = since.or_else(|| entity_tag::cursor(headers));
             (since, Box::new(LongPoll))
         }
         "sse" => {
             // A refusal would end a browser's EventSource for good: a gap lets the page load its state and go on.
             let seen = seen.unwrap_or(Some(query::UNKNOWN));
-            (seen.or(since), Box::new(Sse { heartbeat }))
+            (query.seen_or_since(seen)?, Box::new(Sse { heartbeat }))
         }
         "iframe" => {
             let callback = query.callback()?;
@@ -205,13 +205,13 @@ pub(crate) fn subscription(
                 callback,
                 heartbeat,
             };
-            (seen?.or(since), Box::new(format))
+            (query.seen_or_since(seen?)?, Box::new(format))
         }
         "websocket" => {
             access::may_open(site, head)?;
             let accepted = WebSocket::accept(head, heartbeat);
             let format = accepted.map_err(|error| no_websocket(head, error))?;
-            (seen?.or(since), Box::new(format))
+            (query.seen_or_since(seen?)?, Box::new(format))
         }
         other => {
             let other: String = other.chars().take(32).collect();
