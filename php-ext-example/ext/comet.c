@@ -193,24 +193,28 @@ static void decode_message(zval *message) {
     }
 }
 
-/* Turns the daemon's line into the array that history() returns. */
-static void decode_history(zval *history) {
-    if (Z_TYPE_P(history) != IS_ARRAY) {
-        return;
+/* Makes the array that history() returns from the daemon's line. False: the line is no such answer. */
+static bool decode_history(zval *line, zval *history) {
+    if (Z_TYPE_P(line) != IS_ARRAY) {
+        return false;
     }
-    zend_hash_str_del(Z_ARRVAL_P(history), ZEND_STRL("ok"));
-    zval *cursor = zend_hash_str_find(Z_ARRVAL_P(history), ZEND_STRL("cursor"));
-    if (cursor != NULL) {
-        convert_to_long(cursor);
+    zval *cursor = zend_hash_str_find(Z_ARRVAL_P(line), ZEND_STRL("cursor")), *message;
+    zval *gap = zend_hash_str_find(Z_ARRVAL_P(line), ZEND_STRL("gap"));
+    zval *messages = zend_hash_str_find(Z_ARRVAL_P(line), ZEND_STRL("messages"));
+    if (cursor == NULL || gap == NULL || messages == NULL || Z_TYPE_P(messages) != IS_ARRAY) {
+        return false;
     }
-    zval *messages = zend_hash_str_find(Z_ARRVAL_P(history), ZEND_STRL("messages")), *message;
-    if (messages != NULL && Z_TYPE_P(messages) == IS_ARRAY) {
-        ZEND_HASH_FOREACH_VAL(Z_ARRVAL_P(messages), message) {
-            if (Z_TYPE_P(message) == IS_ARRAY) {
-                decode_message(message);
-            }
-        } ZEND_HASH_FOREACH_END();
-    }
+    ZEND_HASH_FOREACH_VAL(Z_ARRVAL_P(messages), message) {
+        if (Z_TYPE_P(message) == IS_ARRAY) {
+            decode_message(message);
+        }
+    } ZEND_HASH_FOREACH_END();
+    array_init(history);
+    add_assoc_long(history, "cursor", zval_get_long(cursor));
+    add_assoc_bool(history, "gap", zend_is_true(gap));
+    Z_TRY_ADDREF_P(messages);
+    add_assoc_zval(history, "messages", messages);
+    return true;
 }
 
 ZEND_METHOD(Client, history) {
@@ -243,8 +247,12 @@ ZEND_METHOD(Client, history) {
     if (EG(exception)) {
         RETURN_THROWS();
     }
-    php_json_decode_ex(return_value, text, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH);
-    decode_history(return_value);
+    zval line;
+    php_json_decode_ex(&line, text, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH);
+    if (!decode_history(&line, return_value)) {
+        zend_throw_exception(exception_ce, "the daemon's answer to history is malformed", COMET_RESULT_PROTOCOL);
+    }
+    zval_ptr_dtor(&line);
 }
 
 #include "comet_arginfo.h"

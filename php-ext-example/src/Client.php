@@ -42,6 +42,7 @@ final class Client implements ClientInterface
         string $name = '',
         ?string $key = null,
     ): ?int {
+        $this->spooled = false; // also when this call fails
         $receipt = $this->comet->new('comet_receipt');
         $this->spooled = $this->check($this->comet->comet_publish_named(
             $this->handle,
@@ -73,7 +74,7 @@ final class Client implements ClientInterface
 
     public function flush(): void
     {
-        $this->buffered = false;
+        $this->buffered = $this->spooled = false;
         $this->spooled = $this->check($this->comet->comet_flush($this->handle));
     }
 
@@ -105,7 +106,7 @@ final class Client implements ClientInterface
             \FFI::addr($text),
             \FFI::addr($length),
         ));
-        return self::decoded(\FFI::string($text, $length->cdata));
+        return $this->decoded(\FFI::string($text, $length->cdata));
     }
 
     public function __destruct()
@@ -133,9 +134,12 @@ final class Client implements ClientInterface
     }
 
     /** @return array{cursor: int, gap: bool, messages: list<array{channel: string, id: int, name: string, data: string}>} */
-    private static function decoded(string $json): array
+    private function decoded(string $json): array
     {
-        $history = \json_decode($json, true, flags: \JSON_THROW_ON_ERROR);
+        $history = \json_decode($json, true);
+        if (!isset($history['cursor'], $history['gap']) || !\is_array($history['messages'] ?? null)) {
+            throw new Exception('the daemon\'s answer to history is malformed', $this->comet->COMET_RESULT_PROTOCOL);
+        }
         foreach ($history['messages'] as &$message) {
             if (isset($message['encoding'])) {
                 $message['data'] = \base64_decode($message['data']);

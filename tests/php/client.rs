@@ -1,6 +1,13 @@
 //! The class on the command line: one script, the same output over FFI and over the extension.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use super::{
     super::support::{Daemon, library_dir, repository, run, steps},
@@ -9,8 +16,11 @@ use super::{
 
 #[test]
 fn the_class_is_the_same_over_ffi_and_over_the_extension() {
-    let daemon = Daemon::start();
-    let [ffi, extension] = BOTH.map(|over| run(php(over, "same.php").arg(daemon.dsn())));
+    let (daemon, spool) = (Daemon::start(), tempfile::tempdir().unwrap());
+    let [ffi, extension] = BOTH.map(|over| {
+        let mut same = php(over, "same.php");
+        run(same.env("TMPDIR", spool.path()).arg(daemon.dsn()))
+    });
     assert_eq!(ffi, extension);
     assert!(ffi.ends_with("\nflushed\n"), "{ffi}");
     let binary = ["YQD/", "YQD/", "YQD/", "YQD/"];
@@ -23,6 +33,36 @@ fn the_class_is_the_same_over_ffi_and_over_the_extension() {
     );
     assert_eq!(daemon.data("php"), each.repeat(2));
     assert_eq!(fs::read(daemon.dir().join("file.comet")).unwrap(), b"a\0b");
+}
+
+#[test]
+fn a_history_that_is_malformed_is_an_exception() {
+    let directory = tempfile::tempdir().unwrap();
+    for (n, rest) in ["junk", "\"gap\":false}", "\"gap\":false,\"messages\":5}"]
+        .iter()
+        .enumerate()
+    {
+        let path = directory.path().join(n.to_string());
+        let listener = UnixListener::bind(&path).unwrap();
+        let answer = format!("{{\"ok\":true,\"cursor\":\"7\",{rest}\n");
+        let server = thread::spawn(move || {
+            for _ in BOTH {
+                let (client, _) = listener.accept().unwrap();
+                for _ in BufReader::new(&client).lines().map_while(Result::ok) {
+                    (&client).write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+        for over in BOTH {
+            let dsn = format!("unix:{}", path.display());
+            assert_eq!(
+                run(php(over, "malformed.php").arg(dsn)),
+                "Comet\\Exception -10: the daemon's answer to history is malformed\n",
+                "{over:?} {rest}"
+            );
+        }
+        server.join().unwrap();
+    }
 }
 
 #[test]

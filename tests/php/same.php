@@ -37,6 +37,11 @@ told(fn () => $comet->history([]));
 told(fn () => $comet->history(array_map(fn ($i) => "c$i", range(1, 101))));
 told(fn () => $comet->history('php', -1));
 told(fn () => (new Client('unix:/nonexistent/comet.sock'))->cursor());
+var_dump(array_keys($comet->history('orders')), array_keys($comet->history('orders')['messages'][0]));
+$away = new Client('unix:' . __DIR__ . '/none.sock?spool=' . sys_get_temp_dir() . '/comet-same-' . getmypid());
+var_dump($away->publish('php'), $away->spooled());
+told(fn () => $away->publish('a/b'));
+var_dump($away->spooled());
 $comet->touch('file');
 $comet->write('file', "a\0b");
 
