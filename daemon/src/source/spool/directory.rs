@@ -17,7 +17,7 @@ use std::{
 use comet_client::{SpoolError, SpoolLimits, make_spool, take_away, write_spool_limits};
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, renameat},
+    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
     unistd::geteuid,
 };
@@ -25,6 +25,7 @@ use notify::{
     Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
+use rustix::fs::{RenameFlags, renameat_with};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -183,8 +184,8 @@ impl Directory {
     pub(super) fn move_aside(&self, name: &OsStr) -> bool {
         let mut aside = name.to_owned();
         aside.push(REFUSED);
-        // That name may be too long, or taken by a folder.
-        renameat(&self.fd, name, &self.fd, &*aside).is_ok()
+        // That name may be too long, or taken by an entry of another user, which must not be replaced.
+        renameat_with(&self.fd, name, &self.fd, &*aside, RenameFlags::NOREPLACE).is_ok()
             || take_away(&self.fd, name, REFUSED).is_ok()
             || self.remove(name)
     }

@@ -286,6 +286,29 @@ async fn a_directory_that_was_there_before_gets_a_mode_that_protects_messages() 
     }
 }
 
+/// A publisher who knows the name of another's refused file must not get it replaced.
+#[tokio::test]
+async fn no_refused_file_takes_the_place_of_another() {
+    let mut f = fixture("");
+    for content in ["of one user", "of another", "of a third"] {
+        f.put("a.msg1", content);
+        f.publish().await;
+    }
+    let files = f.files();
+    let mut kept: Vec<_> = files
+        .iter()
+        .map(|name| fs::read_to_string(f.path(name)).unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["of a third", "of another", "of one user"]);
+    let is_refused = |name: &String| name.ends_with(".refused");
+    assert!(files.iter().all(is_refused), "{files:?}");
+    assert_eq!(
+        fs::read_to_string(f.path("a.msg1.refused")).unwrap(),
+        "of one user"
+    );
+}
+
 /// Their names say `.msg1`, and when they are refused there is no other name for them at first sight.
 #[tokio::test]
 async fn nothing_that_is_refused_stays_in_the_way() {
