@@ -137,28 +137,12 @@ fn idempotency_keys_are_remembered_over_a_restart() {
 }
 
 #[test]
-fn a_torn_end_is_cut_with_a_message_and_damage_is_skipped_with_a_gap() {
+fn damage_is_skipped_and_a_torn_end_is_cut_each_with_a_message_and_a_gap() {
     let daemon = Daemon::start("");
     let ids: Vec<u64> = (0..9)
         .map(|i| daemon.publish("a", &i.to_string()))
         .collect();
-    let root = kill(daemon);
-    let log = fs::File::options()
-        .append(true)
-        .open(segment(root.path()))
-        .unwrap();
-    let salt = fs::read(segment(root.path())).unwrap()[8..16].to_vec();
-    let torn = [&salt[..], b"\x02\0half a"].concat();
-    std::io::Write::write_all(&mut &log, &torn).unwrap();
-    let daemon = Daemon::start_in(root, "", &[]);
-    let told = daemon.log();
-    assert!(
-        told.contains("the last write was not finished; cut 16 bytes at"),
-        "{told}"
-    );
-    let poll = |daemon: &Daemon| daemon.get(&format!("/ch/a?since={}&wait=0", ids[0])).json();
-    assert_eq!(poll(&daemon)["gap"], false);
-
+    let poll = |daemon: &Daemon, since: u64| daemon.get(&format!("/ch/a?since={since}&wait=0"));
     let root = kill(daemon);
     let path = segment(root.path());
     let log = fs::File::options().write(true).open(&path).unwrap();
@@ -167,9 +151,46 @@ fn a_torn_end_is_cut_with_a_message_and_damage_is_skipped_with_a_gap() {
     let daemon = Daemon::start_in(root, "", &[]);
     let told = daemon.log();
     assert!(told.contains("damaged and were skipped"), "{told}");
-    let answer = poll(&daemon);
-    assert_eq!(answer["gap"], true);
-    assert_eq!(answer["messages"].as_array().unwrap().len(), 7);
+    let answer = poll(&daemon, ids[0]);
+    assert_eq!(answer.json()["gap"], true);
+    assert_eq!(data(&answer).len(), 7);
+
+    let last = cursor(&answer);
+    assert_eq!(poll(&daemon, last).json()["gap"], false);
+    let root = kill(daemon);
+    let path = segment(root.path());
+    let log = fs::File::options().append(true).open(&path).unwrap();
+    let salt = fs::read(&path).unwrap()[8..16].to_vec();
+    let torn = [&salt[..], b"\x02\0half a"].concat();
+    std::io::Write::write_all(&mut &log, &torn).unwrap();
+    let daemon = Daemon::start_in(root, "", &[]);
+    let told = daemon.log();
+    assert!(
+        told.contains("the last write was not finished; cut 16 bytes at"),
+        "{told}"
+    );
+    let answer = poll(&daemon, last);
+    assert_eq!(answer.json()["gap"], true);
+    assert_eq!(poll(&daemon, cursor(&answer)).json()["gap"], false);
+}
+
+/// A log that was cut at any place has lost messages that were acknowledged.
+#[test]
+fn whoever_comes_back_to_a_log_that_was_cut_is_told_of_a_gap() {
+    for missing in [1, 20, 40] {
+        let daemon = Daemon::start("");
+        let ids = ["one", "two", "three"].map(|text| daemon.publish("a", text));
+        let root = kill(daemon);
+        let path = segment(root.path());
+        let log = fs::File::options().write(true).open(&path).unwrap();
+        log.set_len(fs::metadata(&path).unwrap().len() - missing)
+            .unwrap();
+        let daemon = Daemon::start_in(root, "", &[]);
+        for id in ids {
+            let answer = daemon.get(&format!("/ch/a?since={id}&wait=0")).json();
+            assert_eq!(answer["gap"], true, "{missing} bytes are missing, {id}");
+        }
+    }
 }
 
 /// A record of docs/log-format.md with a message to `staff`, as a publisher makes it who has read only this document.

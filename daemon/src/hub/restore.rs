@@ -154,7 +154,14 @@ impl State {
         let is_new = found.boot.is_none();
         // The system had not written everything that it was given.
         let power_lost = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
-        let missed = if is_new || power_lost && before.durability != Some(Durability::Disk) {
+        let may_lack = if power_lost {
+            before.durability != Some(Durability::Disk)
+        } else {
+            // A write that was not finished looks like a log that somebody has cut: what is missing may have been
+            // acknowledged.
+            found.torn.is_some()
+        };
+        let missed = if is_new || may_lack {
             start
         } else if found.damaged.is_empty() {
             before.missed

@@ -207,7 +207,7 @@ impl Model {
         }
         self.hub = open(&self.disk, self.boot);
         let before = self.hub.last().0;
-        if matches!(end, End::PowerLost | End::Forgotten) {
+        if matches!(end, End::PowerLost | End::Forgotten | End::Torn) {
             self.gone = before;
         }
         self.between.push(Between {

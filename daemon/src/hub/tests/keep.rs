@@ -166,7 +166,7 @@ fn damage_is_skipped_and_told_and_not_found_twice() {
 }
 
 #[test]
-fn a_torn_end_is_cut_and_no_gap() {
+fn a_torn_end_is_cut_and_a_gap() {
     let disk = Fake::default();
     let a = channel("a");
     let hub = open(&disk);
@@ -179,9 +179,12 @@ fn a_torn_end_is_cut_and_no_gap() {
     disk.change(&name, |bytes| bytes.truncate(bytes.len() - 3));
     let hub = open(&disk);
     let (left, gap) = ids(&hub, &a, first);
-    assert_eq!((left.len(), gap), (1, false));
+    assert_eq!((left.len(), gap), (1, true));
+    let now = hub.last().0;
     drop(hub);
-    assert_eq!(ids(&open(&disk), &a, first).0, left);
+    let hub = open(&disk);
+    assert_eq!(ids(&hub, &a, first), (left, true));
+    assert!(!ids(&hub, &a, now).1);
 }
 
 #[test]
