@@ -36,7 +36,7 @@ pub enum Error {
     /// The idempotency key breaks a rule.
     #[error("{0}")]
     Key(#[from] KeyError),
-    /// A request that is more than one line.
+    /// The request contains a line end, so it is more than one line.
     #[error("request may not contain a line end")]
     Line,
     /// No connection; nothing was published.
@@ -44,10 +44,10 @@ pub enum Error {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Errno,
     },
-    /// Not done in time. What was sent may be published all the same.
+    /// Not done in time. Messages that were sent may still have been published.
     #[error("no answer within {} ms{}", after.as_millis(), doubt(*pending))]
     Timeout {
         /// The limit.
@@ -55,13 +55,13 @@ pub enum Error {
         /// Messages that were sent, at least in part, and not acknowledged.
         pending: usize,
     },
-    /// The connection was lost after sending: published or not, nobody can say.
+    /// The connection was lost after sending. The messages may or may not have been published.
     #[error("connection lost before the acknowledgement{}", doubt(*pending))]
     Unknown {
         /// Messages that were sent, at least in part, and not acknowledged.
         pending: usize,
     },
-    /// The daemon says no; this message was not published.
+    /// The daemon refused the message, and did not publish it.
     #[error("the daemon refused: {message}")]
     Refused {
         /// The field or limit that was broken.
@@ -69,23 +69,23 @@ pub enum Error {
         /// What was wrong, for people.
         message: String,
     },
-    /// The daemon is away, and the spool did not take what it was to publish.
+    /// The daemon is away, and the messages could not be left in the spool.
     #[error("{away}, and {} cannot be spooled: {cause}", messages(*lost))]
     Spool {
-        /// Why the daemon could not be told.
+        /// Why the daemon did not get the messages.
         away: Box<Error>,
-        /// Why the spool could not.
+        /// Why the spool did not get them.
         cause: SpoolError,
-        /// Messages that it did not take.
+        /// The number of messages that are not in the spool.
         lost: usize,
     },
-    /// A line of the daemon that is longer than this limit in bytes.
+    /// The daemon's answer is longer than this limit in bytes.
     #[error(
-        "the answer is longer than {} MiB: ask for fewer channels, or for what came after a later message", .0 >> 20
+        "the answer is longer than {} MiB: ask for fewer channels, or for messages after a later cursor", .0 >> 20
     )]
     TooLong(usize),
-    /// Whoever answers is no Comet daemon.
-    #[error("the answer is not Comet's: {0:?}")]
+    /// The answer does not come from a Comet daemon.
+    #[error("the answer is not from a Comet daemon: {0:?}")]
     Protocol(String),
     /// The file could not be touched or written.
     #[error("{0}")]
@@ -103,25 +103,25 @@ fn hint(path: &Path, error: Errno) -> String {
     }
 }
 
-/// How this user is let in.
+/// How this user gets access to the socket.
 fn join_group(uid: Uid, user: Option<String>, group: Option<String>) -> String {
     let Some(user) = user else {
         return format!(
-            " (the socket is for its owner and group; user number {uid} has no name on this machine and cannot be \
+            " (only its owner and group may use the socket; user number {uid} has no name on this machine and cannot be \
              added to a group: connect as another user)"
         );
     };
-    // The daemon's group, where the socket's cannot be seen.
+    // The daemon's usual group, where the socket's group cannot be read.
     let group = group.unwrap_or_else(|| "comet".into());
     format!(
-        " (the socket is for its owner and group: add this user to that group, as in usermod -aG {} {}, and start \
-         anew what runs as this user, such as php-fpm)",
+        " (only its owner and group may use the socket: add this user to the group with usermod -aG {} {}, then restart \
+         the programs of this user, such as php-fpm)",
         shell_word(&group),
         shell_word(&user)
     )
 }
 
-/// The group of the socket, or of the directory that hides it; not that of root.
+/// The group of the socket, or of its directory if the socket cannot be seen. Never the group of root.
 fn group_of(path: &Path) -> Option<String> {
     let found = [path, path.parent()?]
         .into_iter()
@@ -131,7 +131,7 @@ fn group_of(path: &Path) -> Option<String> {
     group.filter(|_| gid.as_raw() != 0).map(|group| group.name)
 }
 
-/// A text as a shell reads it as one word.
+/// Quotes a text so that a shell reads it as one word.
 fn shell_word(text: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     match text.bytes().all(is_plain) && !text.is_empty() {
@@ -141,7 +141,7 @@ fn shell_word(text: &str) -> String {
 }
 
 impl Error {
-    /// Whether the daemon is away or overloaded, and may publish later what it could not be told now.
+    /// Whether the daemon is away or overloaded, so that the message may go into the spool and be published later.
     pub(crate) fn is_away(&self) -> bool {
         match self {
             Self::Connect { source, .. } => GONE.contains(source),
@@ -152,7 +152,7 @@ impl Error {
     }
 }
 
-/// What connecting to a daemon gives that is not there, or has no room, or for want of this process's own means.
+/// Errors of `connect` when no daemon runs, when it has no room, or when this process lacks descriptors or memory.
 const GONE: [Errno; 9] = [
     Errno::ENOENT,
     Errno::ECONNREFUSED,

@@ -1,4 +1,4 @@
-//! Where a call from C ends: no panic gets out, and the reason of a failure stays readable.
+//! The boundary of every call from C: no panic crosses it, and the reason of a failure can be read afterwards.
 
 use std::{
     cell::RefCell,
@@ -18,13 +18,14 @@ compile_error!(
 );
 
 thread_local! {
-    /// The thread's last failure: the address of its handle, and the text. A thread of its own never sees the
-    /// text of another, so nobody's pointer dies under them.
+    /// The thread's last failure: the address of its handle, and the text. Each thread has its own text, so no other
+    /// thread can free a text that this one still reads.
     static LAST: RefCell<(usize, CString)> = RefCell::default();
+    /// The text of the thread's last panic.
     static PANIC: RefCell<String> = RefCell::default();
 }
 
-/// Runs a call, turns a panic into [`CometResult::Panic`] and remembers why it failed.
+/// Runs a call, turns a panic into [`CometResult::Panic`], and stores the reason of a failure.
 pub(crate) fn boundary<T: Into<CometResult>>(
     handle: *const Handle,
     call: impl FnOnce() -> Result<T, Fault>,
@@ -39,12 +40,12 @@ pub(crate) fn boundary<T: Into<CometResult>>(
         },
     };
     let text = CString::new(fault.text.replace('\0', "\\0")).unwrap_or_default();
-    // A thread that is ending has nobody left to ask.
+    // Fails only while the thread ends, and then nobody can ask for the text any more.
     let _ = LAST.try_with(|last| last.replace((handle.addr(), text)));
     fault.result
 }
 
-/// The text of the last failure on `handle`, or of the last at all if that is NULL.
+/// The text of the last failure on `handle`; with NULL, of the last failure on any handle.
 pub(crate) fn last_error(handle: *const Handle) -> *const c_char {
     let text = LAST.try_with(|last| {
         let last = last.borrow();
@@ -54,7 +55,7 @@ pub(crate) fn last_error(handle: *const Handle) -> *const c_char {
     text.ok().flatten().unwrap_or(const { CStr::as_ptr(c"") })
 }
 
-/// A new handle has no failure yet, whatever an earlier one at the same address has left.
+/// Removes the failure of an earlier handle at the same address: a new handle has no failure yet.
 pub(crate) fn forget(handle: *const Handle) {
     let _ = LAST.try_with(|last| {
         let mut last = last.borrow_mut();
@@ -64,8 +65,8 @@ pub(crate) fn forget(handle: *const Handle) {
     });
 }
 
-/// Keeps a panic's text for [`last_error`] in place of printing it into the page that PHP is making. Only this
-/// library's own panics come here: it has the standard library to itself.
+/// Stores a panic's text for [`last_error`], instead of printing it into the page that PHP is rendering. Only this
+/// library's own panics call this hook, because it is linked to its own copy of the standard library.
 fn quieten() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,4 +1,4 @@
-//! What a `comet_t` is: a client that one thread at a time uses, and the pool of those that outlive requests.
+//! What is behind a `comet_t`: a client that one thread at a time uses, and the pool of handles that survive PHP requests.
 
 use std::{
     cell::RefCell,
@@ -13,7 +13,7 @@ use comet_client::{Acknowledge, Client, Directory, Error, Options, Outcome, prot
 
 use crate::result::Fault;
 
-/// A connection to the daemon, with what it needs to come back. Opaque.
+/// A connection to the daemon, with the options to connect again. Opaque.
 pub struct Handle {
     options: Options,
     slot: Mutex<Slot>,
@@ -21,7 +21,7 @@ pub struct Handle {
     pooled: bool,
 }
 
-// C shares handles between threads, where no compiler looks.
+// C code may share handles between threads, so `Handle` must be `Send` and `Sync`.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<Handle>();
@@ -29,7 +29,7 @@ const _: fn() = || {
 
 /// The client is taken out of its slot for a call, so that no lock is held while it talks to the daemon.
 enum Slot {
-    /// Not made yet, or lost in a panic.
+    /// Not created yet, or lost in a panic.
     Empty,
     Idle(Box<Client>),
     /// In use by a thread of this process.
@@ -54,7 +54,7 @@ impl Handle {
         Ok(Directory::open(&self.options.dir)?)
     }
 
-    /// Lends the client to `call`. Other threads wait, no longer than the timeout.
+    /// Lends the client to `call`. Other threads wait for it, at most for the time-out.
     pub(crate) fn with_client<T>(
         &self,
         call: impl FnOnce(&mut Client) -> Result<T, Error>,
@@ -64,7 +64,7 @@ impl Handle {
         Ok(call(client)?)
     }
 
-    /// Publishes; `spool`: while the daemon is away the message may wait in the spool.
+    /// Publishes. With `spool` the message may wait in the spool while the daemon is away.
     pub(crate) fn publish(
         &self,
         publish: Publish<'_>,
@@ -73,7 +73,7 @@ impl Handle {
     ) -> Result<Outcome, Fault> {
         let mut loan = match self.borrow(self.options.time_for_daemon(spool)) {
             Ok(loan) => loan,
-            // Another thread waits for the daemon, and this one has waited for that long enough.
+            // Another thread still uses the client to wait for the daemon, and this thread's time is over.
             Err(_) => return Ok(Client::new(self.options.clone()).give_up(publish, spool)?),
         };
         let client = loan.client.as_mut().expect("it is taken only when dropped");
@@ -86,7 +86,7 @@ impl Handle {
 
     fn borrow(&self, patience: Duration) -> Result<Loan<'_>, Fault> {
         let (start, process) = (Instant::now(), process::id());
-        // In the child of a fork nobody will ever bring back what a thread of the parent has.
+        // After a fork the child must not wait for a client that a thread of the parent uses: it never comes back.
         let busy = |slot: &mut Slot| matches!(slot, Slot::Busy(user) if *user == process);
         let (mut slot, wait) = self
             .free
@@ -102,7 +102,7 @@ impl Handle {
             Slot::Empty | Slot::Busy(_) => Box::new(Client::new(self.options.clone())),
         };
         client.spent(waited);
-        // Last, when nothing can panic any more before the loan exists, which ends this.
+        // Set last: nothing can panic between this line and the loan, whose drop resets the slot.
         *slot = Slot::Busy(process);
         Ok(Loan {
             handle: self,
@@ -110,13 +110,13 @@ impl Handle {
         })
     }
 
-    /// A panic while the lock is held leaves a slot that is as good as any.
+    /// Ignores poisoning: the slot is valid after a panic at any place.
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Brings the client back, unless a panic has left it in no state to be used again.
+/// Returns the client to its slot when dropped, unless the thread panics: then the client may be in an invalid state.
 struct Loan<'a> {
     handle: &'a Handle,
     client: Option<Box<Client>>,
@@ -130,7 +130,7 @@ impl Drop for Loan<'_> {
     }
 }
 
-/// The handle of this thread for `dsn`. Threads never share one, so that none waits for another.
+/// This thread's handle for `dsn`. Threads do not share pooled handles, so none waits for another.
 pub(crate) fn pooled(
     dsn: &[u8],
     options: impl FnOnce(&[u8]) -> Result<Options, Fault>,
@@ -145,7 +145,7 @@ pub(crate) fn pooled(
         }
         let mut handle = Handle::new(options(dsn)?);
         handle.pooled = true;
-        // The box keeps its place when the map grows.
+        // The box keeps its address when the map grows.
         Ok(&raw const **pool.entry(dsn.to_vec()).or_insert(Box::new(handle)))
     })
 }

@@ -1,5 +1,5 @@
-//! libcomet: casts, checks and the panic boundary over `comet-client`. `include/comet.h` is made from this
-//! file and `result.rs`, so their comments speak to C programmers.
+//! libcomet: casts, checks and the panic boundary over `comet-client`. `include/comet.h` is generated from this
+//! file and `result.rs`, so their comments address C programmers.
 
 mod answer;
 mod boundary;
@@ -25,32 +25,32 @@ use result::Fault;
 pub use handle::Handle;
 pub use result::{CometFlag, CometResult, Receipt};
 
-/// Version of this interface: major in the upper 16 bits, minor in the lower. Minor versions only add.
+/// Version of this interface: major in the upper 16 bits, minor in the lower 16. Minor versions only add functions and values.
 const ABI_VERSION: u32 = 1 << 16 | 2;
 
-/// The version of the interface: major << 16 | minor. A program made for another major version must not go on.
+/// The version of the loaded library's interface: major << 16 | minor. A program built for another major version must not go on.
 #[unsafe(no_mangle)]
 pub extern "C" fn comet_abi_version() -> u32 {
     ABI_VERSION
 }
 
-/// The version of the library as text, such as "0.1.0". Static.
+/// The version of the library as text, such as "0.1.0". The text is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn comet_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Makes a handle of its own for `dsn` and stores it in `out`: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=on]`,
-/// with %XX for special characters; NULL or "" mean the defaults. Does not connect yet. Threads may share the handle.
+/// Creates a new handle for `dsn` and stores it in `out`. The DSN is `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=on]`,
+/// with %XX for special characters; NULL or "" means the defaults. Does not connect yet. Threads may share the handle.
 ///
 /// PATH: the daemon's socket; else COMET_SOCKET, else /run/comet/comet.sock, else $XDG_RUNTIME_DIR/comet.sock.
-/// timeout_ms: the longest that a call may take, 1 to 60000. dir: where comet_touch and comet_write put files.
-/// key: gives every message an idempotency key that starts so; a publish whose acknowledgement was lost is then
-/// repeated, and still published once. spool: "on", "off", or the directory where all messages wait while the daemon is
-/// away, as with COMET_FLAG_SPOOL; else PATH with ".spool" in place of ".sock", for calls with that flag.
+/// timeout_ms: the longest time that a call may take, 1 to 60000. dir: the directory of comet_touch and comet_write.
+/// key: gives every message an idempotency key with this prefix; a publish whose acknowledgement was lost is then
+/// repeated, and still published once. spool: "on", or a directory: every call acts as with COMET_FLAG_SPOOL; "off": the flag is
+/// ignored. Without a directory the spool is PATH with ".spool" in place of ".sock".
 ///
 /// # Safety
-/// `dsn` is NULL or ends with a NUL; `out` takes a pointer. The caller owns the handle and passes it to comet_close.
+/// `dsn` is NULL or ends with a NUL; `out` points to room for a pointer. The caller owns the handle and passes it to comet_close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_open(dsn: *const c_char, out: *mut *mut Handle) -> CometResult {
     boundary(ptr::null(), || {
@@ -65,11 +65,11 @@ pub unsafe extern "C" fn comet_open(dsn: *const c_char, out: *mut *mut Handle) -
     })
 }
 
-/// Like comet_open, but one handle per process, thread and dsn, with its connection: for PHP, where it survives
-/// requests. It belongs to the library, which keeps it until the thread ends; comet_close leaves it alone.
+/// Like comet_open, but returns the same handle for each process, thread and dsn, so that its connection survives PHP
+/// requests. The library owns the handle and keeps it until the thread ends; comet_close does not free it.
 ///
 /// # Safety
-/// As for comet_open; the handle may be used as long as the thread that asked for it lives.
+/// As for comet_open; the handle may be used as long as the thread that opened it lives.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_popen(dsn: *const c_char, out: *mut *mut Handle) -> CometResult {
     boundary(ptr::null(), || {
@@ -82,14 +82,14 @@ pub unsafe extern "C" fn comet_popen(dsn: *const c_char, out: *mut *mut Handle) 
     })
 }
 
-/// Publishes `len` bytes, any bytes, to the channel. Without flags returns when the daemon has the message and fills
-/// `out` with its receipt; `out` may be NULL. COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN leave open whether the
-/// message was published. `flags`: 0 or comet_flag values; with COMET_FLAG_SPOOL all three ways in which a daemon can be
-/// away end in COMET_RESULT_SPOOLED.
+/// Publishes `len` bytes, any bytes, to the channel. Without flags the call returns when the daemon has the message, and stores
+/// the message's receipt in `out`, which may be NULL. After COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN the message may or may
+/// not have been published. `flags`: 0 or comet_flag values. With COMET_FLAG_SPOOL the call returns COMET_RESULT_SPOOLED in
+/// place of COMET_RESULT_CONNECT, COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN.
 ///
 /// # Safety
-/// `c` is a live handle; `channel` and `data` point to so many bytes (`data` may be NULL if there are none);
-/// `out` is NULL or takes a receipt.
+/// `c` is a live handle; `channel` and `data` point to as many bytes as their lengths say (`data` may be NULL if `len` is 0);
+/// `out` is NULL or points to a receipt.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_publish(
     c: *mut Handle,
@@ -117,14 +117,14 @@ pub unsafe extern "C" fn comet_publish(
     })
 }
 
-/// Like comet_publish, with a label and an idempotency key for the message. Either may be NULL, or empty, for none.
+/// Like comet_publish, with a label and an idempotency key for the message. NULL or an empty text means none.
 ///
-/// name: the message's label, up to 128 bytes of text without control characters. key: up to 128 bytes of text; what is
-/// published again with the key that it had, on the same channel and within ten minutes, is not published twice, and
-/// the receipt has the first number. It takes the place of the key that the handle's DSN would give.
+/// name: the message's label, up to 128 bytes of text without control characters. key: up to 128 bytes of text. When a message
+/// with the same key was published on the same channel in the last ten minutes, nothing is published, and
+/// the receipt has the id of the first message. The key replaces the key that the handle's DSN would give.
 ///
 /// # Safety
-/// As for comet_publish; `name` and `key` are NULL or point to so many bytes.
+/// As for comet_publish; `name` and `key` are NULL or point to as many bytes as their lengths say.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_publish_named(
     c: *mut Handle,
@@ -162,9 +162,9 @@ pub unsafe extern "C" fn comet_publish_named(
     })
 }
 
-/// Sends what COMET_FLAG_BUFFER has gathered and waits until all that was published on this handle is acknowledged.
-/// Tells the first error that no call has told yet, or COMET_RESULT_SPOOLED when messages that nobody waited for went to
-/// the spool. Whatever the result, nothing is left in the buffer.
+/// Sends the messages in the buffer (COMET_FLAG_BUFFER), and waits until all messages of this handle are acknowledged.
+/// Returns the first error that no earlier call has returned, or COMET_RESULT_SPOOLED when messages without an awaited
+/// acknowledgement went to the spool. The buffer is empty afterwards, whatever the result.
 ///
 /// # Safety
 /// `c` is a live handle.
@@ -180,11 +180,11 @@ pub unsafe extern "C" fn comet_flush(c: *mut Handle) -> CometResult {
     })
 }
 
-/// Stores the id of the newest message of all channels in `out`. A page that reads its state after this call, and whose
-/// browser subscribes from this id, misses nothing. Buffered messages are published first.
+/// Stores the id of the newest message of all channels in `out`. Call it before reading the state of a page, and let the
+/// browser subscribe from this id: then it misses no message. Buffered messages are published first.
 ///
 /// # Safety
-/// `c` is a live handle; `out` takes a number.
+/// `c` is a live handle; `out` points to room for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_cursor(c: *mut Handle, out: *mut u64) -> CometResult {
     boundary(c, || {
@@ -197,15 +197,15 @@ pub unsafe extern "C" fn comet_cursor(c: *mut Handle, out: *mut u64) -> CometRes
     })
 }
 
-/// Stores in `out` what the daemon keeps of some channels after the message `since`, oldest first, as JSON text that ends
+/// Stores in `out` the messages of some channels that the daemon keeps after the id `since`, oldest first, as JSON text that ends
 /// with a NUL: `{"ok":true,"cursor":"ID","gap":false,"messages":[{"channel":"news","id":1,"name":"","data":"hi"}]}`.
-/// `gap` is true when older messages after `since` are gone. Data that is no UTF-8 is base64, and `"encoding":"base64"`
-/// says so. `channels`: 1 to 100 names with commas in between. `since`: an id, or 0 for all that is kept. `len` may be
-/// NULL; it gets the length of the text in bytes. Buffered messages are published first.
+/// `gap` is true when messages after `since` are no longer kept. Data that is not UTF-8 is base64, and `"encoding":"base64"`
+/// says so. `channels`: 1 to 100 names, separated by commas. `since`: an id, or 0 for everything that is kept. `len` gets the
+/// length of the text in bytes, and may be NULL. Buffered messages are published first.
 ///
 /// # Safety
-/// `c` is a live handle; `channels` points to so many bytes; `out` takes a pointer. The text belongs to the library, and
-/// lives until this thread's next comet_history.
+/// `c` is a live handle; `channels` points to as many bytes as its length says; `out` points to room for a pointer. The library
+/// owns the text, which is valid until this thread's next comet_history.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_history(
     c: *mut Handle,
@@ -238,11 +238,11 @@ pub unsafe extern "C" fn comet_history(
     })
 }
 
-/// Publishes by touching the channel's file in the handle's directory, as `touch DIR/CHANNEL.comet` does. Needs no
-/// daemon now. Touches in quick succession may become one message.
+/// Publishes by touching the channel's file in the handle's directory, as `touch DIR/CHANNEL.comet` does. The daemon need not
+/// run during the call. Touches in quick succession may become one message.
 ///
 /// # Safety
-/// `c` is a live handle; `channel` points to so many bytes.
+/// `c` is a live handle; `channel` points to as many bytes as its length says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_touch(
     c: *mut Handle,
@@ -256,8 +256,8 @@ pub unsafe extern "C" fn comet_touch(
     })
 }
 
-/// Publishes by replacing the channel's file in the handle's directory: no reader ever sees half of the data. Needs no
-/// daemon now. Writes in quick succession may become one message, the last.
+/// Publishes by replacing the channel's file in the handle's directory, so that no reader ever sees half of the data. The daemon
+/// need not run during the call. Writes in quick succession may become one message, the last.
 ///
 /// # Safety
 /// As for comet_publish.
@@ -278,24 +278,24 @@ pub unsafe extern "C" fn comet_write(
     })
 }
 
-/// Why the last call that failed on this handle in this thread did, or "". NULL asks for the thread's last failed call,
-/// which is how to learn why comet_open failed. Borrowed until the thread's next call that fails.
+/// The reason why the last failed call on this handle in this thread failed, or "". NULL asks for the thread's last failed call on any
+/// handle, for example after comet_open failed. The text is valid until the thread's next call that fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn comet_error(c: *const Handle) -> *const c_char {
     boundary::last_error(c)
 }
 
-/// Sends what is buffered, without telling how that went (comet_flush does), and frees the handle. NULL is allowed.
+/// Sends buffered messages without reporting errors (call comet_flush first for that), and frees the handle. NULL is allowed.
 ///
 /// # Safety
-/// `c` is NULL or a handle of comet_open or comet_popen; one of comet_open is not used again.
+/// `c` is NULL or a handle of comet_open or comet_popen. A handle of comet_open must not be used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn comet_close(c: *mut Handle) {
     boundary(c, || {
-        // SAFETY: the caller's promise; a pooled handle is the pool's to free.
+        // SAFETY: the caller's promise. The pool frees pooled handles.
         match unsafe { c.as_ref() } {
             Some(handle) if !handle.is_pooled() => {
-                // SAFETY: comet_open made it from a Box, and nobody uses it again.
+                // SAFETY: comet_open created it from a Box, and the caller promises not to use it again.
                 drop(unsafe { Box::from_raw(c) });
             }
             _ => {}
@@ -309,7 +309,7 @@ fn options(dsn: &[u8]) -> Result<Options, Fault> {
     Ok(Options::parse(dsn)?)
 }
 
-/// When to return, and whether the message may go to the spool.
+/// Decodes `flags`: when to return, and whether the message may go to the spool.
 fn meaning(flags: u32) -> Result<(Acknowledge, bool), Fault> {
     let [no_ack, buffer, spool] =
         [CometFlag::NoAck, CometFlag::Buffer, CometFlag::Spool].map(|flag| flag as u32);
@@ -324,10 +324,10 @@ fn meaning(flags: u32) -> Result<(Acknowledge, bool), Fault> {
     Ok((acknowledge, flags & spool != 0))
 }
 
-/// Publishes, and fills the receipt if there is one.
+/// Publishes, and fills the receipt if `out` is not NULL.
 ///
 /// # Safety
-/// `out` is NULL or takes a receipt.
+/// `out` is NULL or points to a receipt.
 unsafe fn send(
     handle: &Handle,
     publish: Publish<'_>,
@@ -352,14 +352,14 @@ fn not_null<T>(pointer: *const T) -> Result<(), Fault> {
 }
 
 /// # Safety
-/// NULL or a live handle.
+/// The pointer is NULL or a live handle.
 unsafe fn handle<'a>(c: *const Handle) -> Result<&'a Handle, Fault> {
-    // SAFETY: the caller's promise. Handles are shared between threads and lock themselves.
+    // SAFETY: the caller's promise. Threads may share a handle, because it locks itself.
     unsafe { c.as_ref() }.ok_or_else(Fault::null)
 }
 
 /// # Safety
-/// NULL or so many bytes.
+/// The pointer is NULL, or points to `len` bytes.
 unsafe fn channel_name(channel: *const c_char, len: usize) -> Result<ChannelName, Fault> {
     not_null(channel)?;
     // SAFETY: the caller's promise.
@@ -367,7 +367,7 @@ unsafe fn channel_name(channel: *const c_char, len: usize) -> Result<ChannelName
 }
 
 /// # Safety
-/// NULL or so many bytes.
+/// The pointer is NULL, or points to `len` bytes.
 unsafe fn bytes<'a>(data: *const c_char, len: usize) -> Result<&'a [u8], Fault> {
     if data.is_null() {
         return if len == 0 {
@@ -377,14 +377,14 @@ unsafe fn bytes<'a>(data: *const c_char, len: usize) -> Result<&'a [u8], Fault> 
         };
     }
     if isize::try_from(len).is_err() {
-        return Err(Fault::length(len)); // a negative number, most likely
+        return Err(Fault::length(len)); // most likely a negative number
     }
     // SAFETY: not null, no longer than an object can be, and the caller's promise.
     Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
 }
 
 /// # Safety
-/// NULL or a string that ends with a NUL.
+/// The pointer is NULL or a string that ends with a NUL.
 unsafe fn text<'a>(text: *const c_char) -> &'a [u8] {
     if text.is_null() {
         return &[];

@@ -5,38 +5,38 @@ use comet_client::{
     proto::{ChannelNameError, ChannelNamesError, EventNameError, line::KeyError},
 };
 
-/// What became of a call: below 0 it failed. Numbers never change; new ones may be added.
+/// The result of a call. A negative value is a failure. The numbers never change; new ones may be added.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CometResult {
-    /// Done.
+    /// Success.
     Ok = 0,
-    /// Done as far as it can be now: the daemon is away, and the message waits in the spool until it is back. Only with
+    /// The daemon is away. The message waits in the spool, and the daemon publishes it when it is back. Only with
     /// COMET_FLAG_SPOOL, or `spool` in the DSN.
     Spooled = 1,
-    /// A pointer is NULL that may not be.
+    /// A pointer is NULL where NULL is not allowed.
     NullParameter = -1,
     /// The DSN, or the path in COMET_SOCKET, breaks a rule.
     Dsn = -2,
     /// The channel name breaks a rule.
     Channel = -3,
-    /// Flags that this version does not know.
+    /// A flag is unknown to this version.
     Flags = -4,
-    /// A length that no memory has.
+    /// A length is larger than any object can be.
     Length = -5,
     /// No connection to the daemon; nothing was published.
     Connect = -6,
-    /// Not done in time; what was sent may be published all the same.
+    /// Not done in time. A message that was sent may still have been published.
     Timeout = -7,
-    /// The connection was lost before the acknowledgement; what was sent may be published or not.
+    /// The connection was lost before the acknowledgement. A message that was sent may or may not have been published.
     Unknown = -8,
-    /// The daemon refused; not published.
+    /// The daemon refused the message, and did not publish it.
     Refused = -9,
-    /// The answer is none of a Comet daemon, or it is too long.
+    /// The answer does not come from a Comet daemon, or it is too long.
     Protocol = -10,
     /// The file could not be touched or written.
     File = -11,
-    /// A fault in this library. The handle is as new, the process goes on; please report it.
+    /// A bug in this library; please report it. The process can go on, and the handle can be used again, as if new.
     Panic = -12,
     /// The event name breaks a rule.
     Name = -13,
@@ -48,24 +48,24 @@ pub enum CometResult {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CometFlag {
-    /// Return when the message is handed to the system; comet_flush tells whether all went well.
+    /// Return when the message is handed to the operating system. comet_flush reports whether all messages were published.
     NoAck = 1,
-    /// Gather messages and send them 64 KiB at a time, the rest with comet_flush. Implies COMET_FLAG_NO_ACK.
+    /// Collect messages and send them 64 KiB at a time; comet_flush sends the rest. Implies COMET_FLAG_NO_ACK.
     Buffer = 2,
     /// While the daemon is away, leave the message in the spool, a directory beside its socket, and return
-    /// COMET_RESULT_SPOOLED: the daemon publishes it when it is back, once and in order. `spool=off` in the DSN forbids it.
+    /// COMET_RESULT_SPOOLED. When the daemon is back, it publishes the message, once and in order. `spool=off` in the DSN switches this flag off.
     Spool = 4,
 }
 
-/// What is known of a message that was published.
+/// The receipt of a published message.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its number: microseconds since the Unix epoch. 0 if the acknowledgement was not waited for, or it is in the spool.
+    /// The message's id: microseconds since the Unix epoch. 0 if the call did not wait for the acknowledgement, or the message is in the spool.
     pub id: u64,
 }
 
-/// A code and its text.
+/// A result code and the text of the error.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) result: CometResult,
@@ -74,7 +74,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn null() -> Self {
-        let text = String::from("a pointer is NULL that may not be");
+        let text = String::from("a pointer is NULL where NULL is not allowed");
         Self {
             result: CometResult::NullParameter,
             text,
@@ -131,7 +131,7 @@ fn code(error: &Error) -> CometResult {
         Error::Timeout { .. } => CometResult::Timeout,
         Error::Unknown { .. } => CometResult::Unknown,
         Error::Refused { .. } => CometResult::Refused,
-        // What became of the message the daemon's part says.
+        // Whether the message may have been published depends on the daemon's error, not on the spool's.
         Error::Spool { away, .. } => code(away),
         Error::Protocol(_) | Error::TooLong(_) | Error::Line => CometResult::Protocol,
         Error::File(_) => CometResult::File,

@@ -13,19 +13,19 @@ pub struct ChannelName(Arc<str>);
 /// Why a channel name was refused. The text fits after "invalid channel: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelNameError {
-    /// No byte at all.
+    /// The name is empty.
     #[error("channel name may not be empty")]
     Empty,
-    /// Longer than [`ChannelName::MAX_LEN`].
+    /// The name is longer than [`ChannelName::MAX_LEN`].
     #[error("channel name of {0} bytes is over the limit of {max}", max = ChannelName::MAX_LEN)]
     TooLong(usize),
-    /// Would be a hidden file.
+    /// The name begins with a dot, so its file would be hidden.
     #[error("channel name may not start with a dot")]
     LeadingDot,
-    /// A character outside the set.
+    /// A character is not allowed in names.
     #[error("channel name may not contain {0:?} (allowed: A-Z a-z 0-9 _ . : = + @ ~ -)")]
     Character(char),
-    /// Bytes that are no text.
+    /// The bytes are not UTF-8.
     #[error("channel name is not UTF-8")]
     NotUtf8,
 }
@@ -86,7 +86,7 @@ impl Deref for ChannelName {
     }
 }
 
-// Hash and Eq are those of the text, so a map of names can be asked with a &str.
+// Hash and Eq are those of the text, so that a map of names can be searched with a &str.
 impl Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -118,7 +118,7 @@ pub enum ChannelNamesError {
     /// More than [`MAX_CHANNELS`].
     #[error("{0} channels are over the limit of {MAX_CHANNELS}")]
     TooMany(usize),
-    /// None at all.
+    /// The list is empty.
     #[error("at least one channel is needed")]
     None,
 }
@@ -127,7 +127,7 @@ impl ChannelNames {
     /// Parses names one by one; a name that is listed twice counts once.
     ///
     /// # Errors
-    /// Says which rule is broken, by the first name that breaks one.
+    /// Says which rule the first wrong name breaks.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, ChannelNamesError> {
         let mut list = Vec::new();
         let mut names = names.into_iter();

@@ -1,8 +1,8 @@
-//! Cursors: the id that was seen last, as clients write it.
+//! Cursors: the last id that a client saw, in the forms that clients send.
 
 use std::borrow::Cow;
 
-/// The id of the last message that a client saw, in microseconds since the Unix epoch. `0` asks for all that
+/// The id of the last message that a client saw, in microseconds since the Unix epoch. `0` asks for everything that
 /// is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor(pub u64);
@@ -10,30 +10,30 @@ pub struct Cursor(pub u64);
 /// Why a cursor was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// Neither a number nor a time.
+    /// The text is neither a number nor a time.
     #[error("cursor must be a message id, 0, or an RFC 3339 time such as 2026-01-31T12:00:00Z")]
     Malformed,
-    /// A number that no 64 bits hold.
+    /// The number is larger than 64 bits.
     #[error("cursor is over the limit of {max}", max = u64::MAX)]
     TooLarge,
-    /// A time before 1970.
-    #[error("cursor may not lie before 1970")]
+    /// The time is before 1970.
+    #[error("cursor may not be before 1970")]
     BeforeEpoch,
 }
 
-/// Where a client wants to begin.
+/// The position after which a client wants to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// After the message with this id. `0` asks for all that is kept.
+    /// After the message with this id. `0` asks for everything that is kept.
     Id(Cursor),
-    /// After this moment, in microseconds since the Unix epoch. No message needs to have been published then, so only
-    /// the daemon can say which cursor this is.
+    /// After this moment, in microseconds since the Unix epoch. No message needs to have exactly this time, so only
+    /// the daemon can turn it into a cursor.
     Time(u64),
 }
 
 impl Since {
     /// Parses an id, `0`, or an RFC 3339 time (section 5.6; any offset, any fraction). The plus of an offset may be a
-    /// blank: a plus that stands unescaped in a URL's query is decoded to one.
+    /// blank, because decoding a URL's query turns an unescaped plus into one.
     ///
     /// # Errors
     /// Says what a cursor may be.
@@ -51,7 +51,7 @@ impl Since {
 }
 
 impl Since {
-    /// The id, or the time, in microseconds since the Unix epoch: both in one order.
+    /// The id or the time, in microseconds since the Unix epoch. Both can be compared with each other.
     #[must_use]
     pub fn micros(&self) -> u64 {
         match *self {
@@ -60,8 +60,7 @@ impl Since {
     }
 }
 
-/// The text with the plus of its offset, where that has become a blank: `HH:MM` or `HHMM` behind the last blank, and a
-/// time in front of it.
+/// Puts the plus of an offset back where it has become a blank: before `HH:MM` or `HHMM` at the end, after a time.
 fn with_plus(text: &str) -> Cow<'_, str> {
     let Some((time, offset)) = text.rsplit_once(' ') else {
         return text.into();
@@ -74,7 +73,7 @@ fn with_plus(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// As [`Since::parse`] reads it.
+/// The form that [`Since::parse`] reads.
 impl std::fmt::Display for Since {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let time = |micros| jiff::Timestamp::from_microsecond(i64::try_from(micros).ok()?).ok();

@@ -8,13 +8,13 @@ pub struct EventName(Box<str>);
 /// Why an event name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventNameError {
-    /// Longer than [`EventName::MAX_LEN`].
+    /// The name is longer than [`EventName::MAX_LEN`].
     #[error("event name of {0} bytes is over the limit of {max}", max = EventName::MAX_LEN)]
     TooLong(usize),
-    /// A line end or another control character.
+    /// The name contains a line end or another control character.
     #[error("event name may not contain {0:?}")]
     Character(char),
-    /// Bytes that are no text.
+    /// The bytes are not UTF-8.
     #[error("event name is not UTF-8")]
     NotUtf8,
 }

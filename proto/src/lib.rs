@@ -1,5 +1,5 @@
-//! Names and formats that every part of Comet shares: [`ChannelName`], [`Cursor`], [`Message`] and the
-//! lines of the Unix socket. No I/O, no clock; what is parsed here once is never checked again.
+//! Names and formats that all parts of Comet share: [`ChannelName`], [`Cursor`], [`Message`] and the
+//! lines of the Unix socket. This crate has no I/O and no clock. A value that is parsed here is never checked again.
 
 mod channel;
 mod cursor;

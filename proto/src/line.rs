@@ -1,6 +1,6 @@
-//! The lines of the Unix socket: one JSON object a line each way (`docs/protocol.md`, "Socket").
+//! The lines of the Unix socket: each request and reply is one JSON object on one line (`docs/protocol.md`, "Socket").
 //!
-//! A request borrows from its line where it can, so that reading a publish allocates only what is kept.
+//! A request borrows from its line where it can, so that parsing a publish allocates only memory that the hub keeps.
 
 mod fields;
 mod reply;
@@ -24,23 +24,23 @@ use crate::{
 /// Longest idempotency key in bytes.
 pub const MAX_KEY: usize = 128;
 
-/// What a client asks for with one line.
+/// The request in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Publish one message.
     Publish(Publish<'a>),
     /// Answer `{"ok":true}` and then each message from `since` on, for as long as the connection lasts.
     Subscribe {
-        /// Where.
+        /// The channels.
         channels: ChannelNames,
-        /// What was seen last; `None` is from now on.
+        /// The last id that the client saw; `None` is from now on.
         since: Option<Since>,
     },
-    /// Answer once with what is kept after `since`.
+    /// Answer once with the messages that are kept after `since`.
     History {
-        /// Where.
+        /// The channels.
         channels: ChannelNames,
-        /// What was seen last; without one, all that is kept.
+        /// The last id that the client saw; `None` is everything that is kept.
         since: Since,
     },
     /// Answer with the id of the newest message of all channels.
@@ -54,39 +54,39 @@ pub enum Request<'a> {
 /// One message to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Where.
+    /// The channel.
     pub channel: ChannelName,
-    /// Its label.
+    /// The label.
     pub name: EventName,
-    /// Its content.
+    /// The content.
     pub data: Cow<'a, [u8]>,
-    /// Idempotency key: the same key on the same channel gives the first id back.
+    /// The idempotency key. A repetition with the same key on the same channel gets the id of the first message.
     pub key: Option<Cow<'a, str>>,
 }
 
 /// Why a line was refused. The connection stays open.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// Not JSON, or a field is missing, unknown or of the wrong type.
+    /// The line is not JSON, or a field is missing, unknown or has the wrong type.
     #[error("not a request: {0}")]
     Json(#[from] serde_json::Error),
-    /// No such operation.
+    /// The operation does not exist.
     #[error("unknown op {0:?} (known: publish, subscribe, history, cursor, status, ping)")]
     Op(String),
-    /// A field that the operation needs.
+    /// A required field is missing.
     #[error("op {op} needs the field {field:?}")]
     Missing {
         /// The operation.
         op: &'static str,
-        /// What it lacks.
+        /// The missing field.
         field: &'static str,
     },
-    /// A field that the operation has no use for.
+    /// The operation does not have this field.
     #[error("op {op} has no field {field:?}")]
     Unexpected {
         /// The operation.
         op: &'static str,
-        /// What it was given.
+        /// The extra field.
         field: &'static str,
     },
     /// An invalid channel name.
@@ -101,11 +101,11 @@ pub enum LineError {
     /// An invalid cursor.
     #[error("{0}")]
     Since(#[from] CursorError),
-    /// `data_base64` that is no base64.
+    /// `data_base64` is not base64.
     #[error("data_base64 is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
-    /// Both forms of the content at once.
-    #[error("data and data_base64 exclude each other")]
+    /// Both forms of the content are set.
+    #[error("only one of data and data_base64 may be set")]
     TwoData,
     /// An invalid key.
     #[error("{0}")]
@@ -115,15 +115,15 @@ pub enum LineError {
 /// Why an idempotency key was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Longer than [`MAX_KEY`].
+    /// The key is longer than [`MAX_KEY`].
     #[error("key of {0} bytes is over the limit of {MAX_KEY}")]
     TooLong(usize),
-    /// Bytes that are no text.
+    /// The bytes are not UTF-8.
     #[error("key is not UTF-8")]
     NotUtf8,
 }
 
-/// An idempotency key as it arrives in bytes: any text of at most [`MAX_KEY`] bytes; an empty one is none.
+/// Parses an idempotency key: any text of at most [`MAX_KEY`] bytes. An empty text means no key.
 ///
 /// # Errors
 /// Says which rule the key breaks.
@@ -136,7 +136,7 @@ pub fn parse_key(key: &[u8]) -> Result<Option<&str>, KeyError> {
 }
 
 impl LineError {
-    /// The code that goes into the `error` field of the reply: the name of the field that was wrong.
+    /// The code for the `error` field of the reply: the name of the wrong field.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

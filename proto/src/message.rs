@@ -1,4 +1,4 @@
-//! What was published once, and its JSON.
+//! A message, and its JSON.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{ChannelName, EventName};
 
-/// What was published once. Never changed after the hub has numbered it.
+/// What one publish contains. A message never changes after the hub has given it an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where it was published.
+    /// The channel to which it was published.
     pub channel: ChannelName,
-    /// Its number: microseconds since the Unix epoch, strictly increasing over all channels.
+    /// The id: microseconds since the Unix epoch, strictly increasing over all channels.
     pub id: u64,
-    /// Its label, usually empty.
+    /// The label, usually empty.
     pub name: EventName,
-    /// Its content: any bytes.
+    /// The content: any bytes.
     pub data: Box<[u8]>,
 }
 
@@ -35,7 +35,7 @@ impl Message {
         out.push(b'}');
     }
 
-    /// Up to the data.
+    /// Appends the fields before the data.
     fn write_json_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"channel\":");
         write_json_string(&self.channel, out);
@@ -45,21 +45,21 @@ impl Message {
     }
 }
 
-/// How much of a message's data is written in one piece.
+/// The most bytes of a message's data in one piece.
 const PIECE: usize = 16 * 1024;
 
-/// Writes a message as [`Message::write_json`] does, but in pieces: whoever writes it for a slow client holds one piece,
-/// which escaping makes at most six times as large.
+/// Writes the same JSON as [`Message::write_json`], but in pieces, so that a connection to a slow client buffers only one
+/// piece. Escaping makes a piece at most six times as large.
 #[derive(Debug)]
 pub struct JsonPieces {
     message: Arc<Message>,
     is_text: bool,
-    /// Data up to here is written.
+    /// The end of the data that is already written.
     written: usize,
 }
 
 impl JsonPieces {
-    /// Begins a message.
+    /// Starts to write a message.
     #[must_use]
     pub fn new(message: Arc<Message>) -> Self {
         let is_text = message.data.len() > PIECE && str::from_utf8(&message.data).is_ok();
@@ -70,7 +70,7 @@ impl JsonPieces {
         }
     }
 
-    /// Appends the next piece. True: the message is complete.
+    /// Appends the next piece. Returns true when the message is complete.
     pub fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         let data = &self.message.data;
         if data.len() <= PIECE {
@@ -100,7 +100,7 @@ impl JsonPieces {
         true
     }
 
-    /// Where the next piece ends: between two characters, or between two groups of base64.
+    /// The end of the next piece: between two characters, or between two groups of base64.
     fn end(&self) -> usize {
         let data = &self.message.data;
         let end = self.written + PIECE / 3 * 3;

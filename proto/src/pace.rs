@@ -1,28 +1,28 @@
-//! Whether it pays to stay awake for a peer that answers at once. No clock is read here.
+//! Decides whether to wait actively (busy-wait) for a peer that answers quickly. This module reads no clock.
 
 use std::time::Duration;
 
-/// To fall asleep and be woken takes a processor some microseconds, and a virtual one fifty: longer than the work that
-/// one side of a conversation waits for. So who was answered quickly before stays awake for a moment, and who did so in
-/// vain leaves it for a while.
+/// To sleep and wake up takes some microseconds on a real processor, and about 50 µs on a virtual one. That can be longer
+/// than the peer needs to answer. So after a quick answer, wait actively for up to 50 µs. If that was in vain, sleep at once
+/// for the next 32 waits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     quick: bool,
-    /// Waits before it is tried again.
+    /// The number of waits until active waiting is tried again.
     skip: u8,
 }
 
 impl Pace {
-    /// How long to stay awake at most.
+    /// The longest time to wait actively.
     pub const AWAKE: Duration = Duration::from_micros(50);
 
-    /// A wait below this was quick, with the time to be woken in it.
+    /// A shorter wait, including the wake-up, counts as quick.
     const QUICK: Duration = Duration::from_micros(150);
 
-    /// Waits that are slept through after one that was stayed awake for in vain: what is lost by it is little.
+    /// The number of waits that sleep at once after active waiting was in vain.
     const PENALTY: u8 = 32;
 
-    /// Is the next wait one to stay awake for?
+    /// Whether to wait actively next time.
     #[must_use]
     pub fn stays_awake(&mut self) -> bool {
         if self.skip > 0 {
@@ -32,7 +32,7 @@ impl Pace {
         self.quick
     }
 
-    /// A wait took so long; `in_vain`: it was stayed awake for, and nothing came.
+    /// Records how long a wait took. `in_vain`: active waiting ended without an answer.
     pub fn waited(&mut self, time: Duration, in_vain: bool) {
         self.quick = time < Self::QUICK;
         if in_vain {

@@ -47,7 +47,7 @@ static void null(comet_t *c) {
     CHECK(comet_history(c, NULL, 4, 0, &text, &length) == COMET_RESULT_NULL_PARAMETER);
     CHECK(cursor == 7 && strcmp(text, "untouched") == 0 && length == 7);
     CHECK(receipt.id == 7);
-    CHECK(strcmp(comet_error(c), "a pointer is NULL that may not be") == 0);
+    CHECK(strcmp(comet_error(c), "a pointer is NULL where NULL is not allowed") == 0);
     comet_close(NULL);
 }
 

@@ -126,7 +126,7 @@ fn help_teaches_and_mistakes_are_told() {
         (
             &["subscribe", "a", "--url", "https://a.org"],
             2,
-            "https is not spoken here",
+            "https is not supported",
         ),
         (
             &["serve", "--listen", "localhost"],
@@ -305,12 +305,12 @@ fn publish_without_data_reads_a_pipe_or_file_that_has_something() {
         let (told, stderr) = shell(channel, script);
         assert_eq!((told, &*stderr), (vec![data.to_owned()], ""), "{script}");
     }
-    // A pipe that stays open and says nothing holds nobody up.
+    // A pipe that stays open without data does not block the command.
     let script = r#"mkfifo idle && exec 3<>idle && "$1" publish "$2" <&3"#;
     let (told, stderr) = shell("idle", script);
     assert_eq!(told, [""]);
     assert!(
-        stderr.contains("the message is empty; `-` waits for it"),
+        stderr.contains("the message is empty; use `-` to wait for data"),
         "{stderr}"
     );
 }
@@ -416,7 +416,7 @@ fn who_may_not_use_the_socket_is_told_how_to_be_let_in() {
         let (exit, _, stderr) = run(command);
         assert_eq!(exit, Some(1));
         let help = format!(
-            "Permission denied (the socket is for its owner and group: add this user to that group, as in usermod -aG comet {stranger},"
+            "Permission denied (only its owner and group may use the socket: add this user to the group with usermod -aG comet {stranger},"
         );
         assert!(stderr.contains(&help), "{arguments:?}: {stderr}");
     }
@@ -483,7 +483,7 @@ fn subscribe_comes_back_after_a_restart() {
         assert_eq!(subscriber.message()["id"], id, "over HTTP: {over_http}");
         let errors = subscriber.errors();
         assert!(
-            errors.contains("it stops, or its settings have changed; connecting again"),
+            errors.contains("because it stops or its settings have changed; connecting again"),
             "{errors}"
         );
         assert!(
@@ -657,7 +657,7 @@ fn check_names_file_line_and_key() {
     let (exit, stdout, stderr) = check("grace = \"5s\"\n[http]\nheartbeat = \"15 sec\"\n");
     assert_eq!((exit, stdout.as_str()), (Some(1), ""));
     let expected = format!(
-        "comet: {}:3:13: http.heartbeat: \"15 sec\" is no duration",
+        "comet: {}:3:13: http.heartbeat: \"15 sec\" is not a duration",
         path.display()
     );
     assert!(stderr.starts_with(&expected), "{stderr}");
@@ -721,22 +721,22 @@ fn check_tries_directories_and_keys_as_the_user_who_runs_it() {
         (
             format!("[store]\ndir = {own:?}\n"),
             "store.dir: ",
-            "write in",
+            "write to",
         ),
         (
             format!("[store]\ndir = {new:?}\n"),
             "store.dir: ",
-            "write in",
+            "write to",
         ),
         (
             format!("[spool]\ndir = {own:?}\n"),
             "spool.dir: ",
-            "write in",
+            "write to",
         ),
         (
             format!("[socket]\npath = {:?}\n", path("own/s")),
             "socket.path: ",
-            "write in",
+            "write to",
         ),
         (key, "auth.key \"a\": ", "read"),
     ];
@@ -749,7 +749,7 @@ fn check_tries_directories_and_keys_as_the_user_who_runs_it() {
         assert_eq!(stdout.is_empty(), !is_socket, "{stdout}");
         assert!(stderr.contains(&format!("{key}user ")), "{stderr}");
         assert!(stderr.contains(&format!(" cannot {act} ")), "{stderr}");
-        assert!(stderr.contains(" (of root:root, mode 0"), "{stderr}");
+        assert!(stderr.contains(" (owned by root:root, mode 0"), "{stderr}");
         // Root can, and is told what is root's alone.
         let (exit, _, stderr) = check(&text, 0);
         assert_eq!(exit, Some(0), "{stderr}");

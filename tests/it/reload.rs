@@ -338,7 +338,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
     daemon.signal("HUP");
     let said = wait_for("the reload", || reloads(&daemon.log()).get(before).cloned());
     assert!(
-        said.contains("it is a FIFO or pipe; a regular file is needed"),
+        said.contains("it is a FIFO or pipe, not a regular file"),
         "{said}"
     );
     Lines::connect(&daemon.socket_path()).ask(r#"{"op":"ping"}"#);
@@ -347,7 +347,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
         let output = comet.arg(&config).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{errors}");
-        assert!(errors.contains("a regular file is needed"), "{errors}");
+        assert!(errors.contains("not a regular file"), "{errors}");
     }
     assert!(daemon.stop().success());
 }

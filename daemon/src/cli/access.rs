@@ -1,4 +1,4 @@
-//! Whether this user can write in the directories of a configuration and read its keys, for `comet check`.
+//! Checks for `comet check` whether this user can write to the configured directories and read the keys.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use nix::{
     unistd::{AccessFlags, Gid, Group, Uid, User, access, geteuid},
 };
 
-/// Directories that the configuration names and that the daemon must write in.
+/// The directories in the configuration that the daemon must write to.
 pub(super) fn configured(config: &Config) -> Vec<(&'static str, &Path)> {
     let uses_store = config.store.durability != Durability::Memory;
     let store = config.store.dir.as_deref().filter(|_| uses_store);
@@ -33,8 +33,8 @@ pub(super) fn configured(config: &Config) -> Vec<(&'static str, &Path)> {
     all.filter_map(|(key, path)| Some((key, path?))).collect()
 }
 
-/// What is wrong with directories that the configuration leaves to the rules, and with the watched one. The daemon may run
-/// as another user, for whom the rules give other directories.
+/// Problems with the default directories that the configuration does not set, and with the watched directory. They are
+/// only warnings: the daemon may run as another user, who has other default directories.
 pub(super) fn defaults(config: &Config) -> Vec<String> {
     let mut all = vec![("dir", config.dir.clone())];
     if config.store.dir.is_none() && config.store.durability != Durability::Memory {
@@ -52,13 +52,13 @@ pub(super) fn defaults(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Tries to write in a directory, or where it would be made, and leaves nothing there.
+/// Tries to write to a directory, or to the nearest existing parent, and leaves nothing there.
 pub(super) fn can_write(key: &str, path: &Path) -> anyhow::Result<()> {
     let place = path.ancestors().find(|place| place.exists());
     let place = place.unwrap_or(Path::new("."));
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let written = match open(place, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-        // A file system without files that have no name.
+        // The file system does not support unnamed files.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
             access(place, AccessFlags::W_OK | AccessFlags::X_OK)
         }
@@ -66,7 +66,7 @@ pub(super) fn can_write(key: &str, path: &Path) -> anyhow::Result<()> {
     };
     match written {
         Ok(()) => Ok(()),
-        Err(errno) => bail!("{key}: {}", cannot("write in", place, errno)),
+        Err(errno) => bail!("{key}: {}", cannot("write to", place, errno)),
     }
 }
 
@@ -78,14 +78,14 @@ pub(super) fn can_read(key: &str, path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Root may do everything, so a check by root says nothing about the service's user: what is root's alone is named.
+/// A warning about a path that only root can use. Root may use every path, so a check by root proves nothing about the service's user.
 pub(super) fn root_alone(path: &Path, others: Mode, act: &str) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let of_root = found.uid() == 0 && geteuid().is_root();
     let is_shared = found.mode() & others.bits() != 0;
     (of_root && !is_shared).then(|| {
         format!(
-            "only root can {act} {}{}; a daemon of another user (comet.service has User=comet) cannot",
+            "only root can {act} {}{}; a daemon that runs as another user (comet.service has User=comet) cannot",
             path.display(),
             owner(path)
         )
@@ -96,14 +96,14 @@ fn cannot(act: &str, path: &Path, errno: Errno) -> String {
     let user = user_name(geteuid());
     let path = (path.display(), owner(path));
     format!(
-        "user {user} cannot {act} {}{}: {}; what counts is whether the daemon's user can",
+        "user {user} cannot {act} {}{}: {}; run this check as the daemon's user, because only that user needs access",
         path.0,
         path.1,
         errno.desc()
     )
 }
 
-/// Such as ` (of comet:www-data, mode 2770)`.
+/// Owner and mode of a path, such as ` (owned by comet:www-data, mode 2770)`.
 fn owner(path: &Path) -> String {
     let Ok(found) = fs::metadata(path) else {
         return String::new();
@@ -111,7 +111,7 @@ fn owner(path: &Path) -> String {
     let group = Group::from_gid(Gid::from_raw(found.gid())).ok().flatten();
     let group = group.map_or_else(|| found.gid().to_string(), |group| group.name);
     let (user, mode) = (user_name(Uid::from_raw(found.uid())), found.mode() & 0o7777);
-    format!(" (of {user}:{group}, mode {mode:04o})")
+    format!(" (owned by {user}:{group}, mode {mode:04o})")
 }
 
 fn user_name(uid: Uid) -> String {

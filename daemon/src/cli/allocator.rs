@@ -1,17 +1,17 @@
-//! Has glibc give memory back.
+//! Makes glibc return freed memory to the system.
 //!
-//! Each thread keeps up to seven freed blocks of each small size for the next who wants one (its "tcache"), and what a
-//! heap has at its end goes back to the system only when nothing of it is in use. After a storm of connections a few of
-//! those blocks held on to megabytes. Others, of up to 128 bytes, are not joined with what is free around them (its
-//! "fastbins"). The daemon gains little by both, but they can be turned off before a program begins only (glibc manual,
-//! "Memory Allocation Tunables").
+//! Each thread caches up to seven freed blocks of each small size (glibc's "tcache"). glibc returns the end of a heap to
+//! the system only when no block in it is in use. After a storm of connections a few cached blocks kept megabytes from
+//! being returned. Freed blocks of up to 128 bytes ("fastbins") are not merged with free memory around them, with the
+//! same effect. Neither cache makes the daemon much faster, but both can be switched off only before a program starts
+//! (glibc manual, "Memory Allocation Tunables").
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
 const TUNABLES: &str = "GLIBC_TUNABLES";
 
-/// Begins the program anew, as the same process, unless somebody has set glibc's tunables already. Where that cannot be
-/// done it goes on as it is.
+/// Executes the program again in the same process, with these caches off, unless glibc's tunables are already set. If that
+/// fails, the program goes on with the caches.
 pub(super) fn give_memory_back() {
     let Ok(program) = env::current_exe() else {
         return;

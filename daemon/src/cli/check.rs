@@ -1,4 +1,4 @@
-//! `comet check`: what is wrong in a configuration, before the daemon says it.
+//! `comet check`: reports mistakes in a configuration before the daemon is started with it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use nix::sys::stat::Mode;
 
 use super::access;
 
-/// Say what is wrong in a configuration file
+/// Check a configuration file for mistakes
 ///
-/// Reads the file as `comet serve` would, without starting anything: one line names the file, the line, the key, and
-/// what would be right. Users and groups are looked up on this machine. Whether directories can be written to and keys
-/// be read is tried as the user who runs the check: run it as the service's user, as in `runuser -u comet -- comet check …`.
+/// Reads the file as `comet serve` would, without starting anything. An error names the file, the line, the key, and
+/// a correct value. Users and groups are looked up on this machine. The command also tries whether the user who runs
+/// it can write to the directories and read the keys. So run it as the service's user: `runuser -u comet -- comet check …`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   comet check --config /etc/comet.toml
   comet check --config /etc/comet.toml && systemctl restart comet")]
 pub(super) struct Arguments {
-    /// Configuration file (TOML); without one the defaults are checked
+    /// Configuration file (TOML); without it the defaults are checked
     #[arg(
         long,
         value_name = "FILE",
@@ -51,14 +51,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Rights::new(&config)?;
     for (key, path) in access::configured(&config) {
         match access::can_write(key, path) {
-            // systemd may make the socket and pass it.
+            // systemd may create the socket and pass it.
             Err(error) if key == "socket.path" => notes.push(error.to_string()),
             written => written?,
         }
         notes.extend(access::root_alone(
             path,
             Mode::S_IWGRP | Mode::S_IWOTH,
-            "write in",
+            "write to",
         ));
     }
     notes.extend(access::defaults(&config));
@@ -69,34 +69,34 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     super::print(format!("{checked}\n").as_bytes())
 }
 
-/// What was checked, and which file was not.
+/// The last line of output: what was checked, and whether the system's file was not read.
 fn checked(file: Option<&Path>, has_system_file: bool) -> String {
     match file {
         Some(file) => format!("{}: ok", file.display()),
         None if has_system_file => format!(
-            "the default configuration: ok; {SYSTEM_FILE} was not read, which --config {SYSTEM_FILE} does"
+            "the default configuration: ok; {SYSTEM_FILE} was not read: use --config {SYSTEM_FILE} to check it"
         ),
         None => "the default configuration: ok".into(),
     }
 }
 
-/// What is allowed and probably not meant.
+/// Settings that are allowed but probably a mistake.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if !config.dir.is_dir() {
         let dir = config.dir.display();
-        warnings.push(format!("dir: {dir} is no directory now"));
+        warnings.push(format!("dir: {dir} is not a directory at present"));
     }
     if config.demo && !config.listen.ip().is_loopback() {
         let listen = config.listen;
         warnings.push(format!(
-            "demo: the demo pages are for everyone who reaches {listen}"
+            "demo: everyone who can reach {listen} can use the demo pages"
         ));
     }
     if config.http.publish == Some(true) && !config.listen.ip().is_loopback() {
         let listen = config.listen;
         warnings.push(format!(
-            "http.publish: everyone who reaches {listen} may publish"
+            "http.publish: everyone who can reach {listen} may publish"
         ));
     }
     warnings.extend(config.too_much_memory());

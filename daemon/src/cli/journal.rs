@@ -9,7 +9,7 @@ use nix::sys::stat::fstat;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Standard error is connected to the journal: systemd names device and inode of the stream.
+/// Whether standard error is the journal: systemd names the stream's device and inode in `JOURNAL_STREAM`.
 pub(super) fn is_connected() -> bool {
     let Ok(stat) = fstat(io::stderr()) else {
         return false;
@@ -18,10 +18,10 @@ pub(super) fn is_connected() -> bool {
     env::var("JOURNAL_STREAM").is_ok_and(|named| named == stream)
 }
 
-/// Writes to standard error, with the priority in front of each line.
+/// Writes log lines to standard error, each with its priority in front.
 pub(super) struct Journal;
 
-/// One event, which is written in one piece.
+/// Writes one log event in one piece. The number is its priority.
 pub(super) struct Line(u8);
 
 impl<'a> MakeWriter<'a> for Journal {
@@ -32,7 +32,7 @@ impl<'a> MakeWriter<'a> for Journal {
     }
 
     fn make_writer_for(&self, event: &Metadata<'_>) -> Line {
-        // The numbers of syslog(3).
+        // The priorities of syslog(3).
         Line(match *event.level() {
             Level::ERROR => 3,
             Level::WARN => 4,

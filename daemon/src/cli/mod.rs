@@ -1,6 +1,6 @@
-//! The command line: what can be said, and help that teaches it. Each command has a file of its own.
+//! The command line and its help texts. Each command has its own file.
 //!
-//! Exit codes: 0 done, 1 failed, 2 not understood.
+//! Exit codes: 0 success, 1 failure, 2 wrong arguments.
 
 mod access;
 mod allocator;
@@ -28,8 +28,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettab
     arg_required_else_help = true,
     about = "Pushes events from PHP, cron and the shell to browsers",
     long_about = "Pushes events from PHP, cron and the shell to browsers: `touch /dev/shm/news.comet`, and every \
-        browser that listens to `news` knows within a millisecond.",
-    after_help = "Exit codes: 0 done, 1 failed, 2 not understood. `comet help COMMAND` shows examples."
+        browser that has subscribed to `news` gets an event within a millisecond.",
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong arguments. `comet help COMMAND` shows examples."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,12 +45,12 @@ enum Command {
     Check(check::Arguments),
 }
 
-/// Where the daemon is.
+/// How to find the daemon.
 #[derive(clap::Args)]
 struct SocketArgument {
     /// Unix socket of the daemon
     ///
-    /// Without it: /run/comet/comet.sock where that directory can be used, else $XDG_RUNTIME_DIR/comet.sock.
+    /// [default: /run/comet/comet.sock where that directory can be used, else $XDG_RUNTIME_DIR/comet.sock]
     #[arg(
         long,
         value_name = "PATH",
@@ -60,12 +60,12 @@ struct SocketArgument {
     socket: Option<PathBuf>,
 }
 
-/// The reader of our standard output has gone: a reason to end, not an error.
+/// Whoever read our standard output has closed it. The command ends; this is no error.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 pub(crate) struct ClosedPipe;
 
-/// Does what the command line says.
+/// Runs the command that the command line names.
 pub(crate) fn run() -> anyhow::Result<()> {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -78,7 +78,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
 }
 
-/// An environment variable that is empty is as good as none.
+/// The command line's definition. An empty environment variable counts as not set.
 fn command() -> clap::Command {
     let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
     Cli::command().mut_subcommands(|command| {
@@ -92,7 +92,7 @@ fn command() -> clap::Command {
     })
 }
 
-/// Writes to standard output at once.
+/// Writes to standard output and flushes it.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -108,8 +108,8 @@ fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "comet: {}", visible(text));
 }
 
-/// Escapes what steers a terminal or changes the order of the text around: control characters but line end and tab,
-/// marks of direction, and what is never seen. The escapes are those of JSON, in which they mean the same.
+/// Escapes characters that control a terminal or change the direction of text: control characters except line end and tab,
+/// direction marks, and invisible characters. The escapes are those of JSON, so escaped JSON keeps its meaning.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return text.into();
@@ -134,13 +134,13 @@ fn is_hidden(c: char) -> bool {
         // Direction; line and paragraph separators; word joiner and invisible operators; byte order mark; annotations.
         '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => true,
         '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
-        // Tags, and code points that are no characters.
+        // Tags, and code points that are not characters.
         '\u{e0000}'..='\u{e007f}' | '\u{fffe}' | '\u{ffff}' => true,
         c => c.is_control(),
     }
 }
 
-/// Reads a file, or the defaults.
+/// Reads the configuration file, or returns the defaults if there is none.
 fn read_config(path: Option<&Path>) -> anyhow::Result<comet_daemon::config::Config> {
     use comet_daemon::config::Config;
     Ok(path.map_or_else(|| Ok(Config::default()), Config::read)?)

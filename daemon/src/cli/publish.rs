@@ -1,4 +1,4 @@
-//! `comet publish`: one message over the Unix socket.
+//! `comet publish`: publishes one message over the Unix socket.
 
 use std::{
     borrow::Cow,
@@ -20,26 +20,26 @@ use nix::{
     sys::stat::{SFlag, fstat},
 };
 
-/// A person or a cron job waits for so long; a busy machine may need some of it.
+/// How long to wait for the daemon. A person or a cron job can wait that long, and a busy machine may need seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is read from standard input at most: no daemon takes more in one message.
+/// The most bytes to read from standard input. No daemon accepts a larger message.
 const MAX_INPUT: u64 = 64 << 20;
 
 /// Publish one message and print its id
 ///
-/// Returns when the daemon has numbered and kept the message.
+/// Returns when the daemon has given the message an id and kept it.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   comet publish news 'It works'
-  date | comet publish clock -              the message is what `date` prints, with its line end
+  date | comet publish clock -              the output of `date`, with its line end
   comet publish orders '{\"id\":7}' --name paid
-  date | comet publish clock                the same: a pipe or a file that has something is read
-  comet publish news                        an empty message: a mere signal, like a touch
-  comet publish news </dev/null             the same within a loop that reads standard input
-  comet publish orders paid --key order-7   once, however often it is tried
-  comet publish orders paid --spool         also while the daemon restarts
+  date | comet publish clock                the same: data from a pipe or a file is read
+  comet publish news                        an empty message: only a signal, like a touch
+  comet publish news </dev/null             the same, in a loop that reads standard input
+  comet publish orders paid --key order-7   published once, however often you retry
+  comet publish orders paid --spool         works while the daemon restarts, too
   comet publish news -- -5                  data that begins with a dash")]
 pub(super) struct Arguments {
     /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
@@ -47,22 +47,22 @@ pub(super) struct Arguments {
     channel: ChannelName,
     /// Content, any bytes; `-` reads standard input to its end
     ///
-    /// Without DATA standard input is read where it is a file, or a pipe that says something within a second; what has
-    /// nothing, a terminal, /dev/null and a closed input give an empty message.
+    /// Without DATA, standard input is read if it is a file, or a pipe with data within a second. An empty pipe,
+    /// a terminal, /dev/null and a closed input give an empty message.
     #[arg(value_name = "DATA")]
     data: Option<OsString>,
-    /// Label of the message, which subscribers may listen to
+    /// Label of the message, which subscribers get with it
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = EventName::parse)]
     name: EventName,
-    /// Idempotency key, 128 bytes at most: within ten minutes the same key on the same channel publishes nothing more
+    /// Idempotency key, 128 bytes at most: within ten minutes a message with the same key on the same channel is published once
     ///
-    /// Prints the id of the message that was published first with it. For scripts that try again.
+    /// A repetition prints the id of the first message. For scripts that retry.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, value_parser = check_key)]
     key: String,
-    /// While the daemon is away, leave the message in the spool: it is published when the daemon is back, once
+    /// While the daemon is away, leave the message in the spool; the daemon publishes it once, when it is back
     ///
-    /// Prints `spooled` in place of the id then; the exit code is 0, too. Without DIR the spool is beside the socket, as
-    /// in /run/comet/comet.spool, where the daemon looks for it.
+    /// The command then prints `spooled` instead of the id, and its exit code is 0. Without DIR the spool is beside the socket,
+    /// where the daemon looks for it, such as /run/comet/comet.spool.
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     spool: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         ..options(arguments.socket)
     });
     let published = client.publish(publish, Acknowledge::Each);
-    // The client's errors say all that they stand on.
+    // The client's errors already contain their causes.
     match published.map_err(|error| anyhow!("cannot publish: {error}"))? {
         Outcome::Published(id) => super::print(format!("{id}\n").as_bytes()),
         Outcome::OnItsWay | Outcome::Spooled => super::print(b"spooled\n"),
@@ -102,7 +102,7 @@ fn check_key(key: &str) -> Result<String, KeyError> {
     Ok(parse_key(key.as_bytes())?.unwrap_or_default().to_owned())
 }
 
-/// A client that waits as long as a person would.
+/// A client that waits for `PATIENCE`.
 pub(super) fn client(socket: super::SocketArgument) -> Client {
     Client::new(options(socket))
 }
@@ -115,7 +115,7 @@ fn options(socket: super::SocketArgument) -> Options {
     }
 }
 
-/// Standard input is a file, or a pipe or socket that has something to read or has ended.
+/// Whether standard input is a file, or a pipe or socket that has data or has ended.
 fn is_offered() -> anyhow::Result<bool> {
     let input = io::stdin();
     let Ok(stat) = fstat(&input) else {
@@ -128,8 +128,8 @@ fn is_offered() -> anyhow::Result<bool> {
             let ready = poll(&mut inputs, PIPE_PATIENCE).context("cannot poll standard input")?;
             if ready == 0 {
                 super::warn(
-                    "standard input is a pipe that says nothing: the message is empty; `-` waits for it, and \
-                     </dev/null is no pipe",
+                    "standard input is a pipe without data: the message is empty; use `-` to wait for data, or \
+                     </dev/null to publish an empty message",
                 );
             }
             Ok(ready > 0)
@@ -138,7 +138,7 @@ fn is_offered() -> anyhow::Result<bool> {
     }
 }
 
-/// In milliseconds. Programs that run others often leave them a pipe that never says anything.
+/// How long to wait for data in a pipe, in milliseconds. Programs often give their children a pipe that never has data.
 const PIPE_PATIENCE: u16 = 1000;
 
 fn read_input() -> anyhow::Result<Vec<u8>> {

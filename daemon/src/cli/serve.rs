@@ -1,4 +1,4 @@
-//! `comet serve`: settings from flags, environment and file, then the daemon.
+//! `comet serve`: reads settings from flags, environment and file, and runs the daemon.
 
 use std::{
     env,
@@ -20,8 +20,8 @@ use super::journal::{self, Journal};
 
 /// Run the daemon
 ///
-/// Watches a directory of *.comet files and a Unix socket, and pushes what is published there to the browsers that
-/// listen. Prints one line on standard output when it is ready, logs to standard error, stops cleanly on SIGTERM and
+/// Watches a directory of *.comet files and a Unix socket, and pushes messages that are published there to subscribed
+/// browsers. Prints one line on standard output when it is ready. Logs to standard error. Stops cleanly on SIGTERM and
 /// SIGINT, and reads its configuration file again on SIGHUP.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
@@ -31,19 +31,19 @@ Examples:
   comet serve --config /etc/comet.toml      as a service
   comet serve --dir ~/events --listen 127.0.0.1:0 --socket ~/comet.sock
 
-A flag beats its environment variable beats the configuration file. `comet check` checks such a file.
-COMET_LOG sets what is logged: error, warn, info (the default), debug, or trace. Of the libraries inside only errors are
-logged, unless they are named: COMET_LOG=info,h2=debug.")]
+A flag beats its environment variable, and a variable beats the configuration file. `comet check` checks such a file.
+COMET_LOG sets the log level: error, warn, info (the default), debug, or trace. It applies to the daemon. Of the libraries
+inside only errors are logged, unless you name them: COMET_LOG=info,h2=debug.")]
 pub(super) struct Arguments {
     /// Directory whose *.comet files are watched [default: /dev/shm]
     #[arg(long, value_name = "DIR", env = "COMET_DIR", hide_env_values = true)]
     dir: Option<PathBuf>,
-    /// Where HTTP is served, IP:PORT; port 0 takes a free one [default: 127.0.0.1:2061]
+    /// Address of the HTTP server, IP:PORT; port 0 takes a free port [default: 127.0.0.1:2061]
     #[arg(long, value_name = "ADDR", env = "COMET_LISTEN", hide_env_values = true, value_parser = config::parse_addr)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     socket: super::SocketArgument,
-    /// Directory where history is kept across restarts
+    /// Directory in which history survives restarts
     ///
     /// [default: /var/lib/comet where it can be used, else comet in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", env = "COMET_STORE", hide_env_values = true)]
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// Demo pages, publishing from the browser, and files of any owner
     ///
-    /// For a first look. Not for a machine that others use.
+    /// For a first look. Not for a machine with other users.
     #[arg(
         long,
         env = "COMET_DEMO",
@@ -122,8 +122,8 @@ fn start_log() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A level, or directives such as `info,comet_daemon::source=debug`. A level without a name is for our own crates:
-/// outsiders can have libraries log as much as they like, so of these only errors are logged unless they are named.
+/// Parses `COMET_LOG`: a level, or directives such as `info,comet_daemon::source=debug`. A level without a name applies to
+/// our own crates. Of libraries only errors are logged unless they are named, because outsiders could make them log without limit.
 fn log_filter(setting: &str) -> anyhow::Result<EnvFilter> {
     let default = [format!("{}", LevelFilter::INFO)];
     let parts: Vec<String> = match setting.trim() {
@@ -134,12 +134,12 @@ fn log_filter(setting: &str) -> anyhow::Result<EnvFilter> {
             .collect(),
     };
     let level_of = |part: &String| part.parse::<LevelFilter>().ok();
-    // A lone word that is no level would be taken for the name of a module, and nothing be logged.
+    // The filter would take a single word that is not a level for a module name, and log nothing.
     if !setting.contains('=') && !parts.iter().all(|part| level_of(part).is_some()) {
-        bail!("COMET_LOG: {setting:?} is none of off, error, warn, info, debug, trace");
+        bail!("COMET_LOG: {setting:?} is not one of off, error, warn, info, debug, trace");
     }
     let directives = parts.iter().map(|part| match level_of(part) {
-        // The names of our crates begin with it.
+        // The names of our crates begin with `comet`.
         Some(level) => format!("{},comet={level}", level.min(LevelFilter::ERROR)),
         None => part.clone(),
     });

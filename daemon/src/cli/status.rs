@@ -1,4 +1,4 @@
-//! `comet status`: the daemon's figures, for people and for programs.
+//! `comet status`: prints the daemon's figures, for people and for programs.
 
 use std::fmt::Write;
 
@@ -6,14 +6,14 @@ use anyhow::{Context, anyhow, bail};
 use comet_client::Error;
 use serde_json::{Map, Value};
 
-/// Show what the daemon does
+/// Show the state of the daemon
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   comet status
   comet status --json | jq .hub.messages")]
 pub(super) struct Arguments {
-    /// Print the daemon's answer as it is: one JSON object
+    /// Print the daemon's answer unchanged: one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -37,19 +37,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The client's errors speak of messages where the connection was lost; nothing is published here.
+/// The text of a client's error. The client's own texts speak of published messages, but this command publishes none.
 fn why(error: &Error) -> String {
     match error {
         Error::Timeout { after, .. } => format!(
-            "no answer within {} s; it is stuck or has much to do, and its log may say why",
+            "no answer within {} s; the daemon is stuck or overloaded, see its log",
             after.as_secs()
         ),
-        Error::Unknown { .. } => "it closed the connection without an answer".into(),
+        Error::Unknown { .. } => "the daemon closed the connection without an answer".into(),
         other => other.to_string(),
     }
 }
 
-/// A line for each figure, those of a part under its name. Shows what it is given: a new figure needs nothing here.
+/// One line for each figure, grouped by part. Shows every field of the answer, so new figures need no change here.
 fn readable(fields: &Map<String, Value>) -> String {
     let mut text = String::new();
     let (parts, figures): (Vec<_>, Vec<_>) =
@@ -83,10 +83,10 @@ fn figure(indent: &str, name: &str, value: &Value, text: &mut String) {
         }
         other => other.to_string(),
     };
-    writeln!(text, "{label:<28}{value}").expect("a String takes it");
+    writeln!(text, "{label:<28}{value}").expect("writing to a String cannot fail");
 }
 
-/// A number of bytes for people.
+/// A number of bytes in the largest fitting unit.
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| bytes >> shift > 0) {

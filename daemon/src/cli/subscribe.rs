@@ -1,6 +1,6 @@
-//! `comet subscribe`: prints messages as they come, for as long as somebody reads them.
+//! `comet subscribe`: prints messages as they come, until its standard output is closed.
 //!
-//! Here: what is printed, and coming back. How messages arrive is in `socket` and `http`.
+//! This file prints and reconnects. `socket` and `http` receive the messages.
 
 mod http;
 mod socket;
@@ -11,24 +11,24 @@ use anyhow::{Context, anyhow};
 use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS, Since};
 use tokio::{io::Interest, net::unix::pipe, time::sleep};
 
-/// Pauses before connecting again: doubled each time it fails.
+/// The pause before connecting again, which doubles with each failure, and its upper limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The daemon asks for a minute or so; whatever is said, nobody stays away for longer than that.
+/// The longest time that the daemon can ask this client to stay away. A daemon asks for a minute at most.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(300);
 
 /// Print messages as they come
 ///
-/// One JSON object a line: {"channel":"news","id":1763690000123456,"name":"","data":"…"}; data that is no text is
-/// base64, with "encoding":"base64". Characters that steer a terminal or turn the direction of text are
-/// escaped as JSON does it, which changes nothing for programs. When the connection is lost it comes back with its cursor, so nothing is missed
-/// that the daemon still keeps; what it no longer keeps is told as a gap on standard error.
+/// Prints one JSON object per line: {"channel":"news","id":1763690000123456,"name":"","data":"…"}. Data that is not UTF-8 is
+/// base64, with "encoding":"base64". Characters that control a terminal or change the direction of text are
+/// JSON escapes, which programs read as the same text. After a lost connection the command connects again with its cursor, so it
+/// misses no message that the daemon still keeps. If older messages are gone, it prints a gap on standard error.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   comet subscribe news
-  comet subscribe news chat --since 0                   all that is kept, then what comes
+  comet subscribe news chat --since 0                   everything that is kept, then new messages
   comet subscribe news --since 2026-01-31T12:00:00Z
   comet subscribe news | while read -r message; do …; done
   comet subscribe news --url http://127.0.0.1:2061      over HTTP, as a browser would")]
@@ -36,15 +36,15 @@ pub(super) struct Arguments {
     /// Channels
     #[arg(value_name = "CHANNEL", required = true, num_args = 1..=MAX_CHANNELS, value_parser = ChannelName::parse)]
     channels: Vec<ChannelName>,
-    /// Begin after this message id, 0 (all that is kept), or RFC 3339 time; without it: from now on
+    /// Begin after this message id, 0 (everything that is kept), or RFC 3339 time; without it: from now on
     #[arg(long, value_name = "CURSOR", value_parser = Since::parse)]
     since: Option<Since>,
     /// Subscribe over HTTP, by long-polling, instead of the Unix socket
     #[arg(long, value_name = "URL", value_parser = http::parse_url)]
     url: Option<http::Url>,
-    /// Token, for channels that are read with one; with --url
+    /// Token, for channels that need one; only with --url
     ///
-    /// Better by the environment: other users see the arguments of a program.
+    /// Better use the environment variable: other users can see a program's arguments.
     #[arg(long, value_name = "TOKEN", env = "COMET_TOKEN", hide_env_values = true, value_parser = http::parse_token)]
     token: Option<http::Token>,
     #[command(flatten)]
@@ -89,11 +89,11 @@ async fn subscribe(
     }
 }
 
-/// Waits until nobody reads our standard output any more: `comet subscribe … | head -1` ends at once, not with the
-/// next message.
+/// Waits until our standard output is a pipe that nobody reads any more, so that `comet subscribe … | head -1` ends at
+/// once, and not with the next message.
 async fn reader_gone() {
-    // Only watched, never written to: the descriptor that others may share stays as it is. A file is not
-    // watched: its writes cannot end so.
+    // The pipe is only watched, never written to here, so its flags, which other processes may share, stay unchanged. A
+    // file is not watched: it always has a reader.
     let output = std::io::stdout().as_fd().try_clone_to_owned();
     if let Ok(output) = output.and_then(pipe::Sender::from_owned_fd_unchecked) {
         // pipe(7): the write end has an error condition once all read ends are closed.
@@ -104,11 +104,11 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Why there are no more messages from a connection.
+/// Why a connection ended.
 enum End {
-    /// It was lost: another may go on where it ended.
+    /// The connection was lost. A new one can continue after the last message.
     Lost(anyhow::Error),
-    /// There is no point in another.
+    /// A new connection would fail in the same way.
     Final(anyhow::Error),
 }
 
@@ -118,7 +118,8 @@ impl End {
     }
 }
 
-/// Connects again and again. That the first connection fails is final: it is more likely a mistake than a restart.
+/// Connects again whenever the connection is lost. If the first connection fails, it returns the error: that is more likely a
+/// wrong argument than a restart of the daemon.
 async fn follow(
     printer: &mut Printer,
     mut connection: impl AsyncFnMut(&mut Printer) -> Result<Infallible, End>,
@@ -149,13 +150,13 @@ async fn follow(
     }
 }
 
-/// What is subscribed to, and how far it is printed.
+/// The subscribed channels, and the last message that was printed.
 struct Printer {
     channels: ChannelNames,
     cursor: Option<Since>,
-    /// The connection in use was accepted.
+    /// Whether the daemon accepted the subscription on the present connection.
     connected: bool,
-    /// The daemon has ended the subscription, and asks to come back after so long.
+    /// The daemon ended the subscription and asked to come back after this time.
     retry: Option<Duration>,
 }
 
@@ -172,17 +173,17 @@ impl Printer {
         Ok(())
     }
 
-    /// The daemon is stopping, or has new settings by which the subscription is judged anew.
+    /// Handles the end of the subscription by the daemon, which stops, or has new settings and checks the subscription again.
     fn leave(&mut self, retry_ms: u64) -> End {
         self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_ABSENCE));
         End::Lost(anyhow!(
-            "the daemon has ended the subscription for now: it stops, or its settings have changed"
+            "the daemon ended the subscription, because it stops or its settings have changed"
         ))
     }
 
     fn gap(&self, cursor: &str) {
         super::warn(&format!(
-            "gap: messages up to {cursor} may be missing, they are no longer kept"
+            "gap: messages up to {cursor} may be missing, because the daemon no longer keeps them"
         ));
     }
 }

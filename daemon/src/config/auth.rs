@@ -1,4 +1,4 @@
-//! `[auth]`: the keys of tokens, and what tokens must say.
+//! `[auth]`: the keys that sign tokens, and the claims that tokens need.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,12 +10,12 @@ use super::value;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [auth]")]
 pub struct AuthConfig {
-    /// What a token's `aud` must say.
+    /// The value that a token's `aud` must have.
     #[serde(deserialize_with = "filled")]
     pub audience: String,
-    /// Tokens are taken from `?token=`, too.
+    /// Whether `?token=` in a URL is accepted, too.
     pub query: bool,
-    /// How far back a token without the right to history resumes.
+    /// A client whose token has no right to history may read messages this old when it comes back.
     #[serde(deserialize_with = "value::duration::<_, 0>")]
     pub resume: Duration,
     #[serde(rename = "key")]
@@ -33,26 +33,26 @@ impl Default for AuthConfig {
     }
 }
 
-/// `[[auth.key]]`. Which of the three sources is right depends on `alg`.
+/// `[[auth.key]]`. `alg` decides which of the three sources of the key must be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table [[auth.key]]")]
 pub struct KeyConfig {
-    /// What a token calls it.
+    /// The name by which tokens refer to the key.
     #[serde(deserialize_with = "filled")]
     pub kid: String,
     pub alg: Alg,
     pub secret: Option<Secret>,
     #[serde(default, deserialize_with = "value::some_path")]
     pub secret_file: Option<PathBuf>,
-    /// PEM.
+    /// The file with the public key as PEM.
     #[serde(default, deserialize_with = "value::some_path")]
     pub public_key_file: Option<PathBuf>,
-    /// What a token that is signed with it can grant.
+    /// The rights that tokens signed with this key can grant.
     #[serde(default = "Use::both")]
     pub may: Vec<Use>,
 }
 
-/// How a key signs (RFC 7518, RFC 8037).
+/// The algorithm of a key (RFC 7518, RFC 8037).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Alg {
     #[serde(rename = "HS256")]
@@ -76,7 +76,7 @@ impl fmt::Display for Alg {
     }
 }
 
-/// What a key is for.
+/// A right that tokens of a key can grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Use {
@@ -90,7 +90,7 @@ impl Use {
     }
 }
 
-/// A text that no log shows.
+/// A secret. `Debug` does not print it, so it never gets into the log.
 #[derive(Clone, PartialEq, Deserialize)]
 pub struct Secret(String);
 
@@ -109,7 +109,7 @@ impl fmt::Debug for Secret {
 fn filled<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let text = String::deserialize(d)?;
     if text.is_empty() {
-        return Err(de::Error::custom("a text that is not empty is needed"));
+        return Err(de::Error::custom("may not be empty"));
     }
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! `[[channel]]`: who may do what with the channels whose name starts so.
+//! `[[channel]]`: the rights for channels whose name begins with a prefix.
 
 use std::net::SocketAddr;
 
@@ -12,15 +12,15 @@ use crate::users::Allow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// Everyone who reaches the address.
+    /// Everyone who can reach the address.
     Public,
-    /// Who brings a token that grants it.
+    /// Clients with a token that grants it.
     Token,
     /// Nobody.
     Closed,
 }
 
-/// What the tables say, key by key: a longer prefix that does not set a key leaves it to a shorter one.
+/// The rules of all tables, key by key: where a longer prefix does not set a key, a shorter prefix decides.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChannelRules {
     /// Who may read by HTTP.
@@ -31,11 +31,11 @@ pub struct ChannelRules {
     pub socket: ByPrefix<Allow>,
     /// Whose files publish.
     pub files: ByPrefix<Allow>,
-    /// A table has the prefix "".
+    /// Whether a table has the prefix "".
     pub has_general: bool,
 }
 
-/// One key's values, by the prefix of the names that they are for.
+/// The values of one key, by prefix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ByPrefix<T>(Vec<(String, T)>);
 
@@ -46,26 +46,26 @@ impl<T> Default for ByPrefix<T> {
 }
 
 impl<T> ByPrefix<T> {
-    /// The value of the longest prefix of `channel` that has one.
+    /// The value of the longest matching prefix that sets this key.
     #[must_use]
     pub fn get(&self, channel: &ChannelName) -> Option<&T> {
         self.find(channel).map(|(_, value)| value)
     }
 
-    /// Likewise, with the prefix.
+    /// Like [`ByPrefix::get`], and returns the prefix, too.
     pub(crate) fn find(&self, channel: &ChannelName) -> Option<(&str, &T)> {
         let name = channel.as_str();
         let found = self.0.iter().find(|(prefix, _)| name.starts_with(prefix));
         found.map(|(prefix, value)| (&**prefix, value))
     }
 
-    /// No rule sets this key.
+    /// Whether no rule sets this key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Some rule sets it to `value`.
+    /// Whether a rule sets this key to `value`.
     #[must_use]
     pub fn any(&self, value: T) -> bool
     where
@@ -102,7 +102,7 @@ pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::
     for table in tables {
         let prefix = table.prefix;
         if seen.contains(&prefix) {
-            let twice = format!("prefix {prefix:?} is there twice");
+            let twice = format!("prefix {prefix:?} is set twice");
             return Err(de::Error::custom(twice));
         }
         rules.read.add(&prefix, table.read);
@@ -115,7 +115,7 @@ pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::
     Ok(rules)
 }
 
-/// The start of a channel name; nothing at all is all names.
+/// Parses a prefix of channel names. An empty prefix matches all names.
 fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let prefix = String::deserialize(d)?;
     match ChannelName::parse(&prefix) {
@@ -124,10 +124,10 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     }
 }
 
-/// The daemon would show everything to everyone who reaches its address, and nobody has said that it may.
+/// The address is not loopback, and no rule says who may read. Without this error everyone could read every channel.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "listen: {listen} is no loopback address, and nothing says who may read the channels; {}\n\n\
+    "listen: {listen} is not a loopback address, and no rule says who may read the channels; {}\n\n\
      or listen on a loopback address, such as 127.0.0.1:{port}", self.what_to_write(), port = .listen.port()
 )]
 pub struct OpenToAll {
@@ -140,19 +140,19 @@ impl OpenToAll {
         match self.has_general {
             true => {
                 "write into the table [[channel]] with prefix = \"\"\n\n\
-                 \x20 read = \"public\"      # or \"closed\", and further tables for what some may read"
+                 \x20 read = \"public\"      # or \"closed\", and more tables for channels that only some may read"
             }
             false => {
                 "write into the configuration\n\n\
                  \x20 [[channel]]\n  prefix = \"\"          # all channels\n  \
-                 read = \"public\"      # or \"closed\", and further tables for what some may read"
+                 read = \"public\"      # or \"closed\", and more tables for channels that only some may read"
             }
         }
     }
 }
 
 impl Config {
-    /// What is right in itself and cannot be served.
+    /// Checks settings that are valid one by one, but not together.
     ///
     /// # Errors
     /// Says what to write instead.
@@ -160,7 +160,7 @@ impl Config {
         Ok(self.check_readers()?)
     }
 
-    /// Where strangers reach the address, somebody must have said what they may read.
+    /// Checks that a rule says who may read, where other machines can reach the address.
     ///
     /// # Errors
     /// Shows what to write.
@@ -174,7 +174,7 @@ impl Config {
         })
     }
 
-    /// Only this machine reaches the address.
+    /// Whether only this machine can reach the address.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()

@@ -19,20 +19,20 @@ use crate::hub::{HistoryConfig, Limits};
 /// What is wrong with a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// It breaks a rule.
+    /// The content breaks a rule.
     #[error("{}:{mistake}", path.display())]
     Mistake {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The place and the reason.
         mistake: Mistake,
     },
 }
@@ -42,10 +42,10 @@ pub enum ConfigError {
 pub struct Mistake {
     line: usize,
     column: usize,
-    /// The key in full, such as `socket.idle`; empty when the text is no TOML.
+    /// The full key, such as `socket.idle`; empty when the text is not TOML.
     key: String,
     reason: String,
-    /// The line as it stands.
+    /// The text of the line.
     text: String,
 }
 
@@ -65,10 +65,10 @@ impl fmt::Display for Mistake {
 }
 
 impl Config {
-    /// Reads a file; what it does not set has its default.
+    /// Reads a file. Settings that are not in the file have their defaults.
     ///
     /// # Errors
-    /// Names line, key, and what would be right.
+    /// Names the line, the key, and a correct value.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read_regular(path).map_err(|cause| ConfigError::Read {
             path: path.into(),
@@ -80,7 +80,7 @@ impl Config {
         })
     }
 
-    /// Like [`Config::read`], for a text.
+    /// Like [`Config::read`], but parses a text.
     ///
     /// # Errors
     /// The first mistake.
@@ -89,8 +89,8 @@ impl Config {
     }
 }
 
-/// Reads a whole file. What is no regular file is refused without waiting: opening a FIFO would wait for somebody who
-/// writes, and a device may never end.
+/// Reads a whole regular file. Other files are refused at once: opening a FIFO would wait for a writer, and reading a
+/// device may never end.
 pub(crate) fn read_regular(path: &Path) -> io::Result<String> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut options = fs::OpenOptions::new();
@@ -103,7 +103,7 @@ pub(crate) fn read_regular(path: &Path) -> io::Result<String> {
             () => "a device",
         };
         return Err(io::Error::other(format!(
-            "it is {what}; a regular file is needed"
+            "it is {what}, not a regular file"
         )));
     }
     let mut text = String::new();
@@ -130,7 +130,7 @@ impl Mistake {
     }
 }
 
-/// The keys that lead to the place of an error.
+/// Finds the keys whose value contains the place of an error.
 fn find_key<'a>(table: &'a DeTable<'_>, place: &Range<usize>) -> Option<Vec<&'a str>> {
     let within = |span: Range<usize>| span.start <= place.start && place.end <= span.end;
     table.iter().find_map(|(name, value)| {
@@ -162,7 +162,7 @@ struct HistoryTable {
     prefix: Vec<PrefixTable>,
 }
 
-/// `[[history.prefix]]`: what is not set is as in `[history]`.
+/// `[[history.prefix]]`. Limits that are not set have the value of `[history]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table [[history.prefix]]")]
 struct PrefixTable {
@@ -199,9 +199,7 @@ pub(super) fn history<'de, D: Deserializer<'de>>(d: D) -> Result<HistoryConfig, 
     for own in table.prefix {
         if prefixes.iter().any(|(prefix, _)| *prefix == own.prefix) {
             let prefix = own.prefix;
-            return Err(de::Error::custom(format!(
-                "prefix {prefix:?} is there twice"
-            )));
+            return Err(de::Error::custom(format!("prefix {prefix:?} is set twice")));
         }
         let limits = Limits {
             messages: own.messages.unwrap_or(default.messages),
@@ -223,7 +221,7 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../../docs/comet.toml");
 
-    /// The example with the settings in use that it shows as comments (`#key = …`, `#[[table]]`).
+    /// The example file, with the settings that it shows as comments (`#key = …`, `#[[table]]`) switched on.
     fn with_optional_settings() -> String {
         let active = |line: &str| {
             let is_setting =

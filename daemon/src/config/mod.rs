@@ -1,4 +1,5 @@
-//! What can be set. A flag beats `COMET_*` beats the file beats these defaults. `docs/comet.toml` shows the file.
+//! The settings. A flag beats a `COMET_*` variable, a variable beats the file, and the file beats these defaults.
+//! `docs/comet.toml` shows the file.
 
 mod auth;
 mod channels;
@@ -25,22 +26,22 @@ use crate::{
     users::Allow,
 };
 
-/// Everything that `comet serve` needs to know.
+/// All settings of `comet serve`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Directory whose `*.comet` files are watched.
     #[serde(deserialize_with = "value::path")]
     pub dir: PathBuf,
-    /// Where HTTP is served.
+    /// The address of the HTTP server.
     #[serde(deserialize_with = "value::addr")]
     pub listen: SocketAddr,
-    /// Threads that hold browsers; `None` is one a core.
+    /// Threads that serve browsers; `None`: one per core.
     #[serde(deserialize_with = "value::workers")]
     pub workers: Option<usize>,
     /// Demo pages, publishing from the browser, files of any owner.
     pub demo: bool,
-    /// How long a stop may take.
+    /// The longest time for a stop. Then remaining connections are cut.
     #[serde(deserialize_with = "value::duration::<_, 0>")]
     pub grace: Duration,
     #[serde(deserialize_with = "file::history")]
@@ -61,11 +62,11 @@ pub struct Config {
 #[serde(default, deny_unknown_fields, expecting = "a table [store]")]
 pub struct StoreConfig {
     pub durability: Durability,
-    /// Its directory; `None` is the rule of [`store::directory`](crate::store::directory).
+    /// The log's directory; `None`: the default of [`store::directory`](crate::store::directory).
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
     pub on_error: OnError,
-    /// The log is written anew when it is larger, and twice as large as what is kept.
+    /// The log is rewritten when it is larger than this, and twice as large as the messages that are kept.
     #[serde(deserialize_with = "value::size::<_, 65536>")]
     pub rewrite: usize,
 }
@@ -74,7 +75,7 @@ pub struct StoreConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [files]")]
 pub struct FilesConfig {
-    /// Owners beside the daemon's own user and root whose files are taken.
+    /// Owners whose files are accepted, in addition to the daemon's own user and root.
     pub allow: Allow,
     /// Largest content in bytes.
     #[serde(deserialize_with = "value::size::<_, 0>")]
@@ -89,26 +90,26 @@ pub struct FilesConfig {
     expecting = "a table [socket], with its `path`"
 )]
 pub struct SocketConfig {
-    /// Its file; `None` is the rule of `comet_client::socket_path`.
+    /// The socket's file; `None`: the default of `comet_client::socket_path`.
     #[serde(deserialize_with = "value::socket_path")]
     pub path: Option<PathBuf>,
-    /// Peers that may connect; nothing set: whoever the file permissions let.
+    /// Users that may connect; if empty, all that the file's permissions admit.
     pub allow: Allow,
-    /// Longest line in bytes, with its line end.
+    /// Longest line in bytes, including its line end.
     #[serde(deserialize_with = "value::size::<_, 1024>")]
     pub max_line: usize,
-    /// A connection that is no subscriber and says nothing for so long is closed.
+    /// A connection that has not subscribed and sends nothing for this time is closed.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub idle: Duration,
     #[serde(deserialize_with = "value::count::<_, 1>")]
     pub max_connections: usize,
-    /// Connections of one user, who is neither root nor the daemon's own; `None`: half of all.
+    /// Connections of one user, except root and the daemon's own user; `None`: half of all.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_per_user: Option<usize>,
 }
 
 impl SocketConfig {
-    /// Connections that one user may have.
+    /// The number of connections that one user may have.
     #[must_use]
     pub fn share(&self) -> usize {
         self.max_per_user
@@ -120,14 +121,15 @@ impl SocketConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [spool]")]
 pub struct SpoolConfig {
-    /// Its directory; `None` is the rule of `comet_client::spool_path`.
+    /// The spool's directory; `None`: the default of `comet_client::spool_path`.
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
-    /// Owners whose files are taken; nothing set: as for the socket.
+    /// Owners whose files are accepted; if empty, as for the socket.
     pub allow: Allow,
-    /// What clients may leave there, in bytes and in messages.
+    /// The most bytes that one user may leave there.
     #[serde(deserialize_with = "value::size::<_, 0>")]
     pub max_bytes: usize,
+    /// The most messages that one user may leave there.
     #[serde(deserialize_with = "value::count::<_, 0>")]
     pub max_files: usize,
 }
@@ -138,11 +140,11 @@ pub struct SpoolConfig {
 pub struct HttpConfig {
     /// Publishing over HTTP; `None`: only with `--demo` on a loopback address.
     pub publish: Option<bool>,
-    /// Origins (`https://example.org`) whose pages may read, and publish where publishing is on; `*` is any. As
-    /// browsers write them.
+    /// Origins (`https://example.org`) whose pages may read, and publish where publishing is on; `*` is any origin.
+    /// In the form that browsers use.
     #[serde(deserialize_with = "value::origins")]
     pub origins: Vec<String>,
-    /// Names of this server, beside addresses and `localhost`; `*` is any.
+    /// Host names of this server, in addition to IP addresses and `localhost`; `*` is any name.
     #[serde(deserialize_with = "value::hosts")]
     pub hosts: Vec<String>,
     /// Longest URL in bytes.
@@ -151,28 +153,28 @@ pub struct HttpConfig {
     /// Longest head of a request in bytes.
     #[serde(deserialize_with = "value::size::<_, 1024>")]
     pub max_header: usize,
-    /// A head must be complete after so long.
+    /// The head of a request must be complete after this time.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub header_time: Duration,
     /// Largest body of a publish in bytes.
     #[serde(deserialize_with = "value::size::<_, 0>")]
     pub max_body: usize,
-    /// A body must be complete after so long.
+    /// A body must be complete after this time.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub body_time: Duration,
-    /// A connection without a request is closed after so long.
+    /// A connection without a request is closed after this time.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub idle: Duration,
-    /// Streams say that they live every so often.
+    /// Interval of the heartbeats of a stream.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub heartbeat: Duration,
-    /// A client that takes nothing for so long is cut.
+    /// A client that reads nothing for this time is cut.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub write_time: Duration,
-    /// `None`: what the descriptor limit leaves.
+    /// Connections in all; `None`: what the descriptor limit leaves.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_connections: Option<usize>,
-    /// Connections of one address that is not loopback; `None`: as many as there are.
+    /// Connections of one address that is not loopback; `None`: no limit.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_per_address: Option<usize>,
     /// Bytes that all connections may take; `None`: half of what the process may take.
@@ -180,7 +182,7 @@ pub struct HttpConfig {
     pub max_memory: Option<usize>,
 }
 
-/// `[compat]`: paths of older servers' endpoints; an empty path switches one off.
+/// `[compat]`: paths of older servers' endpoints; an empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [compat]")]
 pub struct CompatConfig {
@@ -192,15 +194,15 @@ pub struct CompatConfig {
     pub zeitoun_chat: String,
     #[serde(deserialize_with = "value::url_path")]
     pub zeitoun_clock: String,
-    /// Channel that carries the chat.
+    /// The channel of the chat.
     #[serde(deserialize_with = "value::channel")]
     pub zeitoun_channel: String,
 }
 
-/// What the daemon needs with its default limits: some lines of 1 MiB on their way, and their history.
+/// The memory that the daemon needs with its default limits, in bytes: for some lines of 1 MiB being read, and their history.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-/// What the history takes at most when nobody says: 256 MiB, or a quarter of what the process may take.
+/// The default of `total`: 256 MiB, or a quarter of the memory that the process may take, if that is less.
 fn default_total() -> usize {
     let most = HistoryConfig::default().total_bytes;
     let quarter = usize::try_from(machine::memory() / 4).unwrap_or(usize::MAX);
@@ -208,14 +210,14 @@ fn default_total() -> usize {
 }
 
 impl Config {
-    /// Why the memory may end before the limits hold, and what to set.
+    /// A warning when the limits are larger than the memory that the process may take, with values that fit.
     #[must_use]
     pub fn too_much_memory(&self) -> Option<String> {
         let memory = machine::memory();
         if memory < LEAST_MEMORY {
             return Some(format!(
                 "this process may take {memory} bytes of memory, which is less than the {LEAST_MEMORY} that it needs: \
-                 publishing can end the daemon; raise its limit (MemoryMax, or RLIMIT_AS to 4 times as much)"
+                 it can run out of memory and end; raise its limit (MemoryMax, or RLIMIT_AS to 4 times as much)"
             ));
         }
         let total = self.history.total_bytes as u64;
@@ -224,15 +226,15 @@ impl Config {
         (sum > memory).then(|| {
             format!(
                 "history.total ({total} bytes) and http.max_memory ({connections}) are together {sum} bytes, but this \
-                 process may take {memory}: publishing can end the daemon; total = {} under [history] and max_memory = \
-                 {} under [http] fit",
+                 process may take {memory}: it can run out of memory and end; values that fit are total = {} under \
+                 [history] and max_memory = {} under [http]",
                 (memory / 4).max(64 << 10),
                 (memory / 2).max(1 << 20),
             )
         })
     }
 
-    /// Takes from `running` what does not change before a restart; returns the keys that differ.
+    /// Copies from `running` the settings that need a restart. Returns the keys whose values differ.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
             let differs = new != running;

@@ -1,9 +1,9 @@
-//! Origins of pages: scheme, host and port (RFC 6454, section 4; the browsers' form of it is in the HTML standard).
+//! Origins of pages: scheme, host and port (RFC 6454, section 4; the HTML standard has the form that browsers send).
 
 use std::{fmt, net::Ipv6Addr};
 
-/// An origin as a browser sends it, or as a configuration names it. Two origins are equal when scheme and host are
-/// equal but for case and the ports are equal; a port that is left out is the default port of the scheme.
+/// An origin, from a browser's header or from the configuration. Two origins are equal when scheme, host and port are
+/// equal. Case does not matter in scheme and host. A port that is left out is the default port of the scheme.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
     scheme: &'a str,
@@ -12,8 +12,8 @@ pub(crate) struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads `scheme://host[:port]`. `None`: the text is no origin that can be compared. `null`, which browsers send for
-    /// pages that have no origin, is none.
+    /// Parses `scheme://host[:port]`. `None`: the text is not an origin that can be compared, such as `null`, which browsers
+    /// send for pages without an origin.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = split_port(authority)?;
@@ -30,13 +30,13 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// The page was loaded over HTTP, so that its host can be the one that a request asks.
+    /// Whether the page was loaded over HTTP. Only then its host can be compared with a request's `Host`.
     pub(crate) fn is_web(&self) -> bool {
         ["http", "https"].iter().any(|it| self.has_scheme(it))
     }
 
-    /// Whether the page is of the server that the Host header names. The scheme of the request is not known, as a proxy
-    /// may have ended TLS: where `host` has no port, the default port of the page's scheme is taken. Ports are compared
+    /// Whether the page belongs to the server that the Host header names. The scheme of the request is not known, because a
+    /// proxy may have ended TLS. So a `host` without a port gets the default port of the page's scheme. Ports are compared
     /// only with `ports_count`.
     pub(crate) fn is_at(&self, host: &str, ports_count: bool) -> bool {
         let Some((name, port)) = split_port(host) else {
@@ -75,10 +75,10 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Splits `host[:port]`. A port without digits is none. The outer `None`: the port is no port.
+/// Splits `host[:port]`. A colon without digits counts as no port. The outer `None`: the port is malformed.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     match authority.rsplit_once(':') {
-        // The colon is one within an IPv6 address.
+        // This colon is inside an IPv6 address.
         Some((_, after)) if after.ends_with(']') => Some((authority, None)),
         Some((host, "")) => Some((host, None)),
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
@@ -98,7 +98,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// RFC 3986, section 3.1.
+/// Whether the text is a scheme (RFC 3986, section 3.1).
 fn is_scheme(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
     text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(plain)
@@ -112,7 +112,8 @@ fn is_web_host(host: &str) -> bool {
     }
 }
 
-/// Visible ASCII without the marks that end a host, quote a text, separate a list, or look like a pattern.
+/// Whether the byte may be in the host of an app's origin: visible ASCII without characters that end a host, quote a
+/// text, separate a list, or look like a pattern.
 fn is_opaque(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"/?#@\\\"',*:".contains(&byte)
 }

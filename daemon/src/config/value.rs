@@ -1,4 +1,4 @@
-//! Values of the configuration: each says what would be right when it is wrong.
+//! Parsers for the values of the configuration. Each error says what a correct value looks like.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::Origin;
 use crate::hub::MAX_WORKERS;
 
-/// Longest duration that can be set: more is a mistake.
+/// The longest duration that can be set. A longer one is probably a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
 const DURATION_UNITS: [(&str, u64); 5] = [
@@ -68,7 +68,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>, const MIN: u64>(
     let given = Quantity::deserialize(d)?;
     let millis = given.read(&DURATION_UNITS, 1000).ok_or_else(|| {
         de::Error::custom(format!(
-            "{given} is no duration: a number with ms, s, m, h or d, such as \"500ms\" or \"10m\"; a plain number is seconds"
+            "{given} is not a duration: a number with ms, s, m, h or d, such as \"500ms\" or \"10m\"; a plain number is seconds"
         ))
     })?;
     let duration = Duration::from_millis(millis);
@@ -90,7 +90,7 @@ pub(super) fn size<'de, D: Deserializer<'de>, const MIN: u64>(d: D) -> Result<us
     let given = Quantity::deserialize(d)?;
     let bytes = given.read(&SIZE_UNITS, 1).ok_or_else(|| {
         de::Error::custom(format!(
-            "{given} is no size: a number with B, KiB, MiB or GiB, such as \"64KiB\"; a plain number is bytes"
+            "{given} is not a size: a number with B, KiB, MiB or GiB, such as \"64KiB\"; a plain number is bytes"
         ))
     })?;
     if bytes < MIN {
@@ -131,12 +131,12 @@ pub(super) fn some_count<'de, D: Deserializer<'de>, const MIN: usize>(
 }
 
 pub(super) fn workers<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
-    // One of the hub's places is the control thread's.
+    // The control thread takes one of the hub's places.
     const MOST: usize = MAX_WORKERS - 1;
     let number = usize::deserialize(d)?;
     if !(1..=MOST).contains(&number) {
         return Err(de::Error::custom(format!(
-            "{number} workers: 1 to {MOST} can be had"
+            "{number} workers are not possible: 1 to {MOST}"
         )));
     }
     Ok(Some(number))
@@ -173,11 +173,11 @@ pub(super) fn addr<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Err
 /// Says what an address looks like.
 pub fn parse_addr(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        format!("{text:?} is no address: IP:PORT, such as 127.0.0.1:2061, 0.0.0.0:2061 for all networks, or [::1]:2061")
+        format!("{text:?} is not an address: IP:PORT, such as 127.0.0.1:2061, 0.0.0.0:2061 for all networks, or [::1]:2061")
     })
 }
 
-/// Origins in the browsers' form, in which answers name them.
+/// Parses origins and brings them into the form that browsers send and answers repeat.
 pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let origins: Vec<String> = Vec::deserialize(d)?;
     let read = |text: String| match Origin::parse(&text) {
@@ -190,11 +190,11 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
 
 fn no_origin(text: &str) -> String {
     match text {
-        "null" => "\"null\" is no origin: browsers send it for pages that have none (sandboxed frames, local files), \
-            so no entry but \"*\" (any page) lets them in"
+        "null" => "\"null\" is not an origin: browsers send it for pages without one (sandboxed frames, local files), \
+            so only \"*\" (any page) admits them"
             .into(),
         _ => format!(
-            "{text:?} is no origin: scheme, host and port as browsers send them, such as \"https://example.org\" \
+            "{text:?} is not an origin: scheme, host and port as browsers send them, such as \"https://example.org\" \
              (no path, no slash at the end, no *, hosts in ASCII), or \"*\" for any"
         ),
     }
@@ -205,18 +205,18 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::E
     match hosts.iter().find(|host| !is_host(host)) {
         None => Ok(hosts),
         Some(wrong) => Err(de::Error::custom(format!(
-            "{wrong:?} is no name of a host, such as \"example.org\" (no scheme, no port, no dot at the end), or \"*\" for any"
+            "{wrong:?} is not a host name, such as \"example.org\" (no scheme, no port, no dot at the end), or \"*\" for any"
         ))),
     }
 }
 
-/// A name that `hosts` may list, or `*`.
+/// Whether `hosts` may list the text: a host name, or `*`.
 pub(crate) fn is_host(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
     text == "*" || !text.is_empty() && !text.ends_with('.') && text.bytes().all(plain)
 }
 
-/// A path of a URL; empty switches its endpoint off.
+/// Parses the path of an endpoint; an empty path switches the endpoint off.
 pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let path = String::deserialize(d)?;
     let plain = |b: u8| b.is_ascii_graphic() && !b"?#\"<>\\%".contains(&b);
@@ -224,7 +224,7 @@ pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Err
         return Ok(path);
     }
     Err(de::Error::custom(format!(
-        "{path:?} is no path: it starts with a slash and has no query, such as \"/comet.php\"; \"\" switches it off"
+        "{path:?} is not a path: a path starts with a slash and has no query, such as \"/comet.php\"; \"\" switches the endpoint off"
     )))
 }
 

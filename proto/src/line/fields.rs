@@ -1,4 +1,4 @@
-//! The fields of a request, and which of them its operation needs.
+//! The fields of a request, and the check which of them its operation needs.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,7 +11,7 @@ use serde::{
 use super::{LineError, Publish, parse_key};
 use crate::{ChannelName, ChannelNames, Cursor, EventName, Since};
 
-/// The line as JSON has it, before the operation says which fields it needs.
+/// All fields of a line, before the check which of them the operation needs.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fields<'a> {

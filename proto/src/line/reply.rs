@@ -1,4 +1,4 @@
-//! What the daemon replies: written by it, and for a publish read by a client.
+//! The daemon's replies: how the daemon writes them, and how a client reads the reply to a publish.
 
 use std::{io::Write, time::Duration};
 
@@ -13,9 +13,9 @@ pub enum Receipt {
     Id(u64),
     /// Refused.
     Refused {
-        /// The field or limit that was broken.
+        /// The code of the error: the wrong field or the exceeded limit.
         code: String,
-        /// What was wrong, for people.
+        /// The error text for people.
         message: String,
     },
 }
@@ -24,7 +24,7 @@ impl Receipt {
     /// Parses the daemon's reply to a publish.
     ///
     /// # Errors
-    /// When the line is none.
+    /// The line is not such a reply.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Fields {
@@ -63,24 +63,24 @@ pub fn write_ok(out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"ok\":true}\n");
 }
 
-/// Appends `{"gap":true,"cursor":"…"}` as a line: messages up to the cursor may be missing, what follows is
-/// complete.
+/// Appends `{"gap":true,"cursor":"…"}` as a line: messages up to the cursor may be missing, and messages after
+/// it are complete.
 pub fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
     writeln!(out, r#"{{"gap":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
 }
 
-/// Appends `{"retry":…}` as a line: the daemon stops, and the subscriber should come back after so many milliseconds.
+/// Appends `{"retry":…}` as a line: the daemon stops, and the subscriber should come back after this many milliseconds.
 pub fn write_retry(retry: Duration, out: &mut Vec<u8>) {
     writeln!(out, r#"{{"retry":{}}}"#, retry.as_millis()).expect("a Vec takes it");
 }
 
-/// Appends the reply to a history up to its messages; they follow as JSON with commas in between, and then
-/// [`write_history_end`].
+/// Appends the start of the reply to a history request. The caller then appends the messages as JSON, separated by commas, and
+/// calls [`write_history_end`].
 pub fn write_history_start(cursor: Cursor, out: &mut Vec<u8>) {
     write!(out, r#"{{"ok":true,"cursor":"{cursor}","messages":["#).expect("a Vec takes it");
 }
 
-/// Ends what [`write_history_start`] began. Only now it is known whether messages were dropped while the reply was written.
+/// Ends the reply that [`write_history_start`] began. Only at the end the daemon knows whether messages were dropped meanwhile.
 pub fn write_history_end(gap: bool, out: &mut Vec<u8>) {
     writeln!(out, r#"],"gap":{gap}}}"#).expect("a Vec takes it");
 }

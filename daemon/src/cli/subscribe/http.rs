@@ -1,4 +1,4 @@
-//! Messages over HTTP, by long-polling on one connection that is kept.
+//! Receives messages over HTTP, by long-polling on one keep-alive connection.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,10 +19,10 @@ use super::{End, FIRST_PAUSE, LONGEST_PAUSE, Printer};
 /// How long the daemon holds a poll, in seconds.
 const WAIT: u64 = 25;
 
-/// When an answer takes so much longer, the way to the daemon is broken.
+/// When an answer takes this much longer than `WAIT`, the connection counts as broken.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// A poll is there to wait. An answer without a message in less than this time is followed by a pause.
+/// An answer without a message in less than this time is followed by a pause, so that polls never repeat without one.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// `http://HOST[:PORT][/PREFIX]`
@@ -30,38 +30,39 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(in crate::cli) struct Url {
     host: String,
     port: u16,
-    /// What the Host header says.
+    /// The value of the Host header.
     authority: String,
-    /// Without a slash at its end.
+    /// The path before `/ch/`, without a slash at its end.
     prefix: String,
 }
 
-/// What goes into the `Authorization` header.
+/// The value of the `Authorization` header.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Token(HeaderValue);
 
-/// Reads a token; whether it is a good one the daemon says.
+/// Parses a token. The daemon checks whether it is valid.
 pub(in crate::cli) fn parse_token(text: &str) -> Result<Token, String> {
     let mut value = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| {
-        "a token (--token or COMET_TOKEN) has no line ends or control characters".to_owned()
+        "a token (--token or COMET_TOKEN) may not contain line ends or control characters"
+            .to_owned()
     })?;
     value.set_sensitive(true);
     Ok(Token(value))
 }
 
-/// Where the daemon is, and what lets us read there.
+/// The daemon's URL, and the token for it.
 pub(super) struct Way {
     pub(super) url: Url,
     pub(super) token: Option<Token>,
 }
 
-/// Reads a URL of the daemon.
+/// Parses the daemon's URL.
 pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
     let rule = "a URL is http://HOST[:PORT][/PREFIX], such as http://127.0.0.1:2061";
     let uri: Uri = text.parse().map_err(|_| rule.to_owned())?;
     match uri.scheme_str() {
         Some("http") => {}
-        Some("https") => return Err(format!("https is not spoken here: {rule}")),
+        Some("https") => return Err(format!("https is not supported: {rule}")),
         _ => return Err(rule.into()),
     }
     let authority = uri.authority().ok_or(rule)?;
@@ -76,7 +77,7 @@ pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
     })
 }
 
-/// The answer to a poll.
+/// The body of an answer to a poll.
 #[derive(Deserialize)]
 struct Answer {
     cursor: String,
@@ -86,7 +87,7 @@ struct Answer {
     retry: Option<u64>,
 }
 
-/// A message, field by field in the order of the contract.
+/// A message, with its fields in the order of docs/protocol.md.
 #[derive(Deserialize, Serialize)]
 struct Message {
     channel: String,
@@ -97,7 +98,7 @@ struct Message {
     encoding: Option<String>,
 }
 
-/// The answer to a request that failed.
+/// The body of an error.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
@@ -148,7 +149,7 @@ async fn connect(url: &Url) -> anyhow::Result<Sender> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .with_context(failed)?;
-    tokio::spawn(connection); // how it ends, the sender says
+    tokio::spawn(connection); // the sender reports how it ends
     Ok(sender)
 }
 
@@ -157,7 +158,7 @@ async fn poll(sender: &mut Sender, way: &Way, printer: &Printer) -> Result<Answe
     let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
     let question = match printer.cursor {
         Some(cursor) => format!("since={cursor}&wait={WAIT}"),
-        None => "wait=0".into(), // only where "now" is: a poll that is lost while it waits would lose it
+        None => "wait=0".into(), // returns the present cursor at once: if a waiting poll were lost, its starting point would be lost, too
     };
     let mut request = Request::get(format!("{}/ch/{}?{question}", url.prefix, names.join(",")))
         .header("Host", &url.authority)

@@ -1,4 +1,4 @@
-//! Messages from the Unix socket.
+//! Receives messages over the Unix socket.
 
 use std::{convert::Infallible, io, path::Path};
 
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{End, Printer};
 
-/// A line after the subscription: a message, a gap, or the daemon's last.
+/// A line after the subscription: a message, a gap, or the request to come back later.
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
@@ -32,7 +32,7 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
     let connected = UnixStream::connect(path).await;
     let mut stream = BufReader::new(connected.map_err(|error| cannot_connect(path, &error))?);
     if printer.cursor.is_none() {
-        // From now on: what is published while a connection is lost belongs to it.
+        // The subscription begins now. So messages that are published during a lost connection belong to it.
         let status = ask(&mut stream, &json!({"op": "status"})).await?;
         let last = status["hub"]["last_id"].as_u64();
         printer.cursor = last.map(|last| Since::Id(Cursor(last)));
@@ -60,7 +60,7 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
     }
 }
 
-/// Says it as the publishing client does, with how to be let in.
+/// The publishing client's error, which says how to get access to the socket.
 fn cannot_connect(path: &Path, error: &io::Error) -> End {
     let source = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     let path = path.to_owned();
@@ -69,7 +69,7 @@ fn cannot_connect(path: &Path, error: &io::Error) -> End {
 
 /// Sends a request and returns the daemon's reply to it.
 async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Value, End> {
-    // A daemon that refuses the connection closes it: what it said is still to be read.
+    // A daemon that refuses the connection writes an error and closes it. Then writing fails, but the error can still be read.
     let _ = stream.write_all(format!("{request}\n").as_bytes()).await;
     let line = read_line(stream).await?;
     let reply: Value = serde_json::from_slice(&line).map_err(End::lost)?;
@@ -78,9 +78,9 @@ async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Valu
     }
     let error = anyhow!(
         "the daemon refused: {}",
-        reply["message"].as_str().unwrap_or("no reason")
+        reply["message"].as_str().unwrap_or("no reason given")
     );
-    // Too many connections is the one reason that goes away by itself.
+    // Only the error "too many connections" goes away by itself.
     Err(if reply["error"] == "connections" {
         End::Lost(error)
     } else {
