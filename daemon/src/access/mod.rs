@@ -14,12 +14,7 @@ use hyper::{StatusCode, header, http::request::Parts};
 
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
-    http::{
-        Site,
-        answer::{Cors, Refusal},
-        query::Query,
-        router::{cors, goes_on},
-    },
+    http::{Site, answer::Refusal, cors::Cors, query::Query, router::goes_on},
     hub::{Hub, Publisher},
     transport::{Subscription, websocket},
 };
@@ -311,7 +306,7 @@ fn may_use_cookie(site: &Site, head: &Parts) -> Result<(), Refusal> {
     match page_of(site, head) {
         Page::Ours => Ok(()),
         // Any origin may read what everyone may, not what this browser's user may.
-        Page::Listed if cors(site, &head.headers) != Cors::Any => Ok(()),
+        Page::Listed if site.origins.of_request(&head.headers) != Cors::Any => Ok(()),
         _ => Err(forbidden(
             "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
              headers Origin and Sec-Fetch-Site that browsers send",
@@ -372,7 +367,7 @@ fn page_of<'a>(site: &Site, head: &'a Parts) -> Page<'a> {
         Ok(origin) => origin,
         Err(odd) => return Page::Other(odd),
     };
-    if origin.is_some() && cors(site, &head.headers) != Cors::None {
+    if origin.is_some() && site.origins.of_request(&head.headers) != Cors::None {
         return Page::Listed;
     }
     let host = hosts::of(head).unwrap_or_default(); // where no host is said, no page is of it

@@ -15,7 +15,11 @@ use hyper::{
 };
 
 use super::{
-    Current, Site, framing::without_line_ends, media::Accepted, memory, origins::Origins,
+    Current, Site,
+    cors::{Cors, Origins, add_cors, cors_headers},
+    framing::without_line_ends,
+    media::Accepted,
+    memory,
     router::ForWhom,
 };
 use crate::{
@@ -198,17 +202,6 @@ pub(crate) struct Variant {
     pub(crate) cors: Cors,
 }
 
-/// What the answer says about cross-origin use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cors {
-    /// Same origin, no browser, or an origin that is not configured: nothing.
-    None,
-    /// Any origin.
-    Any,
-    /// The origin with this place among [`Origins`].
-    Origin(u16),
-}
-
 impl Variant {
     /// Numbers what the bytes of a shared answer depend on.
     pub(crate) fn form(self, format: &dyn Format) -> Option<u32> {
@@ -221,34 +214,6 @@ impl Variant {
         format
             .form()
             .map(|form| u32::from(form) | bits << 8 | cors << 10)
-    }
-}
-
-/// Headers of an answer that say what a page of another origin may do with it, as name and value. Only the page of an
-/// origin that is listed by name may read answers to requests with cookies: with `*` any page could read by the cookie
-/// of its visitor.
-fn cors_headers(cors: Cors, origins: &Origins) -> impl Iterator<Item = (&'static str, &str)> {
-    let origin = origins.header(cors);
-    let credentials = matches!(cors, Cors::Origin(_)).then_some("true");
-    let lines = [
-        ("access-control-allow-origin", origin),
-        ("access-control-allow-credentials", credentials),
-        (
-            "access-control-expose-headers",
-            origin.map(|_| "ETag, Retry-After"),
-        ),
-        ("vary", origins.vary().then_some("Origin")),
-    ];
-    let lines = lines.into_iter();
-    lines.filter_map(|(name, value)| Some((name, value?)))
-}
-
-/// Adds what `cors` says to an answer.
-pub(crate) fn add_cors(headers: &mut HeaderMap, cors: Cors, origins: &Origins) {
-    for (name, value) in cors_headers(cors, origins) {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.append(HeaderName::from_static(name), value);
-        }
     }
 }
 

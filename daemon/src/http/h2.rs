@@ -38,11 +38,12 @@ pub(super) use streams::{Activity, note_upload};
 
 use super::{
     Current, SHORT, Worker,
-    answer::{RETRY, Refusal, add_cors, add_etag, answer},
+    answer::{RETRY, Refusal, add_etag, answer},
     connection::Conn,
+    cors::add_cors,
     io::ParkIo,
     memory::{self, Hold},
-    router::{self, Route},
+    router::Route,
     service,
 };
 use crate::{
@@ -154,7 +155,7 @@ async fn respond(
     site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
-    let cors = router::cors(&site, &head.headers);
+    let cors = site.origins.of_request(&head.headers);
     let mut response = match worker.is_full() {
         true => whole(Refusal::no_memory().to(&site, &head).into_answer(), is_head),
         false => serve_stream(&worker, &head, body).await,

@@ -8,6 +8,7 @@ mod balance;
 mod bell;
 mod chunks;
 mod connection;
+pub(crate) mod cors;
 pub(crate) mod entity_tag;
 mod errand;
 pub(crate) mod framing;
@@ -17,7 +18,6 @@ mod held;
 mod io;
 pub(crate) mod media;
 mod memory;
-pub(crate) mod origins;
 mod pages;
 pub(crate) mod paths;
 pub(crate) mod query;
@@ -56,9 +56,9 @@ use addresses::Address;
 use answer::DateLine;
 pub use balance::Balance;
 use connection::{Conn, REFUSE_TIME};
+pub use cors::Origins;
 pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
-pub use origins::Origins;
 use reactor::{Reactor, Sockets};
 
 /// What all workers know. When settings change there is another one.

@@ -12,7 +12,8 @@ use hyper::{
 
 use super::{
     Site,
-    answer::{Cors, Refusal, add_etag, answer},
+    answer::{Refusal, add_etag, answer},
+    cors::Cors,
     entity_tag,
     media::Accepted,
     pages,
@@ -403,16 +404,6 @@ pub(crate) fn goes_on(site: &Site) -> Result<(), Refusal> {
     Err(refusal.with(header::RETRY_AFTER, "1"))
 }
 
-/// What an answer says to a page of another origin.
-pub(crate) fn cors(site: &Site, headers: &HeaderMap) -> Cors {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    match (origins.next(), origins.next()) {
-        (Some(origin), None) => origin.to_str().map_or(Cors::None, |it| site.origins.of(it)),
-        // No browser sends two.
-        _ => Cors::None,
-    }
-}
-
 fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
     if methods.split(", ").any(|method| head.method == method) {
         return Ok(());
@@ -442,7 +433,7 @@ fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> 
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let cors = cors(site, &head.headers);
+    let cors = site.origins.of_request(&head.headers);
     if cors != Cors::None
         && let Some(asked) = asked_headers(&head.headers)
     {

@@ -25,8 +25,9 @@ use tokio::time::timeout;
 
 use super::{
     Site, Worker,
-    answer::{Cors, Head, Refusal, Variant, add_cors, answer, wants_close},
+    answer::{Head, Refusal, Variant, answer, wants_close},
     connection::Conn,
+    cors::{Cors, add_cors},
     framing::Framing,
     h2, head,
     held::Ask,
@@ -177,7 +178,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
     let variant = Variant {
         close: wants_close(head.version, &head.headers),
         chunked: true,
-        cors: router::cors(site, &head.headers),
+        cors: site.origins.of_request(&head.headers),
     };
     let served = if head.method == Method::POST {
         if !worker.audience.hub().keeps_at_once() {
@@ -307,7 +308,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             false => content(&body),
         };
         let (worker, phase) = (self.worker.clone(), self.phase.clone());
-        let cors = router::cors(&worker.site(), &head.headers);
+        let cors = worker.site().origins.of_request(&head.headers);
         Call {
             answering: answering(&worker, &phase, head, content, Some(body)),
             worker,
@@ -349,7 +350,7 @@ fn answering(
                 close: wants_close(head.version, &head.headers),
                 chunked: head.version == hyper::Version::HTTP_11
                     && subscription.format.upgrade().is_none(),
-                cors: router::cors(&site, &head.headers),
+                cors: site.origins.of_request(&head.headers),
             };
             *phase.asked.borrow_mut() = Some(Ask {
                 subscription,
