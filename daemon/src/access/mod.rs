@@ -14,7 +14,7 @@ use hyper::{StatusCode, header, http::request::Parts};
 
 use crate::{
     config::{Access, ByPrefix, Config, Origin},
-    http::{Site, answer::Refusal, cors::Cors, query::Query, router::goes_on},
+    http::{Site, answer::Refusal, cors::Cors, publish::refuse_while_stopping, query::Query},
     hub::{Hub, Publisher},
     transport::{Subscription, websocket},
 };
@@ -228,7 +228,7 @@ pub(crate) fn may_publish(
             return Err(forbidden(hint));
         }
     }
-    goes_on(site)?;
+    refuse_while_stopping(site)?;
     match page_of(site, head) {
         Page::Ours | Page::Listed | Page::Unknown => Ok(publisher),
         page => Err(forbidden(page.refusal("publish"))),

@@ -35,6 +35,7 @@ use crate::{
         framing::{Framing, Malformed},
         head::{self, Plain},
         paths::Place,
+        publish::Publish,
         query::{self, Query},
         router::{self, Content, Route},
         service,
@@ -252,7 +253,7 @@ fn check_meaning(plain: &Plain<'_>, head: &Parts) {
             let Ok(Route::Publish(other)) = route else {
                 panic!("published on one path alone");
             };
-            let parts = |p: router::Publish| (p.channel, p.name, p.key);
+            let parts = |p: Publish| (p.channel, p.name, p.key);
             assert_eq!(parts(publish), parts(other));
         }
     } else if let Ok(held) = router::subscription(&SITE, &hub, &plain.head, plain.names, &query) {

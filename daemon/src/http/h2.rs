@@ -43,6 +43,7 @@ use super::{
     cors::add_cors,
     io::ParkIo,
     memory::{self, Hold},
+    publish::when_kept,
     router::Route,
     service,
 };
@@ -186,7 +187,7 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
                 let published = service::publish_body(&site, hub, publish, body).await;
                 published.unwrap_or_else(Refusal::into_answer)
             }
-            (Ok(Route::Published(id, answer)), _) => service::when_kept(hub, id, answer).await,
+            (Ok(Route::Published(id, answer)), _) => when_kept(hub, id, answer).await,
             (Ok(Route::Hold(subscription)), _) => {
                 return hold(worker.clone(), subscription).await;
             }

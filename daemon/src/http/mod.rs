@@ -20,6 +20,7 @@ pub(crate) mod media;
 mod memory;
 mod pages;
 pub(crate) mod paths;
+pub(crate) mod publish;
 pub(crate) mod query;
 mod reactor;
 pub(crate) mod router;

@@ -3,7 +3,7 @@
 use std::slice;
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, EventName, Since};
+use comet_proto::{ChannelName, Since};
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
@@ -18,13 +18,13 @@ use super::{
     media::Accepted,
     pages,
     paths::Place,
+    publish::{Publish, publish_data, refuse_while_store_fails},
     query::{self, Query},
-    service::publish_data,
 };
 use crate::{
     access,
     compat::{novcomet, zeitoun},
-    hub::{Hub, Publisher},
+    hub::Hub,
     transport::{
         Format, Shape, Subscription,
         iframe::Iframe,
@@ -45,28 +45,8 @@ pub(crate) enum Route {
     Look,
     Hold(Subscription),
     Publish(Publish),
-    /// What was published, and the answer when that is kept.
+    /// The id of the message that was published, and the answer for when the message is kept.
     Published(u64, Response<Bytes>),
-}
-
-/// A publish whose body is still to be read.
-pub(crate) struct Publish {
-    pub(crate) channel: ChannelName,
-    pub(crate) name: EventName,
-    pub(crate) key: Option<String>,
-    /// Whose key it is.
-    pub(crate) publisher: Publisher,
-}
-
-impl Publish {
-    fn to(channel: ChannelName) -> Self {
-        Self {
-            channel,
-            name: EventName::default(),
-            key: None,
-            publisher: Publisher::Http(0),
-        }
-    }
 }
 
 /// What is known of a request's body before it is read.
@@ -318,7 +298,9 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
             let may =
                 |channel: &ChannelName| access::may_publish(site, head, &query, channel).is_ok();
             match channel.filter(may) {
-                Some(channel) if head.method == Method::GET && admit(hub).is_ok() => {
+                Some(channel)
+                    if head.method == Method::GET && refuse_while_store_fails(hub).is_ok() =>
+                {
                     let id = publish_data(site, hub, Publish::to(channel), b"");
                     let published = answer(StatusCode::OK, "application/json", "true");
                     Ok(Route::Published(id, published))
@@ -352,7 +334,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
             if head.method != Method::GET {
                 return Ok(Route::Answer(empty));
             }
-            admit(hub)?;
+            refuse_while_store_fails(hub)?;
             let id = publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
             Ok(Route::Published(id, empty))
         }
@@ -384,24 +366,6 @@ fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
         gap: false,
     };
     hold(hub, head, clock)
-}
-
-/// Nothing is published that cannot be kept, where the configuration wants it so.
-pub(crate) fn admit(hub: &Hub) -> Result<(), Refusal> {
-    hub.admits().map_err(|error| {
-        let message = format!("messages are refused while they cannot be kept: {error}");
-        Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
-    })
-}
-
-/// Who waits may have had the last answer already: what is published now would reach nobody.
-pub(crate) fn goes_on(site: &Site) -> Result<(), Refusal> {
-    if !site.drain.stop.is_cancelled() {
-        return Ok(());
-    }
-    let message = "the daemon is stopping; publish again when it is back";
-    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
-    Err(refusal.with(header::RETRY_AFTER, "1"))
 }
 
 fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {

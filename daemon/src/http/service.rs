@@ -34,16 +34,14 @@ use super::{
     io::ParkIo,
     memory::Hold,
     paths::Place,
+    publish::{
+        Publish, not_kept, publish_data, receipt, refuse_while_stopping, refuse_while_store_fails,
+        when_kept,
+    },
     query::Query,
-    router::{self, Content, Publish, Route},
+    router::{self, Content, Route},
 };
-use crate::{
-    access::hosts,
-    config::HttpConfig,
-    hub::{Hub, NewMessage, PublisherKey},
-    store::StoreError,
-    transport::Shape,
-};
+use crate::{access::hosts, config::HttpConfig, hub::Hub, transport::Shape};
 
 /// How hyper's part of a round ended.
 pub(super) enum Served {
@@ -217,23 +215,6 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
     };
     site.metrics.http_requests.add(1);
     Some((served, plain.length))
-}
-
-fn not_kept(error: &StoreError) -> Refusal {
-    let message = format!("it may reach subscribers, but it is not kept: {error}");
-    Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
-}
-
-/// The answer to what was published, when that is kept.
-pub(super) async fn when_kept(hub: &Hub, id: u64, answer: Response<Bytes>) -> Response<Bytes> {
-    match hub.kept(id).await {
-        Ok(()) => answer,
-        Err(error) => not_kept(&error).into_answer(),
-    }
-}
-
-fn receipt(id: u64) -> String {
-    format!("{{\"id\":{id}}}\n")
 }
 
 /// What to say about a head that hyper could not read; nothing when the client has just gone.
@@ -505,8 +486,8 @@ pub(super) async fn publish_body(
         return Err(late(time));
     };
     let data = data?;
-    router::goes_on(site)?;
-    router::admit(hub)?;
+    refuse_while_stopping(site)?;
+    refuse_while_store_fails(hub)?;
     let id = publish_data(site, hub, publish, &data);
     let answer = answer(StatusCode::CREATED, "application/json", receipt(id));
     Ok(when_kept(hub, id, answer).await)
@@ -538,18 +519,4 @@ async fn collect(site: &Site, mut body: Incoming, max: usize) -> Result<Vec<u8>,
 fn too_large(max: usize) -> Refusal {
     let message = format!("body is over the limit of {max} bytes");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
-}
-
-/// Publishes what came by HTTP. Whoever acknowledges it waits until it is [kept](Hub::kept).
-pub(super) fn publish_data(site: &Site, hub: &Hub, publish: Publish, data: &[u8]) -> u64 {
-    site.metrics.published_http.add(1);
-    hub.publish(NewMessage {
-        channel: &publish.channel,
-        name: publish.name,
-        data: data.into(),
-        key: publish.key.as_deref().map(|key| PublisherKey {
-            publisher: publish.publisher,
-            key,
-        }),
-    })
 }
