@@ -11,6 +11,7 @@ mod connection;
 pub(crate) mod cors;
 pub(crate) mod entity_tag;
 mod errand;
+mod figures;
 pub(crate) mod framing;
 mod h2;
 pub(crate) mod head;

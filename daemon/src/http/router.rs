@@ -14,7 +14,7 @@ use super::{
     Site,
     answer::{Refusal, add_etag, answer},
     cors::Cors,
-    entity_tag,
+    entity_tag, figures,
     media::Accepted,
     pages,
     paths::Place,
@@ -91,7 +91,7 @@ pub(crate) fn route(
         Some(Place::Metrics) => answer(
             StatusCode::OK,
             "text/plain; version=0.0.4",
-            pages::metrics(site, hub),
+            figures::metrics(site, hub),
         ),
         Some(Place::Page(path)) => {
             pages::page(site, &path, &head.headers).ok_or_else(|| not_found(site, &path))?
