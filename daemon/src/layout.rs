@@ -32,8 +32,6 @@ const ORDER: [&str; 18] = [
 
 /// Imports against the order that have not been removed yet: the file, and the folder that it imports.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    ("http/answer.rs", "access"),
-    ("http/h2.rs", "access"),
     ("http/head.rs", "access"),
     ("http/held.rs", "access"),
     ("http/mod.rs", "access"),

@@ -1,4 +1,4 @@
-//! Who may: users and groups of this machine, as a configuration names them.
+//! Users and groups of this machine, as settings list them to let them in.
 
 use std::{
     collections::HashMap,

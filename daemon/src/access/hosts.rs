@@ -1,6 +1,7 @@
-//! Whom a request says that it asks. A page may have its own name point to our address (DNS rebinding): the browser then
-//! takes what we answer for the page's own, and only the name that it sends tells. So names that are not ours are
-//! refused. An address cannot be made to point elsewhere, and `localhost` is this machine's own.
+//! The server that a request names. A page can have its own name point to the address of this daemon (DNS rebinding). The
+//! browser then takes the daemon's answers for answers of the page's own site, and only the name in the request shows
+//! the difference. So requests for names that are not listed are refused. Addresses and `localhost` are always accepted:
+//! a page cannot make them point elsewhere.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,8 +9,8 @@ use hyper::{StatusCode, Version, http::request::Parts};
 
 use crate::{config::is_host, http::answer::Refusal};
 
-/// The request goes to us: HTTP/2's `:authority`, an absolute URL, or the Host header names one of `hosts` (RFC 9112,
-/// section 3.2).
+/// Checks that the request names this server: the `:authority` of HTTP/2, an absolute URL, or the Host header must name
+/// an address, this machine, or one of `hosts` (RFC 9112, section 3.2).
 pub(crate) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     match of(head) {
         Some(host) if is_ours(host, hosts) => Ok(()),
@@ -41,7 +42,7 @@ fn not_ours(name: &str) -> String {
 /// Longest name of a host (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 255;
 
-/// Where the request says that it goes.
+/// The host that the request names.
 pub(crate) fn of(head: &Parts) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
@@ -52,7 +53,7 @@ pub(crate) fn of(head: &Parts) -> Option<&str> {
     }
 }
 
-/// An address, this machine, or one of `hosts`; with a port or without.
+/// Whether `host` is an address, this machine, or one of `hosts`; with a port or without.
 pub(crate) fn is_ours(host: &str, hosts: &[String]) -> bool {
     let name = name(host);
     if let Some(address) = name.strip_prefix('[') {
@@ -66,7 +67,7 @@ pub(crate) fn is_ours(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known == "*" || is(known))
 }
 
-/// Without the port, and without the dot that a name may end with.
+/// The host without its port, and without the dot that a name may end with.
 fn name(host: &str) -> &str {
     let port = host
         .rsplit_once(':')

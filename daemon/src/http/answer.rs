@@ -23,7 +23,6 @@ use super::{
     router::ForWhom,
 };
 use crate::{
-    access::INVALID_TOKEN as EXPIRED,
     hub::Backlog,
     transport::{Format, Shape, Upgrade, sse::EVENT_STREAM},
 };
@@ -59,6 +58,10 @@ impl Refusal {
 
     pub(crate) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
     pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -320,6 +323,9 @@ impl Writer<'_> {
     }
 }
 
+/// The challenge to a token that is not valid, or no longer valid (RFC 6750, section 3).
+pub(crate) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
+
 const UNAUTHORIZED: &str = "401 Unauthorized";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
@@ -361,7 +367,7 @@ impl Head<'_> {
             line(name, value);
         }
         if self.status == UNAUTHORIZED {
-            line("www-authenticate", EXPIRED);
+            line("www-authenticate", INVALID_TOKEN);
         }
         if self.status == UNAVAILABLE {
             line("retry-after", RETRY);

@@ -33,7 +33,7 @@ use super::{
     h2,
     held::Held,
     memory::{self, Hold},
-    service::{self, Plainly, Served},
+    service::{self, PlainOutcome, Served},
 };
 use reading::Head;
 
@@ -181,12 +181,12 @@ impl Conn {
             };
             input = &input[length..];
             match served {
-                Plainly::Poll(ask) => {
+                PlainOutcome::Poll(ask) => {
                     self.begin_held(ask);
                     self.poll_now();
                     self.note_parked();
                 }
-                Plainly::Published(answer, close) => {
+                PlainOutcome::Published(answer, close) => {
                     self.worker.parked.set(0);
                     self.last.set(close);
                     self.answer(answer);

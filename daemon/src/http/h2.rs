@@ -38,17 +38,16 @@ pub(super) use streams::{Activity, note_upload};
 
 use super::{
     Current, SHORT, Worker,
-    answer::{RETRY, Refusal, add_etag, answer},
+    answer::{INVALID_TOKEN, RETRY, Refusal, add_etag, answer},
     connection::Conn,
     cors::add_cors,
     io::ParkIo,
     memory::{self, Hold},
     publish::when_kept,
     router::Route,
-    service,
+    service, unix_time,
 };
 use crate::{
-    access::{INVALID_TOKEN, now},
     hub::{
         Backlog,
         subscriber::{Feed, Key, Next, Subscriber},
@@ -245,7 +244,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
 
 /// When this second since 1970 comes, by the system's clock as it is now. `None`: not within any time that matters.
 fn moment(second: u64) -> Option<Instant> {
-    Instant::now().checked_add(Duration::from_secs(second).saturating_sub(now()))
+    Instant::now().checked_add(Duration::from_secs(second).saturating_sub(unix_time()))
 }
 
 /// A subscription on one stream of the connection.
@@ -430,7 +429,7 @@ impl Held {
 
     fn has_expired(&self) -> bool {
         let expires = self.subscription.expires;
-        expires.is_some_and(|expires| expires <= now().as_secs())
+        expires.is_some_and(|expires| expires <= unix_time().as_secs())
     }
 
     /// New rights take the right to it away.

@@ -11,10 +11,10 @@ use super::{
     Current,
     answer::{Variant, Writer},
     connection::{Conn, LINGER, State},
-    memory,
+    memory, unix_time,
 };
 use crate::{
-    access::{Rights, now},
+    access::Rights,
     hub::{
         Backlog,
         subscriber::{Batch, Feed, Key, Next, Subscriber},
@@ -240,7 +240,7 @@ impl Conn {
     /// The token has expired, or the right was revoked.
     fn has_ended(&self) -> bool {
         let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
-        expires != NEVER && u64::from(expires) <= now().as_secs()
+        expires != NEVER && u64::from(expires) <= unix_time().as_secs()
     }
 
     /// New rights hold instead of `before`: ends the subscription where they take its right away.

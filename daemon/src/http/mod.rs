@@ -34,7 +34,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use comet_proto::ChannelName;
@@ -46,7 +46,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    access::{self, Rights},
+    access::Rights,
     config::{CompatConfig, HttpConfig},
     drain::{self, Drain},
     hub::subscriber::Audience,
@@ -336,7 +336,7 @@ impl Worker {
 
     /// The step at which this second since 1970 has come.
     fn step_at(&self, second: u64) -> u32 {
-        let left = Duration::from_secs(second).saturating_sub(access::now());
+        let left = Duration::from_secs(second).saturating_sub(unix_time());
         // A little later, so that the second has come by then although the clocks differ in pace.
         self.exact_step_after(left + Duration::from_millis(1))
     }
@@ -372,7 +372,7 @@ impl Worker {
     /// Tokens end by the system's clock, steps are counted by the other one: when the two have moved against each other, by a
     /// step or in the course of time, the steps at which tokens end are counted anew.
     fn follow_clock(&self) {
-        let wall = access::now().saturating_sub(self.start.elapsed());
+        let wall = unix_time().saturating_sub(self.start.elapsed());
         if wall.abs_diff(self.wall.get()) < TICK {
             return;
         }
@@ -461,7 +461,7 @@ pub fn serve(
         next_tick: Cell::new(0),
         alarms: RefCell::default(),
         tidied: Cell::new(0),
-        wall: Cell::new(access::now()),
+        wall: Cell::new(unix_time()),
         changed: Notify::new(),
         revoked: Cell::new(0),
         date: DateLine::default(),
@@ -513,6 +513,13 @@ async fn run(
         worker.empty.notified().await;
     }
     Ok(())
+}
+
+/// The time since 1970 by the system's clock, by which tokens expire.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Takes each new site.

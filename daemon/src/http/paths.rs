@@ -6,6 +6,10 @@ use std::borrow::Cow;
 
 use super::{Site, pages};
 
+/// Methods of a channel, and of every other path.
+const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
+pub(crate) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+
 /// What a request asks for by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
@@ -34,6 +38,14 @@ impl<'a> Place<'a> {
             "/healthz" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
             _ => pages::is_page(site, &path).then_some(Self::Page(path)),
+        }
+    }
+
+    /// The methods that are answered here, as a list for the header `Allow`.
+    pub(crate) fn methods(&self) -> &'static str {
+        match self {
+            Self::Channels(_) => CHANNEL_METHODS,
+            _ => PAGE_METHODS,
         }
     }
 }

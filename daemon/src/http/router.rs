@@ -17,7 +17,7 @@ use super::{
     entity_tag, figures,
     media::Accepted,
     pages,
-    paths::Place,
+    paths::{PAGE_METHODS, Place},
     publish::{Publish, publish_data, refuse_while_store_fails},
     query::{self, Query},
 };
@@ -33,10 +33,6 @@ use crate::{
         websocket::{self, HandshakeError, WebSocket},
     },
 };
-
-/// Methods of a channel, and of everything else.
-const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
-const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What to do about a request.
 pub(crate) enum Route {
@@ -72,7 +68,7 @@ pub(crate) fn route(
     let place = Place::at(site, path);
     if head.method != Method::OPTIONS {
         let place = place.as_ref().ok_or_else(|| not_found(site, path))?;
-        only(head, methods(Some(place)))?;
+        check_method(head, place.methods())?;
     }
     match content {
         Content::Unannounced if head.method == Method::POST => return Err(no_length()),
@@ -82,7 +78,11 @@ pub(crate) fn route(
         Content::Empty | Content::Unannounced => {}
     }
     let page = match place {
-        place if head.method == Method::OPTIONS => options(site, head, methods(place.as_ref())),
+        place if head.method == Method::OPTIONS => options(
+            site,
+            head,
+            place.as_ref().map_or(PAGE_METHODS, Place::methods),
+        ),
         Some(Place::Channels(names)) => return channel(site, hub, head, names),
         Some(Place::NovComet) => return novcomet(site, hub, head),
         Some(Place::ZeitounChat) => return zeitoun_chat(site, hub, head),
@@ -99,14 +99,6 @@ pub(crate) fn route(
         None => return Err(not_found(site, path)),
     };
     Ok(Route::Answer(page))
-}
-
-/// The methods that a place has; `None` is no place.
-fn methods(place: Option<&Place<'_>>) -> &'static str {
-    match place {
-        Some(Place::Channels(_)) => CHANNEL_METHODS,
-        _ => PAGE_METHODS,
-    }
 }
 
 fn no_body(method: &Method) -> Refusal {
@@ -368,7 +360,8 @@ fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
     hold(hub, head, clock)
 }
 
-fn only(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
+/// Refuses a method that is not among `methods`.
+fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
     if methods.split(", ").any(|method| head.method == method) {
         return Ok(());
     }

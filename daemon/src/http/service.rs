@@ -161,14 +161,14 @@ pub(super) async fn serve_h1(
 }
 
 /// What a plain request asked for.
-pub(super) enum Plainly {
+pub(super) enum PlainOutcome {
     Poll(Ask),
     /// It was published; the answer, and whether the connection closes after it.
     Published(Vec<u8>, bool),
 }
 
 /// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
-pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)> {
+pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, usize)> {
     let worker = &conn.worker;
     let site = &worker.site();
     let plain = head::plain(input, &site.config, site.rights.has_tokens())?;
@@ -187,9 +187,9 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         match worker.audience.hub().try_kept(id) {
             Some(Err(error)) => {
                 let refusal = not_kept(&error).asked_by(site, input);
-                Plainly::Published(refusal.into_bytes(&site.origins).into(), true)
+                PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
             }
-            _ => Plainly::Published(
+            _ => PlainOutcome::Published(
                 Head {
                     status: "201 Created",
                     content_type: "application/json",
@@ -207,7 +207,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(Plainly, usize)>
         if subscription.format.shape() != Shape::Poll {
             return None;
         }
-        Plainly::Poll(Ask {
+        PlainOutcome::Poll(Ask {
             subscription,
             variant,
             site: site.clone(),

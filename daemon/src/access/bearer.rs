@@ -1,0 +1,94 @@
+//! Finds the token of a request.
+
+use hyper::{StatusCode, header, http::request::Parts};
+
+use super::{
+    page::Page,
+    token::{Grant, TokenError},
+};
+use crate::{
+    http::{
+        Site,
+        answer::{INVALID_TOKEN, Refusal},
+        cors::Cors,
+        query::Query,
+        unix_time,
+    },
+    transport::websocket,
+};
+
+/// The cookie in which a browser keeps a token for this host alone, and which is sent over TLS only.
+pub(crate) const COOKIE: &str = "__Host-comet";
+
+/// What the request's token grants. The first place that has a token counts: the header `Authorization`, a subprotocol
+/// of a WebSocket, the cookie, the URL.
+pub(super) fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal> {
+    let tokens = &site.rights.tokens;
+    let by_url = || query.token().filter(|_| tokens.query);
+    let token = match authorization(head).or_else(|| websocket::token(head)) {
+        Some(token) => token,
+        None => match cookie(head) {
+            Some(token) => {
+                may_use_cookie(site, head)?;
+                token
+            }
+            None => by_url().ok_or_else(|| {
+                let how = "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet; \
+                           a WebSocket may offer the subprotocols comet and comet.token.TOKEN";
+                unauthorized("token", how, "Bearer realm=\"comet\"")
+            })?,
+        },
+    };
+    tokens
+        .verify(token, unix_time().as_secs())
+        .map_err(|error| {
+            let code = match error {
+                TokenError::Expired => "token_expired",
+                _ => "token",
+            };
+            unauthorized(code, format!("token: {error}"), INVALID_TOKEN)
+        })
+}
+
+/// The token in `Authorization: Bearer` (RFC 6750, section 2.1). Credentials of another scheme, such as those of a proxy,
+/// are ignored.
+fn authorization(head: &Parts) -> Option<&str> {
+    let values = head.headers.get_all(header::AUTHORIZATION).iter();
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    texts.find_map(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| token.trim())
+    })
+}
+
+fn cookie(head: &Parts) -> Option<&str> {
+    let values = head.headers.get_all(header::COOKIE).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(';')).find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name.trim() == COOKIE).then(|| value.trim())
+    })
+}
+
+/// Refuses the cookie unless one of this site's pages asks, or one of a listed origin: a browser sends its cookies
+/// with the requests of every page.
+fn may_use_cookie(site: &Site, head: &Parts) -> Result<(), Refusal> {
+    match Page::of(site, head) {
+        Page::Ours => Ok(()),
+        // The setting `*` lets every page read what everyone may read, but not what this browser's user may read.
+        Page::Listed if site.origins.of_request(&head.headers) != Cors::Any => Ok(()),
+        _ => Err(Refusal::forbidden(
+            "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
+             headers Origin and Sec-Fetch-Site that browsers send",
+        )),
+    }
+}
+
+fn unauthorized(
+    code: &'static str,
+    message: impl Into<String>,
+    challenge: &'static str,
+) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, code, message).with(header::WWW_AUTHENTICATE, challenge)
+}

@@ -1,0 +1,139 @@
+//! Finds out whose page sends a request, as far as its browser says so.
+
+use hyper::{header, http::request::Parts};
+
+use super::hosts;
+use crate::{
+    config::Origin,
+    http::{Site, answer::Refusal, cors::Cors},
+};
+
+/// Whose page asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Page<'a> {
+    /// A page of this site.
+    Ours,
+    /// A page of an origin that the settings list.
+    Listed,
+    /// A page of another origin: the value of the Origin header.
+    Other(&'a str),
+    /// A page of another origin that the browser does not name.
+    Foreign,
+    /// No page, no browser, or a browser that says nothing about the page.
+    Unknown,
+}
+
+impl<'a> Page<'a> {
+    /// Whose page asks, as the browser says.
+    ///
+    /// `Sec-Fetch-Site` is the browser's own comparison of page and request, schemes included, and no page can set this
+    /// header. So it takes precedence over an Origin header that looks like the Host header. Old browsers never send
+    /// `Sec-Fetch-Site`, and others do not over plain HTTP, except to this machine. Then the Origin header is compared with
+    /// the Host header; the scheme of the request is not known. Without an Origin header, Referer is compared.
+    pub(super) fn of(site: &Site, head: &'a Parts) -> Self {
+        let origin = match origin_of(head) {
+            Ok(origin) => origin,
+            Err(odd) => return Page::Other(odd),
+        };
+        if origin.is_some() && site.origins.of_request(&head.headers) != Cors::None {
+            return Page::Listed;
+        }
+        let host = hosts::of(head).unwrap_or_default(); // no page is of an empty host
+        let is_at = |origin: &str, ports_count| {
+            Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
+        };
+        match (fetch_site(head), origin) {
+            // A proxy may have left the port out of Host. When the names differ too, a proxy has replaced Host, and the
+            // host that the browser compared with is not known. A form of a page with `Referrer-Policy: no-referrer`
+            // sends `null`.
+            (Some("same-origin"), Some(origin)) if origin != "null" && !is_at(origin, false) => {
+                Page::Other(origin)
+            }
+            (Some("same-origin"), _) => Page::Ours,
+            (Some("cross-site" | "same-site"), Some(origin)) => Page::Other(origin),
+            // Another port of the same host is the same site, but another origin.
+            (Some("cross-site" | "same-site"), None) => Page::Foreign,
+            (_, Some(origin)) if is_at(origin, true) => Page::Ours,
+            (_, Some(origin)) => Page::Other(origin),
+            // A person has typed the address.
+            (Some("none"), None) => Page::Unknown,
+            // A browser that is too old for both headers sends Referer.
+            (_, None) => match text(head, "referer") {
+                Some(page) if !is_at(origin_part(page), true) => Page::Foreign,
+                _ => Page::Unknown,
+            },
+        }
+    }
+
+    /// Why the page may not `act`, and the setting that would allow it where there is one.
+    fn refusal(&self, act: &str) -> String {
+        let Self::Other(sent) = *self else {
+            return format!("pages of other origins may not {act}");
+        };
+        let shown: String = sent.chars().take(MAX_SHOWN).collect();
+        match Origin::parse(sent).filter(|_| sent.len() <= MAX_SHOWN) {
+            Some(origin) => {
+                let origin = origin.to_string();
+                format!(
+                    "pages of {origin} may not {act}; it is allowed by origins = [{origin:?}] under [http]"
+                )
+            }
+            None if sent == "null" => format!(
+                "pages without an origin (Origin: null, from sandboxed frames and local files) may not {act}, and no \
+                 entry of origins under [http] names them"
+            ),
+            None => format!(
+                "pages of {shown:?} may not {act}; this is no origin that origins under [http] can list"
+            ),
+        }
+    }
+}
+
+/// Refuses to let a page of another origin `act`.
+pub(super) fn check(site: &Site, head: &Parts, act: &str) -> Result<(), Refusal> {
+    match Page::of(site, head) {
+        Page::Ours | Page::Listed | Page::Unknown => Ok(()),
+        page => Err(Refusal::forbidden(page.refusal(act))),
+    }
+}
+
+/// Refuses a WebSocket to pages of other origins. Browsers leave that to the server (RFC 6455, section 10.2). For other
+/// answers the browser decides by their headers whether the page may read them.
+pub(crate) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
+    check(site, head, "read")
+}
+
+/// Longest origin that a refusal proposes to list: a scheme, a host of 253 characters, and a port.
+const MAX_SHOWN: usize = 300;
+
+/// The one Origin header, if there is one. The error is the text to show for a header that is no text, or for several.
+fn origin_of(head: &Parts) -> Result<Option<&str>, &'static str> {
+    let mut all = head.headers.get_all(header::ORIGIN).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(origin), None) => origin.to_str().map(Some).map_err(|_| "(no text)"),
+        _ => Err("(several origins)"),
+    }
+}
+
+/// The `Sec-Fetch-Site` header. Browsers send it once. Several of them count as `cross-site`.
+fn fetch_site(head: &Parts) -> Option<&str> {
+    let all = head.headers.get_all("sec-fetch-site").iter();
+    if all.count() > 1 {
+        return Some("cross-site");
+    }
+    text(head, "sec-fetch-site")
+}
+
+fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The scheme and the authority of a URL.
+fn origin_part(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url[authority..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |at| authority + at);
+    &url[..end]
+}
