@@ -1,5 +1,5 @@
-//! How the daemon stops. First nothing more is published; when whoever had begun to publish is done, those who wait
-//! get their last answers and leave, each told when to come back: not all at once.
+//! How the daemon stops. First no new publish is accepted. When all publishes that had begun are finished, waiting clients
+//! get their last answers and leave. Each answer says when to come back, so that they do not all come at once.
 
 use std::{
     sync::{
@@ -15,28 +15,28 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// So many clients a second are asked back. Each costs the next daemon some ten microseconds, and a proxy that ends
-/// TLS up to a millisecond.
+/// The number of clients that are asked back per second. Each costs the next daemon some ten microseconds, and a proxy that
+/// ends TLS up to a millisecond.
 const RATE: u64 = 2000;
 
-/// Nobody is asked back sooner: the next daemon has to begin.
+/// The earliest time to come back: the next daemon needs time to start.
 const SOONEST: Duration = Duration::from_millis(500);
 
-/// Nobody is asked to stay away for longer than that on top, in milliseconds: history is kept for some minutes only.
+/// The longest window after [`SOONEST`], in milliseconds, because history is kept only for some minutes.
 const LONGEST: u64 = 60_000;
 
 /// See the module. Shared by all threads.
 #[derive(Clone, Default)]
 pub struct Drain {
-    /// Nothing more is published.
+    /// Cancelled when no new publish is accepted any more.
     pub stop: CancellationToken,
-    /// Nobody publishes any more: who waits gets a last answer.
+    /// Cancelled when the last publish is finished: waiting clients get their last answers.
     pub leave: CancellationToken,
     publishers: TaskTracker,
     returns: Arc<Returns>,
 }
 
-/// Deals out when clients come back.
+/// Distributes the times at which clients come back.
 #[derive(Default)]
 struct Returns {
     clients: AtomicU64,
@@ -44,13 +44,13 @@ struct Returns {
 }
 
 impl Drain {
-    /// To be held by whoever publishes, and dropped after `stop` when the last of it is published.
+    /// A token that each publisher holds. It drops the token after `stop`, when its last message is published.
     pub fn publisher(&self) -> TaskTrackerToken {
         self.publishers.token()
     }
 
-    /// Stops publishing, waits for those who are at it (for `patience` at most), and has everybody leave. `clients`
-    /// says how many they are.
+    /// Stops publishing, waits for publishers (for `patience` at most), and lets all clients leave. `clients`
+    /// returns their number.
     pub async fn run(&self, patience: Duration, clients: impl Fn() -> u64) {
         self.stop.cancel();
         self.publishers.close();
@@ -59,7 +59,7 @@ impl Drain {
         self.leave.cancel();
     }
 
-    /// When the next client that leaves should come back: evenly over a window that grows with their number.
+    /// The time after which the next client that leaves should come back, evenly spread over a window that grows with the number of clients.
     #[must_use]
     pub fn retry(&self) -> Duration {
         let clients = self.returns.clients.load(Ordering::Relaxed).max(1);
@@ -69,7 +69,7 @@ impl Drain {
     }
 }
 
-/// When a client should come back that has to leave before the daemon stops, the first of which is 0: 2,000 a second.
+/// The time after which the client with this number (from 0) should come back, when clients leave without a stop: 2,000 a second.
 #[must_use]
 pub fn retry_at(place: u64) -> Duration {
     SOONEST + Duration::from_millis(place * 1000 / RATE % LONGEST)

@@ -1,4 +1,4 @@
-//! The comet daemon: sources publish into the [`hub`], transports carry what it keeps to those who wait.
+//! The comet daemon: sources publish into the [`hub`], and transports carry messages to subscribers.
 
 pub mod access;
 mod compat;

@@ -1,8 +1,8 @@
-//! Keeps what outsiders can cause from filling the log.
+//! Limits log lines that outsiders can cause.
 
 use std::time::{Duration, Instant};
 
-/// Lets one line a minute through. How often there was a reason is for a counter to say.
+/// Lets one line a minute through. A counter in the metrics counts the events.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Option<Instant>);
 

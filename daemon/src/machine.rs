@@ -1,14 +1,14 @@
-//! What the machine lets this process take.
+//! The memory that this process may use.
 
 use std::{fs, path::Path, thread};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-/// What there is when nobody says: little, so that a limit taken from it holds.
+/// The assumed memory when the system reports none. It is small, so that limits computed from it hold.
 const UNKNOWN: u64 = 1 << 30;
 
-/// Bytes of memory that this process may take: all that the machine has, or less where its control groups or
-/// `RLIMIT_AS` say so.
+/// Bytes of memory that this process may take: the machine's memory, or less if its control groups or
+/// `RLIMIT_AS` set a limit.
 #[must_use]
 pub(crate) fn memory() -> u64 {
     let text = |path: &Path| fs::read_to_string(path).ok();
@@ -28,19 +28,19 @@ pub(crate) fn memory() -> u64 {
     }
 }
 
-/// Threads beside the workers: control, the log, watching.
+/// The number of threads besides the workers: control, the log, watching.
 const OTHER_THREADS: u64 = 4;
 
-/// Address space that glibc reserves for what a thread allocates, however little that is.
+/// Address space that glibc reserves for each thread's allocations, however small these are.
 const ARENA: u64 = 64 << 20;
 
-/// What can be allocated within a limit of address space. Where the limit leaves no room for the reservations of all
-/// threads, some of them are not made; a quarter can be used then.
+/// The memory that can be allocated within a limit of address space. If the limit has no room for the reservations of all
+/// threads, glibc does not make some of them; then a quarter of the limit is usable.
 fn usable(limit: u64, threads: u64) -> u64 {
     limit.saturating_sub(threads * ARENA).max(limit / 4)
 }
 
-/// Bytes of the machine's memory that this process has (resident). `None`: the system does not say.
+/// Resident memory of this process in bytes. `None`: the system does not report it.
 #[must_use]
 pub(crate) fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -60,8 +60,8 @@ fn total(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// The files that may have a limit, of the group and of all above it, given `/proc/self/cgroup`: of version 2
-/// (`0::/path`), and of version 1 (`4:memory:/path`).
+/// The files with the limits of the control group and all its parents, from `/proc/self/cgroup`: version 2
+/// (`0::/path`), and version 1 (`4:memory:/path`).
 fn group_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {

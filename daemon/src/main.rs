@@ -7,10 +7,10 @@ use std::{io::Write, process::ExitCode};
 fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough.
+        // The reader of our output has closed it, which is no error.
         Err(error) if error.is::<cli::ClosedPipe>() => ExitCode::SUCCESS,
         Err(error) => {
-            // Where nobody listens to errors either, the exit code still tells.
+            // If standard error is closed, too, the exit code still reports the failure.
             let text = format!("{error:#}");
             let _ = writeln!(std::io::stderr(), "comet: {}", cli::visible(&text));
             ExitCode::FAILURE

@@ -10,15 +10,15 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// A number that any thread may change, often. Each has a part of its own, or they would wait for each other's
-/// caches at every message.
+/// A number that many threads change often. Each thread has its own part, because a shared one would move between the
+/// processors' caches at every message.
 #[derive(Debug, Default)]
 pub struct Counter([Part; PARTS]);
 
-/// More threads than that share.
+/// The number of parts. More threads share them.
 const PARTS: usize = 16;
 
-/// As large as what a processor's caches pass on.
+/// Aligned to the cache line, so that two parts never share one.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Part(AtomicU64);
@@ -36,7 +36,7 @@ impl Counter {
         self.part().fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// The sum; what one thread added may have been taken off by another.
+    /// The sum of all parts. One part can be negative, because another thread may subtract what this one added.
     pub fn get(&self) -> u64 {
         let parts = self.0.iter().map(|part| part.0.load(Ordering::Relaxed));
         parts.fold(0, u64::wrapping_add)
@@ -57,16 +57,16 @@ impl Serialize for Counter {
     }
 }
 
-/// What the files source said last, for `comet status`.
+/// The last notices of the files source, for `comet status`.
 #[derive(Debug, Default, Serialize)]
 pub struct FilesNotices {
-    /// Why there is no stamp: then nothing is told of what changes while no daemon runs.
+    /// Why there is no stamp file. Without it changes made while no daemon runs are not published.
     stamp_error: Mutex<Option<String>>,
     /// The last refusals, as they were logged.
     last_refused: Mutex<VecDeque<String>>,
 }
 
-/// Refusals that are shown.
+/// The number of refusals that are shown.
 const REFUSED_SHOWN: usize = 5;
 
 impl FilesNotices {
@@ -81,17 +81,17 @@ impl FilesNotices {
     }
 }
 
-/// All of them. Shared by all threads.
+/// All counters and gauges. Shared by all threads.
 #[derive(Debug, Default, Serialize)]
 pub struct Metrics {
-    /// Not a figure: shown by itself.
+    /// Not a number, so it is shown separately.
     #[serde(skip)]
     pub files_notices: FilesNotices,
     /// HTTP connections open now.
     pub http_connections: Counter,
     /// HTTP connections refused because of a limit.
     pub http_refused: Counter,
-    /// HTTP connections refused because their address had its share.
+    /// HTTP connections refused because their address had too many.
     pub http_refused_by_address: Counter,
     /// Requests refused, and slow clients cut, because connections took all their memory.
     pub http_shed: Counter,
@@ -129,8 +129,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Those who come back when the daemon stops. A connection of HTTP/2 has many subscriptions, and a client that
-    /// polls may have none at the moment.
+    /// The number of clients that will come back when the daemon stops. An HTTP/2 connection has many subscriptions, and a
+    /// polling client may have none at the moment.
     pub fn clients(&self) -> u64 {
         self.http_connections.get().max(self.subscribers.get())
     }

@@ -1,4 +1,4 @@
-//! What the hub keeps of each channel, and the channels by name.
+//! A channel's state, and the map of channels by name.
 
 use std::{array, collections::HashMap};
 
@@ -7,21 +7,21 @@ use comet_proto::ChannelName;
 use super::history::{History, Limits};
 
 pub(super) struct Channel {
-    /// The copy that all its messages share.
+    /// The copy of the name that all its messages share.
     pub(super) name: ChannelName,
     pub(super) history: History,
-    /// Bit w: worker w has subscribers here.
+    /// Bit w: worker w has subscribers of this channel.
     pub(super) interest: u64,
     /// Bit w: this channel is in worker w's dirty list.
     pub(super) dirty: u64,
-    /// Which limits it has: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
+    /// The index of its limits: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
     pub(super) class: u32,
-    /// It has an entry among those that expire.
+    /// Whether it has an entry in the expiry queue.
     pub(super) expires: bool,
 }
 
 impl Channel {
-    /// `trimmed`: what it may have forgotten before.
+    /// `trimmed`: a cursor below this id may have missed messages.
     pub(super) fn new(name: ChannelName, trimmed: u64, class: u32) -> Self {
         Self {
             name,
@@ -33,7 +33,7 @@ impl Channel {
         }
     }
 
-    /// When it has to be looked at for its oldest message, unless there is an entry already.
+    /// The time when its oldest message expires, unless it already has an entry.
     pub(super) fn schedule(&mut self, limits: &Limits) -> Option<u64> {
         let oldest = self.history.oldest().filter(|_| !self.expires)?;
         self.expires = true;
@@ -45,11 +45,11 @@ impl Channel {
     }
 }
 
-/// How many maps there are.
+/// The number of maps.
 pub(super) const MAPS: usize = 256;
 
-/// By name, in many maps: one large map would stop everyone for milliseconds while it grows. Boxed, because a map has
-/// room for up to twice as many as it holds.
+/// The channels by name, in many maps: one large map would block all publishers for milliseconds while it grows. The values
+/// are boxed, because a map reserves up to twice the entries that it holds.
 pub(super) struct Channels {
     maps: Box<[HashMap<ChannelName, Box<Channel>>; MAPS]>,
     len: usize,
@@ -77,7 +77,7 @@ impl Channels {
             .map(|channel| &mut **channel)
     }
 
-    /// Adds a channel that is not there.
+    /// Adds a channel that is not in the map yet.
     pub(super) fn insert(&mut self, channel: Channel) -> &mut Channel {
         self.len += 1;
         let place = self.maps[map(&channel.name)].entry(channel.name.clone());
@@ -111,7 +111,7 @@ impl Channels {
     }
 }
 
-/// Which map a name is in. Whoever chooses names that are all in one gets a map as good as any.
+/// The map for a name. An attacker who chooses names that all fall into one map only gets one normal large map.
 fn map(name: &str) -> usize {
     let word = |bytes: &[u8]| {
         bytes

@@ -1,4 +1,4 @@
-//! The hub's time, which never goes back and never stands still.
+//! The hub's time, which never steps back and never stops.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,19 +10,19 @@ use super::micros;
 /// Microseconds since the Unix epoch.
 pub type Clock = fn() -> u64;
 
-/// The system's clock, or one that goes on from where that was before it stepped back, at the pace of the monotonic
-/// one. Were the hub's time to stand still until the other has caught up, nothing would expire for so long.
+/// The system's clock. After that clock has stepped back, this time goes on from the old value at the speed of the monotonic
+/// clock. If the hub's time stood still instead, no message would expire until the system's clock has caught up.
 #[derive(Debug)]
 pub(super) struct Time {
     wall: Clock,
-    /// `None`: the caller's clock is all there is.
+    /// `None`: only the caller's clock is used.
     start: Option<Instant>,
-    /// What the hub's time was at the start, or would have been.
+    /// The hub's time at the start, as far as later steps of the clock allow.
     offset: AtomicU64,
 }
 
 impl Time {
-    /// Not before `last`, which was given as a time before.
+    /// A clock that never gives a time before `last`, which an earlier run has given.
     pub(super) fn system(last: u64) -> Self {
         let wall: Clock = system_clock;
         Self {
@@ -47,7 +47,7 @@ impl Time {
         }
     }
 
-    /// `elapsed`: by the monotonic clock, since the start.
+    /// `elapsed`: time since the start by the monotonic clock.
     fn at(&self, wall: u64, elapsed: u64) -> u64 {
         let known = self.offset.load(Ordering::Relaxed);
         let seen = wall.saturating_sub(elapsed);
@@ -57,7 +57,7 @@ impl Time {
         known.max(seen).saturating_add(elapsed)
     }
 
-    /// How far it is ahead of the system's clock.
+    /// How far this time is ahead of the system's clock.
     pub(super) fn ahead(&self) -> Duration {
         Duration::from_micros(self.now().saturating_sub((self.wall)()))
     }

@@ -1,4 +1,4 @@
-//! What subscribers read, once for all who read the same.
+//! Reads of the history, shared by all subscribers that read the same.
 
 use std::{
     cell::{Ref, RefCell},
@@ -11,24 +11,24 @@ use comet_proto::{ChannelName, Cursor};
 
 use super::{Backlog, Hub};
 
-/// What was read last: by those who listen to this channel alone, and by those who listen to others too. What is
-/// the same for many is rendered once.
+/// The last read backlogs: one for subscribers of only this channel, and one for subscribers of several channels. A backlog that
+/// many subscribers share is rendered once.
 #[derive(Default)]
 pub(super) struct LastRead {
     alone: Option<Rc<Batch>>,
     among_others: Option<Rc<Batch>>,
 }
 
-/// How a called subscriber reads. What many read alike is read and serialised once.
+/// Reads the history for a subscriber. A backlog that many subscribers share is read and rendered once.
 pub struct Feed<'a> {
     pub(super) hub: &'a Hub,
-    /// What `last_read` is about: who listens to more channels may ask for any of them.
+    /// The channel of `last_read`. A subscriber of several channels may ask for others.
     pub(super) channel: &'a ChannelName,
     pub(super) last_read: LastRead,
 }
 
 impl Feed<'_> {
-    /// What `channels` have after `cursor`.
+    /// The backlog of `channels` after `cursor`.
     pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<Batch> {
         let alone = channels == std::slice::from_ref(self.channel);
         let last = if alone {
@@ -50,7 +50,7 @@ impl Feed<'_> {
     }
 }
 
-/// A backlog, and what it looks like on the wire in the forms that were asked for.
+/// A backlog, and its bytes in the formats that were used so far.
 pub struct Batch {
     backlog: Backlog,
     forms: RefCell<Vec<(u32, Bytes)>>,
@@ -66,13 +66,13 @@ impl Batch {
         }
     }
 
-    /// What was read.
+    /// The backlog.
     #[must_use]
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// The bytes in the form with this number, made by `render` when nobody asked before.
+    /// The bytes in the format with this number. `render` makes them at the first call.
     pub fn form(&self, form: u32, render: impl FnOnce(&Backlog) -> Bytes) -> Bytes {
         let known = |forms: Ref<'_, Vec<(u32, Bytes)>>| {
             forms
@@ -87,14 +87,14 @@ impl Batch {
         })
     }
 
-    /// A read of the same channel from `cursor`, when this was read, would have given just this.
+    /// Whether a read of the same channel from `cursor` at that moment would have given the same backlog.
     fn answers(&self, cursor: Cursor) -> bool {
         let first = self.backlog.messages.first();
         let end = first.map_or(self.backlog.cursor, |first| Cursor(first.id - 1));
         !self.backlog.gap && self.backlog.after <= cursor.0 && cursor <= end
     }
 
-    /// Of both, though not of two without any: these differ in where they end.
+    /// Whether both have the same messages. Two empty backlogs do not count, because their cursors can differ.
     fn same_messages(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.backlog.messages, &other.backlog.messages);
         !self.backlog.gap
@@ -103,7 +103,7 @@ impl Batch {
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.backlog.more == other.backlog.more
-            // A read that was cut short ends earlier: what it left out must not be skipped.
+            // A read that was cut ends earlier, and the messages that it left out must not be skipped.
             && self.backlog.cursor <= other.backlog.cursor
     }
 }

@@ -1,4 +1,4 @@
-//! What one channel keeps: a bounded list of messages and the id up to which older ones are gone.
+//! The history of one channel: a bounded list of messages, and the id up to which older ones are gone.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -6,19 +6,19 @@ use comet_proto::Message;
 
 use super::micros;
 
-/// How much one channel keeps. All three hold at once; the newest message is kept whatever its size.
+/// The limits of one channel's history. All three apply at once; the newest message is kept whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Messages. Those younger than a second do not count: subscribers must have a chance to read what comes in
-    /// one burst.
+    /// The number of messages. Messages younger than a second do not count, so that subscribers can read everything that
+    /// comes in one burst.
     pub messages: usize,
-    /// Bytes, with what a message costs beside its data.
+    /// Bytes, including each message's overhead.
     pub bytes: usize,
-    /// Age.
+    /// The age of a message.
     pub age: Duration,
 }
 
-/// For so long a message is kept whatever the limit of messages says.
+/// A message is kept for this time even if the limit on the number of messages is exceeded.
 pub(super) const BURST: Duration = Duration::from_secs(1);
 
 impl Default for Limits {
@@ -32,27 +32,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// When a message expires. Those that never do have an order too.
+    /// The time when a message expires. Messages that never expire are ordered, too.
     pub(super) fn expiry(&self, id: u64) -> u64 {
         id.saturating_add(micros(self.age).min(u64::MAX / 2))
     }
 }
 
-/// What all channels keep together.
+/// The messages and bytes of all channels together.
 #[derive(Default)]
 pub(super) struct Kept {
     pub(super) messages: usize,
     pub(super) bytes: usize,
 }
 
-/// Room for the first messages of a channel: as much as the allocator's smallest block has.
+/// The initial capacity of a channel's list: what fits into the allocator's smallest block.
 const FEW: usize = 3;
 
 /// Oldest first.
 pub(super) struct History {
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
-    /// A cursor below this may have missed messages that are gone.
+    /// A cursor below this may have missed messages that were dropped.
     trimmed: u64,
 }
 
@@ -76,7 +76,7 @@ impl History {
         self.messages.push_back(message);
     }
 
-    /// Drops what the limits do not keep at `now` (µs since the epoch).
+    /// Drops the messages over the limits at `now` (µs since the epoch).
     pub(super) fn trim(&mut self, limits: &Limits, now: u64, kept: &mut Kept) {
         let old = now.saturating_sub(micros(limits.age));
         let settled = now.saturating_sub(micros(BURST));
@@ -98,15 +98,15 @@ impl History {
         self.bytes -= cost;
         kept.bytes -= cost;
         kept.messages -= 1;
-        // After a loss of power, messages that are newer than this one may be gone already.
+        // After a loss of power, newer messages than this one may already be gone.
         self.miss(message.id);
-        // After a burst, and after the last one.
+        // Frees capacity after a burst, and after the last message.
         if self.messages.len() < self.messages.capacity() / 8 || self.messages.is_empty() {
             self.messages.shrink_to(2 * self.messages.len());
         }
     }
 
-    /// The messages after `cursor`, and the id that precedes the first of them here.
+    /// The messages after `cursor`, and the id of the message before the first of them.
     pub(super) fn since(&self, cursor: u64) -> (impl Iterator<Item = &Arc<Message>>, u64) {
         let seen = self
             .messages
@@ -136,7 +136,7 @@ impl History {
         self.trimmed
     }
 
-    /// A cursor below `id` may have missed messages that are gone.
+    /// Records that a cursor below `id` may have missed messages.
     pub(super) fn miss(&mut self, id: u64) {
         self.trimmed = self.trimmed.max(id);
     }
@@ -150,7 +150,7 @@ impl History {
     }
 }
 
-/// Bytes that a message holds: its text and data, the structure, its reference counts and its place in the list.
+/// The memory of a message in bytes: its text and data, the structure, its reference counts and its place in the list.
 pub(super) fn cost(message: &Message) -> usize {
     const FIXED: usize = size_of::<Message>() + 3 * size_of::<usize>();
     FIXED + message.name.as_str().len() + message.data.len()

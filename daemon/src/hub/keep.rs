@@ -1,8 +1,8 @@
-//! Keeping what is published: who writes it into the log, and who waits for that.
+//! Writes published messages to the log, and lets publishers wait for that.
 //!
-//! With `process`, the thread that published writes all that is unwritten, of others too, before it acknowledges: a
-//! write into the system's cache takes about as long as waking a thread. With `disk` a thread of its own writes and
-//! syncs; while it does, the next batch gathers. Nobody waits for a timer.
+//! With `process`, the publishing thread writes all unwritten messages, also those of other threads, before it acknowledges: a
+//! write into the system's cache takes about as long as waking a thread. With `disk` a background thread writes and
+//! syncs; meanwhile the next batch gathers. Nothing waits for a timer.
 
 mod queue;
 mod rewrite;
@@ -33,42 +33,42 @@ use writer::Writer;
 use super::{Hub, Promise};
 use crate::store::{Durability, Log, OnError, Record, StoreError};
 
-/// After an error the log is tried again so often.
+/// Interval of the retries after an error.
 const RETRY: Duration = if cfg!(test) {
     Duration::ZERO
 } else {
     Duration::from_millis(250)
 };
 
-/// What `comet status` says of the log.
+/// The figures of the log for `comet status`.
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreStatus {
     pub durability: Durability,
-    /// Of all its files.
+    /// Bytes of all its files.
     pub bytes: u64,
-    /// Times that it was written anew from the history.
+    /// How often the log was rewritten from the history.
     pub rewrites: u64,
-    /// Why it is not written now.
+    /// The error, if the log cannot be written at present.
     pub error: Option<String>,
 }
 
-/// The log and those who wait for it.
+/// The log, and the publishers that wait for it.
 pub(super) struct Keeper {
     promise: Promise,
-    /// What every new base has to repeat.
+    /// The record that every new base must repeat.
     start: Record<'static>,
     writer: Mutex<Writer>,
-    /// Everything up to here is kept as promised.
+    /// Every message up to this id is kept as promised.
     kept: AtomicU64,
     failing: AtomicBool,
-    /// Those who wait on a task.
+    /// Wakes tasks that wait for a message to be kept.
     progress: watch::Sender<Progress>,
     work: Mutex<Work>,
     wake_sync: Condvar,
     wake_round: Condvar,
 }
 
-/// How far the last attempt came.
+/// The result of the last attempt to write.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     tried: u64,
@@ -100,12 +100,12 @@ impl Keeper {
             .expect("no code panics while it holds the log")
     }
 
-    /// Writes, and with `disk` syncs, everything that was published. After an error it is only tried again after a
-    /// while.
+    /// Writes, and with `disk` syncs, all published messages. After an error it does not try again before the retry interval
+    /// has passed.
     pub(super) fn commit(&self, hub: &Hub, wanted: u64) -> Result<(), StoreError> {
         let mut writer = self.lock();
         if self.has(wanted) {
-            return Ok(()); // whoever was first has done it
+            return Ok(()); // another thread has already written it
         }
         if let Some((error, at)) = &writer.failed
             && at.elapsed() < RETRY
@@ -149,8 +149,8 @@ impl Keeper {
         });
     }
 
-    /// Somebody has removed, moved or cut what was written: all that is in memory has to be written anew, and until then
-    /// nothing counts as kept.
+    /// Handles a log that somebody removed, moved or cut: everything in memory must be written again, and until then
+    /// no message counts as kept.
     pub(super) fn notice_loss(&self, hub: &Hub) {
         let mut writer = self.lock();
         if !writer.rewrite && !writer.log.is_whole() {
@@ -162,7 +162,7 @@ impl Keeper {
         }
     }
 
-    /// What nobody waits for: messages without an acknowledgement, another attempt, the size of the log.
+    /// The background work: messages without an acknowledgement, retries, the size of the log.
     pub(super) fn look_after(&self, hub: &Hub) {
         self.notice_loss(hub);
         let (needed, bytes, least) = {
@@ -184,7 +184,7 @@ impl Keeper {
             return;
         }
         if self.promise.durability == Durability::Process || self.lock().failed.is_some() {
-            let _ = self.commit(hub, hub.last().0); // it was logged
+            let _ = self.commit(hub, hub.last().0); // the error is already logged
         }
     }
 }
@@ -202,10 +202,10 @@ impl Hub {
         })
     }
 
-    /// Writes the log anew at once.
+    /// Rewrites the log at once.
     ///
     /// # Errors
-    /// It stays as it was.
+    /// The log is unchanged.
     pub fn rewrite_log(&self) -> Result<(), StoreError> {
         match &self.keeper {
             Some(keeper) => keeper.rewrite(self),

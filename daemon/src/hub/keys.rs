@@ -1,7 +1,7 @@
-//! Idempotency keys: which id a key was given, for a while.
+//! Idempotency keys: for ten minutes, the id of the message that was published with each key.
 //!
-//! A key belongs to its publisher: nobody can have another publisher's message taken for a repetition by using its key
-//! first. And each publisher's keys are forgotten on account of that publisher's own number, as long as there are few.
+//! A key belongs to its publisher, so nobody can make another publisher's message count as a repetition by using its key
+//! first. When there are too many keys, the publisher with the most keys loses its oldest, as long as there are at most 256 publishers.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,29 +17,29 @@ use super::micros;
 /// How long a key is remembered.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How many keys are remembered over all publishers. Beyond it the oldest of the publisher that has most is forgotten.
+/// The number of keys that are remembered over all publishers. Beyond it the publisher with the most keys loses its oldest.
 const MAX_KEYS: usize = 65_536;
 
-/// Room for a publisher in front of a key.
+/// The most bytes that a publisher takes in front of a key.
 const PREFIX: usize = 22;
 
-/// Publishers whose keys are counted each for itself; those of further ones are counted together.
+/// The number of publishers whose keys are counted separately. The keys of further publishers are counted together.
 const MAX_SHARES: usize = 256;
 
-/// Who published, as far as idempotency keys are concerned.
+/// The owner of an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Publisher {
-    /// Logs of earlier versions do not say who it was.
+    /// A key from a log of an earlier version, which did not store the publisher.
     Unknown,
     /// A user of the machine: over the socket, or as the owner of a file in the spool.
     User(u32),
-    /// Whoever publishes by HTTP; with tokens, a number for the token's subject.
+    /// Publishers by HTTP. With tokens, a number that stands for the token's subject.
     Http(u64),
     /// The watched directory.
     Files,
 }
 
-/// A key and who has chosen it.
+/// A key and its publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublisherKey<'a> {
     pub publisher: Publisher,
@@ -47,7 +47,7 @@ pub struct PublisherKey<'a> {
 }
 
 impl<'a> PublisherKey<'a> {
-    /// Appends the key as the log has it: the publisher, a NUL, and the key; of an unknown publisher the key alone.
+    /// Appends the key in the form of the log: the publisher, a NUL, and the key; for an unknown publisher only the key.
     fn write(&self, out: &mut String) {
         let publisher = match self.publisher {
             Publisher::Unknown => Ok(()),
@@ -55,18 +55,18 @@ impl<'a> PublisherKey<'a> {
             Publisher::Http(subject) => write!(out, "h{subject}\0"),
             Publisher::Files => out.write_str("f\0"),
         };
-        publisher.expect("a String takes it");
+        publisher.expect("writing to a String cannot fail");
         out.push_str(self.key);
     }
 
-    /// The key as the log has it.
+    /// The key in the form of the log.
     pub(super) fn text(&self) -> Box<str> {
         let mut text = String::with_capacity(PREFIX + self.key.len());
         self.write(&mut text);
         text.into()
     }
 
-    /// Reads what the log has.
+    /// Parses the form of the log.
     pub(super) fn parse(text: &'a str) -> Self {
         let parsed = text.split_once('\0').and_then(|(publisher, key)| {
             let publisher = match publisher.split_at_checked(1)? {
@@ -84,7 +84,7 @@ impl<'a> PublisherKey<'a> {
     }
 }
 
-/// Whose keys are counted together: one publisher's, or (`None`) those of all for whom there is no share.
+/// The keys that are counted together: those of one publisher, or (`None`) those of all publishers without a share.
 type Share = Option<Publisher>;
 
 /// A place in the order of [`Keys::after`].
@@ -92,19 +92,19 @@ pub(super) type Place = (Share, u64);
 
 #[derive(Default)]
 pub(super) struct Keys {
-    /// By the channel's name, a NUL, which no name has, and the key as in the log.
+    /// Ids by the channel's name, a NUL (which no name contains), and the key in the form of the log.
     ids: HashMap<Arc<str>, u64>,
     /// Oldest first.
     shares: BTreeMap<Share, VecDeque<(u64, Arc<str>)>>,
     len: usize,
-    /// Where names are put together, so that a lookup allocates nothing.
+    /// A buffer for the joined text, so that a lookup allocates nothing.
     joined: String,
 }
 
 impl Keys {
     pub(super) fn get(&mut self, channel: &ChannelName, key: &PublisherKey<'_>) -> Option<u64> {
         let id = self.ids.get(join(channel, key, &mut self.joined)).copied();
-        // A retry over the start of this version, of what an earlier one has published.
+        // This may be a retry of a message that an earlier version has published.
         if id.is_none() && self.shares.contains_key(&Some(Publisher::Unknown)) {
             let unknown = PublisherKey {
                 publisher: Publisher::Unknown,
@@ -124,7 +124,7 @@ impl Keys {
         let own = Some(key.publisher);
         let has_own = self.shares.contains_key(&own) || self.shares.len() < MAX_SHARES;
         let share = self.shares.entry(own.filter(|_| has_own)).or_default();
-        // Oldest first, also where a log tells of them in another order.
+        // Keep the order by age, even if a log has the keys in another order.
         let newer = share.iter().rev().take_while(|(known, _)| *known > id);
         let place = share.len() - newer.count();
         share.insert(place, (id, joined));
@@ -134,7 +134,7 @@ impl Keys {
         }
     }
 
-    /// Forgets keys that were given an id before the window (an id is a time), at most so many. True: there may be
+    /// Forgets at most `at_most` keys whose id (which is a time) is older than the window. Returns true when there may be
     /// more.
     pub(super) fn expire(&mut self, now: u64, at_most: usize) -> bool {
         let old = now.saturating_sub(micros(WINDOW));
@@ -150,7 +150,7 @@ impl Keys {
         true
     }
 
-    /// The next keys, joined with their channels, publisher by publisher and oldest first; each with its place.
+    /// The next keys with their channels, publisher by publisher and oldest first, each with its place.
     pub(super) fn after(&self, place: Option<Place>, at_most: usize) -> Vec<(Arc<str>, Place)> {
         let (from, seen) = place.unwrap_or((None, 0));
         let shares = self.shares.range(from..);
@@ -178,7 +178,7 @@ impl Keys {
         self.shares.values_mut().for_each(VecDeque::shrink_to_fit);
     }
 
-    /// Of whoever has most. There are few shares to look at.
+    /// Forgets the oldest key of the publisher with the most keys. There are few shares, so a search is fast.
     fn drop_one(&mut self) {
         let most = self.shares.iter().max_by_key(|(_, keys)| keys.len());
         if let Some((&share, _)) = most {
@@ -193,7 +193,7 @@ impl Keys {
         if let Some((id, key)) = keys.pop_front() {
             self.len -= 1;
             if self.ids.get(&key) == Some(&id) {
-                self.ids.remove(&key); // else it was used again since
+                self.ids.remove(&key); // otherwise the key was used again later
             }
         }
         if keys.is_empty() {
@@ -202,7 +202,7 @@ impl Keys {
     }
 }
 
-/// Channel, and the key as the log has it, of what [`Keys::after`] gives.
+/// Splits a text of [`Keys::after`] into the channel and the key in the form of the log.
 pub(super) fn split(joined: &str) -> Option<(ChannelName, &str)> {
     let (channel, key) = joined.split_once('\0')?;
     Some((ChannelName::parse(channel).ok()?, key))
@@ -306,7 +306,7 @@ mod tests {
         for (key, text) in all.iter().zip(&texts) {
             assert_eq!(PublisherKey::parse(text), *key);
         }
-        // What an earlier version has kept stays what it is.
+        // A key from an earlier version keeps its form.
         for old in ["k", "x1\0k", "u\0k", "u-1\0k", "", "\0", "é\0k"] {
             assert_eq!(PublisherKey::parse(old), of(Publisher::Unknown, old));
         }

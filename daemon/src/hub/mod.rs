@@ -1,9 +1,9 @@
-//! The hub: numbers what is published, keeps a bounded history of it and marks who has to be told. It knows no
+//! The hub: gives messages their ids, keeps a bounded history, and marks the workers that must deliver. It knows no
 //! source, transport, HTTP or file.
 //!
-//! A message is numbered, kept and announced in one critical section, and joining (mark the worker as
-//! interested, read the backlog) is one too. So a message is in the backlog or announced afterwards, never in
-//! neither, and its id decides whether it was seen.
+//! A message is numbered, kept and announced in one critical section. Joining (mark the worker as interested, read the
+//! backlog) is one critical section, too. So a message is either in the backlog or announced afterwards, never in
+//! neither. Its id tells whether a subscriber has already seen it.
 
 mod channel;
 mod clock;
@@ -41,8 +41,8 @@ use crate::store::{Durability, Found, Log, OnError, StoreError, disk::Disk};
 /// Most workers that a hub can serve: one bit each in a channel's set of interested workers.
 pub const MAX_WORKERS: usize = 64;
 
-/// What one read of the history returns at most, in bytes, with what a message costs beside its data; the cursor
-/// says where to go on.
+/// The most bytes that one read of the history returns, including each message's overhead. The next read goes on at the
+/// returned cursor.
 pub const READ_BYTES: usize = 256 * 1024;
 
 /// How much history is kept.
@@ -50,7 +50,7 @@ pub const READ_BYTES: usize = 256 * 1024;
 pub struct HistoryConfig {
     /// For channels that no prefix matches.
     pub default: Limits,
-    /// For channels whose name starts so; the longest prefix wins.
+    /// For channels whose name begins with the prefix; the longest prefix wins.
     pub prefixes: Vec<(String, Limits)>,
     /// Bytes over all channels.
     pub total_bytes: usize,
@@ -66,39 +66,39 @@ impl Default for HistoryConfig {
     }
 }
 
-/// What a source gives to the hub.
+/// A message that a source publishes, before it has an id.
 #[derive(Debug)]
 pub struct NewMessage<'a> {
     pub channel: &'a ChannelName,
     pub name: EventName,
     pub data: Box<[u8]>,
-    /// Idempotency key: the same key of the same publisher on the same channel within ten minutes gives the first id
-    /// back.
+    /// Idempotency key. A repetition with the same key, publisher and channel within ten minutes gets the id of the first
+    /// message.
     pub key: Option<PublisherKey<'a>>,
 }
 
-/// What channels still have after a cursor.
+/// The messages that some channels still keep after a cursor.
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// Oldest first; at most [`READ_BYTES`], unless the first message alone is larger.
     pub messages: Vec<Arc<Message>>,
     /// Messages between the cursor and the oldest one here may be gone: the client must reload its state.
     pub gap: bool,
-    /// Where to go on: everything up to here is in `messages`, was seen before, or is told by `gap`.
+    /// The cursor for the next read. Every message up to here is in `messages`, was seen before, or is covered by `gap`.
     pub cursor: Cursor,
-    /// It was cut: read on from the cursor. Otherwise there was nothing after it.
+    /// Whether more messages follow after the cursor.
     pub more: bool,
-    /// Unless there is a gap, every cursor from here up to the first message gives the same answer.
+    /// A reader whose cursor lies between this id and the first message gets the same backlog, unless there is a gap.
     pub(crate) after: u64,
 }
 
 impl Backlog {
-    /// There is something to be told.
+    /// Whether there is a message or a gap to deliver.
     pub(crate) fn is_news(&self) -> bool {
         self.gap || !self.messages.is_empty()
     }
 
-    /// Leaves what is beyond `bytes` to the next read, but for the first message.
+    /// Keeps the messages that fit into `bytes`, and at least the first one. The next read returns the others.
     pub(crate) fn cut(&mut self, bytes: usize) {
         let mut room = bytes;
         let kept = self.messages.iter().take_while(|message| {
@@ -125,32 +125,32 @@ pub struct HubStatus {
     pub last_id: u64,
     /// Messages published since the start.
     pub published: u64,
-    /// Channels with history or listeners.
+    /// Channels with history or subscribers.
     pub channels: usize,
     /// Messages kept.
     pub messages: usize,
-    /// Bytes kept, with what a message costs beside its data.
+    /// Bytes kept, including each message's overhead.
     pub bytes: usize,
 }
 
-/// What is promised about a log.
+/// The settings of the log, and the present boot of the machine.
 #[derive(Debug, Clone)]
 pub struct Promise {
     pub durability: Durability,
     pub on_error: OnError,
-    /// The log is written anew when it is larger, and twice as large as what is kept.
+    /// The log is rewritten when it is larger than this, and twice as large as the messages that are kept.
     pub rewrite_bytes: u64,
-    /// Of the machine: another one after every boot.
+    /// The machine's boot id, which changes with every boot.
     pub boot: u128,
 }
 
 /// See the module. Shared by all threads.
 pub struct Hub {
     state: Mutex<State>,
-    // One a worker, beside the lock: waking a thread is a system call.
+    // One per worker, outside the lock, because waking a thread is a system call.
     wakers: Box<[Notify]>,
     time: Time,
-    /// `None`: nothing is kept beyond the end of the daemon.
+    /// `None`: there is no log, and messages are lost when the daemon ends.
     keeper: Option<Keeper>,
 }
 
@@ -163,14 +163,14 @@ impl Hub {
         Arc::new(Self::of(state, workers, time, None))
     }
 
-    /// Like [`Hub::new`], with a clock of the caller's.
+    /// Like [`Hub::new`], with the caller's clock.
     #[must_use]
     pub fn with_clock(config: HistoryConfig, workers: usize, clock: Clock) -> Arc<Self> {
         let state = State::new(config, workers, clock());
         Arc::new(Self::of(state, workers, Time::of(clock), None))
     }
 
-    /// A hub that goes on from what a log says, and keeps in it what is published.
+    /// A hub with the state that a log describes. It writes new messages to this log.
     ///
     /// # Errors
     /// The log cannot be read or written.
@@ -183,10 +183,10 @@ impl Hub {
         Self::open_at(config, workers, disk, promise, system_clock(), Time::system)
     }
 
-    /// Like [`Hub::open`], with a clock of the caller's.
+    /// Like [`Hub::open`], with the caller's clock.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Hub::open`].
     pub fn open_with_clock(
         config: HistoryConfig,
         workers: usize,
@@ -198,7 +198,7 @@ impl Hub {
         Self::open_at(config, workers, disk, promise, clock(), time)
     }
 
-    /// `time` is told which time the last daemon has come to.
+    /// `time` makes the clock; its argument is the largest id in the log.
     fn open_at(
         config: HistoryConfig,
         workers: usize,
@@ -213,16 +213,16 @@ impl Hub {
         })?;
         let records = state.begin(&found, before, promise, now);
         log.append(records.iter().cloned())?;
-        // A repeated idempotency key is acknowledged from what was read. The last daemon may not have synced that.
+        // A repeated idempotency key is acknowledged from the log that was read, which the last daemon may not have synced.
         let is_synced = promise.durability != Durability::Disk || log.sync_all().is_ok();
         let start = records
             .last()
             .cloned()
-            .expect("a daemon's start is told last");
+            .expect("the daemon's start is the last record");
         let keeper = Keeper::new(log, promise.clone(), start);
         let time = time(found.last);
         let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
-        // Otherwise every start would find the same damage. After a failed sync the segments cannot be trusted.
+        // Without a rewrite every start would find the same damage. After a failed sync the segments cannot be trusted.
         if !found.damaged.is_empty() || found.outdated || !is_synced {
             hub.rewrite_log()?;
         }
@@ -242,12 +242,12 @@ impl Hub {
         }
     }
 
-    /// Numbers and keeps a message and wakes the workers that listen. Returns its id.
+    /// Gives a message its id, keeps it, and wakes the interested workers. Returns the id.
     pub fn publish(&self, new: NewMessage<'_>) -> u64 {
         self.publish_and_wake(new).0
     }
 
-    /// As [`Hub::publish`]. Returns also whom it woke.
+    /// Like [`Hub::publish`]. Also returns the workers that were woken.
     pub fn publish_and_wake(&self, new: NewMessage<'_>) -> (u64, Workers) {
         let now = self.time.now();
         let (id, woken) = self.lock().publish(new, now);
@@ -257,7 +257,7 @@ impl Hub {
         (id, woken)
     }
 
-    /// Joins: from now on `worker` is told about `channels`; returns what they have after `since` (`None`: from
+    /// Joins: from now on messages in `channels` mark them for `worker`. Returns the backlog after `since` (`None`: from
     /// now on).
     pub fn subscribe(
         &self,
@@ -274,14 +274,14 @@ impl Hub {
         self.keep_before_telling(backlog)
     }
 
-    /// What `channels` have after `cursor`, without joining.
+    /// The backlog of `channels` after `cursor`, without joining.
     pub fn since(&self, channels: &[ChannelName], cursor: Cursor) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read(channels, cursor, now);
         self.keep_before_telling(backlog)
     }
 
-    /// What `channels` have after `cursor`; up to where the messages of each are gone; and the last id given.
+    /// The backlog of `channels` after `cursor`; for each channel the id up to which messages are gone; and the last id given.
     fn read_with_gone(
         &self,
         channels: &[ChannelName],
@@ -293,7 +293,7 @@ impl Hub {
         (backlog, state.trimmed(channels), state.last())
     }
 
-    /// The cursor that a client means. A time needs no message of its own: it stands for the last id up to it.
+    /// The cursor that a client means. A time stands for the last id up to it; no message needs to have exactly that time.
     pub fn resolve(&self, since: Since) -> Cursor {
         match since {
             Since::Id(cursor) => cursor,
@@ -301,8 +301,8 @@ impl Hub {
         }
     }
 
-    /// The newest message that `channels` have after `cursor` and that is older than `age`. By the hub's time, as ids
-    /// are: the system's clock may have stepped back since.
+    /// The newest message of `channels` after `cursor` that is older than `age`. The age is measured by the hub's time, like
+    /// the ids, because the system's clock may have stepped back.
     pub fn newest_older(
         &self,
         channels: &[ChannelName],
@@ -313,12 +313,12 @@ impl Hub {
         self.lock().newest_older(channels, cursor, micros(age), now)
     }
 
-    /// Ends what `subscribe` began for this worker and channel.
+    /// Ends the interest of this worker in the channel.
     pub fn unsubscribe(&self, worker: usize, channel: &ChannelName) {
         self.lock().unmark_interest(worker, channel);
     }
 
-    /// The channels of interest to `worker` that were published to since the last call.
+    /// The channels of interest to `worker` that got messages since the last call.
     pub fn take_dirty(&self, worker: usize) -> Vec<ChannelName> {
         self.lock().take_dirty(worker)
     }
@@ -328,12 +328,12 @@ impl Hub {
         self.wakers[worker].notified().await;
     }
 
-    /// Changes how much is kept, from now on.
+    /// Changes the limits of the history.
     pub fn limit(&self, config: HistoryConfig) {
         self.lock().limit(config);
     }
 
-    /// How far the hub's time is ahead of the system's clock, because that has stepped back.
+    /// How far the hub's time is ahead of the system's clock, after that clock has stepped back.
     pub fn ahead(&self) -> Duration {
         self.time.ahead()
     }
@@ -343,19 +343,19 @@ impl Hub {
         self.lock().last()
     }
 
-    /// Drops what is older than its channel keeps. To be called every second or so.
+    /// Drops expired messages. To be called about every second.
     pub fn expire(&self) {
         while self.expire_some() {}
     }
 
-    /// Does a part of what [`Hub::expire`] does. True: there is more, for which to call again when publishers had
-    /// their turn.
+    /// Does a part of [`Hub::expire`]. Returns true when there is more to do: call again after publishers had a chance
+    /// to take the lock.
     pub fn expire_some(&self) -> bool {
         let now = self.time.now();
         self.lock().expire(now)
     }
 
-    /// Figures for people and metrics.
+    /// Figures for `comet status` and metrics.
     pub fn status(&self) -> HubStatus {
         self.lock().status()
     }

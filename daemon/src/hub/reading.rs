@@ -1,6 +1,6 @@
-//! Reading a history in parts, for somebody who takes them slowly.
+//! Reads a history in parts, for a client that reads slowly.
 //!
-//! Between two parts nothing is held: messages that the history drops meanwhile are gone, and are told as a gap.
+//! Nothing is held between two parts: messages that the history drops meanwhile are missing, and reported as a gap.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use comet_proto::{ChannelName, Cursor, Message};
 
 use super::Hub;
 
-/// What channels keep after a cursor, up to what was published last when the reading began.
+/// A reading of the messages after a cursor, up to the last id at the time when the reading began.
 pub struct Reading {
     cursor: Cursor,
     end: Option<Cursor>,
-    /// For each channel, up to where its messages were gone when the reading began.
+    /// For each channel the id up to which its messages were gone when the reading began.
     gone: Vec<u64>,
     gap: bool,
 }
@@ -27,7 +27,7 @@ impl Reading {
         }
     }
 
-    /// Messages may be missing from what was read so far.
+    /// Whether messages may be missing in the parts that were read so far.
     pub fn gap(&self) -> bool {
         self.gap
     }
@@ -37,7 +37,7 @@ impl Reading {
         self.end.unwrap_or_default()
     }
 
-    /// The next messages, in the order of their ids: at most `bytes`, or one message. Nothing: that was all.
+    /// The next messages, in the order of their ids: at most `bytes`, or one message. An empty list is the end.
     pub fn next(&mut self, hub: &Hub, channels: &[ChannelName], bytes: usize) -> Vec<Arc<Message>> {
         if self.end.is_some_and(|end| self.cursor >= end) {
             return Vec::new();
@@ -48,7 +48,7 @@ impl Reading {
             self.gap = backlog.gap;
             self.gone = gone;
         } else {
-            // The cursor is a message of one channel. Another channel may have lost older ones long before.
+            // The cursor is a message of one channel. Another channel may have dropped older messages long before.
             let mut pairs = gone.iter().zip(&self.gone);
             self.gap |= pairs.any(|(now, begun)| now > begun && *now > self.cursor.0);
         }

@@ -1,4 +1,4 @@
-//! The hub's state from a log, and for one: what to fill it with at start, and what a new base has to hold.
+//! Restores the hub's state from a log at the start, and gives the content of a new base.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -13,28 +13,28 @@ use super::{
 };
 use crate::store::{Durability, Found, Record};
 
-/// Lost stretches of ids that are told apart; more become one, which can only tell somebody to reload in vain.
+/// The most lost ranges of ids that are kept apart. Further ones are merged, which can only cause an unnecessary gap.
 const MAX_LOST: usize = 64;
 
-/// What the last daemon in the log promised, and whether it could keep it.
+/// The promise of the last run in the log, and the messages that were missed until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Before {
     durability: Option<Durability>,
-    /// Of any channel, a cursor below it has missed some.
+    /// A cursor below this has missed messages of any channel.
     missed: u64,
 }
 
 impl Before {
-    /// Another daemon begins with this id.
+    /// Ends the last run. The next run begins with this id.
     fn end(&mut self, id: u64) {
         if self.durability == Some(Durability::Memory) {
-            self.missed = self.missed.max(id); // what it published is nowhere
+            self.missed = self.missed.max(id); // its messages are not in the log
         }
     }
 }
 
 impl State {
-    /// To be filled with what a log says, oldest first, and then to be [begun](State::begin).
+    /// An empty state, to be filled with the records of a log, oldest first. Then call [`State::begin`].
     pub(super) fn empty(config: HistoryConfig, workers: usize) -> (Self, Before) {
         let mut state = Self::new(config, workers, 0);
         state.last = 0;
@@ -67,7 +67,7 @@ impl State {
                 durability,
                 ..
             } => {
-                let whole = after > 0; // unless it is told otherwise beside it
+                let whole = after > 0; // unless a Lost record with the same ids follows
                 self.lose(Lost {
                     after,
                     before: id,
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// A base and the segment behind it may both have it.
+    /// Adds a message, unless it is already there: a base and the segment after it may both have it.
     fn restore_message(
         &mut self,
         name: ChannelName,
@@ -141,7 +141,7 @@ impl State {
         }
     }
 
-    /// Everything is restored: numbers go on from here. Returns what the log has to be told, the start last.
+    /// Ends the restoring and begins this run with a new id. Returns the records for the log; the Start is the last.
     pub(super) fn begin(
         &mut self,
         found: &Found,
@@ -152,7 +152,7 @@ impl State {
         let start = now.max(found.last + 1);
         before.end(start);
         let is_new = found.boot.is_none();
-        // The system had not written everything that it was given.
+        // The machine went down, so the system may not have written everything that it had accepted.
         let power_lost = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
         let may_lack = if power_lost {
             before.durability != Some(Durability::Disk)
@@ -199,7 +199,7 @@ impl State {
             self.channels.insert(channel);
         }
         let channel = self.channels.get_mut(name);
-        channel.expect("it was made where it was not there")
+        channel.expect("the channel was inserted above")
     }
 
     fn lose(&mut self, lost: Lost) {
@@ -213,7 +213,7 @@ impl State {
         if self.lost.len() > MAX_LOST {
             let Lost { after, .. } = self.lost.remove(0);
             self.lost[0].after = after;
-            self.lost[0].whole = false; // there are messages in it
+            self.lost[0].whole = false; // the merged range contains messages
         }
     }
 
@@ -246,7 +246,7 @@ impl State {
         self.floor
     }
 
-    /// Channels of one of the maps: name, up to where messages are gone, and those that are not.
+    /// The channels of one map: name, the id up to which messages are gone, and the messages that are kept.
     pub(super) fn channels_in(&self, map: usize) -> Vec<(ChannelName, u64, Vec<Arc<Message>>)> {
         let channels = self.channels.in_map(map);
         let channel = |channel: &Channel| {

@@ -1,4 +1,4 @@
-//! What the hub's lock guards.
+//! The data under the hub's lock.
 
 use std::{
     cmp::Reverse,
@@ -17,26 +17,26 @@ use super::{
     workers::Workers,
 };
 
-/// Channels, and keys, that expire under one lock: some hundred microseconds.
+/// Channels, and keys, that expire under one lock. That takes some hundred microseconds.
 const SLICE: usize = 512;
 
-/// Room for so much stays.
+/// The capacity that collections keep when they shrink.
 const FEW: usize = 64;
 
-/// About what a channel costs beside its messages.
+/// The approximate bytes of a channel without its messages.
 const CHANNEL: usize = 256;
 
-/// Less than this is no storm: see [`State::shrink`].
+/// A smaller peak needs no shrinking: see [`State::shrink`].
 const CALM: usize = 1 << 20;
 
-/// The ids between two daemons. An earlier daemon gave them to messages that are not in the log: a client that has one
-/// as its cursor may have missed others.
+/// The ids between two runs of the daemon. Messages with these ids are not in the log, so a client with such an id as its cursor
+/// may have missed others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) after: u64,
     pub(super) before: u64,
-    /// The log of that daemon is whole: whatever was acknowledged is in it, so nothing is missing after a *time* that lies
-    /// between the two ids.
+    /// The log of the earlier run is whole and has every acknowledged message. So no message is missing after a *time* that
+    /// lies between the two ids.
     pub(super) whole: bool,
 }
 
@@ -50,19 +50,19 @@ pub(super) struct State {
     pub(super) config: HistoryConfig,
     pub(super) last: u64,
     published: u64,
-    /// A cursor below this may have missed messages of channels that are forgotten, or of an earlier daemon.
+    /// A cursor below this may have missed messages of forgotten channels, or of an earlier run.
     pub(super) floor: u64,
-    /// Oldest first, apart from copies of a log that was written anew.
+    /// Oldest first, except copies from a rewritten log.
     pub(super) lost: Vec<Lost>,
     pub(super) channels: Channels,
-    /// Over all channels.
+    /// The total over all channels.
     pub(super) kept: Kept,
-    /// One entry for each channel with messages: when its oldest one expires. That may have gone since.
+    /// One entry for each channel with messages: the time when its oldest message expires. That message may already be gone.
     pub(super) expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
-    /// For each worker the channels that it has to look at; bounded by those that it listens to.
+    /// For each worker the channels with new messages. Never longer than the number of its channels.
     dirty: Vec<Vec<ChannelName>>,
     pub(super) keys: Keys,
-    /// Where there is a log: what it does not have yet.
+    /// The messages that are not in the log yet, if there is a log.
     pub(super) unwritten: Option<Queue>,
     /// The largest size that [`State::shrink`] has seen since it last shrank.
     peak: usize,
@@ -70,7 +70,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: HistoryConfig, workers: usize, now: u64) -> Self {
-        // As a cursor, 0 asks for all that is kept and is never told of a gap: it must not be what a client saw.
+        // The cursor 0 asks for everything that is kept and never gets a gap, so it must not be a client's last id.
         let start = now.max(1);
         Self {
             config,
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Changes the limits. What is over them goes when its channel is next published to, read, or expires.
+    /// Changes the limits. A channel drops messages over the new limits when it is next published to, read, or expired.
     pub(super) fn limit(&mut self, config: HistoryConfig) {
         self.config = config;
         self.expiry.clear();
@@ -191,7 +191,7 @@ impl State {
             ..Backlog::default()
         };
         if let Some(lost) = self.lost.last() {
-            backlog.after = cursor.0.min(lost.before); // the same answer only for whoever has the same past
+            backlog.after = cursor.0.min(lost.before); // only a reader with the same lost range gets the same answer
         }
         let mut with_news = Vec::new();
         for name in names {
@@ -209,7 +209,7 @@ impl State {
                 }
             };
             backlog.after = backlog.after.max(after);
-            // 0 asks for what is kept: nothing can be missing from that.
+            // 0 asks for what is kept, and nothing can be missing there.
             backlog.gap |= cursor.0 != 0 && cursor.0 < trimmed;
         }
         let channels = with_news.iter().filter_map(|name| self.channels.get(name));
@@ -222,16 +222,16 @@ impl State {
         backlog
     }
 
-    /// For each channel, up to where its messages are gone.
+    /// For each channel the id up to which its messages are gone.
     pub(super) fn trimmed(&self, names: &[ChannelName]) -> Vec<u64> {
         let channels = names.iter().map(|name| self.channels.get(name));
         let trimmed = |known: Option<&Channel>| known.map_or(self.floor, |c| c.history.trimmed());
         channels.map(trimmed).collect()
     }
 
-    /// The cursor of a client that has seen everything up to a moment. A moment after the last id is that id, also one
-    /// that is still to come: nothing was published after it. A moment between two daemons is the last id of the first
-    /// one, where the log is whole.
+    /// The cursor of a client that has seen everything up to a moment. For a moment after the last id, also one in the
+    /// future, that is the last id. For a moment between two runs of the daemon it is the last id of the earlier run, if the
+    /// log is whole.
     pub(super) fn at(&self, time: u64) -> Cursor {
         let time = time.min(self.last);
         let mut around = self.lost.iter().filter(|lost| lost.contains(time));
@@ -258,7 +258,7 @@ impl State {
         newest.max().map(Cursor).filter(|newest| *newest > cursor)
     }
 
-    /// Drops a slice of what has expired at `now`. True: there is more.
+    /// Drops a slice of the messages that have expired at `now`. Returns true when there are more.
     pub(super) fn expire(&mut self, now: u64) -> bool {
         let now = now.max(self.last);
         let mut more = self.keys.expire(now, SLICE);
@@ -280,7 +280,7 @@ impl State {
         next.is_some_and(|Reverse((due, _))| *due <= now)
     }
 
-    /// A storm that is over should not hold its memory.
+    /// Frees the memory of collections after a storm of channels is over.
     fn shrink(&mut self) {
         let size = self.kept.bytes + (self.channels.len() + self.keys.len()) * CHANNEL;
         if self.peak < CALM || size >= self.peak / 8 {
@@ -303,20 +303,20 @@ impl State {
         }
     }
 
-    /// It may have been forgotten before.
+    /// The channel may already be gone.
     pub(super) fn make(&self, name: &ChannelName) -> Channel {
         Channel::new(name.clone(), self.floor, self.config.class(name))
     }
 
-    /// A channel that has messages counts, too: many small ones take more than what is in them.
+    /// Whether the total limit is exceeded. Channels count, too, because many small channels take more memory than their messages.
     pub(super) fn is_full(&self) -> bool {
         self.kept.bytes + self.expiry.len() * CHANNEL > self.config.total_bytes
     }
 
-    /// Drops the message that would expire first, of all channels. False: there is none.
+    /// Drops the message that would expire first of all channels. Returns false when there is none.
     pub(super) fn evict(&mut self) -> bool {
         self.shorten_next(|history, limits, due, kept| {
-            // Entries are lazy: where the oldest has gone since, only the entry is renewed.
+            // Entries are updated lazily: if the oldest message is already gone, only the entry is renewed.
             let oldest = history.oldest();
             if oldest.is_some_and(|oldest| limits.expiry(oldest) <= due) {
                 history.drop_oldest(kept);
@@ -324,7 +324,7 @@ impl State {
         })
     }
 
-    /// Takes the entry that is due first; `shorten` may drop messages of its channel. False: there is none.
+    /// Takes the entry that is due first; `shorten` may drop messages of its channel. Returns false when there is no entry.
     fn shorten_next(
         &mut self,
         shorten: impl FnOnce(&mut History, &Limits, u64, &mut Kept),
@@ -344,7 +344,7 @@ impl State {
         true
     }
 
-    /// A channel without messages and listeners costs nothing; what it forgot is remembered by the floor.
+    /// Removes a channel without messages and subscribers. The floor then covers the messages that it had dropped.
     pub(super) fn forget_if_unused(&mut self, name: &ChannelName) {
         if !self.channels.get(name).is_some_and(Channel::is_unused) {
             return;
@@ -359,7 +359,7 @@ impl State {
 }
 
 impl HistoryConfig {
-    /// The number of the limits that hold for a channel.
+    /// The index of the limits that apply to a channel.
     fn class(&self, name: &str) -> u32 {
         let prefixes = self.prefixes.iter().zip(1..);
         let matching = prefixes.filter(|((prefix, _), _)| name.starts_with(prefix.as_str()));
@@ -376,7 +376,7 @@ impl HistoryConfig {
     }
 }
 
-/// Of lists that are in order, one that is.
+/// Merges sorted lists into one.
 fn in_order<'a, I: Iterator<Item = &'a Arc<Message>>>(
     lists: impl Iterator<Item = I>,
 ) -> impl Iterator<Item = &'a Arc<Message>> {
@@ -396,7 +396,7 @@ fn in_order<'a, I: Iterator<Item = &'a Arc<Message>>>(
     })
 }
 
-/// Takes up to [`READ_BYTES`]. What is left is told, and the cursor set so that the next read goes on there.
+/// Takes up to [`READ_BYTES`]. If messages are left, sets `more`, and the cursor to the place where the next read goes on.
 fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Message>>) {
     let mut bytes = 0;
     for message in messages {
@@ -414,7 +414,7 @@ fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Messag
 
 #[cfg(test)]
 impl State {
-    /// Entries that there is room for.
+    /// The capacity of the collection.
     pub(super) fn room(&self) -> usize {
         self.channels.room() + self.expiry.capacity() + self.keys.room()
     }

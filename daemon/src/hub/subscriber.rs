@@ -1,7 +1,7 @@
 //! Subscribers of one worker thread, by channel. A subscriber is a set of channels and a cursor, never a queue:
-//! when a channel has something new, each of its subscribers is called once and reads the shared history.
+//! when a channel has a new message, each of its subscribers is called once and reads the shared history.
 //!
-//! Everything here belongs to one thread. A loud channel is served in slices, so that others get their turn.
+//! Everything here belongs to one thread. A busy channel is delivered in slices, so that other channels are served in between.
 
 use std::{
     cell::RefCell,
@@ -17,13 +17,13 @@ use super::{Backlog, Hub, feed::LastRead};
 
 pub use super::feed::{Batch, Feed};
 
-/// Subscribers called before other channels, and other tasks of the thread, get their turn. Each call may be a write
-/// of some microseconds.
+/// The number of subscribers that are called before other channels and other tasks of the thread run. Each call may be a
+/// write of some microseconds.
 const SLICE: usize = 64;
 
-/// What is called when one of its channels has something new.
+/// A subscriber, which is called when one of its channels has a new message.
 pub trait Subscriber {
-    /// Reads what is new and passes it on, without waiting.
+    /// Reads the new messages and delivers them, without waiting.
     fn deliver(&self, feed: &mut Feed<'_>) -> Next;
 }
 
@@ -31,11 +31,11 @@ pub trait Subscriber {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Stay,
-    /// The subscription is over; it leaves all its channels.
+    /// The subscription has ended, and leaves all its channels.
     Leave,
 }
 
-/// Names a subscription until it leaves.
+/// Identifies a subscription until it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u32);
 
@@ -51,11 +51,11 @@ struct Inner {
     lists: Slab<List>,
     by_name: HashMap<ChannelName, u32>,
     members: Slab<Member>,
-    /// The most that they were since the last look: an audience that has just been answered comes back at once.
+    /// The most members since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
     most: usize,
-    /// Lists with subscribers to call, each once.
+    /// The lists with subscribers to call. Each list is in it at most once.
     ready: VecDeque<u32>,
-    /// The list that had the latest turn; it is in `ready` again after those that have come meanwhile.
+    /// The list that was served last. It goes to the end of `ready`, behind lists that were added meanwhile.
     served: Option<u32>,
 }
 
@@ -63,13 +63,13 @@ struct Inner {
 struct List {
     channel: ChannelName,
     waiting: Vec<u32>,
-    /// Those still to be called about what is new.
+    /// The subscribers that are still to be called.
     delivering: Vec<u32>,
-    /// It is in `Inner::ready`, or is the one that is served.
+    /// Whether the list is in `Inner::ready`, or is being served.
     ready: bool,
-    /// Published to since `delivering` was filled.
+    /// Whether the channel got a message after `delivering` was filled.
     again: bool,
-    /// As long as nothing newer is there.
+    /// The last backlog, valid until a newer message comes.
     last_read: LastRead,
 }
 
@@ -78,7 +78,7 @@ struct Member {
     places: Places,
 }
 
-/// Where a member stands: list, and position there. Nearly always one, which needs no allocation.
+/// The places of a member: list, and position in the list. Nearly always one, which needs no allocation.
 enum Places {
     One([Place; 1]),
     Many(Box<[Place]>),
@@ -91,13 +91,13 @@ struct Place {
 }
 
 impl Audience {
-    /// Whose subscribers these are.
+    /// The worker to which these subscribers belong.
     #[must_use]
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// The subscribers of `worker`, none yet.
+    /// An audience for `worker` without subscribers.
     #[must_use]
     pub fn new(hub: Arc<Hub>, worker: usize) -> Rc<Self> {
         Rc::new(Self {
@@ -107,26 +107,26 @@ impl Audience {
         })
     }
 
-    /// Where the messages come from.
+    /// The hub that the messages come from.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    /// Subscribers at this moment.
+    /// The number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.borrow().members.len()
     }
 
-    /// Nobody subscribes.
+    /// Whether there is no subscriber.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Reads what `channels` have after `since` (`None`: from now on). When that is nothing, `subscriber` has
-    /// joined and is called from the next message on; otherwise the caller passes the backlog on and joins
+    /// Reads the backlog of `channels` after `since` (`None`: from now on). If it is empty, `subscriber` has
+    /// joined and is called from the next message on. Otherwise the caller delivers the backlog and joins
     /// again with its cursor.
     ///
     /// # Errors
@@ -142,12 +142,12 @@ impl Audience {
         if !backlog.messages.is_empty() || backlog.gap {
             return Err(backlog);
         }
-        // No await since the read: what is published from here on marks the channel and wakes this thread.
+        // There was no await since the read, so every later message marks the channel and wakes this thread.
         let key = self.inner.borrow_mut().insert(subscriber, lists);
         Ok((key, backlog.cursor))
     }
 
-    /// Replaces names by the same ones that are here already: of a popular channel's name one copy is enough.
+    /// Replaces names by equal names that are already in use, so that each name is in memory once.
     pub fn share_names(&self, channels: &mut [ChannelName]) {
         let inner = self.inner.borrow();
         for channel in channels {
@@ -162,7 +162,7 @@ impl Audience {
         self.inner.borrow_mut().remove(key);
     }
 
-    /// Forgets channels that nobody listens to any more. To be called every second or so.
+    /// Forgets channels without subscribers. To be called about every second.
     pub fn tidy(&self) {
         for channel in self.inner.borrow_mut().drop_empty_lists() {
             self.hub.unsubscribe(self.worker, &channel);
@@ -176,7 +176,7 @@ impl Audience {
             loop {
                 let dirty = self.hub.take_dirty(self.worker);
                 self.inner.borrow_mut().mark(dirty);
-                // After those that are new: a loud channel lets a quiet one go first.
+                // Behind the new lists, so that a busy channel does not delay a quiet one.
                 self.inner.borrow_mut().requeue();
                 if !self.serve_slice() {
                     break;
@@ -186,7 +186,7 @@ impl Audience {
         }
     }
 
-    /// Calls up to [`SLICE`] subscribers of one channel. False: there is nobody to call.
+    /// Calls up to [`SLICE`] subscribers of one channel. Returns false when there is none to call.
     fn serve_slice(&self) -> bool {
         let Some((list, channel)) = self.inner.borrow_mut().next_ready() else {
             return false;
@@ -202,7 +202,7 @@ impl Audience {
                 last_read: std::mem::take(&mut inner.lists[list as usize].last_read),
             };
             drop(inner);
-            // Nothing is borrowed here: the subscriber may join and leave as it likes.
+            // Nothing is borrowed here, so the subscriber may join and leave.
             let next = subscriber.deliver(&mut feed);
             let mut inner = self.inner.borrow_mut();
             inner.lists[list as usize].last_read = feed.last_read;
@@ -303,7 +303,7 @@ impl Inner {
         Some((index, list.channel.clone()))
     }
 
-    /// Takes one subscriber to call, and puts it back among those that wait.
+    /// Takes the next subscriber to call, and moves it to the waiting ones.
     fn next_member(&mut self, index: u32) -> Option<(Key, Rc<dyn Subscriber>)> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
@@ -313,7 +313,7 @@ impl Inner {
         Some((Key(key), self.members[key as usize].subscriber.clone()))
     }
 
-    /// Lets the list that was served wait for its next turn, if it needs one.
+    /// Puts the list that was served back into `ready`, if it has more subscribers to call.
     fn requeue(&mut self) {
         let Some(index) = self.served.take() else {
             return;
@@ -324,7 +324,7 @@ impl Inner {
             self.ready.push_back(index);
         } else {
             list.last_read = LastRead::default();
-            list.delivering = Vec::new(); // a large audience is often gone after one message
+            list.delivering = Vec::new(); // after one message of a large audience often no subscriber is left
         }
     }
 

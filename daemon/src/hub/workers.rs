@@ -2,7 +2,7 @@
 
 use std::{iter::from_fn, ops::BitOrAssign};
 
-/// Bit w: worker w is in it.
+/// A set of workers. Bit w: worker w is in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Workers(pub(super) u64);
 
@@ -12,19 +12,19 @@ impl Workers {
         Self(bits)
     }
 
-    /// Whether nobody is in it.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether this one is in it.
+    /// Whether the set contains this worker.
     #[must_use]
     pub fn contains(self, worker: usize) -> bool {
         self.0 & (1 << worker) != 0
     }
 
-    /// Those in it, from the lowest number on.
+    /// The workers in the set, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         from_fn(move || {

@@ -1,4 +1,4 @@
-//! Messages on their way to the log, bounded: what is too much for it is left to the history.
+//! The bounded queue of messages for the log. When it overflows, the log is later written from the history.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,23 +6,23 @@ use comet_proto::Message;
 
 use crate::hub::history;
 
-/// Bytes of messages that may wait for a log that fails. What is beyond is written from the history when it works
-/// again.
+/// The most bytes of messages that wait while the log fails. Beyond that the queue is dropped, and the log is rewritten from
+/// the history when writing works again.
 pub(in crate::hub) const MAX_UNWRITTEN: usize = 32 << 20;
 
-/// A message that the log does not have.
+/// A message that is not in the log yet.
 #[derive(Debug)]
 pub(in crate::hub) struct Unwritten {
     pub(in crate::hub) message: Arc<Message>,
     pub(in crate::hub) key: Option<Box<str>>,
 }
 
-/// Messages on their way to the log, oldest first.
+/// The messages to write, oldest first.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Queue {
     pub(super) list: VecDeque<Unwritten>,
     bytes: usize,
-    /// Some were dropped: only the history has them.
+    /// Whether messages were dropped, so that only the history has them.
     pub(super) dropped: bool,
 }
 

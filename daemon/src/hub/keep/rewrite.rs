@@ -1,4 +1,4 @@
-//! The log anew: a base of what the hub keeps takes the place of all that was written before.
+//! Rewriting the log: a base with everything that the hub keeps replaces all older segments.
 
 use std::{mem, time::Instant};
 
@@ -10,11 +10,11 @@ use crate::{
     store::{Base, Record, StoreError},
 };
 
-/// Keys under one lock of the hub.
+/// The number of keys that are copied under one lock of the hub.
 const SLICE: usize = 4096;
 
 impl Keeper {
-    /// Writes the log anew from what the hub keeps.
+    /// Rewrites the log from what the hub keeps.
     pub(super) fn rewrite(&self, hub: &Hub) -> Result<(), StoreError> {
         let begun = Instant::now();
         let (mut base, last, broken) = self.seal(hub)?;
@@ -27,14 +27,14 @@ impl Keeper {
         let replaced = writer.log.replace(finished);
         writer.least = writer.log.bytes();
         writer.rewrites += 1;
-        debug!(bytes = writer.least, took = ?begun.elapsed(), "the log was written anew");
+        debug!(bytes = writer.least, took = ?begun.elapsed(), "the log was rewritten");
         if writer.broken == broken && mem::take(&mut writer.rewrite) {
             self.note(&mut writer, last, Ok(()));
         }
         replaced
     }
 
-    /// From here on messages go into a new segment, and those before are to be found in the base.
+    /// Starts a new segment for further messages, and the base for all earlier ones.
     fn seal(&self, hub: &Hub) -> Result<(Base, u64, u64), StoreError> {
         let mut writer = self.lock();
         let (last, new) = hub.lock().take_unwritten();
@@ -54,11 +54,11 @@ impl Keeper {
         Ok((base, last, writer.broken))
     }
 
-    /// In slices, so that publishers need not wait.
+    /// Writes the base in slices, so that publishers need not wait for the hub's lock.
     fn fill(&self, hub: &Hub, base: &mut Base) -> Result<(), StoreError> {
         base.put(&self.start)?;
-        // A base cannot say of earlier daemons that their logs were whole: after the next start, a client that asks with
-        // a time between two of them is told of a gap in vain. The newest start says so by itself.
+        // A base cannot record that the logs of earlier runs were whole. So after the next start a client that asks with a time
+        // between two earlier runs gets an unnecessary gap. The newest Start record implies that its log was whole.
         let is_said = |lost: &Lost| match self.start {
             Record::Start { id, after, .. } => {
                 lost.whole && (after, id) == (lost.after, lost.before)
@@ -92,7 +92,7 @@ impl Keeper {
                 }
             }
         }
-        // Last: a channel may have been forgotten before it was looked at.
+        // Written last, because a channel may have been forgotten before it was copied.
         let id = hub.lock().floor();
         base.put(&Record::Floor { id })
     }

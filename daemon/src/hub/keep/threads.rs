@@ -1,4 +1,4 @@
-//! The threads that keep what nobody writes by himself, and the end of keeping.
+//! Background threads that write and sync the log when no publisher does, and how they stop.
 
 use std::{
     io,
@@ -13,27 +13,27 @@ use crate::{
     store::{Record, StoreError},
 };
 
-/// How often somebody looks whether there is something to do that nobody waits for.
+/// Interval of the background check.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// What the threads have to do.
+/// Requests to the background threads.
 #[derive(Default)]
 pub(super) struct Work {
     sync: bool,
     stop: bool,
 }
 
-/// The threads that keep.
+/// The background threads of the log.
 pub struct Keeping {
     hub: Arc<Hub>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Hub {
-    /// The threads that keep; nothing to do where nothing is kept.
+    /// Starts the background threads. Without a log there are none.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The system cannot start a thread.
     pub fn start_keeping(self: &Arc<Self>) -> io::Result<Keeping> {
         let mut threads = Vec::new();
         for (name, syncs) in [("store", false), ("store-sync", true)] {
@@ -63,7 +63,7 @@ impl Hub {
 }
 
 impl Keeper {
-    /// Syncs whenever somebody waits for it.
+    /// Syncs whenever a publisher waits for it.
     fn sync(&self, hub: &Hub) {
         loop {
             let work = self.work.lock().expect("nothing panics holding it");
@@ -75,7 +75,7 @@ impl Keeper {
                 return;
             }
             drop(work);
-            let _ = self.commit(hub, u64::MAX); // whoever waits is told
+            let _ = self.commit(hub, u64::MAX); // publishers that wait get the error
         }
     }
 
@@ -94,10 +94,10 @@ impl Keeper {
 }
 
 impl Keeping {
-    /// Writes what is left, and that this is the end of it. Sources must have ended.
+    /// Writes the remaining messages and a Stop record. All sources must have ended.
     ///
     /// # Errors
-    /// Something is not kept.
+    /// Some messages are not kept.
     pub fn stop(self) -> Result<(), StoreError> {
         let Some(keeper) = &self.hub.keeper else {
             return Ok(());
@@ -106,7 +106,7 @@ impl Keeping {
         keeper.wake_sync.notify_one();
         keeper.wake_round.notify_one();
         for thread in self.threads {
-            let _ = thread.join(); // it has said why
+            let _ = thread.join(); // a panic was already logged
         }
         let id = self.hub.last().0;
         keeper.notice_loss(&self.hub);

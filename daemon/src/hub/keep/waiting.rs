@@ -1,4 +1,4 @@
-//! What the hub says to those who publish and tell: whether a message is kept, and when.
+//! The hub's methods for publishers and subscribers that need to know whether a message is kept.
 
 use std::sync::atomic::Ordering;
 
@@ -9,11 +9,11 @@ use crate::{
 };
 
 impl Hub {
-    /// Whether everything up to `id` is kept as promised, having written it where that needs no waiting. `None`:
-    /// [`Hub::kept`] has to be waited for.
+    /// Whether every message up to `id` is kept as promised. Writes these messages if that needs no waiting. `None`: await
+    /// [`Hub::kept`].
     ///
     /// # Errors
-    /// It is not kept; it may have been delivered.
+    /// The message is not kept; it may have been delivered.
     pub fn try_kept(&self, id: u64) -> Option<Result<(), StoreError>> {
         match &self.keeper {
             None => Some(Ok(())),
@@ -25,10 +25,10 @@ impl Hub {
         }
     }
 
-    /// Waits until everything up to `id` is kept as promised.
+    /// Waits until every message up to `id` is kept as promised.
     ///
     /// # Errors
-    /// It is not kept; it may have been delivered.
+    /// The message is not kept; it may have been delivered.
     pub async fn kept(&self, id: u64) -> Result<(), StoreError> {
         let keeper = match (self.try_kept(id), &self.keeper) {
             (Some(done), _) => return done,
@@ -40,7 +40,7 @@ impl Hub {
         while !keeper.has(id) {
             self.ask_to_sync();
             if progress.changed().await.is_err() {
-                break; // never: we hold the keeper
+                break; // never happens: the sender lives as long as the hub
             }
             let Progress { tried, error } = progress.borrow_and_update().clone();
             if let Some(error) = error.filter(|_| tried >= id && !keeper.has(id)) {
@@ -50,30 +50,30 @@ impl Hub {
         Ok(())
     }
 
-    /// With `process` nobody is told of a message that the log does not have, unless it cannot be written: one that
-    /// was seen and then forgotten in a crash would come again, as another, when its publisher repeats it. Whoever is
-    /// first writes; nothing is written twice.
+    /// With `process`, writes the messages of a backlog before they are delivered, unless writing fails. If a message was
+    /// delivered and then lost in a crash, its publisher's retry would deliver it again under another id. The first reader
+    /// writes; no message is written twice.
     pub(in crate::hub) fn keep_before_telling(&self, backlog: Backlog) -> Backlog {
         if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
             && keeper.promise.durability == Durability::Process
             && !keeper.has(last.id)
         {
-            let _ = keeper.commit(self, last.id); // it is logged, and the publisher is told
+            let _ = keeper.commit(self, last.id); // the error is logged, and the publisher gets it
         }
         backlog
     }
 
-    /// What is published is kept, in a log.
+    /// Whether published messages are kept in a log.
     pub fn is_kept(&self) -> bool {
         self.keeper.is_some()
     }
 
-    /// Everything up to `id` is kept as promised.
+    /// Whether every message up to `id` is kept as promised.
     pub fn has_kept(&self, id: u64) -> bool {
         self.keeper.as_ref().is_none_or(|keeper| keeper.has(id))
     }
 
-    /// What is published now can be acknowledged at once, as far as is known.
+    /// Whether a message that is published now can probably be acknowledged at once.
     pub fn keeps_at_once(&self) -> bool {
         match &self.keeper {
             None => true,
@@ -84,14 +84,14 @@ impl Hub {
         }
     }
 
-    /// An acknowledgement has to wait for a disk.
+    /// Whether an acknowledgement has to wait for a disk.
     pub fn waits_for_disk(&self) -> bool {
         self.keeper
             .as_ref()
             .is_some_and(|keeper| keeper.promise.durability == Durability::Disk)
     }
 
-    /// Begins to keep what was published, where nobody waits for it. True: all of it is kept.
+    /// Starts to write published messages whose acknowledgement nobody awaits. Returns true when all of them are kept.
     pub fn keep_soon(&self) -> bool {
         match self.try_kept(self.last().0) {
             Some(kept) => kept.is_ok(),
@@ -105,7 +105,7 @@ impl Hub {
     /// Whether a publish may go on.
     ///
     /// # Errors
-    /// Messages cannot be kept now, and whoever set up the daemon wants none of these.
+    /// Messages cannot be kept now, and `on_error` is "refuse".
     pub fn admits(&self) -> Result<(), StoreError> {
         match &self.keeper {
             Some(keeper)

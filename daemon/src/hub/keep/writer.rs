@@ -1,4 +1,4 @@
-//! Who holds the log: writes what is queued, and knows what the log lacks.
+//! Writes the queued messages to the log, and knows which messages the log lacks.
 
 use std::{io, mem, time::Instant};
 
@@ -9,11 +9,11 @@ use crate::store::{Durability, Log, Record, StoreError};
 
 pub(super) struct Writer {
     pub(super) log: Log,
-    /// Taken from the hub, and not written because of an error.
+    /// Messages that were taken from the hub, and not written because of an error.
     pub(super) queue: Queue,
-    /// The segment cannot be trusted or lacks something: only a new base makes up for it.
+    /// The segment cannot be trusted, or lacks messages, so a new base must be written.
     pub(super) rewrite: bool,
-    /// How often that came about.
+    /// How often `rewrite` was set.
     pub(super) broken: u64,
     pub(super) failed: Option<(StoreError, Instant)>,
     /// Size of the log after the last rewrite.
@@ -34,13 +34,13 @@ impl Writer {
         }
     }
 
-    /// On an error the queue stays.
+    /// Writes the queue. After an error the queue is unchanged.
     pub(super) fn write(&mut self, durability: Durability) -> Result<(), StoreError> {
         if self.queue.dropped || self.rewrite {
             if mem::take(&mut self.queue.dropped) {
                 self.must_rewrite();
             }
-            let error = io::Error::other("it lacks messages, and is to be written anew");
+            let error = io::Error::other("it lacks messages, and must be rewritten");
             return Err(match &self.failed {
                 Some((error, _)) => error.clone(),
                 None => StoreError::new("use", self.log.path(), error),
@@ -59,7 +59,7 @@ impl Writer {
         if durability == Durability::Disk
             && let Err(error) = self.log.sync()
         {
-            // The system may have dropped the pages, and would say next time that all is well.
+            // The system may have dropped the pages, and the next sync would then wrongly succeed.
             self.must_rewrite();
             return Err(error);
         }
