@@ -80,7 +80,7 @@ impl Kind {
                 NGINX.replace("ROOT", root).replace("MANUAL", &part)
             }
             Self::Apache => {
-                let part = part.replace("/usr/share/comet", root);
+                let part = part.replace("/usr/local/share/comet", root);
                 let module = |name: &str| {
                     format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
                 };
