@@ -64,7 +64,8 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
 fn cannot_connect(path: &Path, error: &io::Error) -> End {
     let source = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     let path = path.to_owned();
-    End::lost(comet_client::Error::Connect { path, source })
+    // Only its text: anyhow would print the cause again, which the text already has.
+    End::Lost(anyhow!("{}", comet_client::Error::Connect { path, source }))
 }
 
 /// Sends a request and returns the daemon's reply to it.
