@@ -124,10 +124,25 @@ impl Mistake {
             line: before.matches('\n').count() + 1,
             column: before[start..].chars().count() + 1,
             key: key.unwrap_or_default().join("."),
-            reason: error.message().trim_end().replace('\n', ", "),
+            reason: in_words_of_toml(error.message(), text.get(span).unwrap_or_default()),
             text: text[start..].lines().next().unwrap_or_default().into(),
         }
     }
+}
+
+/// The parser's text, where a "sequence" is a list in brackets or a table with two brackets, and a "map" is a table.
+fn in_words_of_toml(message: &str, place: &str) -> String {
+    let message = message.trim_end().replace('\n', ", ");
+    let Some(found) = message.strip_suffix(", expected a sequence") else {
+        return message;
+    };
+    let place = place.lines().next().unwrap_or_default();
+    let expected = match place.starts_with('[') {
+        true => format!("a table with two brackets: [{place}]"),
+        false => format!("a list, such as [{place}]"),
+    };
+    let found = found.replace("type: map", "type: table");
+    format!("{found}, expected {expected}")
 }
 
 /// Finds the keys whose value contains the place of an error.
@@ -371,6 +386,21 @@ mod tests {
                 "[[history.prefix]]\nprefix = \"a/b\"",
                 "2:10: history.prefix.prefix: ",
                 "may not contain '/'",
+            ),
+            (
+                "[http]\nhosts = \"example.org\"",
+                "2:9: http.hosts: ",
+                "expected a list, such as [\"example.org\"]",
+            ),
+            (
+                "[channel]\nprefix = \"\"",
+                "1:1: channel: ",
+                "type: table, expected a table with two brackets: [[channel]]",
+            ),
+            (
+                "[history.prefix]\nprefix = \"\"",
+                "1:1: history.prefix: ",
+                "two brackets: [[history.prefix]]",
             ),
             (
                 "[http]\norigins = [\"https://a.org/\"]",
