@@ -171,7 +171,7 @@ fn names_that_another_user_took_before_the_daemon_came_publish_nothing() {
     wait_for("the log", || {
         daemon
             .log()
-            .contains(".comet-seen: it is no regular file of this user")
+            .contains(".comet-seen: it is a file of user nobody; if a daemon of this user")
             .then_some(())
     });
 

@@ -18,7 +18,7 @@ use nix::{
         stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens},
         time::TimeSpec,
     },
-    unistd::geteuid,
+    unistd::{Uid, User, geteuid},
 };
 
 use super::entry::{nanoseconds, open_entry};
@@ -47,6 +47,11 @@ pub(super) struct Seen {
 pub(super) enum StampError {
     #[error("another daemon uses it")]
     Locked,
+    /// A file as a daemon of another user would leave: such a daemon may still run.
+    #[error(
+        "it is a file of {}; if a daemon of this user watches the directory, name another directory (`dir`), else remove the file", owner(*.0)
+    )]
+    OfAnother(Uid),
     #[error("it is no regular file of this user alone; remove it")]
     Planted,
     #[error("{}", .0.desc())]
@@ -60,8 +65,12 @@ impl Stamp {
         let file = match open(OFlag::O_RDWR, Mode::empty()) {
             // Not one call with O_CREAT alone: that fails in /dev/shm on the file of another user.
             Err(Errno::ENOENT) => open(OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?,
-            Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::EXDEV | Errno::EACCES) => {
+            Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::EXDEV) => {
                 return Err(StampError::Planted);
+            }
+            Err(Errno::EACCES) => {
+                let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+                return Err(refusal(&fstatat(&directory, FILE_NAME, flags)?));
             }
             opened => opened?,
         };
@@ -70,7 +79,7 @@ impl Stamp {
         let opened = fstat(&file)?;
         let is_same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino);
         if !is_same || !is_own_file(&named) || !is_own_file(&opened) {
-            return Err(StampError::Planted);
+            return Err(refusal(&named));
         }
         let file = match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
@@ -110,8 +119,32 @@ impl Stamp {
 
 /// A regular file of this user, without a second name.
 fn is_own_file(stat: &FileStat) -> bool {
-    let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-    is_file && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
+    is_single_file(stat) && stat.st_uid == geteuid().as_raw()
+}
+
+/// A regular file without a second name.
+fn is_single_file(stat: &FileStat) -> bool {
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    kind == SFlag::S_IFREG && stat.st_nlink == 1
+}
+
+/// Why this file cannot be the stamp.
+fn refusal(stat: &FileStat) -> StampError {
+    let owner = Uid::from_raw(stat.st_uid);
+    if is_single_file(stat) && owner != geteuid() {
+        StampError::OfAnother(owner)
+    } else {
+        StampError::Planted
+    }
+}
+
+/// Such as `user comet`.
+fn owner(uid: Uid) -> String {
+    let user = User::from_uid(uid).ok().flatten();
+    user.map_or_else(
+        || format!("user {uid}"),
+        |user| format!("user {}", user.name),
+    )
 }
 
 fn errno(error: std::io::Error) -> Errno {
