@@ -73,6 +73,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     if let Some(addr) = passed.http_addr()? {
         config.listen = addr;
     }
+    passed.warn_of_unused(&given);
     config.check()?;
     if let Some(warning) = config.too_much_memory() {
         warn!("{warning}");

@@ -134,8 +134,17 @@ impl Drop for Service {
 
 #[test]
 fn passed_sockets_are_served_instead_of_own_ones() {
-    let manager = Manager::new("listen = \"127.0.0.1:1\"\nworkers = 3\n");
+    let manager = Manager::new(
+        "listen = \"127.0.0.1:1\"\nworkers = 3\n[socket]\npath = \"/run/other.sock\"\n",
+    );
     let service = manager.start();
+    for unused in [
+        "listen is not used",
+        "to use 127.0.0.1:1, write it as ListenStream=",
+        "socket.path is not used",
+    ] {
+        assert!(manager.log().contains(unused), "{}", manager.log());
+    }
     let (addr, socket) = (manager.addr(), manager.path("passed.sock"));
     let expected = format!(
         "comet: listening on http://{addr}, socket {}, watching",
@@ -159,6 +168,7 @@ fn passed_sockets_are_served_instead_of_own_ones() {
 fn who_connects_while_no_daemon_runs_is_served_by_the_next() {
     let manager = Manager::new("[http]\npublish = true\n");
     manager.start().stop();
+    assert!(!manager.log().contains("not used"), "{}", manager.log());
     let mut clients: Vec<Http> = (0..20).map(|_| Http::connect(manager.addr())).collect();
     for client in &mut clients {
         client.send(post("/ch/a", "", b"while it was away"));

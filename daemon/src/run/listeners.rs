@@ -1,7 +1,9 @@
 //! Where HTTP is served: sockets that were passed to the daemon, which outlive it, or its own.
 
 use std::{
-    env, io,
+    env,
+    fmt::Display,
+    io,
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     path::PathBuf,
@@ -10,7 +12,9 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Type};
+use tracing::warn;
 
+use crate::config::Config;
 use crate::http::{Balance, Listeners, MOST_LISTENERS};
 
 /// Connections that the kernel may complete before they are accepted.
@@ -73,11 +77,30 @@ impl Passed {
         Ok(open.or(addrs.first()).copied())
     }
 
+    /// Warns of addresses that somebody has set in vain, because passed sockets replace them.
+    pub(super) fn warn_of_unused(&self, given: &Config) {
+        let addrs: Vec<_> = self.http.iter().flat_map(TcpListener::local_addr).collect();
+        let is_default = given.listen == Config::default().listen;
+        if !addrs.is_empty() && !is_default && !addrs.contains(&given.listen) {
+            unused("listen", &given.listen);
+        }
+        let path = given.socket.path.as_ref().filter(|_| self.socket.is_some());
+        if let Some(path) = path.filter(|path| self.socket_path().as_ref() != Some(path)) {
+            unused("socket.path", &path.display());
+        }
+    }
+
     /// The path of the Unix socket, where it has one.
     pub(super) fn socket_path(&self) -> Option<PathBuf> {
         let addr = self.socket.as_ref()?.local_addr().ok()?;
         addr.as_pathname().map(Into::into)
     }
+}
+
+fn unused(key: &str, value: &dyn Display) {
+    warn!(
+        "{key} is not used: a socket was passed to the daemon instead; to use {value}, write it as ListenStream= into the socket unit (systemctl edit comet.socket)"
+    );
 }
 
 /// Those that were passed, or else own ones at `addr`; and the address where they are.
