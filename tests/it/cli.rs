@@ -419,6 +419,8 @@ fn who_may_not_use_the_socket_is_told_how_to_be_let_in() {
             "Permission denied (only its owner and group may use the socket: add this user to the group with usermod -aG comet {stranger},"
         );
         assert!(stderr.contains(&help), "{arguments:?}: {stderr}");
+        let causes = stderr.matches("Permission denied").count();
+        assert_eq!(causes, 1, "{arguments:?}: {stderr}");
     }
 }
 
@@ -750,6 +752,8 @@ fn check_tries_directories_and_keys_as_the_user_who_runs_it() {
         assert!(stderr.contains(&format!("{key}user ")), "{stderr}");
         assert!(stderr.contains(&format!(" cannot {act} ")), "{stderr}");
         assert!(stderr.contains(" (owned by root:root, mode 0"), "{stderr}");
+        let missing = format!("{} does not exist", new.display());
+        assert_eq!(stderr.contains(&missing), text.contains("deep"), "{stderr}");
         // Root can, and is told what is root's alone.
         let (exit, _, stderr) = check(&text, 0);
         assert_eq!(exit, Some(0), "{stderr}");

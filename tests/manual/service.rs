@@ -78,6 +78,10 @@ pub(crate) fn mistakes(site: &Site) {
 pub(crate) fn other_directory(site: &Site) {
     let machine = site.0;
     machine.set("[store]\ndir = \"/srv/comet\"\n");
+    machine.run("install -d -o comet -g comet /srv/comet");
+    machine.fails("systemctl restart comet");
+    let log = machine.run("journalctl --quiet -o cat -u comet -n 5");
+    assert!(log.contains("in ReadWritePaths= of the unit"), "{log}");
     machine.manual(OPERATIONS, "other directory");
     let cursor = site.cursor("kept");
     machine.run("comet publish kept 'in /srv' && systemctl restart comet");
@@ -93,6 +97,19 @@ pub(crate) fn upgrade(site: &Site) {
     machine.run("sha256sum --check /tmp/settings");
     machine.run("comet publish upgraded 'by the new one'");
     site.reads("upgraded", &cursor, "by the new one");
+}
+
+/// The daemon warns that `listen` has no effect beside the socket unit; the manual says where the address is set.
+pub(crate) fn other_address(site: &Site) {
+    let machine = site.0;
+    machine.set("listen = \"127.0.0.1:2062\"\n");
+    machine.run("systemctl restart comet && curl -fsS http://127.0.0.1:2061/healthz");
+    let log = machine.run("journalctl --quiet -o cat -u comet -n 5");
+    assert!(log.contains("listen is not used"), "{log}");
+    machine.manual(OPERATIONS, "other address");
+    machine.run("curl -fsS http://127.0.0.1:2062/healthz && comet publish moved 'to a new port'");
+    machine.fails("curl -fsS http://127.0.0.1:2061/healthz");
+    machine.run("rm -r /etc/systemd/system/comet.socket.d");
 }
 
 pub(crate) fn uninstall(machine: &Machine) {

@@ -35,6 +35,7 @@ fn the_manuals_lead_to_a_site_that_works() {
     publishing::directory_of_its_own(&site);
     service::other_directory(&site);
     service::upgrade(&site);
+    service::other_address(&site);
     service::uninstall(&machine);
     assert_eq!(machine.not_run(), [""; 0], "these blocks were not run");
 }

@@ -64,10 +64,23 @@ pub(super) fn can_write(key: &str, path: &Path) -> anyhow::Result<()> {
         }
         opened => opened.map(drop),
     };
-    match written {
-        Ok(()) => Ok(()),
-        Err(errno) => bail!("{key}: {}", cannot("write to", place, errno)),
-    }
+    let Err(errno) = written else {
+        return Ok(());
+    };
+    let advice = match errno {
+        Errno::EROFS => {
+            "; for a systemd service, list the directory in ReadWritePaths= of the unit"
+        }
+        _ => "",
+    };
+    let missing = match path.exists() {
+        true => String::new(),
+        false => format!("; {} does not exist", path.display()),
+    };
+    bail!(
+        "{key}: {}{missing}{advice}",
+        cannot("write to", place, errno)
+    )
 }
 
 /// Tries whether a key may be read.
