@@ -338,7 +338,7 @@ mod tests {
             (
                 "grace = \"99999999999999999999d\"",
                 "1:9: grace: ",
-                "no duration",
+                "is not a duration",
             ),
             ("grace = \"367d\"", "1:9: grace: ", "at most 366d"),
             (
