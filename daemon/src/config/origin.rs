@@ -42,7 +42,7 @@ impl<'a> Origin<'a> {
         let Some((name, port)) = split_port(host) else {
             return false;
         };
-        let is_name = !name.is_empty() && name.eq_ignore_ascii_case(self.host);
+        let is_name = !name.is_empty() && is_same_host(name, self.host);
         let same_port = port.or_else(|| default_port(self.scheme)) == self.port;
         self.is_web() && is_name && (same_port || !ports_count)
     }
@@ -55,7 +55,7 @@ impl<'a> Origin<'a> {
 impl PartialEq for Origin<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.has_scheme(other.scheme)
-            && self.host.eq_ignore_ascii_case(other.host)
+            && is_same_host(self.host, other.host)
             && self.port == other.port
     }
 }
@@ -64,9 +64,10 @@ impl PartialEq for Origin<'_> {
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.to_ascii_lowercase();
-        match self.is_web() {
-            true => write!(f, "{scheme}://{}", self.host.to_ascii_lowercase())?,
-            false => write!(f, "{scheme}://{}", self.host)?,
+        match (self.is_web(), ipv6(self.host)) {
+            (true, Some(address)) => write!(f, "{scheme}://[{}]", Browsers(address))?,
+            (true, None) => write!(f, "{scheme}://{}", self.host.to_ascii_lowercase())?,
+            (false, _) => write!(f, "{scheme}://{}", self.host)?,
         }
         match self.port.filter(|_| self.port != default_port(&scheme)) {
             Some(port) => write!(f, ":{port}"),
@@ -89,6 +90,29 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+/// An IPv6 address can be written in several ways; other hosts are equal but for case.
+fn is_same_host(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) || ipv6(one).is_some_and(|address| ipv6(other) == Some(address))
+}
+
+/// The address in `[…]`.
+fn ipv6(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+/// An address as browsers write it (URL standard, "IPv6 serializer"): always in hexadecimal.
+struct Browsers(Ipv6Addr);
+
+impl fmt::Display for Browsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [.., high, low] = self.0.segments();
+        match self.0.to_ipv4_mapped() {
+            Some(_) => write!(f, "::ffff:{high:x}:{low:x}"),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 fn default_port(scheme: &str) -> Option<u16> {
     let is = |known: &str| scheme.eq_ignore_ascii_case(known);
     match () {
@@ -106,10 +130,7 @@ fn is_scheme(text: &str) -> bool {
 
 fn is_web_host(host: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(plain),
-    }
+    ipv6(host).is_some() || !host.is_empty() && host.bytes().all(plain)
 }
 
 /// Whether the byte may be in the host of an app's origin: visible ASCII without characters that end a host, quote a
@@ -134,6 +155,9 @@ mod tests {
             ["http://a.example:", "http://a.example:0080"],
             ["HTTPS://A.Example:8443", "https://a.example:8443"],
             ["https://[::1]", "https://[::1]:443"],
+            ["http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080"],
+            ["http://[2001:DB8::0:1]", "http://[2001:db8::1]"],
+            ["http://[::FFFF:1.2.3.4]", "http://[::ffff:102:304]"],
             ["Capacitor://LocalHost", "capacitor://localhost"],
             ["file://", "file://"],
         ];
@@ -149,6 +173,8 @@ mod tests {
             ["capacitor://localhost", "ionic://localhost"],
             ["capacitor://localhost", "capacitor://localhost:443"],
             ["http://localhost", "capacitor://localhost"],
+            ["http://[::1]", "http://[::2]"],
+            ["http://[::ffff:102:304]", "http://1.2.3.4"],
         ];
         for [a, b] in different {
             assert_ne!(parse(a), parse(b));
@@ -161,6 +187,12 @@ mod tests {
             ("HTTPS://A.Example:443", "https://a.example"),
             ("http://a.example:8080", "http://a.example:8080"),
             ("http://[::1]:80", "http://[::1]"),
+            ("http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080"),
+            ("http://[::FFFF:1.2.3.4]", "http://[::ffff:102:304]"),
+            (
+                "http://[2001:DB8:0:0:1:0:0:1]",
+                "http://[2001:db8::1:0:0:1]",
+            ),
             ("File://", "file://"),
             ("app://obsidian.md", "app://obsidian.md"),
             ("chrome-extension://abcdef", "chrome-extension://abcdef"),
@@ -212,6 +244,8 @@ mod tests {
             ("https://a.example:443", "a.example", true),
             ("https://a.example", "a.example:443", true),
             ("http://[::1]:2061", "[::1]:2061", true),
+            ("http://[::1]:2061", "[0:0::1]:2061", true),
+            ("http://[::1]:2061", "[::2]:2061", false),
             ("http://a.example", "a.example:443", false),
             ("https://a.example", "a.example:80", false),
             ("https://a.example:8443", "a.example", false),
