@@ -250,6 +250,32 @@ fn the_share_of_a_user_can_be_set() {
     }
 }
 
+/// Connects without waiting until the queue is full.
+const QUEUE: &str = r#"
+open = []
+while len(open) < number:
+    s = socket.socket(socket.AF_UNIX)
+    s.setblocking(False)
+    try: s.connect(path)
+    except BlockingIOError: break
+    open.append(s)
+done(len(open))
+"#;
+
+#[test]
+fn few_connections_wait_before_another_users() {
+    if !is_root("few_connections_wait_before_another_users") {
+        return;
+    }
+    let daemon = Daemon::start("[socket]\nallow = [\"user:0\", \"user:54321\"]\n");
+    daemon.signal("STOP");
+    let (_queue, waiting) = Hostile::start(&daemon, STRANGER, QUEUE, 5000);
+    daemon.signal("CONT");
+    let waiting: usize = waiting.parse().unwrap();
+    assert!(waiting < 500, "{waiting} connections wait before others");
+    assert_eq!(victim_publishes(&daemon)["ok"], true);
+}
+
 #[test]
 fn users_who_may_not_connect_hold_no_places() {
     if !is_root("users_who_may_not_connect_hold_no_places") {
