@@ -32,6 +32,7 @@ const ORDER: [&str; 18] = [
 
 /// Imports against the order that have not been removed yet: the file, and the folder that it imports.
 const EXCEPTIONS: &[(&str, &str)] = &[
+    ("http/client_kind.rs", "compat"),
     ("http/head.rs", "access"),
     ("http/held.rs", "access"),
     ("http/mod.rs", "access"),

@@ -38,7 +38,6 @@ use crate::{
         publish::Publish,
         query::{self, Query},
         router::{self, Content, Route},
-        service,
     },
     hub::{HistoryConfig, Hub},
     transport::{Shape, Subscription},
@@ -339,7 +338,7 @@ fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
         http1::Builder::new()
             .half_close(true)
             .writev(false)
-            .max_buf_size(service::max_head(&SITE.config))
+            .max_buf_size(head::max_head(&SITE.config))
             .serve_connection(Wire { input: bytes }, service)
     );
     // Nothing here ever waits: the input ends, and what is written is gone.

@@ -1,33 +1,26 @@
-//! Heads of answers: for hyper to write, and as bytes for connections that have left hyper.
-
-use std::{
-    cell::{Cell, RefCell},
-    fmt::Write,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+//! Answers and refusals, which hyper writes, or which are the last bytes of a connection.
 
 use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
-    HeaderMap, Method, Response, StatusCode, Version,
+    HeaderMap, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
-    http::request::Parts,
 };
 
-use super::{
-    Current, Site,
-    cors::{Cors, Origins, add_cors, cors_headers},
-    framing::without_line_ends,
-    media::Accepted,
-    memory,
-    router::ForWhom,
-};
-use crate::{
-    hub::Backlog,
-    transport::{Format, Shape, Upgrade, sse::EVENT_STREAM},
-};
+use super::cors::{Cors, Origins, add_cors};
+use crate::transport::sse::EVENT_STREAM;
 
-/// Why a request is not answered as it wished: `{"error":"code","message":"…"}`.
+/// Clients that would never ask again after a refusal, even after one that holds only for now. They get another answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    /// A client that asked for an event stream.
+    EventSource,
+    /// NovComet's page. It takes this body for "nothing happened".
+    NovComet(&'static str),
+    Other,
+}
+
+/// Why a request is refused: `{"error":"code","message":"…"}`.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -36,11 +29,11 @@ pub(crate) struct Refusal {
     message: String,
     /// Headers that say what would be right.
     hints: Vec<(HeaderName, &'static str)>,
-    /// Whose page asked, where that was read from the bytes of a request.
+    /// The origin of the page, where the answer is written without hyper.
     origin: Option<String>,
-    for_whom: ForWhom,
-    /// `HEAD`, whose answer has no body.
-    for_head: bool,
+    client: ClientKind,
+    /// The request is `HEAD`, whose answer has no body.
+    is_head: bool,
 }
 
 impl Refusal {
@@ -51,8 +44,8 @@ impl Refusal {
             message: message.into(),
             hints: Vec::new(),
             origin: None,
-            for_whom: ForWhom::Other,
-            for_head: false,
+            client: ClientKind::Other,
+            is_head: false,
         }
     }
 
@@ -77,9 +70,9 @@ impl Refusal {
     }
 
     pub(crate) fn into_answer(self) -> Response<Bytes> {
-        match self.for_whom {
-            ForWhom::EventSource if self.is_passing() => return self.into_event_stream(),
-            ForWhom::NovComet(body) if self.is_passing() => {
+        match self.client {
+            ClientKind::EventSource if self.is_passing() => return self.into_event_stream(),
+            ClientKind::NovComet(body) if self.is_passing() => {
                 return answer(StatusCode::OK, "application/json", body);
             }
             _ => {}
@@ -93,7 +86,7 @@ impl Refusal {
         answer
     }
 
-    /// The same request may be served a little later.
+    /// Whether the same request may be served a little later.
     fn is_passing(&self) -> bool {
         matches!(self.status.as_u16(), 408 | 429 | 503)
     }
@@ -110,43 +103,21 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// Notes what the answer depends on in the request that begins with `input`: the origin of its page, so that the
-    /// page may read why it is refused; whether an event stream is asked for; and whether the answer has a body.
-    pub(crate) fn asked_by(mut self, site: &Site, input: &[u8]) -> Self {
-        let mut lines = without_line_ends(input).split(|&byte| byte == b'\n');
-        let request = lines.next().and_then(|line| str::from_utf8(line).ok());
-        let mut accepted = Accepted::default();
-        for line in lines.take_while(|line| !line.trim_ascii().is_empty()) {
-            let mut parts = line.splitn(2, |&byte| byte == b':');
-            let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
-                continue;
-            };
-            if name.eq_ignore_ascii_case(b"accept") {
-                accepted.add(value.trim_ascii());
-            } else if name.eq_ignore_ascii_case(b"origin") {
-                let value = str::from_utf8(value).ok();
-                self.origin = value.map(|value| value.trim().to_owned());
-            }
-        }
-        let mut words = request.unwrap_or_default().split(' ');
-        let (method, url) = (words.next().unwrap_or_default(), words.next());
-        self.for_head = method == "HEAD";
-        self.for_whom = ForWhom::of(site, method, url.unwrap_or_default(), &accepted);
-        self
-    }
-
-    /// The same of a request that was read.
-    pub(crate) fn to(mut self, site: &Site, head: &Parts) -> Self {
-        let url = head.uri.path_and_query().map(|url| url.as_str());
-        let (method, accepted) = (head.method.as_str(), Accepted::of(&head.headers));
-        self.for_head = head.method == Method::HEAD;
-        self.for_whom = ForWhom::of(site, method, url.unwrap_or_default(), &accepted);
+    /// Notes the client that is refused. `origin`: the origin of its page, where the answer is written without hyper.
+    /// `is_head`: the request is `HEAD`, whose answer has no body.
+    pub(super) fn for_client(
+        mut self,
+        client: ClientKind,
+        is_head: bool,
+        origin: Option<String>,
+    ) -> Self {
+        (self.client, self.is_head, self.origin) = (client, is_head, origin);
         self
     }
 
     /// The whole answer for a client whose request is not served. The connection closes after it.
     pub(crate) fn into_bytes(mut self, origins: &Origins) -> Bytes {
-        let (origin, is_head) = (self.origin.take(), self.for_head);
+        let (origin, is_head) = (self.origin.take(), self.is_head);
         let cors = origin.map_or(Cors::None, |origin| origins.of(&origin));
         let mut answer = self.into_answer();
         add_cors(answer.headers_mut(), cors, origins);
@@ -189,221 +160,20 @@ pub(crate) fn add_etag(headers: &mut HeaderMap, cursor: Cursor) {
 }
 
 /// What keeps proxies from buffering, compressing and caching, and browsers from guessing.
-const LIVE_HEADERS: [(&str, &str); 3] = [
+pub(super) const LIVE_HEADERS: [(&str, &str); 3] = [
     ("cache-control", "no-store, no-transform"),
     ("x-accel-buffering", "no"),
     ("x-content-type-options", "nosniff"),
 ];
 
-/// How answers to the same question differ between connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Variant {
-    /// The connection closes after the answer.
-    pub(crate) close: bool,
-    /// HTTP/1.1: a stream is sent in chunks (RFC 9112, section 7.1). Before, it ends with the connection.
-    pub(crate) chunked: bool,
-    pub(crate) cors: Cors,
-}
-
-impl Variant {
-    /// Numbers what the bytes of a shared answer depend on.
-    pub(crate) fn form(self, format: &dyn Format) -> Option<u32> {
-        let cors = match self.cors {
-            Cors::None => 0,
-            Cors::Any => 1,
-            Cors::Origin(index) => 2 + u32::from(index),
-        };
-        let bits = u32::from(self.close) | u32::from(self.chunked) << 1;
-        format
-            .form()
-            .map(|form| u32::from(form) | bits << 8 | cors << 10)
-    }
-}
-
-/// Writes answers for connections that have left hyper.
-pub(crate) struct Writer<'a> {
-    pub(crate) format: &'a dyn Format,
-    pub(crate) variant: Variant,
-    pub(crate) site: Current,
-    pub(crate) date: &'a DateLine,
-}
-
-impl Writer<'_> {
-    /// The whole answer of a poll, or the next piece of a stream.
-    pub(crate) fn backlog(&self, backlog: &Backlog) -> Bytes {
-        let mut body = Vec::new();
-        self.format.backlog(backlog, &mut body);
-        self.framed(200, backlog.cursor, body)
-    }
-
-    /// The answer of a poll that waited in vain, or a stream's sign of life.
-    pub(crate) fn nothing(&self, cursor: Cursor) -> Bytes {
-        let mut body = Vec::new();
-        self.format.nothing(cursor, &mut body);
-        self.framed(200, cursor, body)
-    }
-
-    /// What a waiting client gets when the daemon stops; ends a stream.
-    pub(crate) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
-        let mut body = Vec::new();
-        let status = self.format.farewell(backlog, retry, &mut body);
-        self.ended(status, backlog.cursor, body)
-    }
-
-    /// What a waiting client gets when its token expires; ends a stream.
-    pub(crate) fn expired(&self, cursor: Cursor) -> Bytes {
-        let mut body = Vec::new();
-        let status = self.format.expired(cursor, &mut body);
-        self.ended(status, cursor, body)
-    }
-
-    /// What a waiting client gets that sends nothing any more; ends a stream.
-    pub(crate) fn half_closed(&self, backlog: &Backlog) -> Bytes {
-        let mut body = Vec::new();
-        let status = self.format.half_closed(backlog, &mut body);
-        self.ended(status, backlog.cursor, body)
-    }
-
-    fn ended(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
-        let mut bytes = self.framed(status, cursor, body).to_vec();
-        if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
-            bytes.extend_from_slice(b"0\r\n\r\n");
-        }
-        memory::keep(bytes)
-    }
-
-    /// A stream's head and what it begins with.
-    pub(crate) fn opening(&self, cursor: Cursor) -> Bytes {
-        let mut out = match self.format.upgrade() {
-            Some(upgrade) => switching_protocols(&upgrade),
-            None => self.head(200, None, None),
-        };
-        let mut body = Vec::new();
-        self.format.opening(cursor, &mut body);
-        self.chunk(&body, &mut out);
-        out.into()
-    }
-
-    fn framed(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
-        let mut out = match self.format.shape() {
-            Shape::Poll => {
-                let mut out = self.head(status, Some(body.len()), Some(cursor));
-                out.extend_from_slice(&body);
-                return memory::keep(out);
-            }
-            Shape::Stream { .. } => Vec::with_capacity(body.len() + 16),
-        };
-        self.chunk(&body, &mut out);
-        memory::keep(out)
-    }
-
-    fn chunk(&self, body: &[u8], out: &mut Vec<u8>) {
-        if self.variant.chunked && !body.is_empty() {
-            out.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
-            out.extend_from_slice(body);
-            out.extend_from_slice(b"\r\n");
-        } else {
-            out.extend_from_slice(body); // an empty chunk would end the stream
-        }
-    }
-
-    fn head(&self, status: u16, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
-        let head = Head {
-            status: match status {
-                200 => "200 OK",
-                401 => UNAUTHORIZED,
-                _ => UNAVAILABLE,
-            },
-            content_type: self.format.content_type(),
-            variant: self.variant,
-            origins: &self.site.origins,
-            date: self.date,
-        };
-        head.write(length, cursor.filter(|_| self.format.has_etag()))
-    }
-}
-
 /// The challenge to a token that is not valid, or no longer valid (RFC 6750, section 3).
 pub(crate) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
-
-const UNAUTHORIZED: &str = "401 Unauthorized";
-const UNAVAILABLE: &str = "503 Service Unavailable";
 
 /// When a client may come back that was told nothing but 503, in seconds.
 pub(crate) const RETRY: &str = "1";
 
 /// When it may come back to a daemon that has no room, in seconds.
 pub(crate) const BUSY: &str = "5";
-
-/// The head of an answer that hyper does not write.
-pub(crate) struct Head<'a> {
-    pub(crate) status: &'static str,
-    pub(crate) content_type: &'static str,
-    pub(crate) variant: Variant,
-    pub(crate) origins: &'a Origins,
-    pub(crate) date: &'a DateLine,
-}
-
-impl Head<'_> {
-    pub(crate) fn with_body(&self, body: &str) -> Vec<u8> {
-        let mut out = self.write(Some(body.len()), None);
-        out.extend_from_slice(body.as_bytes());
-        out
-    }
-
-    /// Without `length` the body is a stream.
-    fn write(&self, length: Option<usize>, tag: Option<Cursor>) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        for part in ["HTTP/1.1 ", self.status, "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
-        let mut line = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
-        };
-        line("content-type", self.content_type);
-        for (name, value) in LIVE_HEADERS {
-            line(name, value);
-        }
-        if self.status == UNAUTHORIZED {
-            line("www-authenticate", INVALID_TOKEN);
-        }
-        if self.status == UNAVAILABLE {
-            line("retry-after", RETRY);
-        }
-        if let Some(length) = length {
-            line("content-length", &length.to_string());
-        } else if self.variant.chunked {
-            line("transfer-encoding", "chunked");
-        }
-        if let Some(cursor) = tag {
-            line("etag", &format!("\"{cursor}\""));
-        }
-        for (name, value) in cors_headers(self.variant.cors, self.origins) {
-            line(name, value);
-        }
-        if self.variant.close {
-            line("connection", "close");
-        }
-        self.date.with(|date| line("date", date));
-        out.extend_from_slice(b"\r\n");
-        out
-    }
-}
-
-/// RFC 6455, section 4.2.2.
-fn switching_protocols(upgrade: &Upgrade<'_>) -> Vec<u8> {
-    let mut head =
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            .to_owned();
-    head += &format!("sec-websocket-accept: {}\r\n", upgrade.accept);
-    if let Some(protocol) = upgrade.protocol {
-        head += &format!("sec-websocket-protocol: {protocol}\r\n");
-    }
-    head += "\r\n";
-    head.into()
-}
 
 /// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.
 pub(crate) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
@@ -415,31 +185,4 @@ pub(crate) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','))
         .any(|v| v.trim().eq_ignore_ascii_case("close"));
     version < Version::HTTP_11 || close
-}
-
-/// The `Date` of now, made once a second.
-#[derive(Default)]
-pub(crate) struct DateLine {
-    second: Cell<u64>,
-    text: RefCell<String>,
-}
-
-impl DateLine {
-    pub(crate) fn refresh(&self) {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.second.replace(second) != second {
-            // In its place: a new block each second is now and then the one at the end of a heap, which keeps it large.
-            let text = &mut *self.text.borrow_mut();
-            text.clear();
-            let _ = write!(text, "{}", httpdate::HttpDate::from(now)); // a string takes everything
-        }
-    }
-
-    fn with(&self, write: impl FnOnce(&str)) {
-        if self.second.get() == 0 {
-            self.refresh();
-        }
-        write(&self.text.borrow());
-    }
 }

@@ -5,12 +5,13 @@ use std::mem::MaybeUninit;
 
 use httparse::Status;
 use hyper::{
-    Method, Request, Version,
+    Method, Request, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
 
 use super::{
+    answer::Refusal,
     framing::{content_length, has_bare_lf},
     media::Accepted,
 };
@@ -162,6 +163,30 @@ fn body<'a>(method: &Method, length: Option<&[u8]>, rest: &'a [u8]) -> Option<&'
         (&Method::GET, None) => Some(&[]),
         (&Method::POST, Some(length)) => rest.get(..usize::try_from(content_length(length)?).ok()?),
         _ => None,
+    }
+}
+
+/// The longest head that is read. This is more than what is served, so that the refusal can say what is wrong.
+pub(crate) fn max_head(config: &HttpConfig) -> usize {
+    (2 * config.max_header).max(8192)
+}
+
+/// The refusal of a request whose head, which begins with `input`, is over a limit.
+pub(super) fn too_long(input: &[u8], config: &HttpConfig) -> Refusal {
+    // A long URL is noticed before the end of the request line.
+    if input.contains(&b'\n') {
+        let message = format!(
+            "headers are over the limit of {} bytes, or of 100 lines",
+            config.max_header
+        );
+        Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers",
+            message,
+        )
+    } else {
+        let message = format!("URL is over the limit of {} bytes", config.max_url);
+        Refusal::new(StatusCode::URI_TOO_LONG, "url", message)
     }
 }
 

@@ -9,9 +9,9 @@ use comet_proto::Cursor;
 
 use super::{
     Current,
-    answer::{Variant, Writer},
     connection::{Conn, LINGER, State},
     memory, unix_time,
+    writer::{Variant, Writer},
 };
 use crate::{
     access::Rights,

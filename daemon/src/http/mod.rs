@@ -7,8 +7,10 @@ pub(crate) mod answer;
 mod balance;
 mod bell;
 mod chunks;
+mod client_kind;
 mod connection;
 pub(crate) mod cors;
+mod date;
 pub(crate) mod entity_tag;
 mod errand;
 mod figures;
@@ -25,7 +27,8 @@ pub(crate) mod publish;
 pub(crate) mod query;
 mod reactor;
 pub(crate) mod router;
-pub(crate) mod service;
+mod service;
+mod writer;
 
 use std::{
     cell::{Cell, RefCell},
@@ -55,10 +58,10 @@ use crate::{
 pub use accept::MOST_LISTENERS;
 use accept::{Accept, Knocked, Next, Refused};
 use addresses::Address;
-use answer::DateLine;
 pub use balance::Balance;
 use connection::{Conn, REFUSE_TIME};
 pub use cors::Origins;
+use date::DateLine;
 pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
 use reactor::{Reactor, Sockets};

@@ -218,38 +218,6 @@ fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
         .with(header::SEC_WEBSOCKET_VERSION, "13")
 }
 
-/// Clients that would never ask again after a refusal, also after one that is only for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ForWhom {
-    /// An event stream was asked for.
-    EventSource,
-    /// NovComet's page, and what it takes for "nothing happened".
-    NovComet(&'static str),
-    Other,
-}
-
-impl ForWhom {
-    /// By the method and the URL as they were sent.
-    pub(crate) fn of(site: &Site, method: &str, url: &str, accepted: &Accepted) -> Self {
-        let url = url.split_once("://").map_or(url, |(_, rest)| {
-            rest.find('/').map_or("", |path| &rest[path..])
-        });
-        let (path, query) = url.split_once('?').unwrap_or((url, ""));
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        let transport = || pairs.filter(|(name, _)| name == "as").last();
-        let is_stream = || transport().map_or(accepted.prefers_stream(), |(_, name)| name == "sse");
-        match Place::at(site, path) {
-            _ if !matches!(method, "GET" | "HEAD") => Self::Other,
-            Some(Place::Channels(_)) if is_stream() => Self::EventSource,
-            Some(Place::NovComet) => match novcomet::Request::parse(pairs) {
-                novcomet::Request::Publish(_) => Self::NovComet("false"),
-                novcomet::Request::Subscribe(_) => Self::NovComet("{\"s\":0}"),
-            },
-            _ => Self::Other,
-        }
-    }
-}
-
 /// `HEAD` shows the head that `GET` has: that of a poll which does not wait, and that of a stream.
 fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
     if head.method != Method::HEAD {

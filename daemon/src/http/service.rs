@@ -25,11 +25,12 @@ use tokio::time::timeout;
 
 use super::{
     Site, Worker,
-    answer::{Head, Refusal, Variant, answer, wants_close},
+    answer::{Refusal, answer, wants_close},
     connection::Conn,
     cors::{Cors, add_cors},
     framing::Framing,
-    h2, head,
+    h2,
+    head::{self, max_head, too_long},
     held::Ask,
     io::ParkIo,
     memory::Hold,
@@ -40,6 +41,7 @@ use super::{
     },
     query::Query,
     router::{self, Content, Route},
+    writer::{AnswerHead, Variant},
 };
 use crate::{access::hosts, config::HttpConfig, hub::Hub, transport::Shape};
 
@@ -190,7 +192,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                 PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
             }
             _ => PlainOutcome::Published(
-                Head {
+                AnswerHead {
                     status: "201 Created",
                     content_type: "application/json",
                     variant,
@@ -230,30 +232,6 @@ fn unreadable(
     }
     let message = format!("this is no HTTP request: {error}");
     Some(Refusal::new(status, "request", message))
-}
-
-/// The head that begins `input` is over a limit.
-pub(super) fn too_long(input: &[u8], config: &HttpConfig) -> Refusal {
-    // It is read with the request line.
-    if input.contains(&b'\n') {
-        let message = format!(
-            "headers are over the limit of {} bytes, or of 100 lines",
-            config.max_header
-        );
-        Refusal::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers",
-            message,
-        )
-    } else {
-        let message = format!("URL is over the limit of {} bytes", config.max_url);
-        Refusal::new(StatusCode::URI_TOO_LONG, "url", message)
-    }
-}
-
-/// The longest head that is read: a little more than what is served, to say what is wrong with it.
-pub(crate) fn max_head(config: &HttpConfig) -> usize {
-    (2 * config.max_header).max(8192)
 }
 
 struct Service {

@@ -12,8 +12,8 @@ use crate::http::{
     Site,
     answer::Refusal,
     framing::{Framing, Malformed, without_line_ends},
+    head::{max_head, too_long},
     memory::{Hold, SMALL},
-    service::{max_head, too_long},
 };
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
