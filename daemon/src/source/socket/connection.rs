@@ -28,15 +28,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     Shared,
     history::HistoryReply,
-    input::{Input, TooLong},
+    input::{CHUNK, Input, TooLong},
     peer::Peer,
     places::{Place, Turns},
     subscription::{Subscription, woken},
 };
 use crate::hub::{NewMessage, Publisher, PublisherKey};
-
-/// What is asked of the system by one read, and about what goes into one write.
-pub(super) const CHUNK: usize = 64 * 1024;
 
 /// How long a refused peer may go on sending, so that it is not cut before it has read why; and how long a subscriber
 /// may take to read its last lines.

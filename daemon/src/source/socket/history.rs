@@ -3,7 +3,7 @@
 use comet_proto::{ChannelNames, Cursor, line};
 
 use super::{
-    connection::CHUNK,
+    input::CHUNK,
     unwritten::{Unwritten, Written},
 };
 use crate::hub::{Hub, Reading};

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, ErrorKind};
 
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 
-use super::connection::CHUNK;
+/// Bytes that one read asks for, and about the bytes that one write hands over.
+pub(super) const CHUNK: usize = 64 * 1024;
 
 /// What a connection keeps of its buffer while nothing long is half read: two reads, and what doubling adds.
 const SMALL: usize = 4 * CHUNK;

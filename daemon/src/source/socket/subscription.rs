@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::{
     Shared,
-    connection::CHUNK,
+    input::CHUNK,
     unwritten::{Unwritten, Written},
 };
 use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
