@@ -385,3 +385,34 @@ fn garbage_behind_the_preface_ends_the_connection() {
     assert_eq!(header[3], 4, "SETTINGS come back");
     assert_eq!(daemon.get("/healthz").status, 200);
 }
+
+/// curl drops an answer that comes together with the reset of its stream.
+#[test]
+fn curl_reads_the_answer_to_a_body_that_is_not_read() {
+    let daemon = Daemon::start("[http]\npublish = true\nmax_body = 1000");
+    let body = daemon.dir().join("body");
+    std::fs::write(&body, vec![b'x'; 3_000_000]).unwrap();
+    for (method, path, status) in [
+        ("POST", "/ch/a", "413"),
+        ("PUT", "/ch/a", "405"),
+        ("POST", "/healthz", "405"),
+        ("DELETE", "/nowhere", "404"),
+    ] {
+        let output = std::process::Command::new("curl")
+            .args([
+                "-s",
+                "--http2-prior-knowledge",
+                "-w",
+                "%{http_code}",
+                "-o",
+                "/dev/null",
+            ])
+            .args(["-X", method, "--data-binary"])
+            .arg(format!("@{}", body.display()))
+            .arg(format!("http://{}{path}", daemon.addr()))
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(told, status, "{method} {path}");
+    }
+}

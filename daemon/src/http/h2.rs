@@ -59,6 +59,8 @@ use crate::{
 /// Polls and streams on one connection.
 const MAX_STREAMS: u32 = 128;
 
+/// How long a client has for an answer that comes before the end of its request's body.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Streams that a client may give up before they are answered for; with one more the connection ends ("rapid reset").
 const MAX_RESETS: usize = 20;
 
@@ -182,8 +184,9 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
                 }
                 Err(refusal) => refusal.to(&site, head).into_answer(),
             },
-            (Ok(Route::Publish(publish)), Some(body)) => {
-                let published = service::publish_body(&site, hub, publish, body).await;
+            (Ok(Route::Publish(publish)), Some(mut unread)) => {
+                let published = service::publish_body(&site, hub, publish, &mut unread).await;
+                body = Some(unread);
                 published.unwrap_or_else(Refusal::into_answer)
             }
             (Ok(Route::Published(id, answer)), _) => when_kept(hub, id, answer).await,
@@ -191,10 +194,25 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
                 return hold(worker.clone(), subscription).await;
             }
             (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
-            (Err(refusal), _) => refusal.to(&site, head).into_answer(),
+            (Err(refusal), unread) => {
+                body = unread;
+                refusal.to(&site, head).into_answer()
+            }
         };
     };
+    keep_open(body);
     whole(answer, head.method == Method::HEAD)
+}
+
+/// Keeps a stream open whose body is answered and not read to its end. Otherwise the stream would be reset at once
+/// (RFC 9113, section 8.1), and curl drops the answer when both come together.
+fn keep_open(body: Option<Incoming>) {
+    if let Some(body) = body.filter(|body| !body.is_end_stream()) {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(ANSWER_TIME).await;
+            drop(body);
+        });
+    }
 }
 
 /// An answer whose length is known. `HEAD` says the length as `GET` does, but for a stream, which has none.

@@ -292,10 +292,10 @@ fn answering(
             let content = look(&site, body).await;
             (head, content)
         })),
-        (Ok(Route::Publish(publish)), Some(body)) => {
+        (Ok(Route::Publish(publish)), Some(mut body)) => {
             let (hub, phase) = (worker.audience.hub().clone(), phase.clone());
             Answering::Publishing(Box::pin(async move {
-                let published = publish_body(&site, &hub, publish, body).await;
+                let published = publish_body(&site, &hub, publish, &mut body).await;
                 phase.body_left.set(published.is_err());
                 published.unwrap_or_else(Refusal::into_answer)
             }))
@@ -454,7 +454,7 @@ pub(super) async fn publish_body(
     site: &Site,
     hub: &Hub,
     publish: Publish,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response<Bytes>, Refusal> {
     let (max, time) = (site.config.max_body, site.config.body_time);
     if body.size_hint().lower() > max as u64 {
@@ -472,7 +472,7 @@ pub(super) async fn publish_body(
 }
 
 /// The whole body.
-async fn collect(site: &Site, mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
+async fn collect(site: &Site, body: &mut Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
     let (mut data, mut hold) = (Vec::new(), Hold::default());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;
