@@ -43,7 +43,10 @@ impl Since {
             return Ok(Self::Id(Cursor(id)));
         }
         let time = with_plus(text);
-        let time: jiff::Timestamp = time.parse().map_err(|_| CursorError::Malformed)?;
+        let time: jiff::Timestamp = time
+            .parse()
+            .or_else(|_| last_days(&time).parse())
+            .map_err(|_| CursorError::Malformed)?;
         u64::try_from(time.as_microsecond())
             .map(Self::Time)
             .map_err(|_| CursorError::BeforeEpoch)
@@ -57,6 +60,18 @@ impl Since {
         match *self {
             Self::Id(Cursor(micros)) | Self::Time(micros) => micros,
         }
+    }
+}
+
+/// Moves a time of the last two days of the year 9999, a usual "for ever", to the day before them. The time library ends
+/// within these days. All of them are in the future.
+fn last_days(time: &str) -> Cow<'_, str> {
+    match time.split_at_checked("9999-12-3".len()) {
+        Some(("9999-12-3", rest)) => match rest.strip_prefix(['0', '1']) {
+            Some(rest) => format!("9999-12-29{rest}").into(),
+            None => time.into(),
+        },
+        _ => time.into(),
     }
 }
 
@@ -110,6 +125,8 @@ mod tests {
             ("1970-01-01T00:00:01Z", 1_000_000),
             ("1970-01-01T01:00:00.5+01:00", 500_000),
             ("1970-01-01T00:00:00.000001-00:00", 1),
+            ("9999-12-31T23:59:59Z", 253_402_127_999_000_000),
+            ("9999-12-30T23:59:59-02:00", 253_402_135_199_000_000),
         ];
         for (text, time) in times {
             let since = Since::Time(time);

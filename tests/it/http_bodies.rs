@@ -109,7 +109,7 @@ fn a_small_body_that_is_not_wanted_keeps_the_connection() {
         &with_body,
         400,
         "body",
-        "a GET request may not have a body",
+        "a request with the method GET may not have a body",
     );
 }
 

@@ -58,7 +58,9 @@ fn authorization(head: &Parts) -> Option<&str> {
     texts.find_map(|text| {
         let (scheme, token) = text.split_once(' ')?;
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        is_bearer.then(|| token.trim())
+        is_bearer
+            .then(|| token.trim())
+            .filter(|token| !token.is_empty())
     })
 }
 
@@ -67,7 +69,8 @@ fn cookie(head: &Parts) -> Option<&str> {
     let texts = values.filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(';')).find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        (name.trim() == COOKIE).then(|| value.trim())
+        let is_ours = name.trim() == COOKIE && !value.trim().is_empty();
+        is_ours.then(|| value.trim())
     })
 }
 

@@ -3,7 +3,8 @@
 use std::{fmt, net::Ipv6Addr};
 
 /// An origin, from a browser's header or from the configuration. Two origins are equal when scheme, host and port are
-/// equal. Case does not matter in scheme and host. A port that is left out is the default port of the scheme.
+/// equal. Case does not matter in the scheme, nor in the host of a web page. Hosts of apps are compared as they are sent. A
+/// port that is left out is the default port of the scheme.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
     scheme: &'a str,
@@ -54,9 +55,11 @@ impl<'a> Origin<'a> {
 
 impl PartialEq for Origin<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.has_scheme(other.scheme)
-            && is_same_host(self.host, other.host)
-            && self.port == other.port
+        let same_host = match self.is_web() {
+            true => is_same_host(self.host, other.host),
+            false => self.host == other.host,
+        };
+        self.has_scheme(other.scheme) && same_host && self.port == other.port
     }
 }
 
@@ -158,7 +161,7 @@ mod tests {
             ["http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080"],
             ["http://[2001:DB8::0:1]", "http://[2001:db8::1]"],
             ["http://[::FFFF:1.2.3.4]", "http://[::ffff:102:304]"],
-            ["Capacitor://LocalHost", "capacitor://localhost"],
+            ["Capacitor://localhost", "capacitor://localhost"],
             ["file://", "file://"],
         ];
         for [a, b] in same {
@@ -171,6 +174,7 @@ mod tests {
             ["https://a.example", "https://a.example.:443"],
             ["https://a.example", "https://b.example"],
             ["capacitor://localhost", "ionic://localhost"],
+            ["capacitor://LocalHost", "capacitor://localhost"],
             ["capacitor://localhost", "capacitor://localhost:443"],
             ["http://localhost", "capacitor://localhost"],
             ["http://[::1]", "http://[::2]"],

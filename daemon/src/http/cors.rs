@@ -151,6 +151,7 @@ mod tests {
     fn a_name_counts_before_any() {
         let both = origins(&["*", "https://a", "capacitor://localhost"], None);
         assert_eq!(both.allowed(both.of("https://A:443")), Some("https://a"));
+        assert_eq!(both.of("capacitor://LocalHost"), Cors::Any, "as it is sent");
         let app = both.of("capacitor://localhost");
         assert_eq!(both.allowed(app), Some("capacitor://localhost"));
         for other in ["https://b", "http://a", "null", "*", ""] {

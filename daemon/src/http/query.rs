@@ -129,7 +129,7 @@ impl<'a> Query<'a> {
 
     /// `token=`, which is never logged.
     pub(crate) fn token(&self) -> Option<&str> {
-        self.get("token")
+        self.get("token").filter(|token| !token.is_empty())
     }
 
     /// `callback=`, which an iframe needs.

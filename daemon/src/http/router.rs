@@ -102,7 +102,10 @@ pub(crate) fn route(
 }
 
 fn no_body(method: &Method) -> Refusal {
-    Refusal::bad("body", format!("a {method} request may not have a body"))
+    Refusal::bad(
+        "body",
+        format!("a request with the method {method} may not have a body"),
+    )
 }
 
 fn no_length() -> Refusal {
