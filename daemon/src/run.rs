@@ -1,4 +1,4 @@
-//! Puts the parts together: threads, listeners, signals, and the end of it all.
+//! Builds and starts all parts of the daemon (threads, listeners, signals), and stops them in order.
 
 mod listeners;
 mod manager;
@@ -45,23 +45,23 @@ use listeners::Passed;
 use manager::Manager;
 pub use manager::Pulse;
 pub use settings::Reread;
-use settings::{Ground, Settings};
+use settings::{Settings, SiteParts};
 
-/// Descriptors that are kept for files, the Unix socket and whatever else is not a browser.
+/// Descriptors that are reserved for files, the Unix socket and everything else that is not a browser.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
-/// What is less is no step of the clock.
+/// A smaller difference does not count as a step of the clock.
 const STEP: Duration = Duration::from_secs(1);
 
-/// What to do where the system has no thread left.
+/// The advice when the system cannot start a thread.
 const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (ulimit -u, LimitNPROC= and TasksMax= of the \
                          service, pids.max of its control group)";
 
-/// How often old history is dropped.
+/// Interval in which expired messages are dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until SIGTERM or SIGINT. SIGHUP has the settings read again; where there is nothing to read
-/// (`None`) it ends the daemon, too.
+/// Runs the daemon until SIGTERM or SIGINT. On SIGHUP it reads the settings again with `reread`; if that is `None`,
+/// SIGHUP ends the daemon, too.
 ///
 /// # Errors
 /// What could not be opened, and why.
@@ -79,7 +79,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         warn!("{warning}");
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    // The control thread's subscribers need a bit too.
+    // The control thread has subscribers, too, so it counts as one more worker.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
     let (listeners, addr) = listeners::open(&mut passed, config.listen, workers)?;
@@ -90,7 +90,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     let ears = Ears::new().context("cannot watch for files")?;
     let mut files = Files::open(&config, ears.clone(), hub.clone(), metrics.clone())
         .context("cannot watch for files")?;
-    let ground = Ground {
+    let parts = SiteParts {
         addr,
         socket: socket_path.clone(),
         room: descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1),
@@ -101,13 +101,13 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     let spool_path = comet_client::spool_path(config.spool.dir.as_deref(), &socket_path);
     let mut spool = Spool::open(spool_path, &config, hub.clone(), metrics.clone())
         .context("cannot take messages from the spool")?;
-    let settings = Settings::new(given, config, ground)?;
+    let settings = Settings::new(given, config, parts)?;
 
     local_runtime()?.block_on(async {
         let (started, pulse) = (Instant::now(), Pulse::new(workers));
         let audience = Audience::new(hub.clone(), workers);
         let keeping = hub.start_keeping().context(NO_THREAD)?;
-        // Its messages are older than any that comes now.
+        // Messages in the spool are older than any new message.
         spool.publish().await;
         let errand = Errand::new(ears, workers);
         let threads = start_workers(
@@ -139,10 +139,10 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         let deliveries = tokio::task::spawn_local(deliver(audience.clone()));
         let config = settings.now();
         let (socket, dir) = (socket_path.display(), config.dir.display());
-        // Before it is said that we are ready: whoever reads that may stop us at once.
+        // Signals are handled before the daemon reports that it is ready, because the reader may stop it at once.
         let signals = Signals::new()?;
         let ready = format!("listening on http://{addr}, socket {socket}, watching {dir}");
-        let _ = writeln!(io::stdout(), "comet: {ready}"); // where nobody reads it, we serve all the same
+        let _ = writeln!(io::stdout(), "comet: {ready}"); // if standard output is closed, the daemon runs anyway
         manager.ready(&ready);
         tokio::task::spawn_local(keep_alive(manager.clone(), pulse, drain.clone()));
         let reload = reread.map(|reread| {
@@ -157,7 +157,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         tokio::select! {
             signal = signals.stop(reload) => info!("{signal} received, stopping"),
             () = expire(&hub, &audience) => {}
-            // None of these ends by itself. Better a restart than a daemon that looks well and is deaf.
+            // None of these tasks ends by itself. A restart is better than a daemon that looks healthy and publishes nothing.
             _ = sources.join_next() => bail!("a source has failed; see above"),
             _ = deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
             () = one_has_ended(&threads) => bail!("a worker thread has failed; see above"),
@@ -165,7 +165,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         manager.stopping();
         let grace = settings.now().grace;
         let ended = async {
-            // What is still acknowledged reaches those who wait before they get their last answer.
+            // Deliver every acknowledged message before waiting clients get their last answers.
             drain.run(grace / 2, || metrics.clients()).await;
             all_done(&mut sources).await;
             all_have_ended(&threads).await;
@@ -177,7 +177,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     })
 }
 
-/// The hub, with what an earlier daemon has kept.
+/// Opens the hub with the history that an earlier daemon kept.
 fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
     let (history, store) = (config.history.clone(), &config.store);
     let given = store.dir.as_deref();
@@ -188,11 +188,11 @@ fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
     let dir = store::directory(given)?;
     let disk = Directory::open(&dir).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => anyhow::anyhow!(
-            "another comet keeps its history in {} (--store or COMET_STORE names another directory)",
+            "another comet keeps its history in {} (use another directory with --store or COMET_STORE)",
             dir.display()
         ),
         _ => anyhow::anyhow!(
-            "cannot keep history in {}: {error} (--store or COMET_STORE names another directory)",
+            "cannot keep history in {}: {error} (use another directory with --store or COMET_STORE)",
             dir.display()
         ),
     })?;
@@ -204,33 +204,33 @@ fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
     };
     let begun = Instant::now();
     let (hub, found) = Hub::open(history, workers, Arc::new(disk), &promise)
-        .context("cannot go on from the history that was kept")?;
+        .context("cannot read the history in the log")?;
     found.log(&dir, begun.elapsed());
     Ok(hub)
 }
 
-/// Where the daemon is found, and what it was told to do.
+/// The addresses and the configuration file, for `comet status`.
 #[derive(Serialize)]
 struct Places {
     listen: String,
     socket: PathBuf,
     dir: PathBuf,
-    /// Its configuration file.
+    /// The configuration file.
     config: Option<PathBuf>,
 }
 
-/// What `comet status` shows.
+/// The figures that `comet status` shows.
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
     pid: u32,
     uptime_seconds: u64,
-    /// Of the machine's memory, resident.
+    /// Resident memory in bytes.
     memory_bytes: Option<u64>,
     #[serde(flatten)]
     places: Arc<Places>,
     hub: HubStatus,
-    /// `None`: nothing is kept beyond the end of the daemon.
+    /// `None`: there is no log, and messages are lost when the daemon ends.
     store: Option<StoreStatus>,
     files: FilesStatus,
     metrics: Arc<Metrics>,
@@ -261,7 +261,7 @@ impl Status {
     }
 }
 
-/// Takes the socket that was passed, or opens one.
+/// Uses the socket that was passed, or opens one.
 fn open_socket(passed: Passed, config: &Config) -> anyhow::Result<(PathBuf, Socket)> {
     let path = passed.socket_path();
     let path = match path {
@@ -285,7 +285,7 @@ async fn watch(files: Files, drain: Drain) {
     files.run(drain.stop).await;
 }
 
-/// Starts the spool's thread. Returns what ends when that does.
+/// Starts the spool's thread. Returns a future that ends when the thread does.
 fn take(
     spool: Spool,
     configs: watch::Receiver<Arc<Config>>,
@@ -306,7 +306,7 @@ async fn deliver(audience: Rc<Audience>) {
 /// tokio's 61 a new connection would wait for 61 of them.
 const TASKS_BEFORE_EVENTS: u32 = 8;
 
-/// Everything of one thread stays on it: no locks, no moving of tasks.
+/// Builds a current-thread runtime: tasks never move to another thread, so they need no locks.
 fn local_runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
@@ -314,7 +314,7 @@ fn local_runtime() -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
-/// Touches are heard of by the workers.
+/// Watches the directory on the workers.
 impl Work for Ears {
     fn run(&self) -> Ran {
         let Heard { more, woken } = self.hear();
@@ -322,7 +322,7 @@ impl Work for Ears {
     }
 }
 
-/// A thread that holds browsers.
+/// Starts a thread that serves browsers.
 type Worker = JoinHandle<io::Result<()>>;
 
 fn start_workers(
@@ -380,7 +380,7 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
             info!("the clock has caught up with the ids");
         }
         was_ahead = ahead;
-        // In parts: whoever publishes must not wait for a hundred thousand channels to expire.
+        // In parts, so that publishers need not wait until a hundred thousand channels have expired.
         while hub.expire_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -388,7 +388,7 @@ async fn expire(hub: &Hub, audience: &Rc<Audience>) {
     }
 }
 
-/// What ends the daemon, or changes its settings.
+/// The signals that end the daemon or change its settings.
 struct Signals {
     term: Signal,
     int: Signal,
@@ -396,7 +396,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// From here on they are ours.
+    /// Starts to handle the signals.
     fn new() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -425,7 +425,7 @@ impl Signals {
     }
 }
 
-/// Takes all that the hard limit allows: one browser is one descriptor.
+/// Raises the soft limit of descriptors to the hard limit, because each browser needs a descriptor.
 fn raise_descriptor_limit() -> anyhow::Result<u64> {
     let (soft, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;

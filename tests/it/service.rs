@@ -371,7 +371,7 @@ fn a_manager_that_is_not_there_or_does_not_listen_holds_nothing_up() {
     assert!(
         manager
             .log()
-            .contains("cannot tell the service manager anything")
+            .contains("cannot notify the service manager (NOTIFY_SOCKET)")
     );
 
     let mut command = manager.command();
@@ -381,7 +381,7 @@ fn a_manager_that_is_not_there_or_does_not_listen_holds_nothing_up() {
     wait_for("the log", || {
         manager
             .log()
-            .contains("the service manager was not told")
+            .contains("cannot notify the service manager of")
             .then_some(())
     });
     let mut lines = Lines::connect(&manager.path("passed.sock"));

@@ -1,4 +1,4 @@
-//! Where HTTP is served: sockets that were passed to the daemon, which outlive it, or its own.
+//! The HTTP listeners: sockets that systemd passed, which outlive the daemon, or its own.
 
 use std::{
     env,
@@ -17,11 +17,11 @@ use tracing::warn;
 use crate::config::Config;
 use crate::http::{Balance, Listeners, MOST_LISTENERS};
 
-/// Connections that the kernel may complete before they are accepted.
+/// The listen queue: connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Sockets that whoever started the daemon holds open, as systemd does for a socket unit (sd_listen_fds(3)). What
-/// connects while no daemon runs waits there for the next one.
+/// Sockets that systemd passes and keeps open for a socket unit (sd_listen_fds(3)). A client that connects while no daemon
+/// runs waits in their queue for the next daemon.
 #[derive(Default)]
 pub(super) struct Passed {
     pub(super) http: Vec<TcpListener>,
@@ -29,7 +29,7 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// To be called once, before anything is opened.
+    /// To be called once, before any descriptor is opened.
     pub(super) fn take() -> anyhow::Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').filter(|name| !name.is_empty());
@@ -69,7 +69,7 @@ impl Passed {
         Ok(())
     }
 
-    /// Where HTTP is served: of several addresses one that others reach.
+    /// The address of HTTP. Of several addresses, one that other machines can reach.
     pub(super) fn http_addr(&self) -> io::Result<Option<SocketAddr>> {
         let addrs: io::Result<Vec<_>> = self.http.iter().map(TcpListener::local_addr).collect();
         let addrs = addrs?;
@@ -90,7 +90,7 @@ impl Passed {
         }
     }
 
-    /// The path of the Unix socket, where it has one.
+    /// The path of the Unix socket, if it has one.
     pub(super) fn socket_path(&self) -> Option<PathBuf> {
         let addr = self.socket.as_ref()?.local_addr().ok()?;
         addr.as_pathname().map(Into::into)
@@ -103,7 +103,7 @@ fn unused(key: &str, value: &dyn Display) {
     );
 }
 
-/// Those that were passed, or else own ones at `addr`; and the address where they are.
+/// The passed listeners, or else new ones at `addr`, with their address.
 pub(super) fn open(
     passed: &mut Passed,
     addr: SocketAddr,
@@ -126,11 +126,11 @@ pub(super) fn open(
     Ok((listeners, addr))
 }
 
-/// One listener a worker on the same port, each with a queue of its own: in a storm one would be too short.
+/// Opens one listener per worker on the same port. Each has its own queue, because one queue would be too short in a storm.
 fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     let bind = || {
         if addr.port() != 0 {
-            // A shared port can be shared with a second daemon by mistake; a plain bind finds that out.
+            // A port with SO_REUSEPORT could be shared with a second daemon by mistake. A plain bind detects that.
             drop(listener(addr, false)?);
         }
         let first = listener(addr, true)?;

@@ -1,4 +1,4 @@
-//! Tells a service manager such as systemd how the daemon is (sd_notify(3)), and lets it notice a part that is stuck.
+//! Notifies a service manager such as systemd of the daemon's state (sd_notify(3)), and of a stuck thread through its watchdog.
 
 use std::{
     env, io,
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::drain::Drain;
 
-/// A manager that takes nothing holds up the daemon for no longer.
+/// The longest time to wait for a manager that does not read its socket.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Manager(Option<Arc<UnixDatagram>>);
 
 impl Manager {
-    /// As the environment says.
+    /// Connects to the manager that the environment names.
     pub(super) fn from_env() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Self(None);
@@ -33,7 +33,7 @@ impl Manager {
         match connect(name.as_encoded_bytes()) {
             Ok(socket) => Self(Some(Arc::new(socket))),
             Err(error) => {
-                warn!(%error, "cannot tell the service manager anything (NOTIFY_SOCKET)");
+                warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
                 Self(None)
             }
         }
@@ -47,7 +47,7 @@ impl Manager {
         self.tell("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// `ready` says when that is over.
+    /// To be followed by `ready` when the reload is finished.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
@@ -57,12 +57,12 @@ impl Manager {
         if let Some(socket) = &self.0
             && let Err(error) = socket.send(text.as_bytes())
         {
-            warn!(%error, "the service manager was not told {text:?}");
+            warn!(%error, "cannot notify the service manager of {text:?}");
         }
     }
 
-    /// Says again and again that the daemon lives, as often as the manager wants to hear it. This runs on the control
-    /// thread, and only when each worker has moved since the last time: so silence tells that any of them is stuck.
+    /// Sends the watchdog's notifications. This runs on the control thread, and sends only if each worker has counted a tick
+    /// since the last time. So the notifications stop when any thread is stuck.
     pub(super) async fn keep_alive(&self, pulse: Arc<Pulse>, drain: Drain) {
         let Some(limit) = watchdog() else {
             return std::future::pending().await;
@@ -76,7 +76,7 @@ impl Manager {
                 .filter(|&worker| beats[worker] == last[worker])
                 .map(|worker| format!("http-{worker}"))
                 .collect();
-            // Workers end one by one then, and the time for that has a limit of its own.
+            // During a stop workers end one by one, and the stop has its own time limit.
             if still.is_empty() || drain.stop.is_cancelled() {
                 self.tell("WATCHDOG=1");
                 (last, at) = (beats, Instant::now());
@@ -88,13 +88,13 @@ impl Manager {
                 stuck = true;
                 let still = still.join(", ");
                 self.tell(&format!("STATUS=stuck: {still}"));
-                warn!("threads that do not move: {still}; the watchdog is not told that we live");
+                warn!("threads that do not move: {still}; the watchdog is not notified");
             }
         }
     }
 }
 
-/// A name with `@` is not one of a file.
+/// Connects to a socket; a name that begins with `@` is an abstract one.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     use std::os::unix::ffi::OsStrExt;
     let addr = match name.split_first() {
@@ -107,7 +107,7 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// How often at least the manager wants to hear that we live.
+/// The time within which the manager expects a notification.
 fn watchdog() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
@@ -115,7 +115,7 @@ fn watchdog() -> Option<Duration> {
     limit.map(Duration::from_micros)
 }
 
-/// Shows that the workers move: each counts the ticks of its clock.
+/// Counts each worker's ticks, which shows that it is not stuck.
 #[derive(Debug)]
 pub struct Pulse(Box<[AtomicU64]>);
 
@@ -124,7 +124,7 @@ impl Pulse {
         Arc::new(Self((0..workers).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// This worker moves.
+    /// Counts a tick of this worker.
     pub fn beat(&self, worker: usize) {
         self.0[worker].fetch_add(1, Ordering::Relaxed);
     }

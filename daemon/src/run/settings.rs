@@ -21,23 +21,23 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Reads the settings again, as at the start. It is called on a thread of its own.
+/// Reads the settings again, as at the start. Called on its own thread.
 pub type Reread = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
-/// What the parts of the daemon follow.
+/// The present settings, and channels that tell the parts of the daemon of changes.
 pub(super) struct Settings {
-    /// As given at the start.
+    /// The settings at the start.
     started: Config,
     configs: watch::Sender<Arc<Config>>,
     sites: watch::Sender<Arc<Site>>,
-    ground: Ground,
+    parts: SiteParts,
 }
 
-/// What sites are made of beside settings.
-pub(super) struct Ground {
+/// The parts of a `Site` that do not come from the settings.
+pub(super) struct SiteParts {
     pub(super) addr: SocketAddr,
     pub(super) socket: PathBuf,
-    /// Connections that the descriptor limit leaves room for.
+    /// The number of connections that the descriptor limit allows.
     pub(super) room: u64,
     pub(super) hub: Arc<Hub>,
     pub(super) metrics: Arc<Metrics>,
@@ -45,14 +45,14 @@ pub(super) struct Ground {
 }
 
 impl Settings {
-    /// `given` is `config` without what the sockets that were passed have changed.
-    pub(super) fn new(given: Config, config: Config, ground: Ground) -> anyhow::Result<Self> {
-        let site = ground.site(&config, Rights::new(&config)?, None)?;
+    /// `given` is `config` without the changes that passed sockets have made.
+    pub(super) fn new(given: Config, config: Config, parts: SiteParts) -> anyhow::Result<Self> {
+        let site = parts.site(&config, Rights::new(&config)?, None)?;
         Ok(Self {
             started: given,
             configs: watch::Sender::new(Arc::new(config)),
             sites: watch::Sender::new(Arc::new(site)),
-            ground,
+            parts,
         })
     }
 
@@ -68,10 +68,10 @@ impl Settings {
         self.sites.subscribe()
     }
 
-    /// Reads the settings again; says how that went. With a mistake in them all stays as it is.
+    /// Reads the settings again. With a mistake in them nothing changes. Returns a text for the service manager.
     ///
-    /// Files are read and users looked up on another thread: a file system that hangs must not stop the control thread,
-    /// which serves the socket and hears SIGTERM.
+    /// Files are read and users looked up on another thread, because a file system that hangs must not block the control
+    /// thread, which serves the socket and handles SIGTERM.
     pub(super) async fn reload(&self, reread: &Reread) -> &'static str {
         let (reread, started) = (reread.clone(), self.started.clone());
         let listen = self.configs.borrow().listen;
@@ -79,7 +79,7 @@ impl Settings {
         let thread = thread::Builder::new().name("settings".into());
         let reading = thread.spawn(move || {
             let read = reread().and_then(|config| Reading::new(config, &started, listen));
-            let _ = tell.send(read); // nobody waits any more: the daemon stops
+            let _ = tell.send(read); // fails when the daemon stops, and then nobody needs it
         });
         let read = match reading {
             Ok(_) => told.await.context("reading them has failed"),
@@ -103,7 +103,7 @@ impl Settings {
         }
     }
 
-    /// Returns the keys that differ and do not change before a restart.
+    /// Returns the changed keys that need a restart.
     fn replace(&self, reading: Reading) -> anyhow::Result<Vec<&'static str>> {
         let Reading {
             config,
@@ -111,10 +111,10 @@ impl Settings {
             kept,
         } = reading;
         let site = self
-            .ground
+            .parts
             .site(&config, rights, Some(&self.sites.borrow()))?;
         if config.history != self.configs.borrow().history {
-            self.ground.hub.limit(config.history.clone());
+            self.parts.hub.limit(config.history.clone());
         }
         self.sites.send_replace(Arc::new(site));
         self.configs.send_replace(Arc::new(config));
@@ -122,11 +122,11 @@ impl Settings {
     }
 }
 
-/// Settings that were read again, with the keys that tokens are signed with.
+/// Settings that were read again, with the loaded keys for tokens.
 struct Reading {
     config: Config,
     rights: Rights,
-    /// Keys that differ and do not change before a restart.
+    /// The changed keys that need a restart.
     kept: Vec<&'static str>,
 }
 
@@ -143,7 +143,7 @@ impl Reading {
     }
 }
 
-impl Ground {
+impl SiteParts {
     fn site(&self, config: &Config, rights: Rights, before: Option<&Site>) -> anyhow::Result<Site> {
         let max_connections = config
             .http

@@ -1,4 +1,4 @@
-//! What the log asks of a file system; little enough that a test can stand in for it, and fail where it likes.
+//! The file operations that the log needs. There are few, so that a test can replace them and let any of them fail.
 
 use std::{
     fmt, fs, io,
@@ -11,41 +11,41 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// A directory of files.
 pub trait Disk: fmt::Debug + Send + Sync {
-    /// Names of all files.
+    /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens a file for reading and writing; makes it where it is not there.
+    /// Opens a file for reading and writing; creates it if it does not exist.
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>>;
-    /// Gives a file another name, whose earlier file is gone.
+    /// Renames a file, and replaces a file that has the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Names are as safe as this promises: on the disk.
+    /// Syncs the directory, so that names survive a loss of power.
     fn sync(&self) -> io::Result<()>;
-    /// Whether these files are there, in the directory that was opened, and have at least so many bytes: anybody who
-    /// may do so can remove, move and cut them while they are written.
+    /// Whether these files are still in the directory and have at least these sizes. Somebody with the right to do so can
+    /// remove, move or cut them while the daemon writes.
     fn is_whole(&self, files: &[(String, u64)]) -> bool {
         let _ = files;
         true
     }
-    /// Makes and opens the directory anew where another one, or none, has its path.
+    /// Opens the directory again, and creates it if need be, when its path leads elsewhere or nowhere.
     fn reopen(&self) -> io::Result<()> {
         Ok(())
     }
-    /// For people.
+    /// The path, for error texts.
     fn path(&self, name: &str) -> PathBuf;
 }
 
 /// An open file.
 pub trait LogFile: fmt::Debug + Send {
-    /// Writes some of the bytes at a place.
+    /// Writes some of the bytes at an offset.
     fn write_at(&self, bytes: &[u8], place: u64) -> io::Result<usize>;
-    /// Reads some bytes; 0 is the end.
+    /// Reads some bytes. Returns 0 at the end.
     fn read_at(&self, bytes: &mut [u8], place: u64) -> io::Result<usize>;
     fn set_len(&self, length: u64) -> io::Result<()>;
-    /// What was written is on the disk.
+    /// Syncs the file to the disk.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Writes all of it.
+/// Writes all bytes at an offset.
 pub(super) fn write_all(file: &dyn LogFile, mut bytes: &[u8], mut place: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, place) {
@@ -61,7 +61,7 @@ pub(super) fn write_all(file: &dyn LogFile, mut bytes: &[u8], mut place: u64) ->
     Ok(())
 }
 
-/// A real directory, locked as long as this lives: two daemons must not write into one log.
+/// A real directory, locked as long as this value lives, because two daemons must not write to one log.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -77,10 +77,10 @@ struct Opened {
 pub(super) const LOCK: &str = "lock";
 
 impl Directory {
-    /// Opens it; makes it, for its owner alone, where it is not there.
+    /// Opens the directory. Creates it if it does not exist, for its owner only.
     ///
     /// # Errors
-    /// What the system says; `WouldBlock`: another process has it.
+    /// The system's error. `WouldBlock`: another process has locked it.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.into(),

@@ -1,4 +1,4 @@
-//! A disk in memory, for tests: it fails when it is told to, and may lose what was not synced.
+//! A disk in memory, for tests. It can fail on request, and lose data that was not synced.
 
 use std::{
     collections::BTreeMap,
@@ -9,18 +9,18 @@ use std::{
 
 use super::disk::{Disk, LogFile};
 
-/// What goes wrong.
+/// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// `ENOSPC`, after a part of what was to be written.
+    /// `ENOSPC`, after a part of the bytes was written.
     Full,
-    /// `EIO`, before anything.
+    /// `EIO`, before any byte is written.
     Broken,
-    /// Less is written than was asked for, which is no error.
+    /// Fewer bytes are written than requested, which is not an error.
     Short,
 }
 
-/// Shared: whoever has a copy sees the same files.
+/// The disk. All clones share the same files.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fake(Arc<Mutex<State>>);
 
@@ -28,9 +28,9 @@ pub(crate) struct Fake(Arc<Mutex<State>>);
 struct State {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
     faults: Vec<Fault>,
-    /// Calls that still go well.
+    /// The number of calls that still succeed.
     well: usize,
-    /// Calls that go wrong then.
+    /// The number of calls that fail after that.
     ill: usize,
 }
 
@@ -41,7 +41,7 @@ struct Content {
 }
 
 impl Fake {
-    /// After `well` more calls, the next `ill` go wrong.
+    /// After `well` more calls, lets the next `ill` calls fail.
     pub(crate) fn fail(&self, fault: Fault, well: usize, ill: usize) {
         let mut state = self.lock();
         state.faults = vec![fault];
@@ -52,7 +52,7 @@ impl Fake {
         self.lock().ill = 0;
     }
 
-    /// The power goes: of what was not synced, `part` of 256 is on the disk.
+    /// Simulates a loss of power: of the data that was not synced, `part` of 256 is on the disk.
     pub(crate) fn lose_power(&self, part: u8) {
         for content in self.lock().files.values() {
             let mut content = content.lock().unwrap();
@@ -67,7 +67,7 @@ impl Fake {
         }
     }
 
-    /// What a file holds, for reading and changing.
+    /// The content of a file, for reading and changing.
     pub(crate) fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let file = self.lock().files[name].clone();
         change(&mut file.lock().unwrap().written);
@@ -94,7 +94,7 @@ impl Fake {
         Err(state.faults[0])
     }
 
-    /// For calls that either happen or do not.
+    /// Counts a call that either succeeds or fails as a whole.
     fn call_whole(&self) -> io::Result<()> {
         match self.call() {
             Err(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),

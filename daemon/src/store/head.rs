@@ -1,4 +1,4 @@
-//! What a segment begins with: the version of its format, the mark of its records, twice, and which segment it is.
+//! The beginning of a segment: the version of its format, the mark of its records (twice), and the segment's number.
 
 use std::io;
 
@@ -7,35 +7,35 @@ use super::{
     record::{self, Record},
 };
 
-/// The name and the version of what is written.
+/// The name and version of the format that is written.
 const MAGIC: &[u8; 8] = b"CometLg2";
 
-/// The version before, which is read, too: its mark is no secret.
+/// The previous version, which is read, too. Its mark is not secret.
 const FIRST: &[u8; 8] = b"CometLg1";
 
-/// Magic, mark, and the check sum of both.
+/// Length of the seal: magic, mark, and the checksum of both.
 const SEAL: usize = MAGIC.len() + Mark::LENGTH + 4;
 
-/// Of all that is written when a segment begins: the seal, and a record with two numbers and one byte.
+/// Length of everything that is written at the start of a segment: the seal, and a record with two numbers and one byte.
 pub(super) const LENGTH: usize = SEAL + Mark::LENGTH + record::HEADER + 17;
 
-/// What was found of it.
+/// The parsed beginning of a segment.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// Of all records.
+    /// The mark of all records.
     pub(super) mark: Mark,
-    /// Where the first record is.
+    /// The offset of the first record.
     pub(super) length: usize,
-    /// Nothing before that is damaged.
+    /// Whether no byte before the first record is damaged.
     pub(super) sound: bool,
     /// Whether it is a base, if the first record says so.
     pub(super) base: Option<bool>,
-    /// Of the version before.
+    /// Whether the segment has the previous version.
     pub(super) outdated: bool,
 }
 
 impl Head {
-    /// Whether more can be written behind.
+    /// Whether records may be appended to the segment.
     pub(super) fn is_open(&self) -> bool {
         self.sound && !self.outdated && self.base == Some(false)
     }
@@ -51,10 +51,10 @@ pub(super) fn write(mark: &Mark, number: u64, base: bool, last: u64) -> Vec<u8> 
     bytes
 }
 
-/// What a segment that begins with `bytes` is. `None`: its mark is nowhere, so nothing in it can be read.
+/// Parses the beginning of a segment. `None`: both copies of the mark are damaged, so no record can be read.
 ///
 /// # Errors
-/// It is of another version.
+/// The segment has another version.
 pub(super) fn read(bytes: &[u8]) -> io::Result<Option<Head>> {
     let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
     match bytes.strip_prefix(name).and_then(<[u8]>::first) {
@@ -72,7 +72,7 @@ fn other(version: char) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
-/// The first record has the mark, too: one of both must be whole.
+/// Reads the mark from the first record, when the seal is damaged.
 fn sealed(bytes: &[u8]) -> Option<Head> {
     let (seal, rest) = bytes.split_at_checked(SEAL)?;
     let (signed, sum) = seal.split_at(SEAL - 4);

@@ -1,5 +1,5 @@
-//! The log: segments in a directory, written one record behind the other (`docs/log-format.md`). It knows no threads:
-//! whoever has it writes; who waits for what is for the hub.
+//! The log: segments in a directory, to which records are appended (`docs/log-format.md`). It has no threads: the hub
+//! decides when to write, and wakes waiting publishers.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -12,16 +12,16 @@ use super::{
     replay,
 };
 
-/// Room that a buffer may keep between two writes.
+/// The capacity that the buffer may keep between two writes.
 const BUFFER: usize = 1 << 20;
 
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
     disk: Arc<dyn Disk>,
-    /// Where the next record goes.
+    /// The segment that records are appended to.
     segment: Segment,
-    /// Numbers and sizes of those before.
+    /// Numbers and sizes of the earlier segments.
     older: Vec<(u64, u64)>,
     buffer: Vec<u8>,
 }
@@ -34,30 +34,30 @@ struct Segment {
     end: u64,
 }
 
-/// What was found in a log that was opened.
+/// What an opened log contained.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Largest id in it.
+    /// The largest id in the log.
     pub last: u64,
-    /// The last daemon ended in order.
+    /// Whether the last daemon stopped in an orderly way.
     pub stopped: bool,
-    /// Of the machine, when the last daemon began.
+    /// The machine's boot id at the last start of a daemon.
     pub boot: Option<u128>,
-    /// Messages, also those that are kept no more.
+    /// The number of messages, also of those that are no longer kept.
     pub messages: u64,
-    /// Files, places and lengths of what could not be read.
+    /// File, offset and length of each damaged part.
     pub damaged: Vec<(String, u64, u64)>,
-    /// File, place and length of a write that was not finished, which was cut off.
+    /// File, offset and length of the torn end of an unfinished write, which was cut off.
     pub torn: Option<(String, u64, u64)>,
-    /// Some of it has the format before this one, whose records everybody can forge.
+    /// Whether a segment has the previous format, whose records can be forged.
     pub outdated: bool,
 }
 
 impl Log {
-    /// Opens the log and gives all that it holds to `keep`, oldest first.
+    /// Opens the log and passes all its records to `keep`, oldest first.
     ///
     /// # Errors
-    /// A file cannot be opened, read, or is of another version.
+    /// A file cannot be opened or read, or has another version.
     pub fn open(
         disk: Arc<dyn Disk>,
         keep: &mut dyn FnMut(Record<'_>),
@@ -92,8 +92,8 @@ impl Log {
         Ok((Self::after(disk, segments, open, &found)?, found))
     }
 
-    /// Goes on in the last segment where that may be: nothing goes behind a base, or what has another format, or a
-    /// damaged beginning.
+    /// Opens the last segment for appending, if that is allowed. It is not after a base, with the previous format, or
+    /// after a damaged beginning.
     fn after(
         disk: Arc<dyn Disk>,
         mut older: Vec<(u64, u64)>,
@@ -118,10 +118,10 @@ impl Log {
         })
     }
 
-    /// Writes records behind the others; all of them count, or none does.
+    /// Appends records: all of them, or none.
     ///
     /// # Errors
-    /// They are not written; trying again is right.
+    /// They are not written; the caller may try again.
     pub fn append<'a>(
         &mut self,
         records: impl IntoIterator<Item = Record<'a>>,
@@ -136,18 +136,18 @@ impl Log {
         written.map_err(self.failed("write"))
     }
 
-    /// What was written survives the loss of power.
+    /// Syncs the log, so that it survives a loss of power.
     ///
     /// # Errors
-    /// It may not, and trying again on this segment would not tell: see [`Log::seal`].
+    /// The data may be lost. A second sync of this segment could wrongly succeed: see [`Log::seal`].
     pub fn sync(&mut self) -> Result<(), StoreError> {
         self.segment.file.sync().map_err(self.failed("sync"))
     }
 
-    /// Syncs every segment, also those of a daemon that did not sync.
+    /// Syncs every segment, also those of an earlier daemon that did not sync.
     ///
     /// # Errors
-    /// As [`Log::sync`].
+    /// Those of [`Log::sync`].
     pub fn sync_all(&mut self) -> Result<(), StoreError> {
         for (number, _) in &self.older {
             let name = file_name(*number);
@@ -158,14 +158,14 @@ impl Log {
         self.sync()
     }
 
-    /// Bytes of all segments.
+    /// The bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
         older + self.segment.end
     }
 
-    /// Whether all that was written is still there, as far as names and sizes tell.
+    /// Whether all segments are still there, as far as names and sizes show.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let current = (self.segment.number, self.segment.end);
@@ -176,10 +176,10 @@ impl Log {
         self.disk.is_whole(&files)
     }
 
-    /// After [`Log::is_whole`] has said no, and before [`Log::seal`]: a new base goes behind whatever is there now.
+    /// To be called when [`Log::is_whole`] is false, before [`Log::seal`]: the next base gets a number above all present files.
     ///
     /// # Errors
-    /// There is no directory to write into.
+    /// There is no directory to write to.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         let failed = StoreError::of("open again", &*self.disk, "");
         self.disk.reopen().map_err(&failed)?;
@@ -194,17 +194,17 @@ impl Log {
         Ok(())
     }
 
-    /// Where the next record goes, for people.
+    /// The path of the segment that is written, for error texts.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.disk.path(&file_name(self.segment.number))
     }
 
-    /// Begins a new segment, and the base that will take the place of all older ones. `last`: largest id that was
+    /// Starts a new segment, and the base that will replace all older ones. `last`: the largest id that was
     /// written.
     ///
     /// # Errors
-    /// Nothing has changed.
+    /// The log is unchanged.
     pub fn seal(&mut self, last: u64) -> Result<Base, StoreError> {
         let number = self.segment.number;
         let next = Segment::begin(&*self.disk, number + 2, last)?;
@@ -213,10 +213,10 @@ impl Log {
         Base::begin(self.disk.clone(), number + 1, last)
     }
 
-    /// The base is complete: what is older is removed.
+    /// Removes older segments, when the base is complete.
     ///
     /// # Errors
-    /// Something could not be removed. It does no harm, and is removed after the next one or at the next start.
+    /// A segment could not be removed. It does no harm, and is removed after the next base or at the next start.
     pub fn replace(&mut self, (number, bytes): (u64, u64)) -> Result<(), StoreError> {
         let (outdated, newer): (Vec<_>, Vec<_>) =
             self.older.iter().partition(|(older, _)| *older < number);
@@ -233,7 +233,7 @@ impl Log {
     }
 }
 
-/// All that is kept, being written beside the log.
+/// A base that is being written beside the log.
 #[derive(Debug)]
 pub struct Base {
     disk: Arc<dyn Disk>,
@@ -265,10 +265,10 @@ impl Base {
         Ok(())
     }
 
-    /// Gives it its place. Returns what [`Log::replace`] wants.
+    /// Syncs the base and renames it to its place. Returns the argument for [`Log::replace`].
     ///
     /// # Errors
-    /// The older segments still count.
+    /// The older segments are still valid.
     pub fn finish(mut self) -> Result<(u64, u64), StoreError> {
         self.flush()?;
         let (number, name) = (self.segment.number, new_name(self.segment.number));
@@ -280,9 +280,9 @@ impl Base {
         Ok((number, self.segment.end))
     }
 
-    /// It will not be finished.
+    /// Gives the base up.
     pub fn give_up(self) {
-        // What stays is removed at the next start.
+        // A file that stays is removed at the next start.
         let _ = self.disk.remove(&new_name(self.segment.number));
     }
 
@@ -298,7 +298,7 @@ impl Base {
 }
 
 impl Segment {
-    /// An empty one, whose name is on the disk.
+    /// An empty segment, whose name is synced.
     fn begin(disk: &dyn Disk, number: u64, last: u64) -> Result<Self, StoreError> {
         let name = file_name(number);
         let failed = StoreError::of("begin", disk, &name);
@@ -308,7 +308,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// An empty one, with a mark of its own.
+    /// An empty segment with a new mark.
     fn create(disk: &dyn Disk, name: &str, number: u64, base: bool, last: u64) -> io::Result<Self> {
         let (file, mark) = (disk.open(name)?, Mark::random()?);
         file.set_len(0)?;
@@ -322,7 +322,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// What was written by halves is cut off, or else by the next write, which begins at the same place.
+    /// Cuts off a partial write. If that fails, the next write overwrites it, because it begins at the same offset.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = write_all(&*self.file, bytes, self.end) {
             let _ = self.file.set_len(self.end);
@@ -334,7 +334,7 @@ impl Segment {
 }
 
 impl Found {
-    /// What a segment was found to be.
+    /// What reading a segment has found.
     fn add(&mut self, name: &str, read: &replay::Segment, is_last: bool) {
         let damaged = read.damaged.iter();
         self.damaged
@@ -376,7 +376,7 @@ fn new_name(number: u64) -> String {
     format!("{number:010}.new")
 }
 
-/// Numbers of the segments that count, in order; the others are removed.
+/// The numbers of the valid segments, in order. The others are removed.
 fn current(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
     let names = disk.list().map_err(StoreError::of("read", disk, ""))?;
     let mut numbers = Vec::new();

@@ -1,11 +1,11 @@
-//! What every record of a segment begins with.
+//! The mark: the bytes at the start of every record of a segment.
 
 use std::{fmt, io};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Finds records behind damage, and is part of their check sums. Nobody who only publishes or subscribes can know it, so
-/// nothing that was published can be taken for a record.
+/// The mark of a segment, by which records are found behind damage, and which is part of their checksums. Publishers and subscribers
+/// cannot know it, so published data is never taken for a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     bytes: [u8; Self::LENGTH],
@@ -13,10 +13,10 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Of a salt.
+    /// The length of a salt in bytes.
     pub(super) const LENGTH: usize = 8;
 
-    /// Of the first format: known to everybody.
+    /// The mark of the first format, which is public.
     pub(super) const PUBLIC: Self = Self {
         bytes: [0xC0, 0xE7, 0, 0, 0, 0, 0, 0],
         length: 2,
@@ -25,7 +25,7 @@ impl Mark {
     /// A salt from the system's random source.
     ///
     /// # Errors
-    /// The system has none.
+    /// The system has no random source.
     pub(super) fn random() -> io::Result<Self> {
         let mut salt = [0; Self::LENGTH];
         let filled = SystemRandom::new().fill(&mut salt);
@@ -33,7 +33,7 @@ impl Mark {
         Ok(Self::of(salt))
     }
 
-    /// This salt.
+    /// The mark with this salt.
     #[must_use]
     pub const fn of(salt: [u8; Self::LENGTH]) -> Self {
         Self {
@@ -46,14 +46,14 @@ impl Mark {
         &self.bytes[..self.length]
     }
 
-    /// Where the next bytes are that a record may begin with.
+    /// The offset of the next mark in `bytes`.
     pub(super) fn find(&self, bytes: &[u8]) -> Option<usize> {
         let mark = self.bytes();
         bytes.windows(mark.len()).position(|part| part == mark)
     }
 }
 
-/// It must not get into anybody's log.
+/// Does not print the salt, which must not get into a log.
 impl fmt::Debug for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mark")

@@ -1,5 +1,5 @@
-//! The store: what was published, kept in a directory so that a restart forgets nothing. The hub numbers and decides
-//! what is kept; here it is only written down and read back.
+//! The store: a log of published messages in a directory, so that they survive a restart. The hub gives ids and decides which
+//! messages are kept; the store only writes them and reads them back.
 
 pub mod disk;
 #[cfg(test)]
@@ -29,25 +29,25 @@ use tracing::{info, warn};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Nothing: a restart begins with nothing.
+    /// Nothing: a restart begins without history.
     Memory,
-    /// The end of the daemon, however it comes; not that of the machine.
+    /// Every end of the daemon, but not of the machine.
     Process,
     /// The loss of power.
     Disk,
 }
 
-/// What to do with messages that cannot be written down.
+/// What to do with messages that cannot be written to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// Subscribers get them; the publisher is told that they are not kept.
+    /// Subscribers get them, and the publisher gets an error that they are not kept.
     Deliver,
-    /// Nobody gets them, once it is known that writing fails.
+    /// They are refused, as long as writing is known to fail.
     Refuse,
 }
 
-/// Why the store does not do what it should. The text stands alone.
+/// Why an operation of the store failed. The text is complete in itself.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {what} {}: {cause}", path.display())]
 pub struct StoreError {
@@ -75,11 +75,11 @@ impl StoreError {
     }
 }
 
-/// Where the log is when nothing says otherwise: `/var/lib/comet` where it can be used, else `comet` in
+/// The default directory of the log: `/var/lib/comet` where that can be used, else `comet` in
 /// `$XDG_STATE_HOME` or `~/.local/state`.
 ///
 /// # Errors
-/// There is none that can be used.
+/// No directory can be used.
 pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoDirectory> {
     if let Some(given) = given {
         return Ok(given.into());
@@ -98,7 +98,7 @@ pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoDirectory> {
     state.map(|state| state.join("comet")).ok_or(NoDirectory)
 }
 
-/// Which boot of the machine this is. Where the system does not say, every one is another.
+/// The boot id of the machine. If the system does not report it, the present time, so that every start counts as a new boot.
 #[must_use]
 pub fn boot() -> u128 {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -109,11 +109,11 @@ pub fn boot() -> u128 {
     })
 }
 
-/// Says in a log that is there, if there is one, that a daemon begins that does not use it: whoever reads it later must not take it
+/// Writes into an existing log, if there is one, that a daemon starts that does not use it, so that a later daemon does not take the log
 /// for complete.
 ///
 /// # Errors
-/// There is one, and it cannot be told.
+/// There is a log, and it cannot be written.
 pub fn end(given: Option<&Path>) -> Result<(), StoreError> {
     let Ok(path) = directory(given) else {
         return Ok(());
@@ -142,7 +142,7 @@ pub fn end(given: Option<&Path>) -> Result<(), StoreError> {
 }
 
 impl Found {
-    /// Tells people what was found.
+    /// Logs what was found.
     pub fn log(&self, dir: &Path, took: Duration) {
         let dir = dir.display();
         for (file, place, length) in &self.damaged {
@@ -156,7 +156,7 @@ impl Found {
             );
         }
         if self.outdated {
-            info!("{dir} had the format of an earlier comet, and is written anew");
+            info!("{dir} has the format of an earlier comet, and is rewritten");
         }
         info!(messages = self.messages, ?took, "history read from {dir}");
     }

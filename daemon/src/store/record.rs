@@ -1,103 +1,103 @@
-//! The records of the log as bytes (`docs/log-format.md`). No I/O: what a file holds is for `replay`.
+//! The records of the log as bytes (`docs/log-format.md`). This module has no I/O; `replay` reads files.
 
 use comet_proto::{ChannelName, EventName};
 
 use super::{Durability, mark::Mark};
 
-/// What follows the mark: kind, an unused byte, length of the body, check sum.
+/// The length of the header after the mark: kind, an unused byte, length of the body, checksum.
 pub(super) const HEADER: usize = 10;
 
-/// Before the check sum.
+/// The bytes of the header before the checksum.
 const SUMMED: usize = HEADER - 4;
 
-/// Longest idempotency key that has a place.
+/// The longest idempotency key that a record can hold.
 const MAX_KEY: usize = u16::MAX as usize;
 
-/// Largest id, and largest number of a segment: there are always more of both.
+/// The largest id and the largest segment number. Numbers stay below it, so that incrementing them never overflows.
 const MAX_NUMBER: u64 = u64::MAX / 2;
 
-/// One thing that the log says.
+/// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// First in a segment.
+    /// The first record of a segment.
     Head {
-        /// Of this segment: later ones have larger numbers.
+        /// The number of this segment; later segments have larger numbers.
         number: u64,
-        /// It holds all that was kept when it was begun: what older segments hold counts no more.
+        /// Whether it is a base, which has everything that was kept, so that older segments are ignored.
         base: bool,
-        /// Ids of messages that are only in later segments are larger.
+        /// Messages that are only in later segments have larger ids.
         last: u64,
     },
     /// A message, and the idempotency key with which it was published; empty: none.
     Message {
-        /// Its number.
+        /// The id.
         id: u64,
-        /// Where it was published.
+        /// The channel.
         channel: ChannelName,
-        /// Its label.
+        /// The label.
         name: EventName,
-        /// Its key.
+        /// The idempotency key.
         key: &'a str,
-        /// Its content.
+        /// The content.
         data: &'a [u8],
     },
-    /// A channel whose messages up to an id are gone.
+    /// A channel, with the id up to which its messages are gone.
     Channel {
-        /// Which.
+        /// The channel.
         name: ChannelName,
-        /// A cursor below it has missed some.
+        /// A cursor below this id has missed messages of the channel.
         trimmed: u64,
     },
-    /// A key whose message may be gone.
+    /// An idempotency key, whose message may be gone.
     Key {
-        /// Where it was published.
+        /// The channel.
         channel: ChannelName,
         /// The key.
         key: &'a str,
-        /// What it was given.
+        /// The id of the message with this key.
         id: u64,
     },
-    /// A daemon began.
+    /// The start of a daemon.
     Start {
         /// The first cursor that it gave.
         id: u64,
-        /// The last that it found: those in between are of messages that were lost.
+        /// The last id that it found in the log. Ids between the two belong to lost messages.
         after: u64,
-        /// Of the machine: another one after every boot.
+        /// The machine's boot id, which changes with every boot.
         boot: u128,
-        /// What it promised.
+        /// Its setting of durability.
         durability: Durability,
     },
-    /// The daemon ended in order: nothing is missing before.
+    /// The orderly end of a daemon: no message before it is missing.
     Stop {
         /// The last cursor that it gave.
         id: u64,
     },
-    /// A cursor below it may have missed messages of channels that are not here.
+    /// A cursor below this id may have missed messages of channels that are not in the log.
     Floor {
         /// The id.
         id: u64,
     },
-    /// Ids in between were given and lost: a client that has one must reload.
+    /// A range of ids whose messages are lost. A client with such an id as its cursor must reload.
     Lost {
-        /// Itself not.
+        /// Exclusive.
         after: u64,
-        /// Itself not.
+        /// Exclusive.
         before: u64,
     },
-    /// A cursor below it may have missed messages of any channel.
+    /// A cursor below this id may have missed messages of any channel.
     Missed {
         /// The id.
         before: u64,
     },
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRecord {
-    /// They end before it does.
+    /// The bytes end before the record does.
     Short,
-    /// They are something else, or were changed.
+    /// The bytes are something else, or were changed.
     Damaged,
 }
 
@@ -118,7 +118,7 @@ impl Record<'_> {
         out.extend_from_slice(mark.bytes());
         let header = out.len();
         out.extend_from_slice(&[self.kind(), 0]);
-        out.extend_from_slice(&[0; 8]); // length and check sum, known at the end
+        out.extend_from_slice(&[0; 8]); // length and checksum, filled in at the end
         let body = out.len();
         self.write_body(out);
         let length = u32::try_from(out.len() - body).expect("limits are far below 4 GiB");
@@ -190,10 +190,10 @@ impl Record<'_> {
     }
 }
 
-/// Reads the record at the start of `bytes`, and its length, in a segment with this mark.
+/// Parses the record at the start of `bytes` in a segment with this mark. Also returns its length.
 ///
 /// # Errors
-/// There is none, or only a part of one.
+/// There is no record, or only a part of one.
 pub fn read<'a>(bytes: &'a [u8], mark: &Mark) -> Result<(Record<'a>, usize), NoRecord> {
     let Some(rest) = bytes.strip_prefix(mark.bytes()) else {
         let may_be_cut = mark.bytes().starts_with(bytes);
@@ -263,7 +263,7 @@ fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
     body.0.is_empty().then_some(record)
 }
 
-/// Of everything but its own place; of the mark, too.
+/// The checksum of everything except its own four bytes, including the mark.
 fn check_sum(before: &[u8], body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(before);
@@ -287,7 +287,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
 }
 
-/// What is left of a body.
+/// The rest of a body that is being parsed.
 struct Body<'a>(&'a [u8]);
 
 impl<'a> Body<'a> {

@@ -1,4 +1,4 @@
-//! Reads a segment back: record by record, past what is damaged.
+//! Reads a segment record by record, and skips damaged parts.
 
 use std::io;
 
@@ -9,30 +9,30 @@ use super::{
     record::{self, NoRecord, Record},
 };
 
-/// What is asked of the system at once.
+/// The bytes of one read.
 const CHUNK: usize = if cfg!(any(test, feature = "fuzz")) {
     256
 } else {
     1 << 20
 };
 
-/// What a segment was found to be.
+/// What reading a segment has found.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// Up to here it is sound, or damaged with something sound behind; what follows is the torn end of a write.
+    /// The end of the last valid record. What follows is the torn end of a write.
     pub(super) end: u64,
-    /// All of it.
+    /// The length of the file.
     pub(super) length: u64,
-    /// Places and lengths of what is no record.
+    /// Offset and length of each damaged part.
     pub(super) damaged: Vec<(u64, u64)>,
-    /// How it begins.
+    /// The parsed beginning.
     pub(super) head: Option<Head>,
 }
 
-/// Gives every record to `keep`, in order.
+/// Passes every record to `keep`, in order.
 ///
 /// # Errors
-/// The file cannot be read, or is of another version.
+/// The file cannot be read, or has another version.
 pub(super) fn replay(file: &dyn LogFile, keep: &mut dyn FnMut(Record<'_>)) -> io::Result<Segment> {
     let mut input = Input::new(file, CHUNK);
     input.fill()?;
@@ -68,7 +68,7 @@ pub(super) fn replay(file: &dyn LogFile, keep: &mut dyn FnMut(Record<'_>)) -> io
     Ok(segment)
 }
 
-/// Without its mark nothing is believed: it is damaged as a whole, unless it is so short that nothing was written yet.
+/// The result for a segment without a mark: it is damaged as a whole, unless it is so short that no record was written yet.
 fn without_head(mut input: Input<'_>) -> io::Result<Segment> {
     let mut segment = Segment::default();
     loop {
@@ -85,7 +85,7 @@ fn without_head(mut input: Input<'_>) -> io::Result<Segment> {
     Ok(segment)
 }
 
-/// How a segment begins.
+/// Reads the beginning of a segment.
 pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<Head>> {
     let mut input = Input::new(file, head::LENGTH);
     input.fill()?;
@@ -95,12 +95,12 @@ pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<Head>> {
 /// A window on the file.
 struct Input<'a> {
     file: &'a dyn LogFile,
-    /// Read at once, at least.
+    /// The least bytes of one read.
     chunk: usize,
     buffer: Vec<u8>,
-    /// Of the buffer, what was read before.
+    /// The bytes of the buffer that were already parsed.
     start: usize,
-    /// In the file, of the first byte that was not read.
+    /// The file offset of the next byte to read.
     place: u64,
     at_end: bool,
 }
@@ -121,7 +121,7 @@ impl<'a> Input<'a> {
         &self.buffer[self.start..]
     }
 
-    /// Reads on. False: there is nothing more.
+    /// Reads more bytes. Returns false at the end of the file.
     fn fill(&mut self) -> io::Result<bool> {
         if self.at_end {
             return Ok(false);
@@ -152,12 +152,12 @@ impl<'a> Input<'a> {
         self.place += length as u64;
     }
 
-    /// Past the first byte, to where a record may begin.
+    /// Skips the first byte, and goes on to the next possible start of a record.
     fn skip(&mut self, mark: &Mark) {
         let rest = &self.bytes()[1..];
         let length = match mark.find(rest) {
             Some(found) => found,
-            // The last bytes may be the first of a mark.
+            // The last bytes may be the start of a mark.
             None if !self.at_end => rest.len().saturating_sub(mark.bytes().len() - 1),
             None => rest.len(),
         };
