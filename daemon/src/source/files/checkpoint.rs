@@ -1,6 +1,6 @@
-//! How far everything was told, in the stamp: a file of the watched directory, from which the next daemon goes on.
+//! Records in the stamp file up to which time every change was published, so that the next daemon goes on from there.
 //!
-//! A touch of the stamp is a fence: when the watcher tells of it, it has told of all that happened before.
+//! A touch of the stamp is a fence: when the watcher reports it, it has already reported every earlier event.
 
 use std::{
     collections::HashSet,
@@ -16,24 +16,24 @@ use super::{
     stamp::{self, Seen, Stamp, StampError},
 };
 
-/// A change may be announced that long after the time it was given, in nanoseconds.
+/// The longest delay between a change's time stamp and its event, in nanoseconds.
 pub(super) const LAG: i64 = 100_000_000;
 
-/// The way to the next writing of the stamp.
+/// The state of the next write of the stamp.
 #[derive(Default)]
 pub(super) struct Checkpoint {
-    /// Periods in which the stamp has to be written again: two after the last change, since the first writing may
-    /// have come too soon after it.
+    /// The number of periods in which the stamp must still be written: two after the last change, because the first write may
+    /// come too soon after it.
     pub(super) due: u8,
-    /// The stamp was touched at this time (of the file system).
+    /// The time at which the stamp was touched, by the clock of the file system.
     pub(super) fence: Option<i64>,
-    /// The watcher told so; everything before was heard by then.
+    /// The watcher has reported the touch, so every earlier event was received.
     pub(super) passed: Option<Instant>,
 }
 
 impl Files {
-    /// Goes on where the last daemon ended, or from `start` when none did. Returns the files that it saw being
-    /// written.
+    /// Continues where the last daemon ended, or from `start` if there was none. Returns the files that were being
+    /// written at that time.
     pub(super) fn resume(
         &mut self,
         seen: Option<Seen>,
@@ -51,16 +51,16 @@ impl Files {
                 return seen.unfinished.into_iter().collect();
             }
             Some(_) => {
-                warn!("the clock was set back while no daemon ran; telling all files");
+                warn!("the clock was set back while no daemon ran; publishing all files");
                 self.told_until = i64::MIN;
             }
             None => self.told_until = start,
         }
-        self.write_stamp(Vec::new()); // or a crash within the first second would begin anew
+        self.write_stamp(Vec::new()); // so that a crash within the first second does not begin from the start
         HashSet::new()
     }
 
-    /// Touches the stamp: when the watcher tells of it, all that happened before was told of too.
+    /// Touches the stamp. When the watcher reports this, it has reported every earlier event.
     pub(super) fn begin_checkpoint(&mut self) {
         self.replace_missing_stamp();
         if self.checkpoint.due > 0 && self.checkpoint.fence.is_none() {
@@ -69,7 +69,7 @@ impl Files {
         }
     }
 
-    /// Writes the stamp when all that happened before its touch was decided.
+    /// Writes the stamp when every event before its touch was handled.
     pub(super) fn write_checkpoint(&mut self) {
         let (Some(fence), Some(passed)) = (self.checkpoint.fence, self.checkpoint.passed) else {
             return;
@@ -133,7 +133,7 @@ impl Files {
         }
         let stamp = self.path.join(stamp::FILE_NAME);
         let text = format!(
-            "cannot use {}: {error}; what changes while no daemon runs will not be told",
+            "cannot use {}: {error}; changes made while no daemon runs will not be published",
             stamp.display()
         );
         warn!("{text}");
@@ -142,7 +142,7 @@ impl Files {
     }
 }
 
-/// Nanoseconds since the epoch, as a file system may count them that is one step behind.
+/// Nanoseconds since the epoch, one step of a file system's clock earlier.
 pub(super) fn wall_clock() -> i64 {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,5 +1,5 @@
-//! The directory and its files. Nothing in it is trusted: whoever may create files there may plant links, FIFOs
-//! and devices, and swap them at any moment.
+//! The directory and its files. Its content is not trusted: other users who may create files there can create links, FIFOs
+//! and devices, and swap entries at any moment.
 
 use std::{
     ffi::OsStr,
@@ -34,27 +34,27 @@ use crate::{
     users::Allow,
 };
 
-/// Memory that is reserved before anything was read, in bytes.
+/// The buffer that is allocated before reading, in bytes.
 const READ_AHEAD: u64 = 64 << 10;
 
-/// Which files are read.
+/// The rules for which files are read.
 pub(super) struct Terms {
     own_user: u32,
-    /// For the channels that no rule is about.
+    /// For channels without a rule.
     allow: Allow,
     allow_any: bool,
     rules: ByPrefix<Allow>,
     max_bytes: usize,
 }
 
-/// What holds for the file of one channel.
+/// The rule for one channel's file.
 #[derive(Clone, Copy)]
 pub(super) struct ChannelTerms<'a> {
     terms: &'a Terms,
     channel: &'a ChannelName,
 }
 
-/// Whether to leave a file to those who write it or hold its lock ([`Unread::Busy`]), or to take it as it is.
+/// Whether to wait for a writer or the holder of a lock ([`Unread::Busy`]), or to read the file at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
     Some,
@@ -64,12 +64,12 @@ pub(super) enum Patience {
 /// Why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unread {
-    /// That file has not that name any more; who gave the name to another is heard of.
+    /// The file no longer has this name. An event for the new file follows.
     Gone,
-    /// Somebody writes it, or holds its lock.
+    /// A process writes the file, or holds its lock.
     Busy,
-    /// It cannot be opened now: no descriptor or no memory is left, or somebody has a lease (fcntl) on it, which the
-    /// system ends after a while.
+    /// The file cannot be opened now: no descriptor or memory is left, or a process has a lease (fcntl) on it, which the
+    /// system ends after some time.
     Later(Errno),
     Refused(Refusal),
 }
@@ -86,7 +86,7 @@ impl From<Errno> for Unread {
     }
 }
 
-/// A directory that was opened; what has its path later may be another.
+/// An open directory. Its path may lead to another directory later.
 pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
@@ -94,7 +94,7 @@ pub(super) struct Directory {
     may_block: bool,
 }
 
-/// Those where a look at a file that was just changed waits for no disk, network or process.
+/// The file systems on which reading a file that has just changed never waits for a disk, network or process.
 const LOCAL: [FsType; 6] = [
     TMPFS_MAGIC,
     EXT4_SUPER_MAGIC,
@@ -118,29 +118,29 @@ impl Directory {
         })
     }
 
-    /// Whether the path still leads here: not when the directory was removed, moved, replaced or mounted over.
+    /// Whether the path still leads to this directory. It does not when the directory was removed, moved, replaced or mounted over.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.device_and_inode)
     }
 
-    /// Anybody may delete and rename anybody's files.
+    /// Whether any user may delete and rename other users' files.
     pub(super) fn is_open_to_all(&self) -> bool {
         self.mode.contains(Mode::S_IWOTH) && !self.mode.contains(Mode::S_ISVTX)
     }
 
-    /// To look at a file may take its time, as on a network.
+    /// Whether reading a file may take long, for example over a network.
     pub(super) fn may_block(&self) -> bool {
         self.may_block
     }
 
-    /// All entries.
+    /// Reads all entries.
     pub(super) fn entries(&self) -> Result<OwningIter, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Dir::openat(&self.fd, ".", flags, Mode::empty()).map(Dir::into_iter)
     }
 
-    /// What the name stands for, without following links; `None` when it stands for nothing.
+    /// The entry with this name, without following links; `None` if there is none.
     pub(super) fn state(&self, file: &OsStr) -> Result<Option<State>, Refusal> {
         match fstatat(&self.fd, file, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(State::from(&stat))),
@@ -149,8 +149,8 @@ impl Directory {
         }
     }
 
-    /// The content, and a state whose changes it holds. `written`: it may be empty only because a writer has cut
-    /// it off and goes on.
+    /// The content, and a state of the file whose changes are in the content. `written`: an empty file may be one that a
+    /// writer has truncated and is still writing.
     pub(super) fn read(
         &self,
         file: &OsStr,
@@ -159,13 +159,13 @@ impl Directory {
         patience: Patience,
     ) -> Result<(Box<[u8]>, State), Unread> {
         let state = self.checked(file, terms)?;
-        // Whoever mounts something over a file says whose it is: what is elsewhere has to be opened to be believed.
+        // A mount over a file can show any owner. So an entry on another file system is only believed after opening it.
         let is_empty_here = state.size == 0 && state.key.is_on(self.device_and_inode.0);
         if is_empty_here && !written {
             return self.empty(file, terms, patience);
         }
-        // The name may stand for something else by now: opening has no effect on whatever that is, and what was
-        // opened is checked again.
+        // The name may lead to something else by now. Opening has no effect on that, and the descriptor is
+        // checked again.
         let opened = match open_entry(&self.fd, file, OFlag::O_RDONLY, Mode::empty()) {
             Ok(opened) => File::from(opened),
             Err(Errno::ENOENT) => return Err(Unread::Gone),
@@ -178,9 +178,9 @@ impl Directory {
             }
             Err(errno) => return Err(Refusal::Unreadable(errno).into()),
         };
-        // Before the lock: a lock on what another name leads to is seen by those who use that.
+        // Checked before locking, because a lock on a file with another name would disturb the users of that file.
         terms.check_opened(&state_of(&opened)?)?;
-        // PHP's LOCK_EX and flock(1): such a writer is never read halfway.
+        // PHP's LOCK_EX and flock(1) lock the file, so their writes are never read half-finished.
         match Flock::lock(opened, FlockArg::LockSharedNonblock) {
             Ok(locked) => self.read_stable(file, &locked, terms, patience),
             Err((_, Errno::EWOULDBLOCK)) if patience == Patience::Some => Err(Unread::Busy),
@@ -207,7 +207,7 @@ impl Directory {
         Ok((Box::default(), self.sole_name(file, patience, look)?))
     }
 
-    /// Two states around the reading tell whether somebody wrote in between.
+    /// Compares the states before and after reading, to detect a write in between.
     fn read_stable(
         &self,
         name: &OsStr,
@@ -220,7 +220,7 @@ impl Directory {
             terms.check_opened(&state)?;
             Ok(state)
         })?;
-        // What the file has, not what it says to have: a sparse file costs its owner nothing.
+        // Limited by the bytes that are read, not by the size of the file: a sparse file can claim any size.
         let expected = before.size.min(READ_AHEAD) as usize;
         let mut content = Vec::with_capacity(expected + 1);
         let limit = (terms.max_bytes() as u64).saturating_add(1);
@@ -232,14 +232,14 @@ impl Directory {
         if patience == Patience::Some && (before != after || content.len() as u64 != after.size) {
             return Err(Unread::Busy);
         }
-        // It may have been given away while it was read, or have grown.
+        // The file may have been given to another user while it was read, or have grown.
         terms.check_opened(&after)?;
         terms.check_size(content.len() as u64)?;
-        // The earlier one: what came after it may not be in the content, and must not count as told.
+        // The earlier state: later changes may not be in the content, and must not count as published.
         Ok((content.into(), before))
     }
 
-    /// A state at which the file that `look` sees had this name and no other.
+    /// A state in which the file that `look` sees had this name and no other.
     fn sole_name(
         &self,
         name: &OsStr,
@@ -303,14 +303,14 @@ impl ChannelTerms<'_> {
     fn check(&self, state: &State) -> Result<(), Refusal> {
         state.check_is_file()?;
         self.check_owner(state.uid)?;
-        // Whoever can make a second name for a file can move it here, too: an empty one tells its channel something.
+        // An attacker who can link a file can also move the link here. Even an empty file would publish a message.
         if state.links > 1 {
             return Err(Refusal::Links(state.links));
         }
         self.check_size(state.size)
     }
 
-    /// Of a descriptor: the file may have lost its name meanwhile.
+    /// The state of an open file, which may have lost its name meanwhile.
     fn check_opened(&self, state: &State) -> Result<(), Unread> {
         if state.links == 0 {
             return Err(Unread::Gone);
@@ -327,8 +327,8 @@ impl ChannelTerms<'_> {
     }
 
     fn check_owner(&self, uid: u32) -> Result<(), Refusal> {
-        // The group of a file does not say who wrote it: in a directory with the set-group-ID bit it is the
-        // directory's. So groups count by the owner's membership; this number is nobody's.
+        // A file's group does not identify its writer: with the set-group-ID bit it is the directory's group. So groups count by
+        // the owner's membership, and this invalid number stands for "no group".
         const NO_GROUP: u32 = u32::MAX;
         let terms = self.terms;
         if uid == terms.own_user || uid == 0 {
@@ -347,7 +347,7 @@ impl ChannelTerms<'_> {
 }
 
 impl State {
-    /// Refuses all but regular files.
+    /// Refuses everything except regular files.
     pub(super) fn check_is_file(&self) -> Result<(), Refusal> {
         let kind = match SFlag::from_bits_truncate(self.mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => return Ok(()),

@@ -1,4 +1,4 @@
-//! An entry of a directory that others may write to: what it is, and that it is no second name of something else.
+//! An entry of a directory that others may write to: opening it safely, and checking that it is the file's only name.
 
 use std::{
     ffi::OsStr,
@@ -16,8 +16,8 @@ use nix::{
 use rustix::fs::RawDir;
 use tracing::warn;
 
-/// Opens the entry itself: no link, nothing that is mounted over it (`EXDEV`), and without waiting or any effect on
-/// what it is. What was opened is for the caller to check.
+/// Opens the entry itself, without following links or mounts (`EXDEV`), without waiting, and without any effect on the
+/// file. The caller must check the opened file.
 pub(in crate::source) fn open_entry(
     directory: impl AsFd,
     name: &OsStr,
@@ -27,14 +27,14 @@ pub(in crate::source) fn open_entry(
     open_by(*HAS_OPENAT2, directory, name, flags, mode)
 }
 
-/// Since Linux 5.6, and where no sandbox hides it.
+/// Whether openat2 is available: since Linux 5.6, unless a sandbox forbids it.
 static HAS_OPENAT2: LazyLock<bool> = LazyLock::new(|| {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
     match openat2(AT_FDCWD, "/", how) {
         Ok(_) => true,
         Err(errno) => {
             warn!(
-                "openat2: {}; files are opened by openat, which refuses links but not what is mounted over a file",
+                "openat2: {}; files are opened with openat, which refuses links but not mounts over a file",
                 errno.desc()
             );
             false
@@ -61,7 +61,7 @@ fn open_by(
     openat2(directory, name, how)
 }
 
-/// What identifies a state of a name. Inode numbers are used again at once by some file systems, hence the time.
+/// Identifies a state of a name. It includes the time, because some file systems reuse inode numbers at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) struct Key {
     pub(super) device: u64,
@@ -70,7 +70,7 @@ pub(in crate::source) struct Key {
     pub(super) changed: i64,
 }
 
-/// As an idempotency key. Who publishes with keys of their own cannot know it before the nanosecond of the change.
+/// The state as an idempotency key. Other publishers cannot guess it, because it contains the nanosecond of the change.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (device, inode, changed) = (self.device, self.inode, self.changed);
@@ -105,26 +105,26 @@ pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
         .saturating_add(nanoseconds)
 }
 
-/// How often a file is looked at that is changed all the while.
+/// The number of attempts for a file that changes all the time.
 const TRIES: usize = 4;
 
-/// What [`sole_name`] found out.
+/// The result of [`sole_name`].
 pub(in crate::source) enum Entry<S> {
-    /// The file has that name, and no other one where its link count is 1.
+    /// The file has this name; and no other name if its link count is 1.
     Sole(S),
-    /// That name, but the file is changed all the while; the latest state of it.
+    /// The file has this name, but changes all the time. This is its latest state.
     Changing(S),
-    /// Not that name any more.
+    /// The file no longer has this name.
     Other,
 }
 
-/// Whether the entry is the file that `look` sees, and no second name of it.
+/// Checks that the entry is the file that `look` sees, and its only name.
 ///
-/// The link count alone does not say so. A rename takes away the link of the file that it replaces before the name
-/// leads elsewhere: in between a file that is somebody's hard link shows as one with this name alone, to `openat`,
-/// `fstat` and `fstatat` alike. No rename is halfway while the directory is read, since both hold its lock. And
-/// whoever makes such a link afterwards changes the time of the file's last change; before Linux 6.13 not within
-/// one tick of its clock (4 ms), where a race of three precise moments remains.
+/// The link count alone does not prove it. When a rename replaces a hard link, the kernel decreases the link count of the replaced
+/// file before the name leads to the new one. In between, a file with another name elsewhere looks like a file with only this name,
+/// to `openat`, `fstat` and `fstatat`. Reading the directory and renaming take the same lock, so no rename is unfinished
+/// while the directory is read. A link that is made afterwards changes the file's change time. Before Linux 6.13 the change time
+/// does not change within one tick of its clock (4 ms), so a race of three precise moments remains there.
 pub(in crate::source) fn sole_name<S, E: From<Errno>>(
     directory: &OwnedFd,
     name: &OsStr,
@@ -151,9 +151,9 @@ pub(in crate::source) fn sole_name<S, E: From<Errno>>(
     Ok(latest.map_or(Entry::Other, Entry::Changing))
 }
 
-/// Returns when each rename in the directory that had begun has ended.
+/// Waits until every rename in the directory that had begun is finished.
 fn await_renames(directory: &OwnedFd) {
-    // Whether an entry fits or is left does not matter: reading takes the lock in any case.
+    // The result does not matter: reading takes the lock in any case.
     let mut buffer = [MaybeUninit::uninit(); 64];
     let _ = RawDir::new(directory, &mut buffer).next();
 }
@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(open(has_openat2, "magic").err(), Some(Errno::ELOOP));
             assert_eq!(open(has_openat2, "none").err(), Some(Errno::ENOENT));
         }
-        // Names of channels hold no slash; even so nothing leads out, or through a link.
+        // Channel names contain no slash. These flags additionally prevent leaving the directory, or following a link.
         assert_eq!(open(true, "component/file").err(), Some(Errno::ELOOP));
         assert_eq!(open(true, "/etc/hostname").err(), Some(Errno::EXDEV));
         assert_eq!(open(true, "../x").err(), Some(Errno::EXDEV));

@@ -1,5 +1,5 @@
-//! What was heard of and nobody has looked at yet. One entry a name: touches that come faster than they
-//! are read become one.
+//! Events that are not handled yet, with one entry per name: touches that come faster than they
+//! are handled become one.
 
 use std::{
     collections::HashMap,
@@ -12,27 +12,27 @@ use tokio::sync::Notify;
 use super::Files;
 use crate::hub::Workers;
 
-/// Names that may wait; beyond it the directory is scanned instead.
+/// The most names that may wait. Beyond that the directory is scanned instead.
 pub(super) const MAX_NAMES: usize = 65_536;
 
-/// One thing that happened to a name.
+/// An event of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// It came to be: opened for the first time, or linked.
+    /// The file was created or linked.
     Created,
-    /// Bytes were written or cut off.
+    /// Content was written or truncated.
     Modified,
-    /// A writer closed it.
+    /// A writer closed the file.
     Closed,
     /// Its times, mode, owner or links changed.
     Attributes,
     /// A file was moved to this name.
     MovedTo,
-    /// It was deleted or moved away.
+    /// The file was deleted or moved away.
     Gone,
 }
 
-/// All that happened to a name since it was looked at.
+/// All events of a name since it was last handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Events {
     pub(super) created: bool,
@@ -40,14 +40,14 @@ pub(super) struct Events {
     pub(super) closed: bool,
     pub(super) attributes: bool,
     pub(super) moved_to: bool,
-    /// The name was given to another file; what is said here is about the last one.
+    /// The name was given to another file; the other fields are about the last file.
     pub(super) replaced: bool,
-    /// A writer has it open: created or modified, and not closed since. `None`: none of these.
+    /// Whether a writer has the file open: created or modified, and not closed since. `None`: none of these events came.
     pub(super) open: Option<bool>,
 }
 
 impl Events {
-    /// Of a file that was written and closed.
+    /// The events of a file that was written and closed.
     pub(super) const WRITTEN: Self = Self {
         created: false,
         modified: true,
@@ -89,7 +89,7 @@ impl Events {
         }
     }
 
-    /// These, and then those.
+    /// Joins these events with later ones.
     pub(super) fn then(self, later: Self) -> Self {
         if later.replaced {
             return later;
@@ -106,21 +106,21 @@ impl Events {
     }
 }
 
-/// What was taken from an [`Inbox`].
+/// The events that were taken from an [`Inbox`].
 #[derive(Default)]
 pub(super) struct Batch {
-    /// In the order in which the names were first heard of.
+    /// In the order of the first event of each name.
     pub(super) names: Vec<(Arc<OsStr>, Events)>,
-    /// Events were lost: only a scan of the directory tells what changed.
+    /// Events were lost, so the directory must be scanned.
     pub(super) rescan: bool,
     /// The directory itself was moved or deleted.
     pub(super) moved: bool,
-    /// Everything that happened before the last touch of the stamp is in this batch or was in an earlier one.
+    /// Every event before the last touch of the stamp is in this batch or in an earlier one.
     pub(super) fence: bool,
     index: HashMap<Arc<OsStr>, usize>,
 }
 
-/// Filled by the thread that hears, which never waits for anything here, emptied by the daemon.
+/// The watching thread fills the inbox without waiting, and the control thread empties it.
 #[derive(Default)]
 pub(super) struct Inbox {
     contents: Mutex<Contents>,
@@ -130,9 +130,9 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Contents {
     batch: Batch,
-    /// Whoever empties the inbox, while it waits: the thread that hears need not wake it.
+    /// The files source, while the control thread waits: the watching thread uses it, and need not wake the control thread.
     lent: Option<Box<Files>>,
-    /// Whom messages woke that were published meanwhile.
+    /// The workers that were woken by messages published meanwhile.
     woken: Workers,
 }
 
@@ -157,12 +157,12 @@ impl Inbox {
         std::mem::take(&mut self.lock().batch)
     }
 
-    /// Whom messages woke that were published here since the last call.
+    /// Takes the workers that were woken by messages published here since the last call.
     pub(super) fn take_woken(&self) -> Workers {
         std::mem::take(&mut self.lock().woken)
     }
 
-    /// Until it is taken back, what comes is dealt with at once where that is possible.
+    /// Lends the files source. Until it is taken back, new events are handled at once where that is possible.
     pub(super) fn lend(&self, files: Box<Files>) {
         self.lock().lent = Some(files);
     }
@@ -172,12 +172,12 @@ impl Inbox {
         lent.expect("nobody else takes it")
     }
 
-    /// Wakes whoever waits for something to take.
+    /// Wakes the task that waits for events.
     pub(super) fn call(&self) {
         self.changed.notify_one();
     }
 
-    /// Waits until there is something to take.
+    /// Waits until there are events.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -201,7 +201,7 @@ impl Inbox {
 }
 
 impl Contents {
-    /// False: the daemon has to look.
+    /// Returns false if the control thread must handle the events.
     fn hear_now(&mut self) -> bool {
         let Some(files) = &mut self.lent else {
             return false;

@@ -1,5 +1,5 @@
-//! Watching one directory with inotify. It has no thread of its own: to be woken by another thread takes longer than all
-//! that a touch needs. One that holds browsers hears of it.
+//! Watches one directory with inotify. It has no thread of its own, because waking another thread takes longer than handling a
+//! touch. A worker that serves browsers reads the events.
 
 use std::{
     any::Any,
@@ -29,15 +29,15 @@ use super::{
 };
 use crate::hub::Workers;
 
-/// Events that fit into what nix reads at once, when all names are as long as can be. When fewer were read, that was all.
+/// The number of events with the longest names that fit into one read of nix. If fewer were read, there are no more.
 const FEW: usize = 4096 / (16 + 256);
 
-/// More events in so much time are a flood, which is over when so few have come in a millisecond.
+/// More events in this time are a flood. The flood is over when fewer come in a millisecond.
 const FLOOD: usize = 256;
 const FLOOD_TIME: Duration = Duration::from_millis(4);
 const CALM: usize = 32;
 
-/// Events that are heard at once at most, twice as many as the kernel keeps by default.
+/// The most events that are read at once: twice as many as the kernel queues by default.
 const MOST: usize = 32_768;
 
 /// Why a directory could not be watched. The text fits after "cannot watch DIR: ".
@@ -51,40 +51,40 @@ pub(super) enum WatchError {
     /// `fs.inotify.max_user_watches`.
     #[error("too many inotify watches; raise fs.inotify.max_user_watches")]
     Watches,
-    /// Whatever else inotify says.
+    /// Another error of inotify.
     #[error("{}", .0.desc())]
     Other(Errno),
 }
 
-/// Tells an inbox what happens to the `*.comet` files of a directory.
+/// Puts the events of a directory's `*.comet` files into an inbox.
 pub(super) trait Watch: Send {
-    /// Watches the directory behind this descriptor, whatever happens to its path, until the answer is dropped.
+    /// Watches the directory behind this descriptor, whatever happens to its path, until the returned value is dropped.
     fn start(
         &self,
         directory: BorrowedFd<'_>,
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError>;
 
-    /// Tells the inbox of what has happened by now.
+    /// Puts all present events into the inbox.
     fn catch_up(&self) {}
 
-    /// Nobody else tells the inbox, since there is so much: [`Watch::catch_up`] is to be called every millisecond or so
-    /// for as long as this is true.
+    /// Whether there is a flood of events, during which the watching thread reads none: call [`Watch::catch_up`] about every
+    /// millisecond while this is true.
     fn is_flooded(&self) -> bool {
         false
     }
 }
 
-/// Events that the kernel keeps until they are read, as it says.
+/// The size of the kernel's event queue.
 pub(super) fn max_queued_events() -> String {
     let said = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
     said.map_or_else(|_| "unknown".into(), |said| said.trim().into())
 }
 
-/// What happens to the files, for a thread that waits in `epoll_wait`: an edge each time that there is something to
-/// hear, also when another directory is watched by now.
+/// The watcher as a descriptor for `epoll_wait`. It is edge-triggered: it reports each time there are new events, also when
+/// another directory is watched by now.
 pub struct Ears {
-    /// Ready when the inotify instance in it is.
+    /// An epoll descriptor, which is ready when the inotify instance in it is.
     epoll: Epoll,
     state: Mutex<State>,
 }
@@ -92,24 +92,24 @@ pub struct Ears {
 #[derive(Default)]
 struct State {
     ear: Option<Arc<Ear>>,
-    /// How many events were heard since then.
+    /// The number of events since that time.
     recent: Option<(Instant, usize)>,
-    /// The thread that waits has browsers to serve, and hears nothing more for now.
+    /// During a flood the watching thread reads no events, because it also serves browsers.
     flooded: bool,
 }
 
-/// One directory that is watched.
+/// A watched directory.
 struct Ear {
     inotify: Inotify,
     inbox: Arc<Inbox>,
 }
 
-/// How [`Ears::hear`] went.
+/// The result of [`Ears::hear`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
-    /// There may be more, of which no new edge tells.
+    /// There may be more events, for which no new edge comes.
     pub more: bool,
-    /// Who has something to deliver because of it.
+    /// The workers that have messages to deliver because of the events.
     pub woken: Workers,
 }
 
@@ -121,7 +121,7 @@ struct Listening {
 
 impl Ears {
     /// # Errors
-    /// When there is no descriptor left.
+    /// There is no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -129,7 +129,7 @@ impl Ears {
         }))
     }
 
-    /// Deals with what has happened, or with the first part of it.
+    /// Handles the present events, or the first part of them.
     pub fn hear(&self) -> Heard {
         let mut state = self.lock();
         let Some(ear) = state.ear.clone() else {
@@ -139,7 +139,7 @@ impl Ears {
             return Heard::default();
         }
         let count = ear.hear();
-        // Each event would wake the thread that waits.
+        // Otherwise each event would wake the waiting thread.
         state.flooded =
             state.is_flood(count, Instant::now()) && self.epoll.delete(&ear.inotify).is_ok();
         if state.flooded {
@@ -161,7 +161,7 @@ impl Ears {
     }
 }
 
-/// What to wait for.
+/// The descriptor to wait for.
 impl AsFd for Ears {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
@@ -175,7 +175,7 @@ impl Watch for Arc<Ears> {
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        // inotify wants a path. This one leads to the directory that was opened, not to what has its name by now.
+        // inotify needs a path. This one leads to the opened directory, not to the directory that has its name by now.
         let root = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         inotify.add_watch(&root, mask())?;
         let ear = Arc::new(Ear { inotify, inbox });
@@ -183,7 +183,7 @@ impl Watch for Arc<Ears> {
             ear: Some(ear.clone()),
             ..State::default()
         };
-        // Only now: whoever is told of an event finds the ear there.
+        // Added last, so that the watch exists when an event is reported.
         self.listen(&ear)?;
         let ears = self.clone();
         Ok(Box::new(Listening { ears, ear }))
@@ -203,7 +203,7 @@ impl Watch for Arc<Ears> {
             }
         }
         if state.flooded && count < CALM {
-            // What has come since is an edge.
+            // Events that came meanwhile cause a new edge.
             let ear = state.ear.as_ref();
             state.flooded = ear.is_some_and(|ear| self.listen(ear).is_err());
         }
@@ -224,7 +224,7 @@ impl Drop for Listening {
 }
 
 impl State {
-    /// So many events are new.
+    /// Counts new events.
     fn is_flood(&mut self, new: usize, now: Instant) -> bool {
         let (since, count) = match self.recent {
             Some((since, count)) if now < since + FLOOD_TIME => (since, count + new),
@@ -236,7 +236,7 @@ impl State {
 }
 
 impl Ear {
-    /// Hears a part, and says how many events those were. At least [`FEW`]: there may be more.
+    /// Reads a part of the events, and returns their number. With at least [`FEW`] there may be more.
     fn hear(&self) -> usize {
         match self.inotify.read_events() {
             Ok(events) => {
@@ -248,7 +248,7 @@ impl Ear {
             Err(Errno::EAGAIN) => 0,
             Err(Errno::EINTR) => FEW,
             Err(_) => {
-                self.inbox.rescan(); // nobody knows what was missed
+                self.inbox.rescan(); // events may be lost
                 0
             }
         }
@@ -265,7 +265,7 @@ impl From<Errno> for WatchError {
     }
 }
 
-/// Reading says nothing.
+/// The watched events. Reading a file is not among them.
 fn mask() -> AddWatchFlags {
     let files = AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_MODIFY
@@ -277,7 +277,7 @@ fn mask() -> AddWatchFlags {
     files | directory | AddWatchFlags::IN_ONLYDIR
 }
 
-/// Must never wait: 55 ms at 100,000 touches a second overflow the kernel's queue.
+/// Never waits: at 100,000 touches a second the kernel's queue overflows after 55 ms.
 fn sort(mask: AddWatchFlags, name: Option<&OsStr>, inbox: &Inbox) {
     match name {
         None if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => inbox.rescan(),
@@ -291,7 +291,7 @@ fn sort(mask: AddWatchFlags, name: Option<&OsStr>, inbox: &Inbox) {
     }
 }
 
-/// Whether this, of the directory itself, means that it is not at its path any more.
+/// Whether this event of the directory itself means that it is no longer at its path.
 fn is_end(mask: AddWatchFlags) -> bool {
     mask.intersects(
         AddWatchFlags::IN_DELETE_SELF
@@ -301,7 +301,7 @@ fn is_end(mask: AddWatchFlags) -> bool {
     )
 }
 
-/// One event has one of these.
+/// The kind of an event; each event has exactly one.
 fn kind(mask: AddWatchFlags) -> Option<Event> {
     const GONE: AddWatchFlags = AddWatchFlags::IN_DELETE.union(AddWatchFlags::IN_MOVED_FROM);
     [

@@ -1,5 +1,5 @@
-//! A map of bounded size that forgets what was not used for longest, roughly: two halves, of which the older is
-//! dropped when the younger is full.
+//! A map of bounded size that roughly forgets the least recently used entries. It has two halves, and drops the older one
+//! when the younger one is full.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl<T> Memory<T> {
         self.old.remove(name);
     }
 
-    /// Forgets all for which `keep` is false.
+    /// Forgets all entries for which `keep` returns false.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         for half in [&mut self.young, &mut self.old] {
             half.retain(|_, value| keep(value));

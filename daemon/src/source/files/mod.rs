@@ -1,9 +1,9 @@
 //! Files: a touch is a publish. Watches the `*.comet` files of one directory and publishes each as it changes:
 //! exactly one message for an action of a user, and the content at that time as its data.
 //!
-//! A file is a signal. Touches that come faster than they are read may become one message, but after the last one
-//! there is a message. Where events may be missing (the kernel's queue overflowed, the directory was replaced, no
-//! daemon ran) a scan compares each file with what was told of it.
+//! A file is a signal. Touches that come faster than they are read may become one message, but the last touch always
+//! gives a message. Where events may be missing (the kernel's queue overflowed, the directory was replaced, no
+//! daemon ran), a scan compares each file with its last published state.
 
 mod checkpoint;
 mod directory;
@@ -51,68 +51,68 @@ use crate::{config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
 
 pub use self::inotify::{Ears, Heard};
 
-/// What follows the channel's name in the name of its file.
+/// The extension of a channel's file.
 const SUFFIX: &str = ".comet";
 
-/// How often the directory is compared with what its path leads to, and the stamp is written.
+/// Interval in which the daemon checks that the path still leads to the open directory, and writes the stamp.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Files that are looked at before others on the thread get their turn.
+/// The number of files that are handled before other tasks of the thread run.
 const SLICE: usize = 256;
 
-/// Events that the thread which hears them deals with itself in so much time. When there are more, they are gathered: it
-/// must not fall behind the kernel's queue.
+/// The most events per interval that the watching thread handles itself. More events are collected for the control thread, so that
+/// the watching thread does not fall behind the kernel's queue.
 const AT_ONCE: u32 = 32;
 const AT_ONCE_TIME: Duration = Duration::from_millis(1);
 
-/// In a flood the control thread looks so often for more.
+/// Interval in which the control thread reads events during a flood.
 const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why the directory could not be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// Nothing there.
+    /// The directory does not exist.
     #[error("cannot watch {}: no such directory; create it, or name another one (--dir)", .0.display())]
     Missing(PathBuf),
-    /// A symbolic link, or something else.
-    #[error("cannot watch {}: not a directory itself (symbolic links are not followed); name the directory (--dir)", .0.display())]
+    /// The path is a symbolic link, or something else.
+    #[error("cannot watch {}: it is not a directory (symbolic links are not followed); name a directory (--dir)", .0.display())]
     NotADirectory(PathBuf),
     /// The system refused to open it.
     #[error("cannot watch {}: {}", dir.display(), source.desc())]
     Open {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: Errno,
     },
 }
 
-/// A watched directory that publishes into a hub. Opened first, so that errors are known; then to be run.
+/// A watched directory that publishes into a hub. It is opened first, to report errors, and run afterwards.
 pub struct Files {
     path: PathBuf,
     watch: Box<dyn Watch>,
-    /// `None` while nothing can be watched at the path.
+    /// `None` while there is no directory to watch at the path.
     watched: Option<Watched>,
     inbox: Arc<Inbox>,
     signals: Signals,
     metrics: Arc<Metrics>,
-    /// Everything that changed before was told. Nanoseconds since the epoch, by the clock of the file system.
+    /// Every change before this time was published. Nanoseconds since the epoch, by the clock of the file system.
     told_until: i64,
     checkpoint: Checkpoint,
-    /// A scan failed: not all was told, so the stamp stays as it is until one succeeds.
+    /// A scan failed, so changes may be unpublished, and the stamp is not written until a scan succeeds.
     scan_again: bool,
-    /// Why there is no stamp, when that was logged.
+    /// The reason why there is no stamp, if it was logged.
     stamp_error: Option<StampError>,
-    /// What others can bring about at will is not logged each time.
+    /// Limits log lines that other users can cause.
     losses: LogLimit,
     failures: LogLimit,
     poll: Poll,
-    /// How many events the threads that hear them have dealt with since then.
+    /// The number of events that the watching threads have handled since that time.
     at_once: (Instant, u32),
     settings: Option<watch::Receiver<Arc<Config>>>,
 }
 
-/// The settings when they have changed.
+/// Waits for changed settings.
 async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Config> {
     if let Some(settings) = settings
         && settings.changed().await.is_ok()
@@ -123,11 +123,11 @@ async fn changed(settings: Option<&mut watch::Receiver<Arc<Config>>>) -> Arc<Con
 }
 
 impl Files {
-    /// Opens the directory, starts to watch it, and publishes what changed since a daemon watched it last. When
-    /// none ever did, files count from now on.
+    /// Opens the directory, starts to watch it, and publishes files that changed since a daemon last watched it. If
+    /// no daemon ever did, only changes from now on are published.
     ///
     /// # Errors
-    /// When there is no such directory, or the system's limits do not let it be watched.
+    /// There is no such directory, or the system's limits do not allow watching it.
     pub fn open(
         config: &Config,
         ears: Arc<Ears>,
@@ -169,12 +169,12 @@ impl Files {
         Ok(files)
     }
 
-    /// Takes changes of the settings from here.
+    /// Follows changes of the settings.
     pub fn follow(&mut self, settings: watch::Receiver<Arc<Config>>) {
         self.settings = Some(settings);
     }
 
-    /// Publishes what changes until `stop`; then what changed last, and remembers that for the next daemon.
+    /// Publishes changes until `stop`, then the last ones, and writes the stamp for the next daemon.
     pub async fn run(self, stop: CancellationToken) {
         let mut files = Box::new(self);
         let mut settings = files.settings.take();
@@ -189,7 +189,7 @@ impl Files {
                     None => std::future::pending().await,
                 }
             };
-            // While nothing is done here, the thread that hears of it publishes by itself what needs no waiting.
+            // While this task waits, the watching thread publishes by itself everything that needs no waiting.
             inbox.lend(files);
             let mut renewed = None;
             let compare = tokio::select! {
@@ -215,8 +215,9 @@ impl Files {
         }
     }
 
-    /// What was just heard, there and then: to wake another thread first would take longer
-    /// than all the rest. False: somebody has to come back to it, or there is so much that it is better gathered.
+    /// Handles new events at once on the watching thread, because waking another thread would take longer than
+    /// everything else. Returns false if the control thread must continue, or if there are so many events that they are
+    /// better collected.
     fn hear_now(&mut self, names: &[(Arc<OsStr>, Events)]) -> bool {
         self.checkpoint.due = 2;
         let now = Instant::now();
@@ -229,7 +230,7 @@ impl Files {
         self.signals.pending.next().is_none()
     }
 
-    /// Has the thread that hears time for more? It has browsers to serve.
+    /// Whether the watching thread may handle more events now. It also serves browsers.
     fn hears_now(&mut self) -> bool {
         let directory = self.watched.as_ref().map(|watched| &watched.directory);
         if directory.is_some_and(Directory::may_block) {
@@ -243,7 +244,7 @@ impl Files {
         self.at_once.1 <= AT_ONCE
     }
 
-    /// When to work at the latest.
+    /// The latest time for the next work.
     fn due(&self) -> Option<Instant> {
         let flood = self
             .watch
@@ -252,7 +253,7 @@ impl Files {
         flood.into_iter().chain(self.signals.pending.next()).min()
     }
 
-    /// Handles what was heard, and what has waited for long enough.
+    /// Handles new events, and names whose waiting time is over.
     async fn work(&mut self) {
         if self.watch.is_flooded() {
             self.watch.catch_up();
@@ -270,7 +271,7 @@ impl Files {
             if self.losses.is_due(Instant::now().into_std()) {
                 let dir = self.path.display();
                 warn!(
-                    "more happens in {dir} at once than fs.inotify.max_queued_events ({}) lets through; comparing all \
+                    "more events in {dir} at once than fs.inotify.max_queued_events ({}) allows; comparing all \
                      files instead",
                     inotify::max_queued_events()
                 );
@@ -302,7 +303,7 @@ impl Files {
         }
     }
 
-    /// Publishes what is left of this directory, and writes down that everything was.
+    /// Publishes the remaining changes of this directory, and writes the stamp.
     async fn finish(&mut self) {
         self.watch.catch_up();
         let batch = self.inbox.take();
@@ -310,7 +311,7 @@ impl Files {
         let now = self.stamp().and_then(|stamp| stamp.clock().ok());
         let pending = &self.signals.pending;
         let mut unfinished: HashSet<ChannelName> = match batch.rescan {
-            true => HashSet::new(), // which of them were closed is not known
+            true => HashSet::new(), // it is not known which of them were closed
             false => pending.being_written().cloned().collect(),
         };
         self.scan(HashSet::new(), unfinished.clone()).await;

@@ -1,4 +1,4 @@
-//! Names with events that are not a publish yet: some wait for their window, some for a writer to close.
+//! Names whose events are not a publish yet: some wait for further events, some until a writer closes the file.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,17 +7,17 @@ use tokio::time::Instant;
 
 use super::inbox::Events;
 
-/// Names that may be pending; beyond it nothing waits.
+/// The most pending names. Beyond that no name waits.
 const MOST: usize = 65_536;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) events: Events,
-    /// When the first of them was heard of.
+    /// The time of the first event.
     pub(super) since: Instant,
-    /// When to decide at the latest. `None`: only another event matters.
+    /// The latest time to decide. `None`: wait for another event.
     pub(super) until: Option<Instant>,
-    /// Since when a writer keeps it from being read.
+    /// The time since which a writer has kept the file from being read.
     pub(super) busy_since: Option<Instant>,
 }
 
@@ -50,7 +50,7 @@ impl Pending {
         Some(entry)
     }
 
-    /// When the first name is due.
+    /// The time at which the first name is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.first().map(|(until, _)| *until)
     }
@@ -61,7 +61,7 @@ impl Pending {
         due.map(|(_, name)| name.clone()).collect()
     }
 
-    /// Whether a name waits with events that were heard of by then.
+    /// Whether a name waits whose events came before that time.
     pub(super) fn waits_since(&self, then: Instant) -> bool {
         let mut waiting = self
             .deadlines

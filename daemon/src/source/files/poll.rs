@@ -1,5 +1,5 @@
-//! Where inotify refuses to watch the directory (`fs.inotify.max_user_watches`, `max_user_instances`): all files are
-//! compared with what was told of them, every second, until it can be watched.
+//! Polling, for when inotify refuses to watch the directory (`fs.inotify.max_user_watches`, `max_user_instances`): all files
+//! are compared with their last published state every second, until the directory can be watched.
 
 use std::{any::Any, collections::HashSet, os::fd::AsFd, sync::Arc};
 
@@ -13,10 +13,10 @@ use super::{
     stamp::Stamp,
 };
 
-/// A pause is so many times as long as the scan before it: with many files a processor has other things to do.
+/// The pause is at least this many times as long as the last scan, so that scans of many files do not keep a processor busy.
 const PAUSE: u32 = 10;
 
-/// Whether, and when next.
+/// Whether polling is on, and the time of the next scan.
 #[derive(Default)]
 pub(super) struct Poll {
     is_on: bool,
@@ -24,7 +24,7 @@ pub(super) struct Poll {
 }
 
 impl Files {
-    /// Begins to be told what happens in the directory; `None` where that cannot be.
+    /// Starts to watch the directory; `None` if that is not possible.
     pub(super) fn start_watch(&mut self, directory: &Directory) -> Option<Box<dyn Any + Send>> {
         self.inbox = Arc::default();
         let dir = self.path.display();
@@ -42,7 +42,7 @@ impl Files {
         started.ok()
     }
 
-    /// Publishes what changed since the last time, and sees whether the directory can be watched now.
+    /// Publishes files that changed since the last scan, and tries to watch the directory.
     pub(super) async fn poll(&mut self) {
         let start = Instant::now();
         if self.poll.not_before.is_some_and(|then| start < then) {
@@ -50,7 +50,7 @@ impl Files {
         }
         let before = self.stamp().map(Stamp::clock);
         let before = before.and_then(Result::ok).unwrap_or_else(wall_clock);
-        self.watch_again(); // before the scan: what comes after it is told
+        self.watch_again(); // before the scan, so that later changes cause events
         self.metrics.files_rescans.add(1);
         self.scan_again = false;
         self.scan(HashSet::new(), HashSet::new()).await;

@@ -1,4 +1,4 @@
-//! Why an entry of the directory is no message, said once for each entry and reason.
+//! Why an entry of the directory is refused. Each pair of entry and reason is logged once.
 
 use std::{
     collections::HashSet,
@@ -16,26 +16,26 @@ use tracing::warn;
 
 use crate::{metrics::Metrics, source::socket::peer::user_name, users::entry_of};
 
-/// Entry and reason pairs that are remembered as told.
+/// The number of pairs of entry and reason that are remembered as logged.
 const MOST_REMEMBERED: usize = 4096;
 
-/// Lines in a while; more are only counted, or whoever may create files could fill the log.
+/// The most lines per period. Further refusals are only counted, because other users who may create files could fill the log.
 const MOST_LINES: u32 = 100;
 const WHILE: Duration = Duration::from_secs(60);
 
-/// Why an entry is no message. The text fits after "NAME.comet refused: ".
+/// Why an entry is refused. The text fits after "NAME.comet refused: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(transparent)]
     Name(#[from] ChannelNameError),
-    /// Opening a FIFO or a device does something; a symbolic link may lead to any file of this machine.
+    /// Opening a FIFO or a device has effects, and a symbolic link may lead to any file of this machine.
     #[error("it is {0}, not a regular file")]
     Kind(&'static str),
-    #[error("it belongs to {}; to take this user's files, write under [files] in the configuration: allow = [{:?}]", user_name(*.0), entry_of(*.0))]
+    #[error("it belongs to {}; to accept this user's files, write under [files] in the configuration: allow = [{:?}]", user_name(*.0), entry_of(*.0))]
     Owner(u32),
     #[error("it belongs to {}, whose files may not publish to this channel; it is allowed by files = [{:?}] under [[channel]] with prefix = {prefix:?} in the configuration", user_name(*uid), entry_of(*uid))]
     Rule { uid: u32, prefix: String },
-    /// A link to somebody's file, which whoever made it could perhaps not read.
+    /// A hard link. The user who made it may have no right to read the file.
     #[error("it has {0} names (hard links), and its owner need not have given it this one")]
     Links(u64),
     #[error(
@@ -50,7 +50,7 @@ pub(super) enum Refusal {
 pub(super) struct Refusals {
     logged: HashSet<u64>,
     hasher: RandomState,
-    /// When the while began, and the lines since.
+    /// The start of the period, and the number of lines since.
     since: Option<Instant>,
     lines: u32,
     silent: u64,
@@ -69,7 +69,7 @@ impl Refusals {
         }
     }
 
-    /// True: it was logged.
+    /// Returns true if it was logged.
     pub(super) fn add(&mut self, file: &OsStr, refusal: &Refusal, now: Instant) -> bool {
         self.metrics.files_refused.add(1);
         self.begin_while(now);
@@ -91,7 +91,7 @@ impl Refusals {
         }
         self.logged.insert(pair);
         self.lines += 1;
-        // Debug escapes what a name may hold to forge lines of the log.
+        // The Debug format escapes characters in a name that could forge log lines.
         let text = format!("{file:?} refused: {refusal}");
         warn!("{text}");
         self.metrics.files_notices.add_refused(text);

@@ -1,7 +1,6 @@
-//! Which events are a publish: exactly one for each action of a user, whatever events the action causes.
+//! Decides which events are a publish: exactly one for each action of a user, whatever events the action causes.
 //!
-//! A state is only ever suppressed when it, or what it shows, was already visible in the state that was read for
-//! an earlier message: published after, never suppressed after.
+//! A state is suppressed only when an earlier message was read from a state that already contained it.
 
 use std::time::Duration;
 
@@ -12,16 +11,16 @@ use super::{
     inbox::Events,
 };
 
-/// How long an event waits for the one that usually completes it.
+/// How long an event waits for the event that usually follows it.
 pub(super) const WINDOW: Duration = Duration::from_millis(2);
 
-/// What `fstat` says about a file, as far as it matters here.
+/// The fields of `fstat` that the rules need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) key: Key,
     modified: i64,
     pub(super) size: u64,
-    /// With the bits of the file type.
+    /// The mode, including the file type.
     pub(super) mode: u32,
     pub(super) uid: u32,
     gid: u32,
@@ -33,17 +32,17 @@ pub(super) struct State {
 pub(super) struct Known {
     pub(super) state: State,
     pub(super) fate: Fate,
-    /// Whoever changes the file from now on gives it another key. Not so within one step of the time stamps of
+    /// Whether every later change gives the file another key. That is not so within one step of the time stamps of
     /// kernels before 6.13 (4 ms) and of some file systems (1 s).
     pub(super) settled: bool,
 }
 
-/// What became of a state.
+/// How a state was handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Published, perhaps by an earlier daemon.
     Told,
-    /// Refused: a change of mode or owner may be what was missing.
+    /// Refused. A later change of mode or owner may make it acceptable.
     Refused,
     /// Only looked at.
     Seen,
@@ -52,18 +51,18 @@ pub(super) enum Fate {
 /// What to do about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing that anybody should be told has happened yet, but it has begun.
+    /// A write has begun, but there is nothing to publish yet.
     Remember,
-    /// All that happened was told before.
+    /// Everything was already published.
     Drop,
     /// The file was changed, but neither its modification time nor its content.
     Attributes,
-    /// The event that completes these is about to come; wait for [`WINDOW`].
+    /// The event that usually follows these is about to come; wait for [`WINDOW`].
     Wait,
     Publish,
 }
 
-/// Decides about a regular file. `waited`: these events have waited for their window.
+/// Decides about a regular file. `waited`: these events have already waited for [`WINDOW`].
 pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited: bool) -> Verdict {
     let complete = events.closed || events.attributes || events.moved_to;
     if known.is_some_and(|known| was_told(known, events, now)) {
@@ -72,7 +71,7 @@ pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited:
     if !complete {
         return Verdict::Remember;
     }
-    // A writer has it open: `cp -p` and `touch` set times before they close. The wait must end, since a file made
+    // A writer has the file open: `cp -p` and `touch` set times before they close. The wait has a limit, because a file made
     // by link() is created and never closed.
     let being_written = events.open == Some(true);
     // PHP's touch() of a new file closes it before it sets the times.
@@ -82,7 +81,7 @@ pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited:
     }
     let written = events.modified || events.moved_to || (events.created && events.closed);
     if !written && known.is_some_and(|known| known.only_attributes_differ(now)) {
-        // After a close alone the event of that change is still to come.
+        // After a close without another event, the event of the change is still to come.
         return if events.attributes {
             Verdict::Attributes
         } else {
@@ -92,8 +91,8 @@ pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited:
     Verdict::Publish
 }
 
-/// Decides about a file that a scan found, of whose events nothing is known. Changes before `since` (nanoseconds
-/// since the epoch) were told. `unfinished`: something had begun that may be complete by now.
+/// Decides about a file that a scan found, whose events are unknown. Changes before `since` (nanoseconds
+/// since the epoch) were published. `unfinished`: a write had begun that may be complete by now.
 pub(super) fn decide_by_state(
     known: Option<&Known>,
     now: &State,
@@ -111,7 +110,7 @@ pub(super) fn decide_by_state(
 }
 
 fn was_told(known: &Known, events: Events, now: &State) -> bool {
-    // A close says no more than the events before it, of which there is none that was not seen.
+    // A close adds nothing to the events before it, and all of those were seen.
     let only_closed = events.closed
         && !(events.created || events.modified || events.attributes || events.moved_to);
     known.fate != Fate::Seen && known.state.key == now.key && (known.settled || only_closed)
@@ -129,7 +128,7 @@ impl Known {
             && (attributes(&self.state) != attributes(now) || self.is_before(now))
     }
 
-    /// The time of change has gone on, so far that a touch in between would have another modification time.
+    /// The change time has advanced so far that a touch in between would have another modification time.
     fn is_before(&self, now: &State) -> bool {
         let changed = now.key.changed;
         self.state.key.changed != changed && (self.settled || self.state.settled(changed))
@@ -137,14 +136,14 @@ impl Known {
 }
 
 impl State {
-    /// Its last change was of the content: no other name, mode or owner.
+    /// Whether its last change was one of the content, not of name, mode or owner.
     pub(super) fn was_written_last(&self) -> bool {
         self.modified == self.key.changed
     }
 
-    /// Whether at `clock` (nanoseconds since the epoch) the time stamps have gone on since the last change.
+    /// Whether at `clock` (nanoseconds since the epoch) the time stamps have advanced since the last change.
     pub(super) fn settled(&self, clock: i64) -> bool {
-        // Of stamps in steps of a second none has a fraction.
+        // Time stamps in steps of a second have no fraction.
         let step = if self.key.changed % 1_000_000_000 == 0 {
             2_000_000_000
         } else {

@@ -1,4 +1,4 @@
-//! Scans: each file of the directory is compared with what was told of it, some at a time, where events may be missing.
+//! Scans: where events may be missing, each file of the directory is compared with its last published state, in slices.
 
 use std::{collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt};
 
@@ -9,15 +9,15 @@ use tracing::warn;
 
 use super::{Files, SLICE, inotify, signals::Search};
 
-/// A scan on its way through the directory.
+/// A running scan of the directory.
 pub(super) struct Scan {
-    /// `None`: all were seen, or no more can be.
+    /// `None`: all files were seen, or no more can be read.
     entries: Option<OwningIter>,
     search: Search,
 }
 
 impl Files {
-    /// Begins a scan for what changed and was not told; leaves files alone that are being written.
+    /// Starts a scan for changes that were not published. Files that are being written are left alone.
     pub(super) fn begin_scan(
         &mut self,
         mut unfinished: HashSet<ChannelName>,
@@ -44,7 +44,7 @@ impl Files {
         Scan { entries, search }
     }
 
-    /// Looks at some files. False: that was all.
+    /// Handles some files. Returns false when the scan is complete.
     pub(super) fn scan_slice(&mut self, scan: &mut Scan) -> bool {
         let (Some(entries), Some(watched)) = (&mut scan.entries, &self.watched) else {
             return false;
@@ -72,7 +72,7 @@ impl Files {
         true
     }
 
-    /// What could not be opened is looked at again.
+    /// Scans again for files that could not be opened.
     pub(super) fn notice_unopened(&mut self) {
         let Some(errno) = self.signals.unopened.take() else {
             return;
@@ -88,7 +88,7 @@ impl Files {
     }
 
     pub(super) fn scan_failed(&mut self, errno: Errno) {
-        // A directory that was deleted has no entries; the next comparison finds that out.
+        // A deleted directory has no entries; the next check of the path detects that.
         if errno != Errno::ENOENT {
             warn!(
                 "cannot list {}: {}; trying again",

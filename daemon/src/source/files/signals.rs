@@ -27,16 +27,16 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Files whose last state is remembered, about 200 bytes each. Beyond it a chmod may count as a touch.
+/// The number of files whose last state is remembered, about 200 bytes each. For further files a chmod may count as a touch.
 const MOST_FILES: usize = 1 << 18;
 
-/// One file is published at most so often; touches in between become one message.
+/// The shortest time between two messages of one file. Touches in between become one message.
 const SPACING: Duration = Duration::from_millis(1);
 
-/// How long a file is left to who writes it or holds its lock; then it is read as it is.
+/// How long to wait for a writer or the holder of a lock. Then the file is read as it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module. Knows the files of one directory at a time.
+/// Turns events into messages. Knows the files of one directory at a time.
 pub(super) struct Signals {
     pub(super) pending: Pending,
     files: Memory<Remembered>,
@@ -44,20 +44,20 @@ pub(super) struct Signals {
     pub(super) terms: Terms,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    /// Number of the last scan that began.
+    /// The number of the last scan that was started.
     scan: u32,
-    /// Two changes with a look in between have different times.
+    /// Whether any two changes with a read in between have different times.
     fine_clock: bool,
-    /// Everything that was published before this daemon has an id up to this one.
+    /// Messages of earlier daemons have ids up to this one.
     first: u64,
     pub(super) keys: Allowance,
-    /// A file could not be opened for now: a scan has to come back to it.
+    /// A file could not be opened now, so a scan must try again.
     pub(super) unopened: Option<Errno>,
-    /// Whom messages woke, until it is taken.
+    /// The workers that were woken by messages, until they are taken.
     pub(super) woken: Workers,
 }
 
-/// The hub remembers 65,536 keys, for ten minutes, and others have some, too: half of them at most are for files.
+/// The rate limit of keys for files: the hub remembers 65,536 keys for ten minutes, and files use at most half of them.
 pub(super) struct Allowance {
     left: u32,
     since: Instant,
@@ -74,7 +74,7 @@ impl Allowance {
         }
     }
 
-    /// False: not now.
+    /// Returns false if no key may be used now.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.since).as_secs();
         if seconds > 0 {
@@ -92,27 +92,27 @@ impl Allowance {
 struct Remembered {
     known: Known,
     published: Option<Instant>,
-    /// The last scan that began before it was seen.
+    /// The last scan that was started before the file was seen.
     scan: u32,
 }
 
-/// What a scan of the directory looks for.
+/// The parameters of a scan.
 pub(super) struct Search {
-    /// Changes before were told; nanoseconds since the epoch.
+    /// Changes before this time were published; nanoseconds since the epoch.
     pub(super) since: i64,
-    /// Files with something begun, which may be complete by now.
+    /// Files with a begun write, which may be complete by now.
     pub(super) unfinished: HashSet<ChannelName>,
     /// Files to leave alone until their writer closes them.
     pub(super) being_written: HashSet<ChannelName>,
 }
 
 impl Signals {
-    /// Begins to keep what was published. True: it is kept.
+    /// Starts to keep published messages. Returns true when they are kept.
     pub(super) fn keep(&self) -> bool {
         self.hub.keep_soon()
     }
 
-    /// Waits until what was published is kept. False: that fails.
+    /// Waits until published messages are kept. Returns false if that fails.
     pub(super) async fn kept(&self) -> bool {
         self.hub.kept(self.hub.last().0).await.is_ok()
     }
@@ -134,14 +134,14 @@ impl Signals {
         }
     }
 
-    /// Forgets all: another directory is watched from now on.
+    /// Forgets all files, because another directory is watched from now on.
     pub(super) fn reset(&mut self, fine_clock: bool) {
         self.pending = Pending::default();
         self.files = Memory::new(MOST_FILES);
         self.fine_clock = fine_clock;
     }
 
-    /// Something happened to a file.
+    /// Handles new events of a file.
     pub(super) fn heard(
         &mut self,
         directory: &Directory,
@@ -153,9 +153,9 @@ impl Signals {
         self.count_refusal(file, judged, now);
     }
 
-    /// Decides about names whose window has passed.
+    /// Decides about names whose waiting time is over.
     pub(super) fn expire(&mut self, directory: &Directory, now: Instant) {
-        // Each once: what is put back is due later.
+        // Each name once: a name that is put back is due later.
         for name in self.pending.due(now) {
             let file = file_name(&name);
             let judged = self.judge(directory, name, Events::default(), now);
@@ -163,15 +163,15 @@ impl Signals {
         }
     }
 
-    /// From now on [`Signals::found`] is called with each file of the directory. What was pending is for the scan
-    /// to decide: returns these names.
+    /// Starts a scan, which calls [`Signals::found`] for each file of the directory. The scan also decides about pending
+    /// names: returns these.
     pub(super) fn begin_scan(&mut self) -> HashSet<ChannelName> {
         self.scan = self.scan.wrapping_add(1);
         let pending = std::mem::take(&mut self.pending);
         pending.names().cloned().collect()
     }
 
-    /// A scan found this file.
+    /// Handles a file that a scan found.
     pub(super) fn found(
         &mut self,
         directory: &Directory,
@@ -183,7 +183,7 @@ impl Signals {
         self.count_refusal(file, compared, now);
     }
 
-    /// The scan has seen all files: forgets those that are gone.
+    /// Ends a scan that has seen all files. Forgets files that are gone.
     pub(super) fn end_scan(&mut self) {
         let scan = self.scan;
         self.files.retain(|file| file.scan == scan);
@@ -219,7 +219,7 @@ impl Signals {
                     self.remember(name.clone(), state, Fate::Seen);
                 }
                 if entry.events.open == Some(true) && !is_link {
-                    entry.until = None; // it is the close that matters; a window was another file's
+                    entry.until = None; // wait for the close; the earlier waiting time belonged to another file
                     self.pending.put(name, entry);
                 }
             }
@@ -325,7 +325,7 @@ impl Signals {
             }
             Err(Unread::Gone) => self.files.remove(&name),
             Err(Unread::Later(errno)) => {
-                self.files.remove(&name); // or the scan that comes would take it for told
+                self.files.remove(&name); // otherwise the next scan would take it for published
                 self.unopened = Some(errno);
             }
             Err(Unread::Refused(refusal)) => {
@@ -336,8 +336,8 @@ impl Signals {
         Ok(())
     }
 
-    /// What the hub remembers of a published state over a restart: a daemon that was killed had no time to write into
-    /// the stamp what it told. Where two changes may look the same there is none: better twice than never.
+    /// The idempotency key of a published state, which the hub remembers over a restart: a killed daemon could not write its last
+    /// messages into the stamp. Where two changes may look the same there is no key: publishing twice is better than never.
     fn key(&mut self, state: &State, now: Instant) -> Option<String> {
         let may = self.fine_clock && self.hub.is_kept() && self.keys.take(now);
         may.then(|| state.key.to_string())
@@ -374,7 +374,7 @@ impl Signals {
     }
 }
 
-/// What became of the content that a file has still, where only its attributes changed.
+/// How the unchanged content of a file was handled, when only its attributes changed.
 fn fate(known: Option<&Known>) -> Fate {
     known.map_or(Fate::Seen, |known| known.fate)
 }

@@ -1,6 +1,6 @@
-//! The stamp: a hidden file in the directory that says up to when everything was published, so that a daemon that
-//! starts knows what changed while none ran. Its change time is the clock of the file system, by which the times
-//! of all other files were given.
+//! The stamp: a hidden file in the directory with the time up to which every change was published. A daemon that starts finds
+//! out from it what changed while none ran. Its change time shows the clock of the file system, which also sets the times
+//! of all other files.
 //!
 //! Content: nanoseconds since the epoch on the first line, then the names of channels whose files were being
 //! written at that time, one a line, then a line with a dot.
@@ -27,18 +27,18 @@ pub(super) const FILE_NAME: &str = ".comet-seen";
 
 const MODE: Mode = Mode::from_bits_truncate(0o600);
 
-/// Names of files being written that are kept; one page, which is written as a whole or not at all.
+/// The most bytes of names of files being written: one page, which is written as a whole or not at all.
 const MOST_BYTES: usize = 4096;
 
-/// Locked by this daemon as long as it lives: two that share a directory must not share a stamp.
+/// The open stamp, locked while the daemon runs, because two daemons in one directory must not share a stamp.
 pub(super) struct Stamp(Flock<File>);
 
-/// What the last daemon wrote.
+/// The content that the last daemon wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Everything that changed before was published. Nanoseconds since the epoch.
+    /// Every change before this time was published. Nanoseconds since the epoch.
     pub(super) until: i64,
-    /// Files that were being written: complete by now, perhaps.
+    /// Files that were being written, and may be complete by now.
     pub(super) unfinished: Vec<ChannelName>,
 }
 
@@ -52,18 +52,18 @@ pub(super) enum StampError {
         "it is a file of {}; if a daemon of this user watches the directory, name another directory (`dir`), else remove the file", owner(*.0)
     )]
     OfAnother(Uid),
-    #[error("it is no regular file of this user alone; remove it")]
+    #[error("it is not a regular file of this user with only one name; remove it")]
     Planted,
     #[error("{}", .0.desc())]
     System(#[from] Errno),
 }
 
 impl Stamp {
-    /// Opens or creates the stamp; what it says, unless it is new.
+    /// Opens or creates the stamp. Also returns its content, unless it is new.
     pub(super) fn open(directory: impl AsFd) -> Result<(Self, Option<Seen>), StampError> {
         let open = |flags, mode| open_entry(&directory, FILE_NAME.as_ref(), flags, mode);
         let file = match open(OFlag::O_RDWR, Mode::empty()) {
-            // Not one call with O_CREAT alone: that fails in /dev/shm on the file of another user.
+            // Two calls, because O_CREAT fails in /dev/shm on the file of another user.
             Err(Errno::ENOENT) => open(OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, MODE)?,
             Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::EXDEV) => {
                 return Err(StampError::Planted);
@@ -74,7 +74,7 @@ impl Stamp {
             }
             opened => opened?,
         };
-        // Twice, since a link to another file of this user that is removed in between looks like a file of its own.
+        // Checked twice, because a link to another file of this user, whose other name is removed in between, looks like a regular stamp.
         let named = fstatat(&directory, FILE_NAME, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let opened = fstat(&file)?;
         let is_same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino);
@@ -92,20 +92,20 @@ impl Stamp {
         Ok((Self(file), Seen::parse(&content[..length])))
     }
 
-    /// The time now, by the clock that times changes of files. Everything that changes after the call has that time
-    /// or a later one. The watcher is told of the call after everything that happened before.
+    /// Touches the stamp and returns the time, by the clock of the file system. Every later change has this time
+    /// or a later one. The watcher reports this touch after every earlier event.
     pub(super) fn clock(&self) -> Result<i64, Errno> {
         futimens(&*self.0, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?;
         let stat = fstat(&*self.0)?;
         Ok(nanoseconds(stat.st_ctime, stat.st_ctime_nsec))
     }
 
-    /// Whether any two changes with a look in between have different times.
+    /// Whether any two changes with a read in between have different times.
     pub(super) fn clock_is_fine(&self) -> bool {
         (0..4).all(|_| matches!((self.clock(), self.clock()), (Ok(a), Ok(b)) if a != b))
     }
 
-    /// It was deleted by somebody.
+    /// Whether somebody has deleted the stamp.
     pub(super) fn is_gone(&self) -> bool {
         fstat(&*self.0).is_ok_and(|stat| stat.st_nlink == 0)
     }
@@ -117,12 +117,12 @@ impl Stamp {
     }
 }
 
-/// A regular file of this user, without a second name.
+/// Checks for a regular file of this user, without a second name.
 fn is_own_file(stat: &FileStat) -> bool {
     is_single_file(stat) && stat.st_uid == geteuid().as_raw()
 }
 
-/// A regular file without a second name.
+/// Checks for a regular file without a second name.
 fn is_single_file(stat: &FileStat) -> bool {
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     kind == SFlag::S_IFREG && stat.st_nlink == 1
@@ -138,7 +138,7 @@ fn refusal(stat: &FileStat) -> StampError {
     }
 }
 
-/// Such as `user comet`.
+/// The owner, such as `user comet`.
 fn owner(uid: Uid) -> String {
     let user = User::from_uid(uid).ok().flatten();
     user.map_or_else(
@@ -152,7 +152,7 @@ fn errno(error: std::io::Error) -> Errno {
 }
 
 impl Seen {
-    /// `None` when nothing, or something else, was written.
+    /// `None` if the file is empty or has another format.
     fn parse(content: &[u8]) -> Option<Self> {
         let mut lines = str::from_utf8(content).ok()?.split('\n');
         let until = lines.next()?.parse().ok()?;
@@ -170,7 +170,7 @@ impl Seen {
         let mut content = format!("{}\n", self.until);
         for name in &self.unfinished {
             if content.len() + name.len() + "\n.\n".len() > MOST_BYTES {
-                break; // hundreds of files written at the same moment; those are told when they are touched again
+                break; // too many files are being written at once; the others are published when they change again
             }
             content.push_str(name);
             content.push('\n');

@@ -1,4 +1,4 @@
-//! The directory that the path leads to: opened and watched, and exchanged when another one is there.
+//! The directory that the path leads to. It is opened and watched, and replaced when the path leads to another one.
 
 use std::{any::Any, collections::HashSet};
 
@@ -12,25 +12,25 @@ use super::{
     stamp::{Seen, Stamp},
 };
 
-/// The directory that is watched now.
+/// The directory that is being watched.
 pub(super) struct Watched {
     pub(super) directory: Directory,
-    /// `None` where none can be kept: then a restart does not know what changed before it.
+    /// `None` if there can be no stamp: then a restart does not find changes made before it.
     pub(super) stamp: Option<Stamp>,
-    /// `None` where inotify refused: then the directory is scanned all the time.
+    /// `None` if inotify refused: then the directory is scanned every second.
     pub(super) watch: Option<Box<dyn Any + Send>>,
 }
 
 impl Watched {
-    /// It was deleted, or none could be kept so far.
+    /// The stamp was deleted, or could not be created so far.
     pub(super) fn lacks_a_stamp(&self) -> bool {
         self.stamp.as_ref().is_none_or(Stamp::is_gone)
     }
 }
 
 impl Files {
-    /// Watches another directory when the path leads to one: nothing tells when it is mounted over, unmounted,
-    /// replaced or back.
+    /// Watches another directory when the path leads to one. There is no event when the directory is mounted over, unmounted,
+    /// replaced or back, so this is checked regularly.
     pub(super) async fn compare_directory(&mut self) {
         self.notice_unopened();
         match &self.watched {
@@ -47,11 +47,11 @@ impl Files {
             None => {}
         }
         let was_watched = self.watched.take().is_some();
-        self.signals.reset(false); // nothing waits for files that are gone
+        self.signals.reset(false); // pending names belong to files that are gone
         match self.start_watching() {
             Ok((seen, now)) => {
                 info!(dir = %self.path.display(), "watching the directory that is there now");
-                // All in a directory that was never watched is new.
+                // Every file in a directory that was never watched is new.
                 let unfinished = self.resume(seen, now, i64::MIN);
                 self.metrics.files_rescans.add(1);
                 self.scan(unfinished, HashSet::new()).await;
@@ -61,7 +61,7 @@ impl Files {
         }
     }
 
-    /// Opens what the path leads to. Returns what the last daemon has seen there, and the time before the watch
+    /// Opens the directory at the path. Returns the content of its stamp, and a time before the watch
     /// began.
     pub(super) fn start_watching(&mut self) -> Result<(Option<Seen>, i64), FilesError> {
         let dir = self.path.clone();
@@ -72,7 +72,7 @@ impl Files {
             Err(source) => return Err(FilesError::Open { dir, source }),
         };
         if directory.is_open_to_all() {
-            warn!(dir = %self.path.display(), "anybody may replace files here; set the sticky bit (chmod +t)");
+            warn!(dir = %self.path.display(), "any user may replace files here; set the sticky bit (chmod +t)");
         }
         let (stamp, seen) = match Stamp::open(&directory) {
             Ok((stamp, seen)) => {
@@ -85,7 +85,7 @@ impl Files {
                 (None, None)
             }
         };
-        // Before the watch: the stamp's own events are fences.
+        // Opened before the watch begins, because events of the stamp are fences.
         self.signals
             .reset(stamp.as_ref().is_some_and(Stamp::clock_is_fine));
         let now = stamp
