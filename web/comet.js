@@ -29,6 +29,8 @@
   const FIRST_WAIT = 1;
   /** Milliseconds that an answer may take beyond its wait, and that a stream may be silent beyond two heartbeats. */
   const PATIENCE = 10000;
+  /** Milliseconds that the rest of a poll's answer may take after its head: up to 7.6 MiB, to a phone as well. */
+  const LONGEST_BODY = 120000;
   /** A poll that is answered within this time, in milliseconds, did not wait. */
   const AT_ONCE = 800;
   /** A stream that lasted so long, in milliseconds, was no failure. */
@@ -97,7 +99,7 @@
    *   `null` as long as it is not known
    */
   function subscribe(channels, handlers, options) {
-    const subscription = new Subscription([].concat(channels), handlers || {}, options || {});
+    const subscription = new Subscription([].concat(channels).map(String), handlers || {}, options || {});
     Promise.resolve().then(() => subscription.begin()); // no handler runs before the caller has what we return
     return {
       close() {
@@ -196,6 +198,7 @@
       report(error);
       this.pacer.note(error.retry);
       if (error.refused) {
+        this.access.mostTogether = Infinity; // the others may share again
         this.close(error.message);
       } else {
         this.say('away', error.page ? error.message : undefined);
@@ -219,12 +222,15 @@
       }
     }
 
-    /** Whether the message was new. */
+    /** Whether the message was new. One of another subscription's channels moves the cursor as well. */
     take(message) {
-      if (this.closed || message.id <= this.cursor || !this.channels.includes(message.channel)) {
+      if (this.closed || message.id <= this.cursor) {
         return false;
       }
       this.cursor = message.id;
+      if (!this.channels.includes(message.channel)) {
+        return false;
+      }
       this.call('message', message);
       return true;
     }
@@ -479,9 +485,9 @@
       /** What the stream has said so far: messages and signs up to this id, or nothing but when to come back. */
       const said = { id: 0, retry: null, fresh: false, gap: false };
       let heartbeat = HEARTBEAT;
-      const alive = (patience) => {
+      const alive = () => {
         this.overdue = Date.now() + heartbeat + LATE;
-        task.limit(patience);
+        task.limit(2 * heartbeat + PATIENCE); // a connection can die without a word
       };
       const take = {
         message: (message) => {
@@ -508,16 +514,15 @@
       this.failedStreams += 1;
       const timer = setTimeout(() => this.test(said, task), LATE);
       try {
-        alive(PATIENCE);
+        this.overdue = Date.now() + heartbeat + LATE;
         const answer = await this.access.stream(this.names, since, task);
-        await readEvents(answer.body, (type, data, retry) => {
+        await readEvents(answer.body, alive, (type, data, retry) => {
           this.failedStreams = 0;
           if (retry !== null) {
             said.retry = retry;
           }
           if (take[type] && data !== '') {
             take[type](JSON.parse(data));
-            alive(2 * heartbeat + PATIENCE); // a connection can die without a word
           }
           if (said.id) {
             clearTimeout(timer);
@@ -620,7 +625,9 @@
       const from = since === null ? '' : '&since=' + encodeURIComponent(since);
       const limit = wait * 1000 + PATIENCE;
       try {
-        const answer = await json(await this.request(names + '?wait=' + wait + from, {}, task, limit));
+        const head = await this.request(names + '?wait=' + wait + from, {}, task, limit);
+        task.limit(LONGEST_BODY);
+        const answer = await json(head);
         answer.cursor = Number(answer.cursor);
         if (answer.cursor >= 0 && Array.isArray(answer.messages)) {
           return answer;
@@ -633,7 +640,7 @@
 
     async stream(names, since, task) {
       const answer = await this.request(names + '?since=' + since, { headers: { Accept: EVENTS } }, task, PATIENCE);
-      if (!(answer.headers.get('Content-Type') || '').startsWith(EVENTS)) {
+      if (!(answer.headers.get('Content-Type') || '').toLowerCase().startsWith(EVENTS)) {
         throw new Error('the answer is no event stream');
       }
       return answer;
@@ -784,8 +791,9 @@
     return typeof ReadableStream === 'function' && typeof TextDecoder === 'function';
   }
 
-  /** Reads an event stream (HTML standard, "Server-sent events"): `take(type, data, retry)` gets each event. */
-  async function readEvents(body, take) {
+  /** Reads an event stream (HTML standard, "Server-sent events"). `alive` is called for all that comes, and
+   * `take(type, data, retry)` for each event. */
+  async function readEvents(body, alive, take) {
     const reader = body.getReader();
     const decoder = new TextDecoder();
     let rest = '';
@@ -795,6 +803,7 @@
       if (done) {
         return;
       }
+      alive();
       const text = decoder.decode(value, { stream: true });
       rest += text;
       if (!text.includes('\n')) {

@@ -155,3 +155,33 @@ fn without_a_network_no_pause_grows() {
     offline(false);
     browser.wait_for("return pauses.some((time) => time > 10000)");
 }
+
+#[test]
+fn a_slow_network_is_given_time_while_something_comes() {
+    let browser = Browser::start();
+    // The limits for the head of an answer and for a silent stream, 20 times as fast.
+    browser.before_pages(
+        "const later = window.setTimeout;
+         const short = { 10000: 500, 40000: 2000 };
+         window.setTimeout = (f, time) => later(f, short[time] || time);",
+    );
+    let daemon = demo();
+    browser.open(&url(&daemon, "/demo.json"));
+    browser.run(include_str!("../../web/comet.js"));
+    subscribe(&browser, "'news', HANDLERS");
+    browser.wait_for(OPEN);
+    // The message takes three seconds.
+    browser.cdp("Network.enable", json!({}));
+    browser.cdp(
+        "Network.emulateNetworkConditions",
+        json!({"offline": false, "latency": 0, "downloadThroughput": 300_000, "uploadThroughput": -1}),
+    );
+    daemon.publish("news", &"x".repeat(900_000));
+    let heard = "return heard.messages.length === 1";
+    let away = "return heard.states.some(([state]) => state === 'away')";
+    browser.wait_for(heard);
+    assert_eq!(browser.run(away), false, "by a stream");
+    subscribe(&browser, "'news', HANDLERS, { since: 0 }");
+    browser.wait_for(heard);
+    assert_eq!(browser.run(away), false, "by a poll");
+}

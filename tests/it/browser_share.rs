@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     browser::{demo, url},
-    daemon::{Daemon, directory},
+    daemon::{Daemon, directory, wait_for},
     fake::{Fake, Reply},
     webdriver::Browser,
 };
@@ -218,4 +218,93 @@ fn what_a_page_no_longer_wants_is_no_longer_asked_for() {
         browser.run("return all[1].states"),
         json!([["connecting"], ["open"]])
     );
+}
+
+#[test]
+fn a_quiet_subscription_is_told_no_gap_of_a_busy_one() {
+    let config = "[history]\nmessages = 10\n";
+    let daemon = Daemon::start_in(Arc::new(directory()), config, &["--demo"]);
+    let browser = page(&daemon);
+    for transport in ["sse", "longpoll"] {
+        let options = format!("{{ transport: '{transport}' }}");
+        browser.run(&format!("window.all = many(['quiet', 'busy'], {options});"));
+        browser.wait_for("return areOpen(all)");
+        let first = daemon.publish("busy", "first");
+        let mut count = 1;
+        // The daemon forgets what is older than a second.
+        wait_for("a gap after the first message", || {
+            count += 1;
+            daemon.publish("busy", "next");
+            let oldest = daemon.history("busy")[0].0;
+            (oldest > first + 1_000).then_some(())
+        });
+        browser.wait_for(&format!("return all[1].messages.length === {count}"));
+        // The connection begins anew with a third one.
+        browser.run(&format!(
+            "all.push(...many(['third'], {options})); asked.length = 0;"
+        ));
+        browser.wait_for("return areOpen(all) && asked.some((url) => url.includes(',third?'))");
+        daemon.publish("quiet", "x");
+        daemon.publish("third", "x");
+        browser.wait_for("return [0, 2].every((n) => all[n].messages.length === 1)");
+        assert_eq!(
+            browser.run("return all.map((one) => one.gaps)"),
+            json!([0, 0, 0]),
+            "{transport}"
+        );
+        browser.run("all.forEach((one) => one.subscription.close());");
+    }
+}
+
+#[test]
+fn after_a_refusal_the_others_share_again() {
+    let open = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
+    let daemon = Daemon::start_in(Arc::new(directory()), open, &["--demo"]);
+    let (root, listen) = (daemon.root(), daemon.addr().to_string());
+    let browser = page(&daemon);
+    browser.run("window.all = many(['a', 'shut', 'c', 'd']);");
+    browser.wait_for("return areOpen(all)");
+    assert!(daemon.stop().success());
+    let shut = format!("{open}[[channel]]\nprefix = \"shut\"\nread = \"closed\"\n");
+    let daemon = Daemon::start_in(root, &shut, &["--demo", "--listen", &listen]);
+    browser.wait_for("return all[1].states.some(([state]) => state === 'closed')");
+    // The page's own subscription to `hello` goes on as well.
+    browser.run("all.splice(1, 1); asked.length = 0; all.push(...many(['e', 'f', 'g', 'h']));");
+    browser.wait_for("return areOpen(all) && asked.some((url) => /(,[^,]+){4}.since=/.test(url))");
+    daemon.publish("c", "x");
+    browser.wait_for("return all[1].messages.length === 1");
+}
+
+#[test]
+fn numbers_may_name_channels() {
+    let daemon = demo();
+    let browser = page(&daemon);
+    browser.run("window.all = many([42, [7, 'a', 'a']]);");
+    browser.wait_for("return areOpen(all)");
+    for channel in ["42", "7", "a"] {
+        daemon.publish(channel, channel);
+    }
+    browser.wait_for("return all[0].messages.length + all[1].messages.length === 3");
+    assert_eq!(
+        browser.run("return all.map((one) => one.messages)"),
+        json!([["42"], ["7", "a"]])
+    );
+}
+
+#[test]
+fn a_content_type_may_be_written_in_any_case_and_name_its_charset() {
+    let fake = Fake::start(|_, stream| match stream {
+        true => Reply(
+            "200 OK",
+            "Text/Event-Stream; Charset=UTF-8",
+            "id: 9\ndata: {\"channel\":\"a\",\"id\":9,\"name\":\"\",\"data\":\"x\"}\n\n".into(),
+        ),
+        false => Reply::json("{\"cursor\":\"7\",\"gap\":false,\"messages\":[]}"),
+    });
+    let browser = Browser::start();
+    browser.before_pages(MANY);
+    browser.open(&fake.url("/"));
+    browser.run("window.all = many(['a']);");
+    browser.wait_for("return all[0].messages.length === 1");
+    assert_eq!(fake.asked()[1], "/ch/a?since=7", "{:?}", fake.asked());
 }
