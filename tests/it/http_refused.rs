@@ -97,12 +97,11 @@ fn names_cursors_and_parameters_are_refused_with_the_rule() {
             "URL of 8204 bytes is over the limit of 8192",
         ),
         (
-            "/ch/a?since=",
+            "/ch/a?since=-1",
             400,
             "since",
             "a message id, 0, or an RFC 3339 time",
         ),
-        ("/ch/a?since=-1", 400, "since", "RFC 3339"),
         ("/ch/a?since=1.5", 400, "since", "RFC 3339"),
         ("/ch/a?since=1e9", 400, "since", "RFC 3339"),
         ("/ch/a?since=now", 400, "since", "RFC 3339"),
