@@ -35,7 +35,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("http/client_kind.rs", "compat"),
     ("http/head.rs", "access"),
     ("http/held.rs", "access"),
-    ("http/mod.rs", "access"),
+    ("http/site.rs", "access"),
     ("http/router.rs", "access"),
     ("http/router.rs", "compat"),
     ("http/service.rs", "access"),

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     http::{
-        Site,
         answer::{INVALID_TOKEN, Refusal},
         cors::Cors,
+        date::unix_time,
         query::Query,
-        unix_time,
+        site::Site,
     },
     transport::websocket,
 };

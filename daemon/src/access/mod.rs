@@ -4,132 +4,24 @@
 mod bearer;
 pub(crate) mod hosts;
 mod page;
+pub(crate) mod rules;
 pub mod token;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use comet_proto::ChannelName;
 use hyper::{header, http::request::Parts};
 
 use crate::{
-    config::{Access, ByPrefix, Config},
-    http::{Site, answer::Refusal, publish::refuse_while_stopping, query::Query},
-    hub::{Hub, Publisher},
-    transport::Subscription,
+    config::Access,
+    http::{answer::Refusal, publish::refuse_while_stopping, query::Query, site::Site},
+    hub::Publisher,
 };
 pub(crate) use bearer::COOKIE;
 use bearer::bearer;
 pub(crate) use page::may_open;
-use token::{Grant, KeyError, Tokens};
-
-/// The rules of `[[channel]]`, the rules for all other channels, and the keys of tokens.
-pub struct Rights {
-    read: ByPrefix<Access>,
-    read_else: Access,
-    publish: ByPrefix<Access>,
-    publish_else: Access,
-    tokens: Tokens,
-}
-
-/// Why the rules cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RightsError {
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error("channel: \"token\" needs a key that tokens are signed with: a table [[auth.key]]")]
-    NoKey,
-}
-
-/// How long and how far back a subscription may read.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct ReadRight {
-    /// When the right ends, in seconds since 1970.
-    pub(crate) expires: Option<u64>,
-    /// Messages that are older than this may not be read.
-    pub(crate) oldest: Option<Duration>,
-}
-
-impl Rights {
-    /// Reads the rules from the settings. Without rules, all channels may be read on a loopback address, and none on
-    /// another address.
-    ///
-    /// # Errors
-    /// A key that cannot be used, or no key where a rule needs tokens.
-    pub fn new(config: &Config) -> Result<Self, RightsError> {
-        let access = |public| {
-            if public {
-                Access::Public
-            } else {
-                Access::Closed
-            }
-        };
-        let is_local = config.is_local();
-        let publish = config.http.publish.unwrap_or(config.demo && is_local);
-        let tokens = Tokens::load(&config.auth)?;
-        let rules = &config.channels;
-        if tokens.is_empty() && (rules.read.any(Access::Token) || rules.publish.any(Access::Token))
-        {
-            return Err(RightsError::NoKey);
-        }
-        Ok(Self {
-            read: rules.read.clone(),
-            read_else: access(is_local),
-            publish: rules.publish.clone(),
-            publish_else: access(publish),
-            tokens,
-        })
-    }
-
-    /// Whether requests may carry tokens.
-    pub(crate) fn has_tokens(&self) -> bool {
-        !self.tokens.is_empty()
-    }
-
-    fn read(&self, channel: &ChannelName) -> Access {
-        self.read.get(channel).copied().unwrap_or(self.read_else)
-    }
-
-    /// Whether everyone may read every channel.
-    fn all_is_read(&self) -> bool {
-        self.read.is_empty() && self.read_else == Access::Public
-    }
-
-    /// Whether a subscription that began under the rights `before` has to end. It ends when these rights refuse it, or when
-    /// only its token could tell, because the token is not kept. `by_token`: the subscription began with a token.
-    pub(crate) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
-        let is_judged_alike = |channel| {
-            by_token
-                && before.read(channel) == Access::Token
-                && self.tokens.accept_all_of(&before.tokens)
-        };
-        channels.iter().any(|channel| match self.read(channel) {
-            Access::Public => false,
-            Access::Token => !is_judged_alike(channel),
-            Access::Closed => true,
-        })
-    }
-
-    fn leave(&self, grant: &Grant) -> ReadRight {
-        ReadRight {
-            expires: Some(grant.expires),
-            oldest: (!grant.history).then_some(self.tokens.resume),
-        }
-    }
-}
-
-impl ReadRight {
-    /// Limits a subscription to this right.
-    pub(crate) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
-        subscription.expires = self.expires;
-        // A message that is withheld makes a gap. The age of the cursor does not: on a quiet channel every cursor is old.
-        if let (Some(age), Some(since)) = (self.oldest, subscription.since)
-            && let Some(withheld) = hub.newest_older(&subscription.channels, since, age)
-        {
-            subscription.since = Some(withheld);
-            subscription.gap = true;
-        }
-    }
-}
+use rules::ReadRight;
+pub use rules::{Rights, RightsError};
 
 /// Checks that all of `channels` may be read.
 pub(crate) fn may_read(
@@ -164,7 +56,7 @@ pub(crate) fn may_read(
             }
         }
     }
-    Ok(grant.map_or_else(ReadRight::default, |grant| rights.leave(&grant)))
+    Ok(grant.map_or_else(ReadRight::default, |grant| rights.granted(&grant)))
 }
 
 /// Removes the channels that may not be read.
@@ -188,7 +80,7 @@ pub(crate) fn keep_readable<T>(
         Access::Closed => false,
     });
     let granted = grant.filter(|_| channels.keys().any(needs_token));
-    granted.map_or_else(ReadRight::default, |grant| rights.leave(&grant))
+    granted.map_or_else(ReadRight::default, |grant| rights.granted(&grant))
 }
 
 /// Checks that `channel` may be published to, and by the page that asks. Returns the publisher that the idempotency keys

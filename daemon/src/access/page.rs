@@ -5,7 +5,7 @@ use hyper::{header, http::request::Parts};
 use super::hosts;
 use crate::{
     config::Origin,
-    http::{Site, answer::Refusal, cors::Cors},
+    http::{answer::Refusal, cors::Cors, site::Site},
 };
 
 /// Whose page asks.

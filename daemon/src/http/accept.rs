@@ -13,10 +13,11 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use tracing::warn;
 
 use super::{
-    Site, Worker,
+    Worker,
     addresses::{self, Address},
     answer::{BUSY, Refusal},
     memory,
+    site::Site,
 };
 use crate::log_limit::LogLimit;
 

@@ -3,11 +3,11 @@
 use hyper::{Method, http::request::Parts};
 
 use super::{
-    Site,
     answer::{ClientKind, Refusal},
     framing::without_line_ends,
     media::Accepted,
     paths::Place,
+    site::Site,
 };
 use crate::compat::novcomet;
 

@@ -1,10 +1,17 @@
-//! The `Date` header of answers.
+//! The system's clock: for tokens, and for the `Date` header of answers.
 
 use std::{
     cell::{Cell, RefCell},
     fmt::Write,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// The time since 1970 by the system's clock, by which tokens expire.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
 
 /// The value of the `Date` header, formatted once a second.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The figures of the daemon, as `/metrics` shows them.
 
-use super::{Site, memory};
+use super::{memory, site::Site};
 use crate::hub::{Hub, StoreStatus};
 
 /// The figures in the text format of Prometheus, version 0.0.4.

@@ -37,15 +37,17 @@ use streams::Streams;
 pub(super) use streams::{Activity, note_upload};
 
 use super::{
-    Current, SHORT, Worker,
+    SHORT, Worker,
     answer::{INVALID_TOKEN, RETRY, Refusal, add_etag, answer},
     connection::Conn,
     cors::add_cors,
+    date::unix_time,
     io::ParkIo,
     memory::{self, Hold},
     publish::when_kept,
     router::Route,
-    service, unix_time,
+    service,
+    site::Current,
 };
 use crate::{
     hub::{

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use comet_proto::Cursor;
 
 use super::{
-    Current,
     connection::{Conn, LINGER, State},
-    memory, unix_time,
+    date::unix_time,
+    memory,
+    site::Current,
     writer::{Variant, Writer},
 };
 use crate::{

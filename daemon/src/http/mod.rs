@@ -10,7 +10,7 @@ mod chunks;
 mod client_kind;
 mod connection;
 pub(crate) mod cors;
-mod date;
+pub(crate) mod date;
 pub(crate) mod entity_tag;
 mod errand;
 mod figures;
@@ -28,19 +28,18 @@ pub(crate) mod query;
 mod reactor;
 pub(crate) mod router;
 mod service;
+pub(crate) mod site;
 mod writer;
 
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    net::{TcpListener, TcpStream},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use comet_proto::ChannelName;
 use slab::Slab;
 use tokio::{
     sync::{Notify, watch},
@@ -49,8 +48,6 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    access::Rights,
-    config::{CompatConfig, HttpConfig},
     drain::{self, Drain},
     hub::subscriber::Audience,
     metrics::Metrics,
@@ -61,39 +58,12 @@ use addresses::Address;
 pub use balance::Balance;
 use connection::{Conn, REFUSE_TIME};
 pub use cors::Origins;
-use date::DateLine;
+use date::{DateLine, unix_time};
 pub use errand::{Errand, Ran, Work};
 pub use memory::Ceiling;
 use reactor::{Reactor, Sockets};
-
-/// What all workers know. When settings change there is another one.
-pub struct Site {
-    pub config: HttpConfig,
-    pub compat: CompatConfig,
-    /// The channel of the zeitoun chat.
-    pub chat: ChannelName,
-    pub rights: Rights,
-    pub origins: Origins,
-    /// Connections over all workers.
-    pub max_connections: u64,
-    pub ceiling: Ceiling,
-    /// With `--demo`: what the pages tell.
-    pub demo: Option<Demo>,
-    pub metrics: Arc<Metrics>,
-    /// How the daemon stops.
-    pub drain: Drain,
-}
-
-/// The site as it is now. Connections of one thread share it: what they count there costs them nothing.
-type Current = Rc<Arc<Site>>;
-
-/// What the demo pages tell about this daemon.
-#[derive(Clone)]
-pub struct Demo {
-    pub dir: PathBuf,
-    pub socket: PathBuf,
-    pub listen: SocketAddr,
-}
+use site::Current;
+pub use site::{Demo, Site};
 
 /// What the workers accept from.
 #[derive(Clone)]
@@ -516,13 +486,6 @@ async fn run(
         worker.empty.notified().await;
     }
     Ok(())
-}
-
-/// The time since 1970 by the system's clock, by which tokens expire.
-pub(crate) fn unix_time() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 /// Takes each new site.

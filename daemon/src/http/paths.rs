@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{Site, pages};
+use super::{pages, site::Site};
 
 /// Methods of a channel, and of every other path.
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";

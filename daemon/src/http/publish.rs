@@ -4,7 +4,7 @@ use bytes::Bytes;
 use comet_proto::{ChannelName, EventName};
 use hyper::{Response, StatusCode, header};
 
-use super::{Site, answer::Refusal};
+use super::{answer::Refusal, site::Site};
 use crate::{
     hub::{Hub, NewMessage, Publisher, PublisherKey},
     store::StoreError,

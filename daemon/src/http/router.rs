@@ -11,7 +11,6 @@ use hyper::{
 };
 
 use super::{
-    Site,
     answer::{Refusal, add_etag, answer},
     cors::Cors,
     entity_tag, figures,
@@ -20,6 +19,7 @@ use super::{
     paths::{PAGE_METHODS, Place},
     publish::{Publish, publish_data, refuse_while_store_fails},
     query::{self, Query},
+    site::Site,
 };
 use crate::{
     access,

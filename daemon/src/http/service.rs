@@ -24,7 +24,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{
-    Site, Worker,
+    Worker,
     answer::{Refusal, answer, wants_close},
     connection::Conn,
     cors::{Cors, add_cors},
@@ -41,6 +41,7 @@ use super::{
     },
     query::Query,
     router::{self, Content, Route},
+    site::Site,
     writer::{AnswerHead, Variant},
 };
 use crate::{access::hosts, config::HttpConfig, hub::Hub, transport::Shape};

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use comet_proto::Cursor;
 
 use super::{
-    Current,
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::{Cors, Origins, cors_headers},
     date::DateLine,
     memory,
+    site::Current,
 };
 use crate::{
     hub::Backlog,

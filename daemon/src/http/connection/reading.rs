@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use super::{CHUNK, Conn, State};
 use crate::http::{
-    Site,
     answer::Refusal,
     framing::{Framing, Malformed, without_line_ends},
     head::{max_head, too_long},
     memory::{Hold, SMALL},
+    site::Site,
 };
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

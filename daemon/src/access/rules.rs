@@ -1,0 +1,122 @@
+//! The rules of channels: who may read and publish, by the settings alone.
+
+use std::time::Duration;
+
+use comet_proto::ChannelName;
+
+use super::token::{Grant, KeyError, Tokens};
+use crate::{
+    config::{Access, ByPrefix, Config},
+    hub::Hub,
+    transport::Subscription,
+};
+
+/// The rules of `[[channel]]`, the rules for all other channels, and the keys of tokens.
+pub struct Rights {
+    read: ByPrefix<Access>,
+    read_else: Access,
+    pub(super) publish: ByPrefix<Access>,
+    pub(super) publish_else: Access,
+    pub(super) tokens: Tokens,
+}
+
+/// Why the rules cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RightsError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("channel: \"token\" needs a key that tokens are signed with: a table [[auth.key]]")]
+    NoKey,
+}
+
+/// How long and how far back a subscription may read.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct ReadRight {
+    /// When the right ends, in seconds since 1970.
+    pub(crate) expires: Option<u64>,
+    /// Messages that are older than this may not be read.
+    pub(crate) oldest: Option<Duration>,
+}
+
+impl Rights {
+    /// Reads the rules from the settings. Without rules, all channels may be read on a loopback address, and none on
+    /// another address.
+    ///
+    /// # Errors
+    /// A key that cannot be used, or no key where a rule needs tokens.
+    pub fn new(config: &Config) -> Result<Self, RightsError> {
+        let access = |public| {
+            if public {
+                Access::Public
+            } else {
+                Access::Closed
+            }
+        };
+        let is_local = config.is_local();
+        let publish = config.http.publish.unwrap_or(config.demo && is_local);
+        let tokens = Tokens::load(&config.auth)?;
+        let rules = &config.channels;
+        if tokens.is_empty() && (rules.read.any(Access::Token) || rules.publish.any(Access::Token))
+        {
+            return Err(RightsError::NoKey);
+        }
+        Ok(Self {
+            read: rules.read.clone(),
+            read_else: access(is_local),
+            publish: rules.publish.clone(),
+            publish_else: access(publish),
+            tokens,
+        })
+    }
+
+    /// Whether requests may carry tokens.
+    pub(crate) fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    pub(super) fn read(&self, channel: &ChannelName) -> Access {
+        self.read.get(channel).copied().unwrap_or(self.read_else)
+    }
+
+    /// Whether everyone may read every channel.
+    pub(super) fn all_is_read(&self) -> bool {
+        self.read.is_empty() && self.read_else == Access::Public
+    }
+
+    /// Whether a subscription that began under the rights `before` has to end. It ends when these rights refuse it, or when
+    /// only its token could tell, because the token is not kept. `by_token`: the subscription began with a token.
+    pub(crate) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
+        let is_judged_alike = |channel| {
+            by_token
+                && before.read(channel) == Access::Token
+                && self.tokens.accept_all_of(&before.tokens)
+        };
+        channels.iter().any(|channel| match self.read(channel) {
+            Access::Public => false,
+            Access::Token => !is_judged_alike(channel),
+            Access::Closed => true,
+        })
+    }
+
+    /// The right that a token grants.
+    pub(super) fn granted(&self, grant: &Grant) -> ReadRight {
+        ReadRight {
+            expires: Some(grant.expires),
+            oldest: (!grant.history).then_some(self.tokens.resume),
+        }
+    }
+}
+
+impl ReadRight {
+    /// Limits a subscription to this right.
+    pub(crate) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
+        subscription.expires = self.expires;
+        // A message that is withheld makes a gap. The age of the cursor does not: on a quiet channel every cursor is old.
+        if let (Some(age), Some(since)) = (self.oldest, subscription.since)
+            && let Some(withheld) = hub.newest_older(&subscription.channels, since, age)
+        {
+            subscription.since = Some(withheld);
+            subscription.gap = true;
+        }
+    }
+}
