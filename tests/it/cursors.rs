@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     daemon::{Answer, Daemon, Lines, wait_for},
     http2,
-    tokens::{bearer, start, start_at, token, token_until},
+    tokens::{bearer, start, start_again_at, start_at, token, token_until},
     wire::{Events, WEBSOCKET, ask, cursor, data, get, parked, wait_for_subscribers},
 };
 
@@ -314,4 +314,13 @@ fn the_clock_steps_back_and_what_was_before_a_token_stays_unread() {
         );
         assert_eq!((data(&answer), gap(&answer)), (vec![], true), "{since}");
     }
+    // A daemon that starts now does not know how long the one before had been silent.
+    let root = daemon.root();
+    assert!(daemon.stop().success());
+    let daemon = start_again_at(&clock, root, "resume = \"60s\"");
+    let answer = ask(&daemon, get("/ch/chat.7?wait=0&since=0", &limited));
+    assert_eq!((data(&answer), gap(&answer)), (vec![], true));
+    daemon.publish("chat.7", "new");
+    let answer = ask(&daemon, get("/ch/chat.7?wait=0&since=0", &limited));
+    assert_eq!(data(&answer), ["new"]);
 }

@@ -63,7 +63,11 @@ pub(crate) fn start_with(first: &str, more: &str) -> Daemon {
 
 /// Like [`start`], with a clock of the test's.
 pub(crate) fn start_at(clock: &Clock, more: &str) -> Daemon {
-    let root = Arc::new(directory());
+    start_again_at(clock, Arc::new(directory()), more)
+}
+
+/// Like [`start_at`], in the directory of a daemon that has ended.
+pub(crate) fn start_again_at(clock: &Clock, root: Arc<TempDir>, more: &str) -> Daemon {
     let (config, program) = (config(&root, "", more), clock.program());
     let program: Vec<&str> = program.iter().map(String::as_str).collect();
     Daemon::try_start_by(&program, root, &config, &[]).unwrap()

@@ -175,6 +175,9 @@ impl State {
             whole: missed <= found.last && found.damaged.is_empty() && found.torn.is_none(),
         };
         self.lose(lost);
+        if now <= found.last {
+            self.age_unknown = found.last;
+        }
         self.last = start;
         self.forget_unused();
         self.unwritten = Some(Queue::default());

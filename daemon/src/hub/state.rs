@@ -52,6 +52,9 @@ pub(super) struct State {
     published: u64,
     /// A cursor below this may have missed messages of forgotten channels, or of an earlier run.
     pub(super) floor: u64,
+    /// Messages up to this id may be older than their ids say: the system's clock was behind when the daemon started, and
+    /// nobody knows for how long the daemon had been away.
+    pub(super) age_unknown: u64,
     /// Oldest first, except copies from a rewritten log.
     pub(super) lost: Vec<Lost>,
     pub(super) channels: Channels,
@@ -77,6 +80,7 @@ impl State {
             last: start,
             published: 0,
             floor: start,
+            age_unknown: 0,
             lost: Vec::new(),
             channels: Channels::new(),
             kept: Kept::default(),
@@ -241,7 +245,7 @@ impl State {
         }
     }
 
-    /// The newest message after `cursor` that is older than `age` at `now`.
+    /// The newest message after `cursor` that is older than `age` at `now`, or whose age is unknown.
     pub(super) fn newest_older(
         &mut self,
         names: &[ChannelName],
@@ -249,11 +253,11 @@ impl State {
         age: u64,
         now: u64,
     ) -> Option<Cursor> {
-        let now = now.max(self.last);
+        let (now, age_unknown) = (now.max(self.last), self.age_unknown);
         let newest = names.iter().filter_map(|name| {
             let Channel { history, class, .. } = self.channels.get_mut(name)?;
             history.trim(self.config.limits(*class), now, &mut self.kept);
-            history.newest_until(now.saturating_sub(age))
+            history.newest_until(now.saturating_sub(age).max(age_unknown))
         });
         newest.max().map(Cursor).filter(|newest| *newest > cursor)
     }
