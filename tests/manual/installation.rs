@@ -4,12 +4,17 @@ use std::{fs, path::Path, process::Command};
 
 use crate::{output, profile, repository, run};
 
-/// Runs `make` for a tree of a package.
-fn make(directory: &Path, arguments: &[&str]) -> String {
+/// `make` for a tree of a package.
+fn make_command(directory: &Path, arguments: &[&str]) -> Command {
     let mut make = Command::new("make");
     make.current_dir(repository()).args(arguments);
     make.arg(format!("PROFILE={}", profile()));
-    run(make.arg(format!("DESTDIR={}", directory.display())))
+    make.arg(format!("DESTDIR={}", directory.display()));
+    make
+}
+
+fn make(directory: &Path, arguments: &[&str]) -> String {
+    run(&mut make_command(directory, arguments))
 }
 
 /// The library belongs to another package, which cargo does not build for these tests.
@@ -76,6 +81,19 @@ fn install_puts_everything_in_its_place_and_uninstall_removes_it() {
     assert_eq!(files(root.path()), ["/etc/comet.toml"]);
     let settings = fs::read_to_string(root.path().join("etc/comet.toml")).unwrap();
     assert_eq!(settings, "grace = \"1s\"\n");
+}
+
+#[test]
+fn install_stops_at_the_first_file_that_cannot_be_written() {
+    build();
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("usr/local")).unwrap();
+    fs::write(root.path().join("usr/local/include"), "no directory").unwrap();
+    let mut make = make_command(root.path(), &["install"]);
+    let (succeeded, text) = output(&mut make);
+    assert!(!succeeded, "{text}");
+    assert!(!text.contains("files are in place"), "{text}");
+    assert!(!root.path().join("etc/comet.toml").exists(), "{text}");
 }
 
 #[test]

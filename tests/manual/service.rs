@@ -4,7 +4,7 @@ use crate::{
     machine::Machine,
     publishing::Site,
     wait_for,
-    walk::{OPERATIONS, README},
+    walk::{OPERATIONS, PHP, README},
 };
 
 pub(crate) fn install(machine: &Machine) {
@@ -113,12 +113,20 @@ pub(crate) fn other_address(site: &Site) {
 }
 
 pub(crate) fn uninstall(machine: &Machine) {
-    machine.run("make uninstall");
+    machine.manual(PHP, "strict");
+    let text = machine.run("make uninstall 2>&1");
+    let strict = "/etc/php/8.2/fpm/conf.d/30-comet.ini";
+    for file in [strict, "/etc/nginx/conf.d/comet.conf"] {
+        let told = format!("comet: {file} still names files");
+        assert!(text.contains(&told), "{text}");
+    }
     machine.fails("systemctl is-active comet.service comet.socket");
+    machine.run(&format!("rm {strict} && systemctl restart php8.2-fpm"));
     let left = machine.run(
         "find /usr /etc/php /etc/systemd/system -name '*comet*' -newer /tmp/demo.sh \
              ! -path '/etc/systemd/system/comet.service.d*'",
     );
     assert_eq!(left, "", "left behind by make uninstall");
     machine.run("test -f /etc/comet.toml && test -d /var/lib/comet && getent passwd comet");
+    machine.run("make uninstall"); // again, with nothing to remove
 }
