@@ -40,8 +40,9 @@ try {
 <style>
   body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem; }
   form { display: flex; gap: .5rem; }
-  input { flex: 1; font: inherit; padding: .4rem; }
+  input { flex: 1; min-width: 0; font: inherit; padding: .4rem; }
   button { font: inherit; padding: .4rem 1rem; }
+  li { overflow-wrap: anywhere; }
   [role=alert] { color: #b00020; }
 </style>
 <h1>News</h1>
