@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Errand, Listeners, Ran, Site, Work},
+    http::{self, Errand, Listeners, Site, Work, WorkDone},
     hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
     machine,
     metrics::Metrics,
@@ -316,9 +316,9 @@ fn local_runtime() -> io::Result<LocalRuntime> {
 
 /// Watches the directory on the workers.
 impl Work for Ears {
-    fn run(&self) -> Ran {
+    fn run(&self) -> WorkDone {
         let Heard { more, woken } = self.hear();
-        Ran { more, woken }
+        WorkDone { more, woken }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Takes connections, as many as the limit allows.
+//! Accepts connections, as many as the limits allow.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::log_limit::LogLimit;
 
-/// Where one worker accepts.
+/// The listeners from which one worker accepts, and its warnings about limits.
 pub(super) struct Accept {
     listeners: Arc<[TcpListener]>,
-    /// Whose turn it is.
+    /// The listener whose turn it is.
     next: usize,
-    /// What the log says is the matter now, and a limit on how often: outsiders can bring it about and end it.
+    /// The problem that the log names now. Outsiders can cause and end a problem, so that the lines are limited.
     warned: Warned,
     lines: LogLimit,
 }
@@ -40,19 +40,19 @@ enum Warned {
     Exhausted,
 }
 
-/// Most listeners that workers can share.
+/// The largest number of listeners that workers can share.
 pub const MOST_LISTENERS: usize = 64;
 
-/// Connections of one thread for which there is no room and whose requests are read all the same, to answer each in a
-/// way that its client understands. Who connects beyond that is answered by what has come already.
+/// Connections of one thread that are over a limit, but whose requests are read, so that each gets an answer that its
+/// client understands. Further connections get an answer that depends on the bytes that have arrived already.
 const MOST_REFUSED: usize = 32;
 
-/// The listeners where somebody waits to be accepted, or may: a bit each.
+/// The listeners where a connection may wait to be accepted: one bit each.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Knocked(u64);
+pub(super) struct ReadyListeners(u64);
 
-impl Knocked {
-    pub(super) const ANYWHERE: Self = Self(u64::MAX);
+impl ReadyListeners {
+    pub(super) const ALL: Self = Self(u64::MAX);
 
     pub(super) fn add(&mut self, index: usize) {
         self.0 |= 1 << index;
@@ -62,11 +62,11 @@ impl Knocked {
         self.0 &= !(1 << index);
     }
 
-    pub(super) fn is_nowhere(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// There are so many listeners.
+    /// Only those of the first `count` listeners.
     fn of(self, count: usize) -> Self {
         Self(
             self.0
@@ -76,7 +76,7 @@ impl Knocked {
         )
     }
 
-    /// The first one from `index` on, or else the first one.
+    /// The first listener from `index` on, or else the first of all.
     fn from(self, index: usize) -> Option<usize> {
         let later = self.0 & u64::MAX.checked_shl(index as u32).unwrap_or(0);
         let first = if later == 0 { self.0 } else { later }.trailing_zeros();
@@ -84,14 +84,14 @@ impl Knocked {
     }
 }
 
-/// What is next.
+/// What to do after accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// More may wait.
+pub(super) enum AfterAccept {
+    /// More connections may wait.
     More,
-    /// The listener tells when there is somebody.
+    /// None waits. epoll reports the next one.
     Wait,
-    /// The machine has no descriptor or memory left: later.
+    /// The machine has no descriptor or memory left: accept later.
     Pause,
 }
 
@@ -109,23 +109,23 @@ impl Accept {
         &self.listeners
     }
 
-    /// Takes up to so many of those who knocked, and says how many those were.
+    /// Accepts up to `count` connections of these listeners. Returns how many it accepted.
     pub(super) fn take_some(
         &mut self,
-        knocked: Knocked,
+        ready: ReadyListeners,
         count: usize,
         worker: &Rc<Worker>,
-    ) -> (usize, Next) {
-        let (mut knocked, mut taken) = (knocked.of(self.listeners.len()), 0);
+    ) -> (usize, AfterAccept) {
+        let (mut ready, mut taken) = (ready.of(self.listeners.len()), 0);
         while taken < count {
-            let Some(index) = knocked.from(self.next) else {
-                return (taken, Next::Wait);
+            let Some(index) = ready.from(self.next) else {
+                return (taken, AfterAccept::Wait);
             };
             self.next = index + 1;
             let accepted = accept(&self.listeners[index]);
             match accepted.and_then(|(stream, peer)| self.take(stream, peer, worker)) {
                 Ok(()) => taken += 1,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => knocked.remove(index),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => ready.remove(index),
                 // The client gave up between its SYN and our accept.
                 Err(e)
                     if matches!(
@@ -137,11 +137,11 @@ impl Accept {
                     if self.is_news(Warned::Exhausted) {
                         warn!(%error, "cannot accept connections; those that are open go on");
                     }
-                    return (taken, Next::Pause);
+                    return (taken, AfterAccept::Pause);
                 }
             }
         }
-        (taken, Next::More)
+        (taken, AfterAccept::More)
     }
 
     fn take(&mut self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
@@ -153,7 +153,7 @@ impl Accept {
         if worker.refused.get() < MOST_REFUSED {
             return worker.add(stream, None, Some(refused));
         }
-        // By what has come of the request, as far as it goes without waiting; then closed.
+        // The answer depends on what has arrived of the request. Do not wait for more; then close.
         let mut input = [0; 2048];
         let read = stream.read(&mut input).unwrap_or(0);
         let refusal = refused.refusal(&site).asked_by(&site, &input[..read]);
@@ -170,7 +170,7 @@ impl Accept {
         } else if taken >= site.ceiling.near() {
             (Warned::Memory, Refused::Memory)
         } else {
-            // Not at each connection that comes where one has left.
+            // Warn again only when there was room for a while, not each time that a connection replaces another.
             if open < max - max / 10 && taken < bytes - bytes / 5 {
                 self.warned = Warned::Nothing;
             }
@@ -196,11 +196,11 @@ impl Accept {
     }
 }
 
-/// Without blocking, now and later: the listener's sockets do not inherit that.
+/// Accepts without blocking. The accepted socket does not inherit that from the listener, so it is set here.
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, peer) = acceptfrom_with(listener, flags)?;
-    // One that has left by now has no address; nobody else is without.
+    // Only a connection that has ended by now has no address.
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
     Ok((socket.into(), peer))
@@ -227,7 +227,7 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    /// What is said to its request.
+    /// The answer to its request.
     pub(super) fn refusal(self, site: &Site) -> Refusal {
         let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
         let busy = StatusCode::SERVICE_UNAVAILABLE;

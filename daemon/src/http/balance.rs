@@ -50,7 +50,7 @@ impl Balance {
         let rests = self.is_to_rest(worker, least + AHEAD);
         let rested = this.rests.swap(rests, Ordering::SeqCst);
         for (number, other) in self.threads.iter().enumerate() {
-            // They may have slept through those who have knocked here.
+            // Those workers may have slept while connections came to the listeners.
             let takes_over = rests && !rested;
             if number != worker
                 && (takes_over || other.rests.load(Ordering::SeqCst))

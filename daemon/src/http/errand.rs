@@ -1,5 +1,6 @@
-//! Something that one of the threads waits for and does beside its connections. To have a thread of its own woken for
-//! it, and then, by that thread, the one whose browsers wait for what comes of it, would take twice as long.
+//! Work that one of the workers waits for and does beside its connections, such as reading the watched directory. A
+//! separate thread would have to wake up first and then wake the worker whose subscribers get the message: two wake-ups
+//! instead of one.
 
 use std::{
     io,
@@ -11,30 +12,30 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::hub::Workers;
 
-/// What there is to wait for, and to do.
+/// Work that begins when its descriptor is readable.
 pub trait Work: AsFd + Send + Sync {
-    /// Called at each edge of the descriptor.
-    fn run(&self) -> Ran;
+    /// Called at each edge-triggered event of the descriptor.
+    fn run(&self) -> WorkDone;
 }
 
-/// How it went.
-pub struct Ran {
-    /// It is to be called again, when others have had their turn: there will be no new edge.
+/// The result of one run.
+pub struct WorkDone {
+    /// Call again after others have had their turn: epoll will report no new event for what is left.
     pub more: bool,
-    /// The threads that have something to do now because of it.
+    /// The workers that this run has woken.
     pub woken: Workers,
 }
 
-/// See the module. It goes where what comes of it was wanted last.
+/// Work that moves to the worker whose subscribers got its last message.
 pub struct Errand {
     work: Arc<dyn Work>,
     threads: Mutex<Threads>,
 }
 
 struct Threads {
-    /// Those that can do it, by the number of the worker.
+    /// The workers that can do the work, by their number.
     able: Vec<Option<Thread>>,
-    /// Who does it.
+    /// The worker that does it now.
     at: Option<usize>,
 }
 
@@ -44,7 +45,7 @@ struct Thread {
 }
 
 impl Errand {
-    /// To be done by one of so many workers.
+    /// Work for one of `workers` workers.
     pub fn new(work: Arc<dyn Work>, workers: usize) -> Arc<Self> {
         Arc::new(Self {
             work,
@@ -55,7 +56,7 @@ impl Errand {
         })
     }
 
-    /// The worker can do it from now on; the first one does. Its loop is told by events with the number `number`.
+    /// Adds a worker that can do the work. The first one does it. Its loop gets events with the number `number`.
     pub(super) fn join(&self, worker: usize, epoll: &Arc<Epoll>, number: u64) -> io::Result<()> {
         let mut threads = self.lock();
         let thread = Thread {
@@ -70,18 +71,18 @@ impl Errand {
         Ok(())
     }
 
-    /// Does it. True: `worker` has to call this again.
+    /// Does the work. True: `worker` has to call this again.
     pub(super) fn run(&self, worker: usize) -> io::Result<bool> {
         let ran = self.work.run();
         if ran.woken.is_empty() || ran.woken.contains(worker) {
             return Ok(ran.more);
         }
         let is_given = self.give_away(worker, ran.woken)?;
-        // What is left is an edge for the other one.
+        // The other worker gets an event for what is left.
         Ok(ran.more && !is_given)
     }
 
-    /// To one of these, if one of them can do it.
+    /// Moves the work to one of `others`, if one of them can do it.
     fn give_away(&self, worker: usize, others: Workers) -> io::Result<bool> {
         let mut threads = self.lock();
         let able = |worker: usize| threads.able.get(worker).and_then(Option::as_ref);
@@ -92,7 +93,7 @@ impl Errand {
         if threads.at != Some(worker) {
             return Ok(false);
         }
-        // In this order there is always one who does it.
+        // In this order there is always a worker that does the work.
         next.wait_for(&*self.work)?;
         last.epoll.delete(&*self.work)?;
         threads.at = Some(other);
@@ -140,9 +141,9 @@ mod tests {
     }
 
     impl Work for Todo {
-        fn run(&self) -> Ran {
+        fn run(&self) -> WorkDone {
             self.event.read().unwrap();
-            Ran {
+            WorkDone {
                 more: true,
                 woken: Workers::of(self.wakes.load(Ordering::Relaxed)),
             }

@@ -53,13 +53,13 @@ use crate::{
     metrics::Metrics,
 };
 pub use accept::MOST_LISTENERS;
-use accept::{Accept, Knocked, Next, Refused};
+use accept::{Accept, AfterAccept, ReadyListeners, Refused};
 use addresses::Address;
 pub use balance::Balance;
 use connection::{Conn, REFUSE_TIME};
 pub use cors::Origins;
 use date::{DateLine, unix_time};
-pub use errand::{Errand, Ran, Work};
+pub use errand::{Errand, Work, WorkDone};
 pub use memory::Ceiling;
 use reactor::{Reactor, Sockets};
 use site::Current;
@@ -148,13 +148,13 @@ impl Worker {
         self.conns.borrow().len() - self.refused.get()
     }
 
-    /// Accepts up to so many of those who knocked, and says how many those were.
-    fn accept_some(self: &Rc<Self>, knocked: Knocked, count: usize) -> (usize, Next) {
+    /// Accepts up to `count` connections of these listeners. Returns how many it accepted.
+    fn accept_some(self: &Rc<Self>, ready: ReadyListeners, count: usize) -> (usize, AfterAccept) {
         let mut accept = self.accept.borrow_mut();
         let Some(accept) = accept.as_mut() else {
-            return (0, Next::Wait);
+            return (0, AfterAccept::Wait);
         };
-        accept.take_some(knocked, count, self)
+        accept.take_some(ready, count, self)
     }
 
     /// Of the connections this thread has so many more than another one that it is to leave new ones to those.
@@ -170,7 +170,7 @@ impl Worker {
     /// Whoever has connected before the listener closes is answered; a flood is not.
     fn accept_last(self: &Rc<Self>) {
         for _ in 0..LAST_BATCHES {
-            if self.accept_some(Knocked::ANYWHERE, LAST_BATCH).1 != Next::More {
+            if self.accept_some(ReadyListeners::ALL, LAST_BATCH).1 != AfterAccept::More {
                 break;
             }
         }

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Worker,
-    accept::{Knocked, MOST_LISTENERS, Next},
+    accept::{AfterAccept, MOST_LISTENERS, ReadyListeners},
     balance::Balance,
     bell::Bell,
     connection::Conn,
@@ -192,7 +192,7 @@ impl Reactor {
             }
             let count = self.wait(&mut events, worker)?;
             let mut due = Due {
-                knocked: self.resume(worker),
+                ready: self.resume(worker),
                 errand: std::mem::take(&mut self.unfinished),
             };
             let mut done = 0;
@@ -209,7 +209,7 @@ impl Reactor {
                 }
             }
             let tasks = tasks.enter();
-            self.accept(worker, due.knocked);
+            self.accept(worker, due.ready);
             if due.errand {
                 self.unfinished = worker.run_errand()?;
             }
@@ -256,7 +256,7 @@ impl Reactor {
     }
 
     /// Where somebody may wait since before: when a pause is over, or others rest now.
-    fn resume(&mut self, worker: &Worker) -> Knocked {
+    fn resume(&mut self, worker: &Worker) -> ReadyListeners {
         let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
         if is_over {
             self.pause = None;
@@ -265,10 +265,10 @@ impl Reactor {
         let is_called = worker.is_called();
         self.rests &= !is_called;
         if !(is_over || is_called) {
-            return Knocked::default();
+            return ReadyListeners::default();
         }
         self.listen_again(worker);
-        Knocked::ANYWHERE
+        ReadyListeners::ALL
     }
 
     fn listen_again(&mut self, worker: &Worker) {
@@ -299,20 +299,21 @@ impl Reactor {
         }
     }
 
-    /// Accepts those who knocked. How many there are is not known, and to ask for one too many costs as much as a
-    /// connection: so it asks for one, and while there are still some at the next turn, for twice as many.
-    fn accept(&mut self, worker: &Rc<Worker>, knocked: Knocked) {
-        if knocked.is_nowhere() || self.pause.is_some() {
+    /// Accepts from the listeners that are ready. How many connections wait is not known, and an accept that finds none
+    /// costs as much as one that does. So a turn accepts one connection, and each further turn twice as many as the last
+    /// while more wait.
+    fn accept(&mut self, worker: &Rc<Worker>, ready: ReadyListeners) {
+        if ready.is_empty() || self.pause.is_some() {
             self.accepts = 1;
             return;
         }
-        let (taken, next) = worker.accept_some(knocked, self.accepts);
+        let (taken, next) = worker.accept_some(ready, self.accepts);
         self.accepts = match next {
-            Next::More => (2 * self.accepts).min(BATCH),
-            Next::Wait | Next::Pause => 1,
+            AfterAccept::More => (2 * self.accepts).min(BATCH),
+            AfterAccept::Wait | AfterAccept::Pause => 1,
         };
         let is_storm = self.storm.has_come(worker.open(), taken, Instant::now());
-        if next == Next::Pause || is_storm {
+        if next == AfterAccept::Pause || is_storm {
             worker.listen_no_more();
             let pause = if is_storm { GATHER } else { PAUSE };
             self.pause = Some(Instant::now() + pause);
@@ -369,7 +370,7 @@ impl Wave {
 
 /// What is done after the connections' events.
 struct Due {
-    knocked: Knocked,
+    ready: ReadyListeners,
     errand: bool,
 }
 
@@ -379,7 +380,7 @@ fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize 
     for (number, event) in (1..).zip(events) {
         match event.data() {
             listener @ LISTENERS..=LAST_LISTENER => {
-                due.knocked.add((listener - LISTENERS) as usize);
+                due.ready.add((listener - LISTENERS) as usize);
             }
             BELL => {} // whoever rang it has left word
             ERRAND => due.errand = true,
