@@ -1,4 +1,4 @@
-//! What one client has left in the spool and the daemon has not taken yet: later messages must not overtake it.
+//! The messages that one client has left in the spool and the daemon has not taken yet. Later messages must not overtake them.
 
 use std::{
     collections::VecDeque,
@@ -11,10 +11,10 @@ use crate::{
     reply, socket_path, spool_path,
 };
 
-/// A daemon that did not answer in time is not asked again so soon: a page must not wait for it each time.
+/// After a time-out the daemon is not tried again for this time, so that not every page waits for it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Messages that are taken out of the spool in one go, and bytes after which no more are.
+/// The most messages that are sent from the spool in one batch, and the bytes after which a batch ends.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -27,14 +27,14 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Puts a line into the spool, behind those that are there.
+    /// Adds a line to the spool, after the earlier ones.
     pub(crate) fn put(&mut self, options: &Options, line: &[u8]) -> Result<(), SpoolError> {
         let spool = match &mut self.spool {
             Some(spool) => spool,
             None => self.spool.insert(open(options)?),
         };
         let name = match spool.put(line) {
-            // The directory was removed with all that was in it, as systemd does, and may be back.
+            // The directory was removed with its content, as systemd does, and may exist again.
             Err(SpoolError::System { .. }) => {
                 *spool = open(options)?;
                 self.names.clear();
@@ -46,7 +46,7 @@ impl Backlog {
         Ok(())
     }
 
-    /// Whether the daemon has not taken all.
+    /// Whether messages are left in the spool.
     pub(crate) fn is_waiting(&mut self) -> bool {
         let Some(spool) = &self.spool else {
             return false;
@@ -60,7 +60,7 @@ impl Backlog {
         !self.names.is_empty()
     }
 
-    /// After a daemon that was too slow.
+    /// Records that the daemon was too slow.
     pub(crate) fn pause(&mut self, error: &Error) {
         if matches!(error, Error::Timeout { .. }) && !self.is_paused() {
             self.paused_until = Some(Instant::now() + PAUSE);
@@ -71,7 +71,8 @@ impl Backlog {
         self.paused_until.is_some_and(|end| Instant::now() < end)
     }
 
-    /// Sends all to the daemon and takes out what is published. The daemon may be doing the same: each has its key.
+    /// Sends all messages to the daemon, and removes published ones from the spool. The daemon may publish them from the spool at the
+    /// same time; their keys prevent a repetition.
     pub(crate) fn publish(
         &mut self,
         connection: &mut Connection,
@@ -87,7 +88,7 @@ impl Backlog {
                     return Err(Failure::Closed);
                 }
                 let name = self.names.pop_front();
-                // What the daemon refuses it refuses there too, and says so in its log.
+                // A message that the daemon refuses here would be refused from the spool, too, with a line in its log.
                 if let (Ok(_), Some(name), Some(spool)) =
                     (reply::published_id(&reply), name, &self.spool)
                 {
@@ -98,7 +99,7 @@ impl Backlog {
         Ok(())
     }
 
-    /// How many of the first, and their lines.
+    /// The next batch: the number of messages, and their lines.
     fn next_batch(&mut self) -> (usize, Vec<u8>) {
         let (mut count, mut lines) = (0, Vec::new());
         while count < BATCH && lines.len() < BATCH_BYTES {
@@ -110,7 +111,7 @@ impl Backlog {
                     lines.extend(line);
                     count += 1;
                 }
-                // Taken meanwhile.
+                // The daemon has taken the file meanwhile.
                 None => _ = self.names.remove(count),
             }
         }
@@ -122,7 +123,7 @@ fn open(options: &Options) -> Result<Spool, SpoolError> {
     match &options.spool {
         SpoolUse::In(path) => Spool::open(path),
         _ => {
-            // A path that no socket can have was told before anything could be spooled.
+            // An invalid socket path was reported before any message could go to the spool.
             let socket = socket_path(options.socket.as_deref()).unwrap_or_default();
             Spool::open(&spool_path(None, &socket))
         }

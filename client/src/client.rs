@@ -1,4 +1,4 @@
-//! The publisher: one connection that comes back by itself, and an honest answer about every message.
+//! The publisher: one connection that reconnects by itself, and a definite result for every message.
 
 use std::{process, time::Duration};
 
@@ -17,15 +17,15 @@ use crate::{
     reply, socket_path,
 };
 
-/// Buffered messages are sent when they are as many bytes as this.
+/// Buffered messages are sent when they reach this many bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Replies to messages nobody waits for are taken from the socket each time as many are due, or messages of so many
+/// Replies that no call waits for are read from the socket after this many messages, or after messages of this many
 /// bytes.
 const DUE: usize = 64;
 const DUE_BYTES: usize = 256 << 10;
 
-/// The prefix of keys where no other was given.
+/// The default prefix of keys.
 const KEY: &str = "comet";
 
 /// When [`Client::publish`] returns.
@@ -33,25 +33,25 @@ const KEY: &str = "comet";
 pub enum Acknowledge {
     /// When the daemon has published the message and kept it as configured.
     Each,
-    /// When the message is handed to the system; [`Client::flush`] says whether all went well.
+    /// When the message is handed to the operating system; [`Client::flush`] reports errors.
     Later,
-    /// At once: the message is sent with others, at the latest by [`Client::flush`].
+    /// At once; the message is sent in a batch, at the latest by [`Client::flush`].
     Buffered,
 }
 
-/// Which way a message went.
+/// What happened to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Published, under this id.
     Published(u64),
-    /// On its way: nobody has waited for the acknowledgement.
+    /// Sent or buffered, without waiting for the acknowledgement.
     OnItsWay,
-    /// In the spool, with others that nobody has waited for, in order: the daemon publishes it when it is back.
+    /// In the spool, together with earlier unacknowledged messages, in order. The daemon publishes them when it is back.
     Spooled,
 }
 
 impl Outcome {
-    /// The message's id, where it is known.
+    /// The message's id, if it is known.
     #[must_use]
     pub fn id(self) -> Option<u64> {
         match self {
@@ -61,14 +61,13 @@ impl Outcome {
     }
 }
 
-/// A publisher. Connects when it has something to send, and again when the connection was lost. No call takes
-/// longer than [`Options::timeout`]. After `fork` the child has a connection of its own, and what the parent
-/// had not sent or not heard of is the parent's.
+/// A publisher. It connects when it has a message to send, and again after the connection was lost. No call takes
+/// longer than [`Options::timeout`]. After `fork` the child opens its own connection, and unsent or unacknowledged messages
+/// stay with the parent.
 ///
-/// Its messages are published in the order in which it was given them, also those that went to the spool.
+/// Messages are published in the order of the calls, also those that went to the spool.
 ///
-/// A dropped client sends what it has buffered, without telling whether that went well: call
-/// [`Client::flush`] to know.
+/// A dropped client sends its buffered messages without reporting errors: call [`Client::flush`] before.
 #[derive(Debug)]
 pub struct Client {
     options: Options,
@@ -77,13 +76,13 @@ pub struct Client {
     connection: Option<Connection>,
     outbox: Outbox,
     backlog: Backlog,
-    /// Lines that the last connection took with it, and that cannot be sent again.
+    /// The number of unacknowledged lines of a lost connection that cannot be sent again.
     doubtful: usize,
-    /// Time that the caller took off the next call's timeout.
+    /// Time that is subtracted from the next call's time-out.
     spent: Duration,
-    /// What went wrong with messages that nobody waited for; the first is told by `flush`.
+    /// The first error of messages that no call waited for; `flush` returns it.
     untold: Option<Error>,
-    /// Messages that nobody waited for and that went to the spool; told by `flush`.
+    /// The number of messages that no call waited for and that went to the spool; `flush` returns it.
     untold_spooled: usize,
 }
 
@@ -105,23 +104,23 @@ impl Client {
         }
     }
 
-    /// How it publishes.
+    /// The options of this client.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Takes what the caller has waited already off the timeout of the next call.
+    /// Subtracts the time that the caller has already waited from the time-out of the next call.
     pub fn spent(&mut self, waited: Duration) {
         self.spent = waited;
     }
 
-    /// Publishes one message, after all that were published before. With [`Acknowledge::Each`] waits for its id.
+    /// Publishes one message, after all earlier ones. With [`Acknowledge::Each`] waits for its id.
     ///
     /// # Errors
-    /// [`Error::Timeout`] and [`Error::Unknown`] leave open whether the message was published, unless it has an
-    /// idempotency key and is published again with it. When this sends buffered messages too, the error is about
-    /// all of them, and none is kept.
+    /// After [`Error::Timeout`] and [`Error::Unknown`] the message may or may not have been published; with an idempotency key it
+    /// can be repeated safely. When this call also sends buffered messages, the error is about all of them, and the buffer is
+    /// empty afterwards.
     pub fn publish(
         &mut self,
         publish: Publish<'_>,
@@ -131,10 +130,10 @@ impl Client {
     }
 
     /// Like [`Client::publish`], but while the daemon is away the message goes to the spool, unless the options
-    /// forbid it. It gets a key where it has none, and so is published once, whatever was heard of it before.
+    /// forbid it. A message without a key gets one, so that it is published once even if the daemon already has it.
     ///
     /// # Errors
-    /// As [`Client::publish`]; when the daemon is away only if the spool does not take the message either.
+    /// As [`Client::publish`]. While the daemon is away, only if the spool does not accept the message either.
     pub fn publish_or_spool(
         &mut self,
         publish: Publish<'_>,
@@ -143,11 +142,11 @@ impl Client {
         self.put(publish, acknowledge, true)
     }
 
-    /// Sends what is buffered and waits until all that was published is acknowledged, or in the spool. Returns how
-    /// many messages went there since the last flush, other than those of which calls have told it already.
+    /// Sends buffered messages, and waits until all messages are acknowledged or in the spool. Returns the number of
+    /// messages that went to the spool since the last flush and that no call has reported yet.
     ///
     /// # Errors
-    /// The first thing that went wrong since the last flush, other than what calls have told already.
+    /// The first error since the last flush that no call has returned yet.
     pub fn flush(&mut self) -> Result<usize, Error> {
         self.notice_fork();
         if !self.outbox.is_empty() {
@@ -162,10 +161,10 @@ impl Client {
         self.untold.take().map_or(Ok(spooled), Err)
     }
 
-    /// Sends one line and returns the daemon's reply to it, both without line end.
+    /// Sends one line and returns the daemon's reply. Both are without a line end.
     ///
     /// # Errors
-    /// As [`Client::publish`]; an error in the reply is the caller's to read.
+    /// As [`Client::publish`]. The caller must check the reply for an error.
     pub fn request(&mut self, line: &str) -> Result<String, Error> {
         self.notice_fork();
         if line.contains('\n') {
@@ -178,8 +177,8 @@ impl Client {
         String::from_utf8(reply).map_err(|e| reply::unexpected(e.as_bytes()))
     }
 
-    /// The id of the newest message of all channels: a page that reads its state after this call, and subscribes
-    /// from this cursor, misses nothing. Buffered messages are published first.
+    /// The id of the newest message of all channels. A page that reads its state after this call, and subscribes
+    /// from this cursor, misses no message. Buffered messages are published first.
     ///
     /// # Errors
     /// As [`Client::publish`].
@@ -198,7 +197,7 @@ impl Client {
     pub fn history(&mut self, channels: &ChannelNames, since: Cursor) -> Result<Vec<u8>, Error> {
         self.notice_fork();
         let reply = self.exchange(|out| write_history(channels, since, out))?;
-        reply::cursor(&reply)?; // otherwise this is a refusal
+        reply::cursor(&reply)?; // fails if the reply is a refusal
         Ok(reply)
     }
 
@@ -209,10 +208,10 @@ impl Client {
             .map_err(|error| self.rescue(Err(error)).expect_err("nothing was published"))
     }
 
-    /// For a caller who has waited in vain to use this client: a message that may go to the spool does so.
+    /// Leaves a message in the spool, if that is allowed, for a caller whose time is over before it could use the client.
     ///
     /// # Errors
-    /// [`Error::Timeout`] where it may not, [`Error::Spool`] where the spool does not take it.
+    /// [`Error::Timeout`] if the spool is not allowed, [`Error::Spool`] if the spool does not accept the message.
     pub fn give_up(&mut self, publish: Publish<'_>, spool: bool) -> Result<Outcome, Error> {
         self.push(publish, self.options.spools(spool));
         self.rescue(Err(self.options.timed_out(0)))
@@ -260,13 +259,13 @@ impl Client {
         }
     }
 
-    /// Ends a call: whatever happened, nothing that failed stays. While the daemon is away, what may wait in the
-    /// spool goes there.
+    /// Ends a call. While the daemon is away, messages go to the spool if that is allowed. Other failed messages are removed
+    /// from the queue.
     fn rescue(&mut self, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
         let Err(error) = result else { return result };
         let doubtful = std::mem::take(&mut self.doubtful);
         if self.outbox.due() > 0 {
-            self.connection = None; // its replies would answer later messages
+            self.connection = None; // otherwise late replies could count for later messages
         }
         if !self.outbox.spools() || !error.is_away() {
             self.outbox.take();
@@ -301,14 +300,14 @@ impl Client {
         Deadline::after(time.saturating_sub(spent))
     }
 
-    /// The child of a `fork` shares the parent's socket: what either wrote or read there would be the other's.
+    /// Drops the connection in the child of a `fork`, because both processes would write to and read from the same socket.
     fn notice_fork(&mut self) {
         if self.process != process::id() {
             *self = Self::new(self.options.clone());
         }
     }
 
-    /// Publishes what is queued, and returns the id of the last message that was sent.
+    /// Publishes the queued messages, and returns the id of the last one.
     fn publish_now(&mut self) -> Result<u64, Error> {
         let id = reply::published_id(&self.ask()?);
         self.part_after(id.is_err());
@@ -323,13 +322,13 @@ impl Client {
         }
     }
 
-    /// Sends what is queued, and returns the reply to the last line that was sent.
+    /// Sends the queued lines, and returns the reply to the last one.
     fn ask(&mut self) -> Result<Vec<u8>, Error> {
         let deadline = self.deadline();
         let repeatable = self.outbox.last() > Fate::Doubtful;
         let reply = self.send(deadline).and_then(|()| self.receive(deadline));
         match reply {
-            // What has a key is unsent again.
+            // Messages with a key count as unsent again.
             Err(Error::Unknown { .. }) if repeatable => {
                 self.note_doubtful();
                 self.send(deadline)?;
@@ -346,7 +345,7 @@ impl Client {
         }
         if let Some(connection) = &mut self.connection {
             match connection.send(self.outbox.unsent(), deadline) {
-                // The daemon left since the last call. None of this reached it, so it can go to the next one.
+                // The daemon has closed the connection since the last call. It got none of these lines, so they can be sent again.
                 Err((0, Failure::Closed)) => {
                     self.take_replies();
                     self.lose(Failure::Closed);
@@ -360,10 +359,10 @@ impl Client {
         self.sent(result)
     }
 
-    /// Notes what became of the sending.
+    /// Records the result of sending.
     fn sent(&mut self, result: Result<(), (usize, Failure)>) -> Result<(), Error> {
         match result {
-            // When the daemon closed, its last words, such as that a line is too long, are still to be read.
+            // If the daemon closed the connection, its last line, such as an error about a too long line, can still be read.
             Ok(()) | Err((_, Failure::Closed)) => {
                 self.outbox.mark_sent();
                 Ok(())
@@ -377,7 +376,7 @@ impl Client {
         }
     }
 
-    /// Has the messages published that this client has left in the spool: later ones must not overtake them.
+    /// Publishes the messages that this client has left in the spool, so that later ones do not overtake them.
     fn catch_up(&mut self, deadline: Deadline) -> Result<(), Error> {
         if !self.backlog.is_waiting() {
             return Ok(());
@@ -390,7 +389,7 @@ impl Client {
         published.map_err(|failure| self.lose(failure))
     }
 
-    /// Waits for all replies that are due, and returns the last.
+    /// Waits for all outstanding replies, and returns the last.
     fn receive(&mut self, deadline: Deadline) -> Result<Vec<u8>, Error> {
         while let Some(connection) = &mut self.connection {
             match connection.line(deadline) {
@@ -412,7 +411,7 @@ impl Client {
         Err(Error::Unknown { pending: 0 })
     }
 
-    /// Takes the replies that have come, without waiting.
+    /// Reads the replies that have come, without waiting.
     fn take_replies(&mut self) {
         while self.outbox.due() > 0
             && let Some(connection) = &mut self.connection
@@ -429,7 +428,7 @@ impl Client {
         }
     }
 
-    /// Keeps the first bad reply to a message that nobody waited for.
+    /// Stores the first error reply to a message that no call waited for.
     fn note(&mut self, reply: &[u8]) {
         let id = reply::published_id(reply);
         self.part_after(id.is_err());
@@ -438,7 +437,7 @@ impl Client {
         }
     }
 
-    /// What the last connection took with it is to be told by `flush`.
+    /// Records the messages that were lost with the last connection, for `flush`.
     fn note_doubtful(&mut self) {
         let pending = std::mem::take(&mut self.doubtful);
         if pending > 0 {
@@ -446,7 +445,7 @@ impl Client {
         }
     }
 
-    /// Drops the connection: a late reply must never answer a later message.
+    /// Drops the connection, because a late reply must never count for a later message.
     fn lose(&mut self, failure: Failure) -> Error {
         self.connection = None;
         let lost = self.outbox.lose();
@@ -482,7 +481,7 @@ impl Drop for Client {
         // it in the end.
         let left = !self.outbox.unsent().is_empty() || self.outbox.spools();
         if !std::thread::panicking() && left && self.process == process::id() {
-            // Nobody is left to hear of an error.
+            // Nobody can get the error any more.
             let _ = self.flush();
         }
     }

@@ -1,4 +1,4 @@
-//! One connection to the daemon: bytes out and lines in, never later than a deadline and never a SIGPIPE.
+//! One connection to the daemon: it sends bytes and receives lines, with a deadline, and never causes SIGPIPE.
 
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -19,13 +19,13 @@ use nix::{
     },
 };
 
-/// Longest line that is taken from the daemon, in bytes. The answer to `history` is one line.
+/// The longest line that is accepted from the daemon, in bytes. The answer to `history` is one line.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
 /// Bytes of the input buffer that stay allocated after a longer line.
 const INPUT: usize = 64 << 10;
 
-/// When a call must be over.
+/// The time at which a call must be finished.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(Instant);
 
@@ -34,7 +34,7 @@ impl Deadline {
         Self(Instant::now() + timeout)
     }
 
-    /// What is left, or `Timeout`.
+    /// The remaining time, or `Timeout`.
     fn left(self) -> Result<Duration, Failure> {
         let left = self.0.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -45,7 +45,7 @@ impl Deadline {
     }
 }
 
-/// Why the connection is of no more use.
+/// Why the connection cannot be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     Timeout,
@@ -56,10 +56,10 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: OwnedFd,
-    /// What came in and was not taken; lines before `taken` were.
+    /// Received bytes. Lines before `taken` are already consumed.
     input: Vec<u8>,
     taken: usize,
-    /// Bytes that were searched for a line end.
+    /// The number of bytes that were already searched for a line end.
     searched: usize,
     pace: Pace,
 }
@@ -71,7 +71,7 @@ impl Connection {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         loop {
-            // A full backlog makes connect wait, and poll cannot: only the send timeout limits it.
+            // With a full listen queue `connect` blocks, and only the send time-out limits that.
             let left = deadline.left().map_err(|_| Errno::EAGAIN)?;
             let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1);
             setsockopt(&socket, SendTimeout, &TimeVal::microseconds(micros))?;
@@ -89,7 +89,7 @@ impl Connection {
         })
     }
 
-    /// Sends all of `bytes`, or says how many went out before it failed.
+    /// Sends all of `bytes`. An error has the number of bytes that were sent.
     pub(crate) fn send(
         &mut self,
         bytes: &[u8],
@@ -102,7 +102,7 @@ impl Connection {
                 Ok(n) => sent += n,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    // A daemon that cannot write its replies stops reading: take them while waiting to send.
+                    // A daemon that cannot write its replies stops reading, so read replies while waiting to send.
                     let ready = self.wait(PollFlags::POLLOUT | PollFlags::POLLIN, deadline);
                     let ready = ready.map_err(|failure| (sent, failure))?;
                     if ready.contains(PollFlags::POLLIN) {
@@ -115,7 +115,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The next line without its end, if it has come already. Takes one look at the socket.
+    /// The next line without its end, if it has already come. Reads from the socket once.
     pub(crate) fn line_at_hand(&mut self) -> Result<Option<&[u8]>, Failure> {
         if self.line_end().is_none() {
             self.fill()?;
@@ -134,7 +134,7 @@ impl Connection {
         self.take_line().ok_or(Failure::Closed)
     }
 
-    /// The place of the next line's end. Bytes that were searched before are not searched again.
+    /// The position of the next line end. Bytes are not searched twice.
     fn line_end(&mut self) -> Option<usize> {
         let begin = self.searched.max(self.taken);
         let end = self.input[begin..].iter().position(|byte| *byte == b'\n');
@@ -148,7 +148,7 @@ impl Connection {
         Some(&self.input[start..end])
     }
 
-    /// Waits for the daemon, which often has answered before this process would be asleep.
+    /// Waits for the daemon: actively at first, because the answer often comes before this process would be asleep.
     fn wait_for_input(&mut self, deadline: Deadline) -> Result<(), Failure> {
         let start = Instant::now();
         let awake = self.pace.stays_awake();
@@ -164,7 +164,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what has come, without waiting. Returns how many bytes that was.
+    /// Reads the bytes that have come, without waiting. Returns their number.
     fn fill(&mut self) -> Result<usize, Failure> {
         self.input.drain(..self.taken);
         self.searched = self.searched.saturating_sub(self.taken);
@@ -190,7 +190,7 @@ impl Connection {
     fn wait(&self, events: PollFlags, deadline: Deadline) -> Result<PollFlags, Failure> {
         loop {
             let left = deadline.left()?;
-            // Rounded up: a poll that ends early would only be asked again.
+            // Rounded up, because a poll that ends early would only be repeated.
             let ms = left.as_micros().div_ceil(1000);
             let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
             let mut fds = [PollFd::new(self.socket.as_fd(), events)];

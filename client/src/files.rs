@@ -1,4 +1,4 @@
-//! Publishing by files: no daemon needed, and nothing that others planted in the directory is followed.
+//! Publishing by files. The daemon need not run, and links that other users create in the directory are never followed.
 
 use std::{
     fs::File,
@@ -21,10 +21,10 @@ use nix::{
     unistd::{Uid, UnlinkatFlags, User, geteuid, unlinkat},
 };
 
-/// Readable by the daemon, whatever the umask is.
+/// The mode of the files: readable by the daemon, whatever the umask is.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
 
-/// The directory that a daemon watches, opened once.
+/// The directory that the daemon watches, opened once.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -37,11 +37,11 @@ pub enum FileError {
     /// The system refused.
     #[error("cannot {action} {}: {}", path.display(), source.desc())]
     System {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Errno,
     },
     /// The channel's file belongs to another user, and the system refused.
@@ -50,34 +50,34 @@ pub enum FileError {
         path.display(), source.desc()
     )]
     Foreign {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The name of the file's owner, or `user NUMBER` where the system knows no name.
         owner: String,
-        /// What the system says.
+        /// The system's error.
         source: Errno,
     },
-    /// Something that is no plain file has the channel's name.
+    /// The entry with the channel's name is not a regular file.
     #[error("cannot touch {}: it is {kind}, not a regular file", path.display())]
     NotRegular {
-        /// What has the name.
+        /// The path.
         path: PathBuf,
-        /// What it is.
+        /// The kind of entry.
         kind: &'static str,
     },
-    /// The file has further names, so that the daemon refuses it; touching it would change another file, too.
+    /// The file has further names, so the daemon refuses it, and touching it would change another file, too.
     #[error(
         "cannot touch {}: it has {links} names (hard links), and only files with one are published; remove it", path.display()
     )]
     Linked {
         /// The file.
         path: PathBuf,
-        /// How many names.
+        /// The number of names.
         links: u64,
     },
-    /// What was written is not what has the name now, or has further names.
+    /// After writing, another file has the name, or the file has further names.
     #[error(
         "cannot write {}: another user moved or linked the file meanwhile; the directory needs the sticky bit, and this \
          machine fs.protected_hardlinks = 1", path.display()
@@ -92,7 +92,7 @@ impl Directory {
     /// Opens the directory.
     ///
     /// # Errors
-    /// When it is not there, or no directory.
+    /// The directory does not exist, or is not a directory.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty()).map_err(|source| FileError::System {
@@ -106,14 +106,13 @@ impl Directory {
         })
     }
 
-    /// Says that something changed: sets the time of `NAME.comet` to now, and creates it empty if need be.
+    /// Publishes a touch: sets the time of `NAME.comet` to now, and creates it empty if need be.
     ///
     /// # Errors
-    /// When the name belongs to something other than a regular file, or to one with further names, or the file to
-    /// someone else.
+    /// The entry is not a regular file, has further names, or belongs to another user.
     pub fn touch(&self, channel: &ChannelName) -> Result<(), FileError> {
         let name = file_name(channel);
-        // Other users may create and remove files meanwhile; each round is one such change.
+        // Other users may create and remove the file meanwhile; each round handles one such change.
         for _ in 0..8 {
             match self.look(&name)? {
                 Some(file) => {
@@ -133,11 +132,11 @@ impl Directory {
         Err(self.error("touch", &name)(Errno::EBUSY))
     }
 
-    /// Publishes `data`: writes it beside and renames it to `NAME.comet`, so that no reader ever sees half of it.
+    /// Publishes `data`: writes a temporary file and renames it to `NAME.comet`, so that no reader ever sees half of the data.
     ///
     /// # Errors
-    /// When the directory does not take the file: what was there before is still there then. When another user who
-    /// may do so moved or linked it meanwhile: then the daemon refuses what is there now.
+    /// The file cannot be written; then the earlier file is unchanged. Or another user moved or linked the file meanwhile; then
+    /// the daemon refuses the present file.
     pub fn write(&self, channel: &ChannelName, data: &[u8]) -> Result<(), FileError> {
         let name = file_name(channel);
         let (temporary, mut file) = self.temporary(&name)?;
@@ -146,20 +145,20 @@ impl Directory {
             .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
             .and_then(|()| renameat(&self.fd, temporary.as_str(), &self.fd, name.as_str()));
         written.map_err(|source| {
-            // If it cannot be removed either, the first error says more.
+            // If the file cannot be removed either, the first error is more useful.
             let _ = unlinkat(&self.fd, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
             self.refused("write", &name, source)
         })?;
         self.check_is_at(&name, &file)
     }
 
-    /// A file of its own for what is to have the name. Others may take its name first: then another one.
+    /// Creates a temporary file. If another user has taken its name, tries another name.
     fn temporary(&self, name: &str) -> Result<(String, File), FileError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let mut tries = 0..8;
         loop {
-            // The leading dot makes it no channel's file. The time keeps it apart from what a process of the same
-            // number left behind when it was killed.
+            // With a leading dot the file belongs to no channel. The time distinguishes it from a file that a killed process with
+            // the same id left behind.
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let nanos = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
             let temporary = format!(".{name}.{}-{nanos:x}-{number:x}", process::id());
@@ -171,7 +170,7 @@ impl Directory {
         }
     }
 
-    /// What was written has the name, and no other; or somebody wrote again.
+    /// Checks that the written file has the name and no other name, or that another writer replaced it.
     fn check_is_at(&self, name: &str, file: &File) -> Result<(), FileError> {
         // In this order: a later write takes the name away from a file before the file has no name.
         let there = self.look(name)?;
@@ -187,7 +186,7 @@ impl Directory {
         }
     }
 
-    /// Creates a file that nobody else can have prepared, be it as a symlink.
+    /// Creates a file that did not exist before, also not as a symbolic link.
     fn create(&self, name: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = openat(&self.fd, name, flags, MODE)?;
@@ -220,7 +219,7 @@ impl Directory {
         Err(FileError::NotRegular { path, kind })
     }
 
-    /// An error about a channel's file; names the owner where that is the reason.
+    /// An error about a channel's file, which names the owner if that is the reason.
     fn refused(&self, action: &'static str, name: &str, source: Errno) -> FileError {
         let forbidden = matches!(source, Errno::EACCES | Errno::EPERM);
         match self.look(name) {

@@ -1,4 +1,4 @@
-//! Forever-iframe: an HTML document that never ends, one `<script>` call a message.
+//! Forever-iframe: an HTML document that never ends, with one `<script>` call per message.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Format for Iframe {
         "text/html; charset=utf-8"
     }
 
-    /// Some browsers show nothing before the first kilobyte.
+    /// Padding, because some browsers do not render the first kilobyte before it is complete.
     fn opening(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>comet</title>\n<body>\n",

@@ -16,22 +16,22 @@ use comet_proto::{ChannelName, Cursor};
 
 use crate::hub::Backlog;
 
-/// What a client asked to be told.
+/// A client's subscription.
 pub(crate) struct Subscription {
-    /// None at all is a stream of heartbeats.
+    /// Without channels the stream has only heartbeats.
     pub(crate) channels: Channels,
-    /// What it saw last; `None`: from now on.
+    /// The last id that the client saw; `None`: from now on.
     pub(crate) since: Option<Cursor>,
-    /// A poll is answered without messages after so long; `None`: never.
+    /// After this time a poll is answered without messages; `None`: never.
     pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
-    /// When the right to it ends, in seconds since 1970.
+    /// The time at which the token expires, in seconds since 1970.
     pub(crate) expires: Option<u64>,
-    /// It begins later than the client said: that is told first.
+    /// The subscription begins later than the client asked, so a gap comes first.
     pub(crate) gap: bool,
 }
 
-/// The channels of a subscription. Nearly always it is one, which needs no allocation.
+/// The channels of a subscription. Nearly always there is one, which needs no allocation.
 #[derive(Debug)]
 pub(crate) enum Channels {
     One(ChannelName),
@@ -67,12 +67,12 @@ impl DerefMut for Channels {
     }
 }
 
-/// One answer, or one that never ends.
+/// A poll or a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One answer, with the first messages or, when the wait is over, with none.
     Poll,
-    /// A stream, with a sign of life every so often.
+    /// A stream, with regular heartbeats.
     Stream { heartbeat: Duration },
 }
 
@@ -93,14 +93,14 @@ pub(crate) trait Format {
     /// Appends the body of the answer, or the piece of the stream, that carries a backlog with messages or a gap.
     fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>);
 
-    /// Appends the body of the answer when the wait is over, or a stream's sign of life.
+    /// Appends the body of the answer when the wait is over, or a stream's heartbeat.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
 
-    /// Appends what a stream begins with; `cursor` is where it begins.
+    /// Appends the beginning of a stream, which starts at `cursor`.
     fn opening(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
-    /// Appends what a waiting client gets when the daemon stops: what there is still, and when to come back, as far
-    /// as the protocol can say so. Returns the status for it (a stream has sent its status before).
+    /// Appends the last answer when the daemon stops: remaining messages, and when to come back, if the protocol can express
+    /// that. Returns its status (a stream has sent its status before).
     fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
         if backlog.is_news() {
             self.backlog(backlog, out);
@@ -110,8 +110,8 @@ pub(crate) trait Format {
         200
     }
 
-    /// Appends what a waiting client gets that has closed its sending side: what there is, and its cursor. Whether such
-    /// a client still reads cannot be known, so nothing makes it wait. Returns the status; ends a stream.
+    /// Appends the last answer for a waiting client that has closed its sending side: remaining messages, and its cursor. The
+    /// client may be gone, so it does not wait any longer. Returns the status; ends a stream.
     fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
         let is_news = backlog.is_news();
         if is_news {
@@ -123,7 +123,7 @@ pub(crate) trait Format {
         200
     }
 
-    /// Appends what a waiting client gets when its right to wait ends, and returns the status for it.
+    /// Appends the last answer when the client's token expires, and returns its status.
     fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
         let text = format!(
             "{{\"error\":\"token_expired\",\"message\":\"the token has expired; come back with a new one\",\"cursor\":\"{cursor}\"}}"
@@ -132,29 +132,29 @@ pub(crate) trait Format {
         401
     }
 
-    /// The protocol has no words for a gap alone. True: the format has noted it and tells it with the next message, and the
-    /// client waits on.
+    /// For protocols that cannot express a gap without a message. Returns true if the format reports the gap with the next message,
+    /// and the client goes on waiting.
     fn postpones_gap(&self) -> bool {
         false
     }
 
-    /// Numbers the formats whose bytes depend on the backlog alone, so that they are made once for all.
+    /// The number of a format whose bytes depend only on the backlog, so that they are rendered once for all subscribers.
     fn form(&self) -> Option<u8> {
         None
     }
 
-    /// A stream in another protocol than HTTP: what the answer to the handshake says.
+    /// For a stream in another protocol than HTTP: the answer to the handshake.
     fn upgrade(&self) -> Option<Upgrade<'_>> {
         None
     }
 
-    /// Takes what the client sends on an upgraded stream, and appends what it gets for it. False: the stream
-    /// ends after that.
+    /// Handles bytes from the client on an upgraded stream, and appends the answers. Returns false if the stream ends
+    /// after them.
     fn input(&self, _bytes: &[u8], _out: &mut Vec<u8>) -> bool {
         true
     }
 
-    /// The answer carries its cursor as an entity tag.
+    /// Whether the answer has its cursor as an entity tag.
     fn has_etag(&self) -> bool {
         false
     }
@@ -194,17 +194,17 @@ pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"gap\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
 }
 
-/// Appends `{"retry":…}`: the daemon stops, and the client should come back after so many milliseconds.
+/// Appends `{"retry":…}`: the daemon stops, and the client should come back after this many milliseconds.
 pub(crate) fn write_retry(retry: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"retry\":{}}}", retry.as_millis()).as_bytes());
 }
 
-/// Appends `{"expired":true,"cursor":"…"}`: the end, for whoever has no newer token.
+/// Appends `{"expired":true,"cursor":"…"}`: the token has expired, and the client needs a new one.
 pub(crate) fn write_expired(cursor: Cursor, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"expired\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
 }
 
-/// The cursor of a client that knows of the gap but has not seen the messages that follow it.
+/// The cursor of a client that got the gap, but not the messages after it.
 pub(crate) fn gap_cursor(backlog: &Backlog) -> Cursor {
     backlog
         .messages

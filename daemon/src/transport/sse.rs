@@ -7,8 +7,8 @@ use comet_proto::Cursor;
 use super::{Format, Shape, form, gap_cursor, write_expired, write_gap};
 use crate::hub::Backlog;
 
-/// What a browser waits before it reconnects, in milliseconds, unless a farewell says otherwise; of the next daemon,
-/// too, which takes a farewell's time back.
+/// The time before a browser reconnects, in milliseconds, unless a stopping daemon sets another. The next daemon sends it
+/// again, which replaces the time of the stopped daemon.
 const RETRY: u32 = 3000;
 
 pub(crate) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
@@ -28,8 +28,8 @@ impl Format for Sse {
         EVENT_STREAM
     }
 
-    /// The first sign of life: the stream stands, nothing on the way holds it back, and whoever is cut off before
-    /// the first message has a cursor to come back with.
+    /// The first heartbeat. It shows that the stream works and that no proxy holds it back, and gives the client a cursor in
+    /// case the connection breaks before the first message.
     fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
         self.write_sign(cursor, "", out);
         write_retry(Duration::from_millis(RETRY.into()), out);
@@ -50,14 +50,14 @@ impl Format for Sse {
         }
     }
 
-    /// An event of its own type, which `onmessage` does not see: it moves the browser's cursor, so that a quiet
-    /// stream resumes where it ended, and tells a client that listens to it when to miss the next one.
+    /// An event of type `cursor`, which `onmessage` does not get. It moves the browser's cursor, so that a quiet
+    /// stream resumes where it ended, and says when the next heartbeat is due.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
         self.write_sign(cursor, "", out);
         out.push(b'\n');
     }
 
-    /// The time is there twice: for the browser, and for a script that reconnects by itself.
+    /// The event has the time twice: for the browser, and for a script that reconnects by itself.
     fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
         if backlog.is_news() {
             self.backlog(backlog, out);
@@ -82,7 +82,7 @@ impl Format for Sse {
 }
 
 impl Sse {
-    /// An event without its end; `more` follows the fields of its data.
+    /// Appends an event without its end; `more` is added to the fields of its data.
     fn write_sign(&self, cursor: Cursor, more: &str, out: &mut Vec<u8>) {
         let seconds = self.heartbeat.as_secs_f64();
         let data = format!("{{\"cursor\":\"{cursor}\",\"heartbeat\":{seconds}{more}}}");

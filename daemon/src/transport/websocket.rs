@@ -1,5 +1,5 @@
-//! WebSocket (RFC 6455): one JSON message a text frame; a gap is the frame `{"gap":true,"cursor":"…"}`. What the
-//! client sends is checked, and its control frames are answered; its data is dropped. No extensions.
+//! WebSocket (RFC 6455): one JSON message per text frame; a gap is the frame `{"gap":true,"cursor":"…"}`. The client's frames
+//! are checked, its control frames are answered, and its data is discarded. There are no extensions.
 
 mod handshake;
 mod incoming;
@@ -19,8 +19,8 @@ use handshake::{Agreed, PROTOCOL};
 pub(crate) use handshake::{HandshakeError, is_asked_for, token};
 use incoming::Incoming;
 
-/// What the close says when the token has expired: of those codes that are ours to give a meaning (section 7.4.2), the
-/// one that looks like HTTP's.
+/// The close code for an expired token: of the codes for private use (section 7.4.2), the
+/// one that resembles HTTP's 401.
 const EXPIRED: u16 = 4401;
 
 pub(crate) struct WebSocket {
