@@ -170,7 +170,7 @@ impl Client {
         if line.contains('\n') {
             return Err(Error::Line);
         }
-        let reply = self.exchange(|out| {
+        let reply = self.exchange(Fate::Doubtful, |out| {
             out.extend_from_slice(line.as_bytes());
             out.push(b'\n');
         })?;
@@ -184,7 +184,7 @@ impl Client {
     /// As [`Client::publish`].
     pub fn cursor(&mut self) -> Result<Cursor, Error> {
         self.notice_fork();
-        let reply = self.exchange(|out| out.extend_from_slice(b"{\"op\":\"cursor\"}\n"))?;
+        let reply = self.read(|out| out.extend_from_slice(b"{\"op\":\"cursor\"}\n"))?;
         reply::cursor(&reply)
     }
 
@@ -196,14 +196,24 @@ impl Client {
     /// As [`Client::publish`], and [`Error::TooLong`] when the history is too long.
     pub fn history(&mut self, channels: &ChannelNames, since: Cursor) -> Result<Vec<u8>, Error> {
         self.notice_fork();
-        let reply = self.exchange(|out| write_history(channels, since, out))?;
+        let reply = self.read(|out| write_history(channels, since, out))?;
         reply::cursor(&reply)?; // fails if the reply is a refusal
         Ok(reply)
     }
 
-    /// Sends one line that publishes nothing, and returns the reply.
-    fn exchange(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
-        self.outbox.push(Fate::Doubtful, write);
+    /// Sends a line that only reads, again where the connection broke, and returns the reply. The line itself is no
+    /// message that may have been published.
+    fn read(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
+        let mut reply = self.exchange(Fate::Repeated, write);
+        if let Err(Error::Timeout { pending, .. } | Error::Unknown { pending }) = &mut reply {
+            *pending = pending.saturating_sub(1);
+        }
+        reply
+    }
+
+    /// Sends one line, and returns the reply.
+    fn exchange(&mut self, fate: Fate, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
+        self.outbox.push(fate, write);
         self.ask()
             .map_err(|error| self.rescue(Err(error)).expect_err("nothing was published"))
     }

@@ -31,6 +31,10 @@ $start = hrtime(true);
 $text = thrown(Comet\TimeoutException::class, fn () => $comet->publish('news', 'stopped'));
 hrtime(true) - $start >= 999e6 || throw new LogicException('too early');
 $text === 'no answer within 1000 ms; the message may have been published' || throw new LogicException($text);
+foreach ([fn () => $comet->cursor(), fn () => $comet->history('news')] as $read) {
+    $text = thrown(Comet\TimeoutException::class, $read);
+    $text === 'no answer within 1000 ms; nothing was published' || throw new LogicException($text);
+}
 step('continue');
 
 step('kill');
