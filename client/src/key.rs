@@ -1,4 +1,4 @@
-//! Idempotency keys that no other message gets.
+//! Unique idempotency keys.
 
 use std::{
     process,
@@ -6,8 +6,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-/// Makes the keys of one client: prefix, process, time of its making, and a number that the process gives once.
-/// The time keeps a later process with the same number apart; after `fork` make a new one.
+/// Makes the keys of one client: prefix, process id, time of creation, and a number that is unique in the process.
+/// The time distinguishes a later process with the same id. After `fork` create a new value.
 #[derive(Debug)]
 pub(crate) struct Keys(String);
 

@@ -1,6 +1,6 @@
-//! Blocking publisher: over the daemon's Unix socket ([`Client`]), where it may leave messages in the [`Spool`] while
+//! Blocking publisher: over the daemon's Unix socket ([`Client`]), which can leave messages in the [`Spool`] while
 //! the daemon is away, and by files ([`Directory`]). The C library,
-//! PHP and the command line stand on it. Formats are `comet_proto`'s; the daemon's side is elsewhere.
+//! PHP and the command line use it. `comet_proto` defines the formats.
 
 mod backlog;
 mod client;

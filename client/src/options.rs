@@ -1,4 +1,4 @@
-//! The DSN: one string that says where to publish and how, so that options can be added without a new ABI.
+//! The DSN: one string with all options of a publisher, so that options can be added without a new ABI.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,12 +7,12 @@ use std::{
 
 use crate::{Error, SocketPathError, socket_path};
 
-/// Where a message may go to the spool, this part of a call's time is kept for that, but no more than so much.
+/// The part of a call's time that is reserved for the spool, if the message may go there, and its upper limit.
 const SPOOL_PART: u32 = 5;
 const SPOOL_TIME: Duration = Duration::from_secs(1);
 
 /// How to publish: `unix:[PATH][?timeout_ms=500&dir=/dev/shm&key=PREFIX&spool=DIR]`, or nothing for the defaults.
-/// In the path and in values `%XX` is the byte of that number.
+/// In the path and in values `%XX` is the byte with that hexadecimal number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The daemon's socket; `None` leaves it to [`socket_path`].
@@ -22,58 +22,58 @@ pub struct Options {
     pub timeout: Duration,
     /// Where [`crate::Directory`] touches and writes files; by default `/dev/shm`.
     pub dir: PathBuf,
-    /// Gives each message that has no idempotency key one that starts so. Then a publish whose acknowledgement
+    /// Gives each message without an idempotency key one with this prefix. Then a publish whose acknowledgement
     /// was lost is repeated, and still published once. At most 64 bytes.
     pub key: Option<String>,
     /// Whether messages wait in the spool while the daemon is away.
     pub spool: SpoolUse,
 }
 
-/// When messages go to the spool, and to which.
+/// Which messages may go to the spool, and its directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SpoolUse {
-    /// Those of calls that ask for it, such as [`crate::Client::publish_or_spool`].
+    /// Messages of calls that ask for it, such as [`crate::Client::publish_or_spool`].
     #[default]
     Asked,
-    /// None, whatever calls ask for.
+    /// No message, even if a call asks for it.
     Off,
-    /// All, to the spool that belongs to the socket.
+    /// All messages, to the spool beside the socket.
     On,
-    /// All, to this directory.
+    /// All messages, to this directory.
     In(PathBuf),
 }
 
 /// Why a DSN was refused. The text fits after "invalid DSN: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
-    /// Not text.
+    /// The DSN is not UTF-8.
     #[error("DSN is not UTF-8")]
     NotUtf8,
-    /// Another scheme than `unix:`.
+    /// The scheme is not `unix:`.
     #[error("DSN must start with \"unix:\", as in unix:/run/comet/comet.sock?timeout_ms=200")]
     Scheme,
-    /// An option without a value, or one that is not known.
+    /// An option has no value, or is unknown.
     #[error("unknown option {0:?} (known: timeout_ms, dir, key, spool)")]
     Unknown(String),
-    /// An option twice.
+    /// An option is set twice.
     #[error("option {0} is given twice")]
     Twice(&'static str),
-    /// A `%` without two hexadecimal digits, or one that makes no text.
+    /// A `%` is not followed by two hexadecimal digits, or the decoded text is not UTF-8.
     #[error("{0:?} has a % that is not followed by two hexadecimal digits of a UTF-8 byte")]
     Percent(String),
-    /// No number, or out of bounds.
+    /// The value is not a number, or out of bounds.
     #[error("timeout_ms must be a number from 1 to 60000, not {0:?}")]
     Timeout(String),
-    /// A directory that depends on where the process happens to be.
+    /// The directory is a relative path.
     #[error("dir must be an absolute path, not {0:?}")]
     Dir(String),
-    /// A key that is empty or too long.
+    /// The key is empty or too long.
     #[error("key must have 1 to 64 bytes")]
     Key,
-    /// None of the settings of the spool.
+    /// The value of `spool` is invalid.
     #[error("spool must be on, off or an absolute path, not {0:?}")]
     Spool(String),
-    /// A socket path that no address holds.
+    /// The socket path is invalid.
     #[error(transparent)]
     Socket(#[from] SocketPathError),
 }
@@ -116,7 +116,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether a message goes to the spool, if need be, of a call that does or does not ask for it.
+    /// Whether a message may go to the spool. `asked`: the call asks for it.
     pub(crate) fn spools(&self, asked: bool) -> bool {
         match self.spool {
             SpoolUse::Asked => asked,
@@ -125,8 +125,8 @@ impl Options {
         }
     }
 
-    /// How long a call may wait for the daemon. `spool`: the call asks for the spool, or that is set; then some time is
-    /// kept for that.
+    /// How long a call may wait for the daemon. If the message may go to the spool (`spool`: the call asks for it), some time is
+    /// reserved for that.
     #[must_use]
     pub fn time_for_daemon(&self, spool: bool) -> Duration {
         if self.spools(spool) {
@@ -175,7 +175,7 @@ impl Options {
     }
 }
 
-/// One that does not depend on where the process happens to be.
+/// Checks for an absolute path.
 fn is_path(value: &str) -> bool {
     value.starts_with('/') && !value.contains('\0')
 }

@@ -1,12 +1,12 @@
-//! Lines on their way to the daemon: gathered, then sent, then acknowledged. Whatever may be needed again is kept until
+//! Lines for the daemon: collected, then sent, then acknowledged. A line that may be sent again is kept until
 //! its reply has come.
 
 use std::collections::VecDeque;
 
-/// What becomes of a line when its connection is lost before the reply.
+/// What to do with a line when its connection is lost before the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fate {
-    /// Nobody knows: sending it again might publish it twice.
+    /// It has no key, so sending it again might publish it twice.
     Doubtful,
     /// It has a key: it can be sent again.
     Repeated,
@@ -14,19 +14,19 @@ pub(crate) enum Fate {
     Spooled,
 }
 
-/// What a lost connection took.
+/// The lines that were lost with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// Lines that were sent and had no reply.
+    /// Lines that were sent and got no reply.
     pub(crate) pending: usize,
-    /// Of these, the ones that cannot be sent again.
+    /// Lines of these that cannot be sent again.
     pub(crate) doubtful: usize,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
-    /// Of `bytes`: up to `start` acknowledged, up to `sent` sent.
+    /// Bytes before `start` are acknowledged, bytes before `sent` are sent.
     start: usize,
     sent: usize,
     /// Length and fate of each, from `start` on; the first `due` of them were sent.
@@ -36,11 +36,11 @@ pub(crate) struct Outbox {
     spools: bool,
 }
 
-/// Memory that stays; an unusually large message gives back what it took.
+/// The capacity that is kept. After an unusually large message the rest is freed.
 const KEEP: usize = 128 << 10;
 
 impl Outbox {
-    /// Appends what `write` writes, one line.
+    /// Appends the line that `write` writes.
     pub(crate) fn push(&mut self, fate: Fate, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
@@ -61,7 +61,7 @@ impl Outbox {
         self.due
     }
 
-    /// Bytes of them.
+    /// The bytes of these lines.
     pub(crate) fn due_bytes(&self) -> usize {
         self.sent - self.start
     }
@@ -70,18 +70,18 @@ impl Outbox {
         self.spools
     }
 
-    /// What becomes of the line that was pushed last.
+    /// Sets what to do with the last line if its connection is lost.
     pub(crate) fn last(&self) -> Fate {
         self.lines.back().map_or(Fate::Doubtful, |(_, fate)| *fate)
     }
 
-    /// All was sent, at least in part.
+    /// Records that all lines were sent, at least in part.
     pub(crate) fn mark_sent(&mut self) {
         self.sent = self.bytes.len();
         self.due = self.lines.len();
     }
 
-    /// The first line has its reply.
+    /// Removes the first line, whose reply has come.
     pub(crate) fn replied(&mut self) {
         if let Some((length, _)) = self.lines.pop_front() {
             self.start += length;
@@ -96,7 +96,7 @@ impl Outbox {
         }
     }
 
-    /// The connection is gone: what was sent has to be sent again, or is in doubt and forgotten.
+    /// Handles a lost connection: lines with a key will be sent again, others are removed.
     pub(crate) fn lose(&mut self) -> Lost {
         let pending = std::mem::take(&mut self.due);
         let all = std::mem::take(&mut self.lines);

@@ -1,4 +1,4 @@
-//! Where the daemon's Unix socket is: the rule that daemon and clients share.
+//! The path of the daemon's Unix socket, by a rule that daemon and clients share.
 
 use std::{
     env,
@@ -18,13 +18,13 @@ pub const MAX_PATH: usize = 107;
 /// Why a socket path was refused. The text fits after "cannot use socket: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocketPathError {
-    /// No byte at all.
+    /// The path is empty.
     #[error("socket path may not be empty")]
     Empty,
-    /// A NUL byte, which ends a path in C.
+    /// The path contains a NUL byte, which ends a path in C.
     #[error("socket path may not contain a NUL byte")]
     Nul,
-    /// Longer than [`MAX_PATH`].
+    /// The path is longer than [`MAX_PATH`].
     #[error("socket path of {0} bytes is over the limit of {MAX_PATH}")]
     TooLong(usize),
 }
@@ -33,9 +33,9 @@ pub enum SocketPathError {
 /// `/run/comet/comet.sock` where that directory exists and may be entered, else `$XDG_RUNTIME_DIR/comet.sock`
 /// if that is an absolute path, and with none of these `/run/comet/comet.sock` again.
 ///
-/// The directory of that last resort need not exist: the daemon creates it if it may, and a client says that
-/// it cannot connect. Being able to enter the directory is what counts, not to write to it, so that the daemon
-/// and a client with fewer rights come to the same path.
+/// The directory of that last path need not exist: the daemon creates it if it may, and a client reports that
+/// it cannot connect. The rule checks the right to enter the directory, not the right to write to it, so that the daemon
+/// and a client with fewer rights find the same path.
 ///
 /// # Errors
 /// Says which rule the path breaks.

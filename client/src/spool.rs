@@ -24,32 +24,33 @@ use nix::{
     unistd::{Gid, UnlinkatFlags, fchown, geteuid, unlinkat},
 };
 
-/// How the name of a message's file ends: the format's version.
+/// The extension of a message's file, with the format's version.
 pub const SPOOL_SUFFIX: &str = ".msg1";
 
-/// The file with the limits that the daemon gives.
+/// The file with the limits that the daemon sets.
 pub const SPOOL_LIMITS: &str = "limits";
 
-/// Group members may add files and read them; only the daemon, whose directory it is, takes those of others away.
+/// The mode of the directory: group members may add and read files, but only the daemon, which owns the directory, may remove
+/// other users' files.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o3770);
 
-/// For the daemon, by the directory's group, and nobody else.
+/// The mode of a file: readable for the daemon by the directory's group, and for nobody else.
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
 
-/// Largest message, as a line: what the daemon's socket takes by default.
+/// The longest line of a message: the default limit of the daemon's socket.
 const MAX_LINE: usize = 1 << 20;
 
-/// How long a look at how full it is stays good enough.
+/// How long a count of the directory's files is used.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A look takes no longer than this: others may have filled the directory, and the call has a deadline.
+/// The longest time of a count, because other users may have filled the directory, and the call has a deadline.
 const LOOK: Duration = Duration::from_millis(40);
 
-/// How often a name that others take first is tried.
+/// The number of attempts when other users take a name first.
 const TRIES: usize = 8;
 
-/// How much of one user's a spool may hold: what others leave there takes nobody's room. A client looks once a second;
-/// other processes of the user may add a little more in between.
+/// The limits of one user's files in a spool. Files of other users do not count. A client counts once a second, and other
+/// processes of the user may add a little more in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolLimits {
     /// Bytes of all files.
@@ -73,30 +74,30 @@ pub enum SpoolError {
     /// The system refused.
     #[error("cannot {action} {}: {}{}", path.display(), source.desc(), hint(action, *source))]
     System {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Errno,
     },
-    /// Anybody could have made it.
+    /// The owner is not trusted: any user could have created the directory.
     #[error("{} belongs to user {owner}, and anybody could have made it there; name another directory", path.display())]
     Foreign {
         /// The spool.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
     },
-    /// No room.
+    /// The spool is full.
     #[error("{} is full: {} messages of {} bytes in all", path.display(), held.files, held.bytes)]
     Full {
         /// The spool.
         path: PathBuf,
-        /// What it holds.
+        /// Its content.
         held: SpoolLimits,
     },
-    /// No daemon would take it.
+    /// The message is too long for any daemon.
     #[error("the message is {0} bytes as a line, over the spool's limit of {MAX_LINE}")]
     TooLarge(usize),
 }
@@ -111,8 +112,8 @@ fn hint(action: &str, error: Errno) -> &'static str {
 
 const OPEN: &str = "open directory";
 
-/// Where the spool is: what was named, or beside the socket and with its name, so that daemon and clients find the
-/// same one, and daemons with different sockets different ones.
+/// The path of the spool: the one that is set, or beside the socket and with its name. So daemon and clients find the
+/// same spool, and daemons with different sockets have different ones.
 #[must_use]
 pub fn spool_path(explicit: Option<&Path>, socket: &Path) -> PathBuf {
     if let Some(path) = explicit {
@@ -128,22 +129,22 @@ pub fn spool_path(explicit: Option<&Path>, socket: &Path) -> PathBuf {
     }
 }
 
-/// A spool that was opened, to put messages into.
+/// An open spool, for adding messages.
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
     fd: OwnedFd,
     stat: FileStat,
     limits: SpoolLimits,
-    /// How full it was, and when; what this process has added since is in it.
+    /// The last count, with its time and the files that this process has added since.
     held: Option<(Instant, SpoolLimits)>,
 }
 
 impl Spool {
-    /// Opens the directory; makes it where the directory above is this user's own.
+    /// Opens the directory. Creates it if this user owns the parent directory.
     ///
     /// # Errors
-    /// When it is not there, not for this user, or of somebody who could only have put it there to read along.
+    /// The directory does not exist, this user may not use it, or its owner is not trusted.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
         let fd = match open_directory(path) {
             Err(Errno::ENOENT) if is_own(path) => create(path)?,
@@ -160,11 +161,11 @@ impl Spool {
         })
     }
 
-    /// Puts one message into it: a line as the socket takes it. It is there whole, or not at all. Returns the file's
-    /// name; names sort as one process has put them.
+    /// Adds one message, a line in the form of the socket. The file appears as a whole or not at all. Returns the file's
+    /// name. The names of one process sort in the order of the calls.
     ///
     /// # Errors
-    /// When there is no room, or the system refuses.
+    /// There is no room, or the system refuses.
     pub fn put(&mut self, line: &[u8]) -> Result<String, SpoolError> {
         if line.len() > MAX_LINE {
             return Err(SpoolError::TooLarge(line.len()));
@@ -178,7 +179,7 @@ impl Spool {
         Ok(name)
     }
 
-    /// Writes a file and gives it its name. Others may have taken either name, or do so in between: then with others.
+    /// Writes a temporary file and renames it. If other users take one of the two names, tries again with others.
     fn place(&self, line: &[u8]) -> Result<String, Errno> {
         let mut result = Err(Errno::EEXIST);
         for _ in 0..TRIES {
@@ -195,25 +196,25 @@ impl Spool {
             if result.is_ok() {
                 break;
             }
-            // If it cannot be removed either, the first error says more.
+            // If the file cannot be removed either, the first error is more useful.
             self.remove(&temporary);
         }
         result
     }
 
-    /// Whether the daemon has not taken it yet.
+    /// Whether the file is still there, so that the daemon has not taken it yet.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let look = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         look.is_ok_and(|stat| is_of_this_user(&stat))
     }
 
-    /// The line of a message that this process has put; `None` when it was taken.
+    /// The line of a message that this process has added; `None` if the daemon has taken it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = File::from(openat(&self.fd, name, flags, Mode::empty()).ok()?);
-        // When the daemon has taken it, others may give its name to a line of theirs.
+        // After the daemon has taken the file, another user may create one with the same name.
         if !is_of_this_user(&fstat(&file).ok()?) {
             return None;
         }
@@ -223,9 +224,9 @@ impl Spool {
         (line.len() <= MAX_LINE && line.ends_with(b"\n")).then_some(line)
     }
 
-    /// Takes one out that is published.
+    /// Removes a message that is published.
     pub fn remove(&self, name: &str) {
-        // Where it stays the daemon publishes it, which with its key is nothing new.
+        // If the file stays, the daemon recognises its key and does not publish it again.
         let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
     }
 
@@ -263,8 +264,8 @@ impl Spool {
         Err(SpoolError::Full { path, held })
     }
 
-    /// Counts this user's messages that are there, up to the limits, and not for long: what was not seen then counts as
-    /// not there.
+    /// Counts this user's messages, up to the limits, and for a limited time: files that were not read by then count as
+    /// absent.
     fn look(&self) -> Result<SpoolLimits, Errno> {
         let begun = Instant::now();
         let mut held = SpoolLimits { bytes: 0, files: 0 };
@@ -294,18 +295,18 @@ impl Spool {
     }
 }
 
-/// A file that nobody else can have made.
+/// Creates a file that did not exist before.
 fn is_of_this_user(stat: &FileStat) -> bool {
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     kind == SFlag::S_IFREG && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
-/// Also what is still being written.
+/// Whether the name is one of a message, also of one that is still being written.
 fn is_message(name: &CStr) -> bool {
     name.to_bytes().ends_with(SPOOL_SUFFIX.as_bytes())
 }
 
-/// Time, process and a number. The time never goes back within a process, whatever the clock does.
+/// Makes a name of time, process and a number. The time never goes back within a process, whatever the clock does.
 fn new_name() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -335,13 +336,13 @@ fn create(path: &Path) -> Result<OwnedFd, SpoolError> {
     Ok(fd)
 }
 
-/// Whether the directory above is this user's: then nobody else's daemon is meant to make what is in it.
+/// Whether this user owns the parent directory, so that no other user's daemon is expected to create the spool.
 fn is_own(path: &Path) -> bool {
     let above = path.parent().unwrap_or(path);
     nix::sys::stat::stat(above).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
 }
 
-/// In a directory like /tmp somebody may have been there first, to read along.
+/// Refuses a spool in a directory like /tmp that another user may have created to read the messages.
 fn trusted(path: &Path, fd: &OwnedFd) -> Result<FileStat, SpoolError> {
     let stat = fstat(fd).map_err(failed(OPEN, path))?;
     let owner = stat.st_uid;
@@ -356,7 +357,7 @@ fn trusted(path: &Path, fd: &OwnedFd) -> Result<FileStat, SpoolError> {
     Ok(stat)
 }
 
-/// What the daemon has written there; only it and root are believed.
+/// The limits that the daemon has written. Only files of the daemon's user and of root count.
 fn read_limits(directory: &OwnedFd, owner: u32) -> Option<SpoolLimits> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = File::from(openat(directory, SPOOL_LIMITS, flags, Mode::empty()).ok()?);

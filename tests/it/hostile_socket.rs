@@ -51,22 +51,22 @@ fn what_another_user_put_at_the_path_is_neither_followed_nor_removed() {
         (
             "file",
             |path| fs::write(path, "theirs").map(|()| None).unwrap(),
-            "exists and is no socket",
+            "exists and is not a socket",
         ),
         (
             "folder",
             |path| fs::create_dir(path).map(|()| None).unwrap(),
-            "exists and is no socket",
+            "exists and is not a socket",
         ),
         (
             "link",
             |path| symlink("/etc/passwd", path).map(|()| None).unwrap(),
-            "exists and is no socket",
+            "exists and is not a socket",
         ),
         (
             "dangling link",
             |path| symlink("/tmp/none", path).map(|()| None).unwrap(),
-            "exists and is no socket",
+            "exists and is not a socket",
         ),
         (
             "served socket",
@@ -119,7 +119,7 @@ fn a_directory_where_anybody_may_remove_the_socket_is_refused() {
     wait_for("the warning", || {
         daemon
             .log()
-            .contains("better a directory of one's own")
+            .contains("better use a directory of your own")
             .then_some(())
     });
 }

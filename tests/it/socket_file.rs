@@ -142,7 +142,7 @@ fn what_is_no_socket_is_left_alone() {
     };
     fs::write(&path, "precious").unwrap();
     assert!(
-        refusal().contains("comet.sock: exists and is no socket"),
+        refusal().contains("comet.sock: exists and is not a socket"),
         "{}",
         refusal()
     );
@@ -150,7 +150,7 @@ fn what_is_no_socket_is_left_alone() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
     assert!(
-        refusal().contains("comet.sock: exists and is no socket"),
+        refusal().contains("comet.sock: exists and is not a socket"),
         "{}",
         refusal()
     );

@@ -1,7 +1,7 @@
-//! NovComet's `comet.php`: a channel has one value, the time of its last publish, and a poll says which values
-//! have grown. Here that value is the last message's id, as seconds with six decimals, so that two publishes
-//! within a second are two changes. The old client ends its loop for good on anything but a 200 with JSON:
-//! nothing here ever answers otherwise.
+//! NovComet's `comet.php`: a channel has one value, the time of its last publish, and a poll returns the values that
+//! have grown. Here this value is the last message's id, as seconds with six decimals, so that two publishes
+//! within a second are two changes. The old client ends its loop for good after any answer other than a 200 with JSON, so
+//! every answer here is one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::super::{
     transport::{Format, Shape, Subscription, form},
 };
 
-/// The old server's longest wait: ten looks, two seconds apart.
+/// The longest wait of the old server: ten checks, two seconds apart.
 const WAIT: Duration = Duration::from_secs(20);
 
 /// What a request asks for.
@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(20);
 pub(crate) enum Request {
     /// `publish=ID`; an invalid id is refused with `false`.
     Publish(Option<ChannelName>),
-    /// `subscribed[ID]=TIME`, … Ids that are no channel names never change.
+    /// `subscribed[ID]=TIME`, … Ids that are not channel names never change.
     Subscribe(BTreeMap<ChannelName, Cursor>),
 }
 
@@ -49,18 +49,18 @@ impl Request {
     }
 }
 
-/// A poll's answer at once, or what to wait for. Messages that are older than `oldest` may not be read: that there are
-/// some is a change, and when they came is not told.
+/// An immediate answer, or a subscription to wait for. Messages that are older than `oldest` may not be read: they count as a
+/// change, but the answer does not contain their times.
 pub(crate) fn poll(
     hub: &Hub,
     subscribed: BTreeMap<ChannelName, Cursor>,
     oldest: Option<Duration>,
 ) -> Result<Vec<u8>, Subscription> {
-    // Taken before the looks below: what comes while they last is found by the subscription.
+    // Taken before the checks below, so that the subscription finds messages that come meanwhile.
     let now = hub.last();
     let mut changed = Vec::new();
     for (channel, seen) in &subscribed {
-        // 0 means now, and so does a time that is still to come.
+        // 0 means now, and so does a time in the future.
         if seen.0 == 0 || *seen >= now {
             continue;
         }
@@ -141,7 +141,7 @@ fn write_changed<'a>(changed: impl IntoIterator<Item = (&'a ChannelName, u64)>, 
     for (i, (channel, id)) in changed.into_iter().enumerate() {
         let comma = if i > 0 { "," } else { "" };
         let (seconds, micros) = (id / 1_000_000, id % 1_000_000);
-        // A channel name has nothing that JSON escapes.
+        // A channel name contains no character that JSON escapes.
         out.extend_from_slice(format!("{comma}\"{channel}\":{seconds}.{micros:06}").as_bytes());
     }
     out.extend_from_slice(b"}}");

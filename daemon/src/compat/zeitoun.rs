@@ -1,7 +1,7 @@
 //! The two zeitoun demos' `backend.php`, at two paths: the chat by long-poll and the clock in an iframe.
 //!
-//! The chat page only echoes `timestamp`, so here it is a message's id, and a poll is given the oldest message
-//! after it instead of the newest: nothing is lost between polls.
+//! The chat page only echoes `timestamp`, so here it is a message's id. A poll gets the oldest message after it instead of
+//! the newest, so that no message is lost between polls.
 
 use std::{
     cell::Cell,
@@ -23,7 +23,7 @@ const SECONDS_BELOW: u64 = 100_000_000_000;
 pub(crate) enum ChatRequest {
     /// `msg=TEXT`.
     Publish(String),
-    /// `timestamp=N`; nothing or nonsense is 0.
+    /// `timestamp=N`; a missing or malformed number is 0.
     Poll(Since),
 }
 
@@ -42,7 +42,7 @@ impl ChatRequest {
     }
 }
 
-/// A poll's answer at once, or what to wait for. Messages that are older than `oldest` may not be read.
+/// An immediate answer, or a subscription to wait for. Messages that are older than `oldest` may not be read.
 pub(crate) fn poll(
     hub: &Hub,
     channel: &ChannelName,
@@ -50,13 +50,13 @@ pub(crate) fn poll(
     oldest: Option<Duration>,
 ) -> Result<Vec<u8>, Subscription> {
     let now = hub.last();
-    // A time that is still to come counts as now.
+    // A time in the future counts as now.
     let seen = hub.resolve(since).min(now);
     let of = std::slice::from_ref(channel);
     let withheld = oldest.and_then(|age| hub.newest_older(of, seen, age));
     let mut backlog = hub.since(of, withheld.unwrap_or(seen));
     backlog.gap |= withheld.is_some();
-    // A new page shows the last message only.
+    // A new page shows only the last message.
     let message = if seen.0 == 0 {
         backlog.messages.last()
     } else {
@@ -80,12 +80,12 @@ pub(crate) fn poll(
 }
 
 struct Chat {
-    /// To be told with the next message: the page takes every answer for a message.
+    /// Whether a gap must be reported with the next message, because the page takes every answer for a message.
     gap: Cell<bool>,
 }
 
 impl Format for Chat {
-    /// The page knows no "nothing happened": it shows whatever it gets.
+    /// The page shows every answer as a message, so there is no answer for "no message".
     fn shape(&self) -> Shape {
         Shape::Poll
     }
@@ -102,7 +102,7 @@ impl Format for Chat {
 
     fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
-    /// The page polls again, with its cursor, 5 s after anything that is no success.
+    /// The page polls again with its cursor 5 s after any error.
     fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
         self.backlog(backlog, out);
         if backlog.messages.is_empty() {
@@ -137,7 +137,7 @@ fn write_message(message: &Message, gap: bool, out: &mut Vec<u8>) {
     write_script_safe(&json, out); // the page evaluates it
 }
 
-/// The leading digits; as this server gave it, or in whole seconds.
+/// Parses the leading digits: an id of this server, or whole seconds.
 fn timestamp(text: &str) -> Since {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     match text[..digits].parse::<u64>() {
@@ -147,11 +147,11 @@ fn timestamp(text: &str) -> Since {
     }
 }
 
-/// The clock: one call for each second, when it begins, for ever.
+/// The clock: one call at the beginning of each second, without end.
 pub(crate) struct Clock;
 
 impl Format for Clock {
-    /// Asked anew for each wait: the times do not add up to a drift.
+    /// Computed again for each wait, so that delays do not add up.
     fn shape(&self) -> Shape {
         let heartbeat = until_next_second(since_1970());
         Shape::Stream { heartbeat }
@@ -189,7 +189,7 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-/// A bit longer, since the system's clock may be slowed down meanwhile: no second is told twice.
+/// Slightly longer, because the system's clock may be slowed down meanwhile, so that no second is sent twice.
 fn until_next_second(now: Duration) -> Duration {
     const BIT: Duration = Duration::from_millis(2);
     Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()) + BIT

@@ -1,7 +1,7 @@
-//! Unix socket: publish, subscribe, history, status and ping as one JSON object a line (`docs/protocol.md`,
+//! Unix socket: publish, subscribe, history, status and ping as one JSON object per line (`docs/protocol.md`,
 //! "Socket").
 //!
-//! Here: the file that clients find, and who is let in. What is said on a connection is in `connection`.
+//! This file has the socket, and decides who may connect. `connection` serves a connection.
 
 mod bind;
 mod connection;
@@ -54,20 +54,20 @@ use crate::{
 /// and again made another one wait for some 100 ms. A client whose connect() waits gets its place in the queue by turns.
 const BACKLOG: i32 = 256;
 
-/// How long accepting pauses when the system cannot give another descriptor.
+/// The pause of accepting when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Users whose refusal is logged, each once; later ones are only counted.
+/// The most users whose refusal is logged, each once. Further ones are only counted.
 const MAX_LOGGED: usize = 1024;
 
-/// Refused peers that may go on sending for a moment ([`Connection::refuse`]). Further ones are closed at once: those
-/// who may not connect must not hold what others wait for.
+/// The most refused peers that may go on sending for a moment ([`Connection::refuse`]). Further ones are closed at once, so
+/// that users who may not connect do not use up descriptors.
 const MAX_REFUSED: usize = 64;
 
 /// A bound socket. Dropping it removes its file.
 pub struct Socket {
     listener: uds_local_socket::Listener,
-    /// Not of a socket that was passed: that outlives us.
+    /// `None` for a socket that was passed, because that outlives this daemon.
     file: Option<SocketFile>,
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
@@ -77,7 +77,7 @@ pub struct Socket {
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
 
-/// What a user was refused.
+/// What was refused to a user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Refused {
     Connecting,
@@ -85,7 +85,7 @@ enum Refused {
     Publishing,
 }
 
-/// What all connections share.
+/// The data that all connections share.
 struct Shared {
     audience: Rc<Audience>,
     metrics: Arc<Metrics>,
@@ -99,20 +99,20 @@ struct Shared {
     /// How often `config` has changed, and who waits for that: connections of peers who are not allowed any more end.
     settings: Cell<u64>,
     changed: Notify,
-    /// Refused peers that still send.
+    /// The number of refused peers that still send.
     refused: Cell<usize>,
-    /// Names of users who were refused: looking one up can take long.
+    /// Cached names of users who were refused, because looking one up can take long.
     names: RefCell<HashMap<u32, Rc<str>>>,
-    /// What was logged of which user.
+    /// The refusals that were already logged, by user.
     logged: RefCell<HashSet<(u32, Refused)>>,
 }
 
 impl Socket {
-    /// Binds `path`, for its owner and group alone (0660) whatever the umask. A socket that nobody serves any
-    /// more is taken over, one that somebody serves never. Needs no runtime.
+    /// Binds `path` for its owner and group only (0660), whatever the umask. A stale socket is replaced, a socket that a
+    /// daemon serves never. Needs no runtime.
     ///
     /// # Errors
-    /// Says what is in the way.
+    /// Says what prevents it.
     pub fn bind(path: &Path, config: &Config) -> Result<Self, SocketError> {
         let (listener, file) = bind::bind(path)?;
         Ok(Self {
@@ -125,7 +125,7 @@ impl Socket {
         })
     }
 
-    /// Serves a socket that was passed to the daemon. Its file is whoever's who made it.
+    /// Serves a socket that was passed to the daemon. Its file belongs to whoever created it.
     #[must_use]
     pub fn passed(listener: UnixListener, config: &Config) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl Socket {
         }
     }
 
-    /// Takes changes of the settings from here.
+    /// Follows changes of the settings.
     pub fn follow(&mut self, settings: watch::Receiver<Arc<Config>>) {
         self.settings = Some(settings);
     }
@@ -181,9 +181,9 @@ impl Socket {
             () = shared.follow(self.settings) => {}
         }
 
-        // A socket that was passed to this daemon collects connections for the next one.
+        // Connections to a passed socket wait in its queue for the next daemon.
         let _ = listen(&listener, Backlog::MAXALLOWABLE);
-        // From here on another daemon may take the path.
+        // From here on another daemon may bind the path.
         drop((listener, self.file, publisher));
         tasks.close();
         tasks.wait().await;
@@ -234,7 +234,7 @@ impl Shared {
         std::future::pending().await
     }
 
-    /// Waits until the settings are others than those.
+    /// Waits until the settings differ from those.
     async fn changed(&self, settings: u64) {
         while self.settings.get() == settings {
             self.changed.notified().await;
@@ -262,8 +262,8 @@ impl Shared {
         });
     }
 
-    /// Tells a peer why it is refused. The peer holds no place; what it still sends is read only while few others are
-    /// refused.
+    /// Sends a peer the reason of its refusal. The peer takes no place. Its further bytes are read only while few other peers
+    /// are refused.
     fn turn_away(
         self: &Rc<Self>,
         stream: Stream,
@@ -286,7 +286,7 @@ impl Shared {
         });
     }
 
-    /// What a peer is told for whom there is no place.
+    /// The error for a peer for which there is no place.
     fn refuse_place(&self, peer: &Peer, why: &NoPlace) -> String {
         self.metrics.socket_refused.add(1);
         match why {
@@ -361,14 +361,14 @@ impl Shared {
     }
 }
 
-/// Writes a refusal without waiting. A fresh socket takes a line at once; where it does not, its end says enough.
+/// Writes a refusal without waiting. A new socket normally accepts a line at once; otherwise the peer only sees the end.
 fn write_refusal(stream: &Stream, code: &str, reason: &str) {
     let mut out = Vec::new();
     line::write_error(code, reason, &mut out);
     let _ = stream.inner().try_write(&out);
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection while it exists.
 struct Open(Rc<Shared>);
 
 impl Open {

@@ -1,4 +1,4 @@
-//! The socket's file: made for owner and group alone, taken over when stale, removed at the end.
+//! The socket's file: created for owner and group only, replaced when stale, removed at the end.
 
 use std::{
     fs::{self, File},
@@ -50,54 +50,56 @@ pub enum SocketError {
     Live {
         /// The socket.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: String,
     },
-    /// Somebody else's socket that this user may not connect to, or not remove.
+    /// Another user's socket, which this user may not connect to, or not remove.
     #[error(
         "{path}: it is a socket of user {owner}; stop the daemon that serves it, remove it, or name another path"
     )]
     Foreign {
         /// The socket.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: String,
     },
-    /// Whoever can remove the socket can put their own in its place.
+    /// Other users could remove the socket and put their own in its place.
     #[error(
-        "directory {0}: anybody may remove what others made in it; set the sticky bit (chmod +t), or name a path elsewhere"
+        "directory {0}: any user may remove others' files in it; set the sticky bit (chmod +t), or use another path"
     )]
     OpenToAll(PathBuf),
-    /// Something else has the name.
-    #[error("{0}: exists and is no socket")]
+    /// The entry with this name is not a socket.
+    #[error("{0}: exists and is not a socket")]
     NotASocket(PathBuf),
-    /// Whether a daemon serves it cannot be found out.
-    #[error("{path}: exists, and whether a daemon serves it cannot be found out: {cause}")]
+    /// It is unknown whether a daemon serves the socket.
+    #[error(
+        "{path}: exists, and connecting to find out whether a daemon serves it failed: {cause}"
+    )]
     Unknown {
         /// The socket.
         path: PathBuf,
-        /// What connecting to it gave.
+        /// The error of connecting to it.
         cause: Errno,
     },
-    /// The directory is missing and cannot be made, or cannot be read.
+    /// The directory is missing and cannot be created, or cannot be read.
     #[error("directory {path}: {cause}")]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Everything else.
+    /// Another error.
     #[error("{path}: {cause}")]
     Bind {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// Removes the socket's file when dropped, unless it is another's by then.
+/// Removes the socket's file when dropped, unless another socket has its path by then.
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode.
@@ -107,7 +109,7 @@ pub(super) struct SocketFile {
 /// Binds and listens at `path`.
 pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
     let directory = make_directory(path)?;
-    // Of two daemons that start at once, the second must see what the first has bound.
+    // If two daemons start at once, the second must see the socket of the first.
     let _lock = lock(directory, path);
     remove_stale(path)?;
     let failed = |cause| SocketError::Bind {
@@ -115,8 +117,8 @@ pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
         cause,
     };
     let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
-    // The mode is given to the socket before it has a name, so that it is never open to more; the umask then
-    // takes bits away, which are given back to the file.
+    // The mode is set before the socket has a name, so that it is never open to more users. The umask then
+    // removes bits, which are set again on the file.
     let listener = ListenerOptions::new()
         .name(name)
         .mode(MODE.bits())
@@ -128,7 +130,7 @@ pub(super) fn bind(path: &Path) -> Result<(Listener, SocketFile), SocketError> {
         path: path.into(),
         id: id(path).map_err(failed)?,
     };
-    // Not through a symbolic link that somebody put there in between.
+    // Without following a symbolic link that another user may have created in between.
     fchmodat(AT_FDCWD, path, MODE, FchmodatFlags::NoFollowSymlink).map_err(|e| failed(e.into()))?;
     Ok((listener, file))
 }
@@ -154,7 +156,7 @@ fn make_directory(path: &Path) -> Result<File, SocketError> {
         (true, true) => {
             let path = path.display();
             warn!(
-                "anybody may take {path} while no daemon runs, and clients would trust it; better a directory of one's own"
+                "any user may create {path} while no daemon runs, and clients would trust it; better use a directory of your own"
             );
             Ok(opened)
         }
@@ -162,7 +164,7 @@ fn make_directory(path: &Path) -> Result<File, SocketError> {
     }
 }
 
-/// Whoever may read the directory can lock it, too: after a while that stops nobody.
+/// Locks the directory. Any user who may read it can lock it, too, so after some time the daemon goes on without the lock.
 fn lock(mut directory: File, path: &Path) -> Option<Flock<File>> {
     for _ in 0..LOCK_ATTEMPTS {
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
@@ -198,7 +200,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let is_own = owner == geteuid().as_raw();
     match try_connect(path) {
         Err(Errno::ECONNREFUSED) => {}
-        Err(Errno::ENOENT) => return Ok(()), // gone by itself
+        Err(Errno::ENOENT) => return Ok(()), // already removed
         Err(Errno::EACCES) if !is_own => return Err(foreign()),
         // EAGAIN: the queue is full, so a daemon serves the socket, if slowly.
         Ok(()) | Err(Errno::EAGAIN) => {
@@ -228,7 +230,7 @@ fn try_connect(path: &Path) -> Result<(), Errno> {
     connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
-/// Device and inode of what has the name.
+/// Device and inode of the entry with this name.
 fn id(path: &Path) -> io::Result<(u64, u64)> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
@@ -237,7 +239,7 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if id(&self.path).is_ok_and(|id| id == self.id) {
-            let _ = fs::remove_file(&self.path); // what stays is stale, and the next daemon takes it over
+            let _ = fs::remove_file(&self.path); // a file that stays is stale, and the next daemon replaces it
         }
     }
 }

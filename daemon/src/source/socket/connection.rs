@@ -1,7 +1,7 @@
 //! One connection of the Unix socket: lines in, lines out.
 //!
-//! Replies keep the order of the requests and leave in one write when all that was read is answered. A
-//! subscription is a set of channels and a cursor: the connection reads on when what it wrote is gone, so a
+//! Replies keep the order of the requests, and are sent in one write when all requests that were read are answered. A
+//! subscription is a set of channels and a cursor. The connection reads more of the history only when its output is sent, so a
 //! slow reader holds one read of the history at most.
 
 use std::{
@@ -35,17 +35,17 @@ use super::{
 };
 use crate::hub::{NewMessage, Publisher, PublisherKey};
 
-/// How long a refused peer may go on sending, so that it is not cut before it has read why; and how long a subscriber
-/// may take to read its last lines.
+/// How long a refused peer may go on sending, so that it can read the error before the connection is cut; and how long a
+/// subscriber may take to read its last lines.
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct Connection {
     stream: Stream,
     output: Vec<u8>,
-    /// In `output`: receipts of what may not be kept yet, with its id.
+    /// Acknowledgements in `output` of messages that may not be kept yet, with the last id.
     receipts: Vec<(Range<usize>, u64)>,
     subscription: Option<Subscription>,
-    /// Asked for, and not begun yet.
+    /// A history request that is not started yet.
     history: Option<HistoryReply>,
     /// Until the daemon stops.
     publisher: Option<TaskTrackerToken>,
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Answers until the peer is done, silent for too long, or the daemon stops.
+    /// Serves the connection until the peer ends it, is silent for too long, or the daemon stops.
     pub(super) async fn converse(mut self, place: Place) -> io::Result<()> {
         let turns = place.turns();
         let shared = self.shared.clone();
@@ -111,7 +111,7 @@ impl Connection {
                 read = input.read(&self.stream), if may_read => Some(read?),
                 () = woken(self.subscription.as_ref()), if caught_up => None,
                 () = tokio::task::yield_now(), if !caught_up => None,
-                // Without a word: a client that keeps connections would take it for the next reply.
+                // Closed without an error line, which a client with a kept connection would take for its next reply.
                 () = sleep(shared.config().idle), if !subscribed => return Ok(()),
             };
             self.pace.waited(start.elapsed(), awake);
@@ -124,7 +124,7 @@ impl Connection {
                     }
                     return self.flush().await;
                 }
-                // There is more: the other connections first.
+                // There is more to do, but other connections are served first.
                 Some(n) if n >= CHUNK => tokio::task::yield_now().await,
                 _ => {}
             }
@@ -155,11 +155,11 @@ impl Connection {
         Ok(false)
     }
 
-    /// Says why, and ends the connection when the peer has had a chance to read it.
+    /// Sends the reason, and ends the connection after the peer had time to read it.
     pub(super) async fn refuse(mut self, code: &str, reason: &str) -> io::Result<()> {
         line::write_error(code, reason, &mut self.output);
         self.flush().await?;
-        // Closing with something unread would be a reset, which may come before the reason.
+        // Closing with unread input would send a reset, which may reach the peer before the reason.
         shutdown(self.stream.as_fd().as_raw_fd(), Shutdown::Write)?;
         let mut input = Input::default();
         let drained = async {
@@ -175,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// The daemon stops: a subscriber gets what others still publish, and when to come back.
+    /// Handles a stop: a subscriber gets the messages that are still published, and the time to come back.
     async fn leave(mut self, turns: &Turns) -> io::Result<()> {
         self.publisher = None;
         if self.subscription.is_none() {
@@ -202,7 +202,7 @@ impl Connection {
         let max = self.shared.config().max_line;
         let mut turn = turns.first(input.unanswered()).await;
         loop {
-            // From then on nothing is published.
+            // From then on no message is published.
             if self.publisher.is_none() {
                 return Ok(Ok(()));
             }
@@ -238,7 +238,7 @@ impl Connection {
         match Request::parse(line) {
             Ok(Request::Publish(publish)) => self.publish(publish),
             Ok(Request::Subscribe { .. }) if self.subscription.is_some() => {
-                let reason = "this connection has subscribed already, use another one";
+                let reason = "this connection has already subscribed, use another one";
                 line::write_error("op", reason, &mut self.output);
             }
             Ok(Request::Subscribe { channels, since }) => {
@@ -293,7 +293,7 @@ impl Connection {
         }
     }
 
-    /// Waits until what the output acknowledges is kept; where that fails, the output says so.
+    /// Waits until the messages that the output acknowledges are kept. If that fails, replaces the acknowledgements by errors.
     async fn settle(&mut self) {
         let Some((_, last)) = self.receipts.last() else {
             return;
@@ -317,7 +317,7 @@ impl Connection {
         self.receipts.shrink_to(CHUNK / size_of::<u64>());
     }
 
-    /// Writes the history that was asked for, if any, as fast as the peer reads it.
+    /// Writes the requested history, if any, as fast as the peer reads it.
     async fn write_history(&mut self, turns: &Turns) -> io::Result<()> {
         let Some(mut reply) = self.history.take() else {
             return Ok(());
@@ -333,7 +333,7 @@ impl Connection {
         }
     }
 
-    /// Appends about one chunk of what the subscription has not seen, up to the end of a message. False: there may be
+    /// Appends about one chunk of new messages for the subscription, up to the end of a message. Returns false if there may be
     /// more.
     async fn deliver(&mut self, turns: &Turns) -> io::Result<bool> {
         loop {

@@ -1,12 +1,12 @@
-//! Who is at the other end of a connection, as the system says (`SO_PEERCRED`): the process that connected, whoever
-//! writes by then.
+//! The peer of a connection, as the system reports it (`SO_PEERCRED`): the user of the process that connected, even if
+//! another process writes later.
 
 use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
 use nix::unistd::{Uid, User};
 
 use crate::users::Allow;
 
-/// Nobody's number: system calls mean "leave it as it is" by it.
+/// An id that no user has: in system calls it means "leave unchanged".
 const NOBODY: u32 = u32::MAX;
 
 pub(super) struct Peer {
@@ -15,7 +15,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Whom the system does not name is in no list but `any`.
+    /// A peer that the system does not name is only in the list `any`.
     pub(super) fn of(stream: &Stream) -> Self {
         let peer = stream.peer_creds().ok();
         let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));

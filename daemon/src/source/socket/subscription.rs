@@ -15,15 +15,15 @@ use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
 /// A set of channels and a cursor.
 pub(super) struct Subscription {
     channels: ChannelNames,
-    /// Seen, or in `unwritten`; `None` until it has begun with what is newest.
+    /// The last id that was sent or is in `unwritten`; `None` before the subscription has begun.
     cursor: Option<Cursor>,
-    /// Read from the history, at most one read.
+    /// Messages from one read of the history that are not sent yet.
     unwritten: Unwritten,
     wake: Rc<Wake>,
     shared: Rc<Shared>,
 }
 
-/// What the audience calls: it only wakes the connection's task.
+/// The subscriber in the audience. It only wakes the connection's task.
 #[derive(Default)]
 struct Wake {
     notify: Notify,
@@ -58,7 +58,7 @@ impl Subscription {
         }
     }
 
-    /// Appends about one chunk. True: all is written, and the next message wakes.
+    /// Appends about one chunk. Returns true if everything is written, and the next message wakes the task.
     pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         while out.len() < CHUNK {
             match self.unwritten.write_next(out) {
@@ -74,12 +74,12 @@ impl Subscription {
         false
     }
 
-    /// The end of a message is missing in what was written: no other line may follow yet.
+    /// Whether a message is only partly written, so that no other line may follow yet.
     pub(super) fn is_within_message(&self) -> bool {
         self.unwritten.is_within_message()
     }
 
-    /// Reads what is new. False: nothing, and the audience has us.
+    /// Reads new messages. Returns false if there are none, and the subscriber has joined the audience.
     fn read(&mut self, out: &mut Vec<u8>) -> bool {
         let audience: &Audience = &self.shared.audience;
         if self.wake.joined.get().is_some() {

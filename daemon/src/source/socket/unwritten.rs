@@ -7,16 +7,16 @@ use comet_proto::{JsonPieces, Message};
 #[derive(Default)]
 pub(super) struct Unwritten {
     messages: std::vec::IntoIter<Arc<Message>>,
-    /// The message that is begun.
+    /// The message that is partly written.
     begun: Option<JsonPieces>,
 }
 
-/// What was written.
+/// The result of one write.
 #[derive(PartialEq, Eq)]
 pub(super) enum Written {
     /// The rest of a message.
     Message,
-    /// A part of a message, and not its end.
+    /// A part of a message without its end.
     Piece,
     /// There is no message left.
     Nothing,
