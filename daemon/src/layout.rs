@@ -38,7 +38,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("http/site.rs", "access"),
     ("http/router.rs", "access"),
     ("http/router.rs", "compat"),
-    ("http/service.rs", "access"),
 ];
 
 #[test]

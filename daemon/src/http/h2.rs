@@ -1,7 +1,7 @@
 //! HTTP/2 in cleartext (RFC 9113, section 3.3), as reverse proxies speak it. hyper keeps the connection; a
 //! subscription is one of its streams.
 
-mod streams;
+pub(super) mod streams;
 
 use std::{
     cell::RefCell,
@@ -33,20 +33,20 @@ use tokio::{
 };
 use tracing::warn;
 
+use streams::Activity;
 use streams::Streams;
-pub(super) use streams::{Activity, note_upload};
 
 use super::{
     SHORT, Worker,
     answer::{INVALID_TOKEN, RETRY, Refusal, add_etag, answer},
+    body,
     connection::Conn,
     cors::add_cors,
     date::unix_time,
     io::ParkIo,
     memory::{self, Hold},
     publish::when_kept,
-    router::Route,
-    service,
+    router::{Route, route_within_limits},
     site::Current,
 };
 use crate::{
@@ -174,12 +174,12 @@ async fn respond(
 /// The answer to one request.
 async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Response<Pieces> {
     let (site, hub) = (worker.site(), worker.audience.hub());
-    let mut content = service::content(&body);
+    let mut content = body::content(&body);
     let mut body = Some(body);
     let answer = loop {
-        break match (service::route(worker, head, content), body.take()) {
+        break match (route_within_limits(&site, hub, head, content), body.take()) {
             (Ok(Route::Answer(answer)), _) => answer,
-            (Ok(Route::Look), Some(body)) => match service::look(&site, body).await {
+            (Ok(Route::Look), Some(body)) => match body::look(&site, body).await {
                 Ok(found) => {
                     content = found;
                     continue;
@@ -187,7 +187,7 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
                 Err(refusal) => refusal.to(&site, head).into_answer(),
             },
             (Ok(Route::Publish(publish)), Some(mut unread)) => {
-                let published = service::publish_body(&site, hub, publish, &mut unread).await;
+                let published = body::publish_body(&site, hub, publish, &mut unread).await;
                 body = Some(unread);
                 published.unwrap_or_else(Refusal::into_answer)
             }

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{connection::Conn, framing::Framing, h2::Activity, service::Phase};
+use super::{connection::Conn, framing::Framing, h2::streams::Activity, service::Phase};
 
 /// What is read from the socket at once.
 const CHUNK: usize = 4096;

@@ -6,6 +6,7 @@ mod addresses;
 pub(crate) mod answer;
 mod balance;
 mod bell;
+mod body;
 mod chunks;
 mod client_kind;
 mod connection;

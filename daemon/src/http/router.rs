@@ -22,7 +22,7 @@ use super::{
     site::Site,
 };
 use crate::{
-    access,
+    access::{self, hosts},
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
@@ -55,6 +55,45 @@ pub(crate) enum Content {
     Unknown,
     /// Bytes follow a head that announces no body.
     Unannounced,
+}
+
+/// Checks the request's host and its limits, then finds what the request asks for. The health check may be asked under any
+/// host name.
+pub(crate) fn route_within_limits(
+    site: &Site,
+    hub: &Hub,
+    head: &Parts,
+    content: Content,
+) -> Result<Route, Refusal> {
+    let config = &site.config;
+    if Place::at(site, head.uri.path()) != Some(Place::Health) {
+        hosts::is_meant(head, &config.hosts)?;
+    }
+    let url = head
+        .uri
+        .path_and_query()
+        .map_or(0, |url| url.as_str().len());
+    if url > config.max_url {
+        let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
+    }
+    let header = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum::<usize>();
+    if header > config.max_header {
+        let message = format!(
+            "headers of {header} bytes are over the limit of {}",
+            config.max_header
+        );
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers",
+            message,
+        ));
+    }
+    route(site, hub, head, content)
 }
 
 /// What is at the request's path, with its method. Checks the path first, then the method, then the body.

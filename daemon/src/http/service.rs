@@ -4,47 +4,36 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    error::Error,
     future::{Ready, poll_fn, ready},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Body, Incoming},
-    header,
-    http::request::Parts,
+    Method, Request, Response, StatusCode, body::Incoming, header, http::request::Parts,
     server::conn::http1,
 };
-use tokio::time::timeout;
 
 use super::{
     Worker,
-    answer::{Refusal, answer, wants_close},
+    answer::{Refusal, wants_close},
+    body::{content, look, publish_body},
     connection::Conn,
     cors::{Cors, add_cors},
     framing::Framing,
-    h2,
     head::{self, max_head, too_long},
     held::Ask,
     io::ParkIo,
-    memory::Hold,
-    paths::Place,
-    publish::{
-        Publish, not_kept, publish_data, receipt, refuse_while_stopping, refuse_while_store_fails,
-        when_kept,
-    },
+    publish::{not_kept, publish_data, receipt, when_kept},
     query::Query,
-    router::{self, Content, Route},
+    router::{self, Content, Route, route_within_limits},
     site::Site,
     writer::{AnswerHead, Variant},
 };
-use crate::{access::hosts, config::HttpConfig, hub::Hub, transport::Shape};
+use crate::{config::HttpConfig, transport::Shape};
 
 /// How hyper's part of a round ended.
 pub(super) enum Served {
@@ -287,7 +276,10 @@ fn answering(
     body: Option<Incoming>,
 ) -> Answering {
     let site = worker.site();
-    match (route(worker, &head, content), body) {
+    match (
+        route_within_limits(&site, worker.audience.hub(), &head, content),
+        body,
+    ) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
         (Ok(Route::Look), Some(body)) => Answering::Looking(Box::pin(async move {
             let content = look(&site, body).await;
@@ -376,126 +368,4 @@ fn finish(
         );
     }
     answer.map(Full::new)
-}
-
-/// What the request asks for, within the limits. Whether the daemon is well may be asked under any name.
-pub(super) fn route(worker: &Worker, head: &Parts, content: Content) -> Result<Route, Refusal> {
-    let site = worker.site();
-    let config = &site.config;
-    if Place::at(&site, head.uri.path()) != Some(Place::Health) {
-        hosts::is_meant(head, &config.hosts)?;
-    }
-    let url = head
-        .uri
-        .path_and_query()
-        .map_or(0, |url| url.as_str().len());
-    if url > config.max_url {
-        let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
-        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
-    }
-    let header = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum::<usize>();
-    if header > config.max_header {
-        let message = format!(
-            "headers of {header} bytes are over the limit of {}",
-            config.max_header
-        );
-        return Err(Refusal::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers",
-            message,
-        ));
-    }
-    router::route(&site, worker.audience.hub(), head, content)
-}
-
-/// What is known of a body that nobody has looked at.
-pub(super) fn content(body: &Incoming) -> Content {
-    match body.is_end_stream() {
-        true => Content::Empty,
-        false if body.size_hint().lower() > 0 => Content::Some,
-        false => Content::Unknown,
-    }
-}
-
-/// Reads a body, which may be empty in chunks or frames, until that is known.
-pub(super) async fn look(site: &Site, mut body: Incoming) -> Result<Content, Refusal> {
-    let time = site.config.body_time;
-    let look = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| broken(&error))?;
-            if frame.data_ref().is_some_and(|data| !data.is_empty()) {
-                return Ok(Content::Some);
-            }
-        }
-        Ok(Content::Empty)
-    };
-    timeout(time, look)
-        .await
-        .unwrap_or_else(|_| Err(late(time)))
-}
-
-fn broken(error: &hyper::Error) -> Refusal {
-    let cause = error
-        .source()
-        .map_or_else(String::new, |e| format!(": {e}"));
-    Refusal::bad("body", format!("body cannot be read: {error}{cause}"))
-}
-
-fn late(time: Duration) -> Refusal {
-    let message = format!("the body was not complete after {time:?}");
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
-}
-
-/// Reads the body and publishes it: 201 `{"id":…}`.
-pub(super) async fn publish_body(
-    site: &Site,
-    hub: &Hub,
-    publish: Publish,
-    body: &mut Incoming,
-) -> Result<Response<Bytes>, Refusal> {
-    let (max, time) = (site.config.max_body, site.config.body_time);
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large(max));
-    }
-    let Ok(data) = timeout(time, collect(site, body, max)).await else {
-        return Err(late(time));
-    };
-    let data = data?;
-    refuse_while_stopping(site)?;
-    refuse_while_store_fails(hub)?;
-    let id = publish_data(site, hub, publish, &data);
-    let answer = answer(StatusCode::CREATED, "application/json", receipt(id));
-    Ok(when_kept(hub, id, answer).await)
-}
-
-/// The whole body.
-async fn collect(site: &Site, body: &mut Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
-    let (mut data, mut hold) = (Vec::new(), Hold::default());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken(&error))?;
-        let Ok(piece) = frame.into_data() else {
-            continue; // trailers
-        };
-        if piece.len() > max - data.len() {
-            return Err(too_large(max));
-        }
-        if !piece.is_empty() {
-            h2::note_upload();
-        }
-        data.extend_from_slice(&piece);
-        hold.grow_to(data.capacity());
-        if site.ceiling.is_reached(&site.metrics) {
-            return Err(Refusal::no_memory());
-        }
-    }
-    Ok(data)
-}
-
-fn too_large(max: usize) -> Refusal {
-    let message = format!("body is over the limit of {max} bytes");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
 }

@@ -1,0 +1,111 @@
+//! Reads the bodies of requests that hyper parsed, within the limits.
+
+use std::{error::Error, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    Response, StatusCode,
+    body::{Body, Incoming},
+};
+use tokio::time::timeout;
+
+use super::{
+    answer::{Refusal, answer},
+    h2::streams,
+    memory::Hold,
+    publish::{
+        Publish, publish_data, receipt, refuse_while_stopping, refuse_while_store_fails, when_kept,
+    },
+    router::Content,
+    site::Site,
+};
+use crate::hub::Hub;
+
+/// What is known of a body before it is read.
+pub(super) fn content(body: &Incoming) -> Content {
+    match body.is_end_stream() {
+        true => Content::Empty,
+        false if body.size_hint().lower() > 0 => Content::Some,
+        false => Content::Unknown,
+    }
+}
+
+/// Reads a body until it is known whether the body is empty. It may be empty although chunks or frames announce it.
+pub(super) async fn look(site: &Site, mut body: Incoming) -> Result<Content, Refusal> {
+    let time = site.config.body_time;
+    let look = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(&error))?;
+            if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                return Ok(Content::Some);
+            }
+        }
+        Ok(Content::Empty)
+    };
+    timeout(time, look)
+        .await
+        .unwrap_or_else(|_| Err(late(time)))
+}
+
+fn broken(error: &hyper::Error) -> Refusal {
+    let cause = error
+        .source()
+        .map_or_else(String::new, |e| format!(": {e}"));
+    Refusal::bad("body", format!("body cannot be read: {error}{cause}"))
+}
+
+fn late(time: Duration) -> Refusal {
+    let message = format!("the body was not complete after {time:?}");
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+}
+
+/// Reads the body and publishes it: 201 `{"id":…}`.
+pub(super) async fn publish_body(
+    site: &Site,
+    hub: &Hub,
+    publish: Publish,
+    body: &mut Incoming,
+) -> Result<Response<Bytes>, Refusal> {
+    let (max, time) = (site.config.max_body, site.config.body_time);
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
+    let Ok(data) = timeout(time, collect(site, body, max)).await else {
+        return Err(late(time));
+    };
+    let data = data?;
+    refuse_while_stopping(site)?;
+    refuse_while_store_fails(hub)?;
+    let id = publish_data(site, hub, publish, &data);
+    let answer = answer(StatusCode::CREATED, "application/json", receipt(id));
+    Ok(when_kept(hub, id, answer).await)
+}
+
+/// Reads the whole body.
+async fn collect(site: &Site, body: &mut Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
+    let (mut data, mut hold) = (Vec::new(), Hold::default());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Ok(piece) = frame.into_data() else {
+            continue; // trailers
+        };
+        if piece.len() > max - data.len() {
+            return Err(too_large(max));
+        }
+        if !piece.is_empty() {
+            streams::note_upload();
+        }
+        data.extend_from_slice(&piece);
+        hold.grow_to(data.capacity());
+        if site.ceiling.is_reached(&site.metrics) {
+            return Err(Refusal::no_memory());
+        }
+    }
+    Ok(data)
+}
+
+fn too_large(max: usize) -> Refusal {
+    let message = format!("body is over the limit of {max} bytes");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
+}
