@@ -90,7 +90,7 @@ impl Kind {
             }
             Self::Haproxy => part
                 .replace("/etc/haproxy/errors", root)
-                .replace(":80", &proxy),
+                .replace("bind :80", &format!("bind {proxy}")),
             Self::Caddy => {
                 let (_, port) = proxy.rsplit_once(':').unwrap();
                 let site = format!("http://localhost:{port}, http://127.0.0.1:{port}");
