@@ -359,10 +359,10 @@ fn with_little_memory_many_large_publishes_at_once_never_fail() {
 fn limits_that_are_more_than_the_memory_are_told() {
     let daemon = limited(256 << 20, "[history]\ntotal = \"256MiB\"\n");
     let log = wait_for("the line", || {
-        Some(daemon.log()).filter(|log| log.contains(" fit\n"))
+        Some(daemon.log()).filter(|log| log.contains(" under [http]\n"))
     });
-    let proposed = log.split("the daemon; ").nth(1).expect(&log);
-    let proposed = proposed.split(" fit").next().unwrap();
+    let proposed = log.split("values that fit are ").nth(1).expect(&log);
+    let proposed = proposed.lines().next().unwrap();
     // What it proposes is enough.
     let (total, max_memory) = proposed.split_once(" under [history] and ").unwrap();
     let max_memory = max_memory.strip_suffix(" under [http]").unwrap();
