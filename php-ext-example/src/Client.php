@@ -127,8 +127,10 @@ final class Client implements ClientInterface
             \trigger_error($text, \E_USER_WARNING);
         } catch (\Throwable) {
             // The application's handler has thrown, or the function is disabled.
-            if (\function_exists('error_log')) {
+            try {
                 \error_log($text);
+            } catch (\Error) {
+                // This function is disabled, too: PHP has no place for the text.
             }
         }
     }
@@ -173,7 +175,11 @@ final class Client implements ClientInterface
 
     private static function load(): \FFI
     {
-        $library = \function_exists('getenv') ? \getenv('COMET_LIBRARY') : false;
+        try {
+            $library = \getenv('COMET_LIBRARY');
+        } catch (\Error) { // the function is disabled
+            $library = false;
+        }
         try {
             return \FFI::cdef(self::header(), $library ?: 'libcomet.so.1');
         } catch (\FFI\Exception $e) {

@@ -202,8 +202,7 @@ fn careful_setups() -> Vec<(&'static str, Vec<String>)> {
     let package = package.display();
     let tests = repository().join("tests/php");
     let basedir = format!("open_basedir={package}:{}", tests.display());
-    let disabled =
-        "disable_functions=getenv,is_file,file_exists,error_log,trigger_error,putenv,ini_set,exec";
+    let disabled = "disable_functions=getenv,is_file,file_exists,function_exists,error_log,trigger_error,putenv,ini_set";
     let preload = [
         "opcache.enable_cli=1".to_owned(),
         "opcache.preload_user=root".to_owned(),
