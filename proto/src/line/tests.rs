@@ -78,7 +78,7 @@ fn refusals_name_the_field() {
         (
             r#"{"op":"publish","channel":"a","data":"","data_base64":""}"#,
             "data",
-            "exclude",
+            "only one of data and data_base64 may be set",
         ),
         (
             r#"{"op":"publish","channel":"a","name":"\n"}"#,
