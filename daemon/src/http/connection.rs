@@ -1,10 +1,10 @@
-//! One connection. hyper, with its buffers, exists only while it parses a request or writes an ordinary answer,
-//! and a task only while there is something to do that may have to wait. A poll that waits, a stream, and a
-//! connection between requests are a socket and this structure.
+//! One connection. hyper and its buffers exist only while hyper parses a request or writes an ordinary answer. A task
+//! exists only while there is work that may have to wait. A waiting poll, a stream, and a connection between two
+//! requests need only a socket and this structure.
 //!
-//! `State` says who acts next. When it is the connection, `work` goes on until it is the client or the worker
-//! again; then the task is over. Everything here belongs to one thread: no state changes between two awaits but by
-//! the calls `ready`, `deliver`, `expire` and `say_farewell`.
+//! `State` says who acts next: the task, the client, or the worker. `work` runs until the client or the worker acts
+//! next; then the task ends. Everything here belongs to one thread. Between two awaits only the calls `ready`,
+//! `deliver`, `expire` and `say_farewell` change the state.
 
 mod reading;
 mod socket;
@@ -37,88 +37,89 @@ use super::{
 };
 use reading::Head;
 
-/// See the module.
+/// One connection: its socket, its state, and the subscription that it holds.
 pub(super) struct Conn {
     pub(super) worker: Rc<Worker>,
     stream: TcpStream,
-    /// Its place among the worker's connections, until it has left them.
+    /// Index among the worker's connections. `None` after the connection has left the worker.
     place: Cell<Option<u32>>,
     pub(super) state: Cell<State>,
-    /// There was no room for the connection: its one request is refused.
+    /// Why there is no room for the connection. `Some`: its one request is refused.
     pub(super) refused: Option<Refused>,
-    /// A task is on.
+    /// A task works for the connection.
     tasked: Cell<bool>,
-    /// Bytes, or the end, may wait in the socket, of which no edge will tell again.
+    /// The socket may hold unread bytes or its end, and epoll will not report them again.
     pub(super) unread: Cell<bool>,
-    /// The client has closed its side: there is an end to be read.
+    /// The client has closed its side, and the end is still to be read.
     pub(super) ended: Cell<bool>,
-    /// It is told when it can be written again.
+    /// epoll also reports when the socket can be written again.
     watches_writes: Cell<bool>,
-    /// The connection ends with the answer that is being written.
+    /// The connection ends after the answer that is being written.
     pub(super) last: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     pub(super) held: RefCell<Option<Held>>,
-    /// Seldom there: not worth their room in each connection.
+    /// Boxed, because few connections have leftovers: each connection pays for a pointer only.
     leftovers: RefCell<Option<Box<Leftovers>>>,
 }
 
-/// Bytes that wait for their turn.
+/// Bytes that were read but not served yet, and bytes that are not written yet.
 #[derive(Default)]
 struct Leftovers {
-    /// The next request, which came behind one that is held.
+    /// The next request, which arrived after one that still waits.
     input: Bytes,
-    /// What did not fit into the socket.
+    /// The part of an answer that did not fit into the socket.
     output: Bytes,
 }
 
-/// Who does what next.
+/// Who acts next, and what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// The task: hyper is on. It has its own limits but one: how long a client takes nothing.
+    /// The task acts: hyper serves a request. hyper has its own time limits, except one: how long a client may read
+    /// nothing.
     Busy,
-    /// The client: the next request.
+    /// The client acts: it sends the next request.
     Idle,
-    /// The client: the request that is refused.
+    /// The client acts: it sends the request that will be refused.
     Refusing,
-    /// The task: a subscription begins, or goes on after a piece that did not fit.
+    /// The task acts: it opens a subscription, or goes on after a piece that did not fit into the socket.
     Joining,
-    /// `deliver` or `expire`: the answer to a poll.
+    /// `deliver` or `expire` acts: it answers the poll.
     Polling,
-    /// `deliver` or `expire`: the next piece of a stream.
+    /// `deliver` or `expire` acts: it writes the next piece of the stream.
     Streaming,
-    /// The task: an answer, or what is left of one, has to be written.
+    /// The task acts: it writes an answer, or the rest of one.
     Writing,
-    /// The task: the last answer is written, the connection ends.
+    /// The task acts: the last answer is written, and the connection ends.
     Ending,
-    /// The task, if there is one: the connection is cut.
+    /// The connection is cut. If there is a task, it ends.
     Closing,
 }
 
 /// How a task ends.
 #[derive(PartialEq, Eq)]
 enum After {
-    /// The client or the worker acts next.
+    /// The connection stays open. The client or the worker acts next.
     Asleep,
     Gone,
 }
 
-/// What a look at the socket has found.
+/// What reading from the socket has returned.
 enum Input {
     Bytes(Bytes),
     Nothing,
     End,
 }
 
-/// How long a client may go on sending after its last answer.
+/// How long a client may go on sending after its last answer, before the connection is closed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a client may take to send the head of a request that there is no room for.
+/// How long a client may take to send the head of a request that will be refused.
 pub(super) const REFUSE_TIME: Duration = Duration::from_secs(2);
 
-/// Reads and writes of a connection without a task, before it is given one. Few requests need more.
+/// Number of reads and writes that `work_now` may do before the work goes to a task. Few requests need more.
 const FIRST_TURN: u8 = 16;
 
-/// What is read at once, in bytes: most requests fit.
+/// Size of one read in bytes. Most requests fit.
 const CHUNK: usize = 4096;
 
 impl Conn {
@@ -146,7 +147,7 @@ impl Conn {
         })
     }
 
-    /// The socket can be read or written again, or its end has come.
+    /// Handles an event of the socket: it can be read or written again, or its end has come.
     pub(super) fn ready(self: &Rc<Self>, readable: bool, ended: bool) {
         if ended {
             self.ended.set(true);
@@ -163,11 +164,11 @@ impl Conn {
             State::Idle => self.serve_now(),
             State::Refusing => self.work_now(),
             State::Polling | State::Streaming => self.look(),
-            _ => {} // a task is about to begin, and looks
+            _ => {} // a task is about to start and reads the socket
         }
     }
 
-    /// Nearly every request is a poll or a publish, plain and whole: for that, neither hyper nor a task is needed.
+    /// Serves plain and complete polls and publishes, which nearly all requests are, without hyper and without a task.
     fn serve_now(self: &Rc<Self>) {
         let mut chunk = [0; CHUNK];
         let mut input = match self.try_read(&mut chunk) {
@@ -207,7 +208,7 @@ impl Conn {
         });
     }
 
-    /// Works as far as it goes without waiting, which is nearly always to the end; a task does the rest.
+    /// Works without waiting as far as possible, which is nearly always to the end. A task does the rest.
     fn work_now(self: &Rc<Self>) {
         self.worker.parked.set(0);
         self.tasked.set(true);
@@ -221,7 +222,7 @@ impl Conn {
         }
     }
 
-    /// Begins a task, unless there is one, which goes on.
+    /// Starts a task for the connection, or wakes the one that it has.
     pub(super) fn work_soon(&self) {
         if self.tasked.get() {
             return self.wake();
@@ -233,7 +234,7 @@ impl Conn {
         }
     }
 
-    /// Does what is the connection's to do.
+    /// Does the connection's work until the client or the worker acts next.
     async fn work(self: &Rc<Self>) -> After {
         loop {
             match self.state.get() {
@@ -252,7 +253,7 @@ impl Conn {
                         self.look();
                     }
                     match self.state.get() {
-                        // It floods us: others first.
+                        // The client sends more than one turn's frames: let others run first.
                         State::Streaming if self.reads_frames() && self.unread.get() => {
                             yield_now().await;
                         }
@@ -268,13 +269,13 @@ impl Conn {
                     self.linger().await;
                     return After::Gone;
                 }
-                // Nobody is left who would make another state of it.
+                // No caller is left that would change this state.
                 State::Busy | State::Closing => return After::Gone,
             }
         }
     }
 
-    /// Serves what begins with `input`, and says by the state what is next.
+    /// Serves the request that begins with `input`. The new state says what happens next.
     async fn serve(self: &Rc<Self>, input: Bytes) {
         let (input, framing) = match Box::pin(self.read_head(input)).await {
             Head::Http1(input, framing) => (input, framing),
@@ -312,7 +313,7 @@ impl Conn {
         }
     }
 
-    /// Reads the head of a request that there is no room for, which says what kind of answer its client understands.
+    /// Reads the head of a request that will be refused. The head says which form of answer the client understands.
     async fn refuse(&self) {
         self.set_busy();
         let mut input = Vec::new();
@@ -323,12 +324,12 @@ impl Conn {
                 }
             }
         };
-        let _ = timeout(REFUSE_TIME, head).await; // what has come will do
+        let _ = timeout(REFUSE_TIME, head).await; // a part of the head is enough
         self.last.set(true);
         self.send(self.refusal(&input)).await;
     }
 
-    /// Likewise, by what has come so far.
+    /// Like `refuse`, with the bytes that have arrived so far.
     pub(super) fn refuse_now(&self) {
         let mut chunk = [0; CHUNK];
         let read = self.try_read(&mut chunk).unwrap_or(0);
@@ -344,8 +345,8 @@ impl Conn {
         refusal.asked_by(&site, input).into_bytes(&site.origins)
     }
 
-    /// Bytes follow a `POST` that announces no body. HTTP/1.0 has one request a connection, so that they can be nothing
-    /// else; in HTTP/1.1 they are a body when no request begins so.
+    /// Whether bytes follow a `POST` that announces no body. HTTP/1.0 allows one request per connection, so that all
+    /// following bytes count as a body. In HTTP/1.1 they count as a body if they do not look like a request.
     fn has_unannounced_body(&self, framing: &Framing, input: &[u8]) -> bool {
         let Some(mut behind) = framing.behind_bare_post(input) else {
             return false;
@@ -361,14 +362,14 @@ impl Conn {
         }
     }
 
-    /// The start of the next request. Needs no buffer of its own while there is none.
+    /// Reads the start of the next request. Uses no heap buffer while no request has arrived.
     fn next_input(&self) -> Input {
         let before = self.take_leftovers(|left| &mut left.input);
         if !before.is_empty() {
             return Input::Bytes(before);
         }
         if !self.has_input() {
-            return Input::Nothing; // no system call to be told so
+            return Input::Nothing; // saves a system call
         }
         let mut chunk = [0; CHUNK];
         match self.try_read(&mut chunk) {
@@ -379,7 +380,7 @@ impl Conn {
         }
     }
 
-    /// Writes all of it, waiting for the client where it has to, and says by the state what is next.
+    /// Writes all bytes and waits for the client if necessary. The new state says what happens next.
     pub(super) async fn send(&self, mut bytes: Bytes) {
         let write_time = self.worker.site().config.write_time;
         self.set(State::Writing, write_time);
@@ -393,7 +394,7 @@ impl Conn {
                     Poll::Pending if !self.is_too_much(&bytes) => return Poll::Pending,
                     Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => return Poll::Ready(false),
                 }
-                self.set(State::Writing, write_time); // each piece has its own time
+                self.set(State::Writing, write_time); // the time limit begins anew after each piece
             }
             Poll::Ready(true)
         });
@@ -408,10 +409,11 @@ impl Conn {
         }
     }
 
-    /// Closes so that the client gets the last answer even if it is still sending: says the end, and takes what
-    /// comes for a while. Closing at once would make the kernel send a reset, which may overtake the answer.
+    /// Closes so that the client gets the last answer even if it is still sending: closes the sending side, then reads
+    /// and discards for a while. If the socket were closed at once, the kernel would send a reset, which may overtake
+    /// the answer.
     async fn linger(&self) {
-        self.end_held(); // nothing more is told
+        self.end_held(); // the client gets no more messages
         self.set(State::Ending, LINGER);
         if self.shutdown().is_err() {
             return;
@@ -429,9 +431,9 @@ impl Conn {
         .await;
     }
 
-    /// `expire` looks at the connection after `time`.
+    /// Sets the state. `expire` is called after `time` unless the state is set again.
     pub(super) fn set(&self, state: State, time: Duration) {
-        // Whoever closes it has the last word, until the task has seen it.
+        // `Closing` is final. It stays until the task has seen it.
         if self.state.get() != State::Closing {
             self.state.set(state);
             if let Some(place) = self.place.get() {
@@ -440,7 +442,7 @@ impl Conn {
         }
     }
 
-    /// There is no room to keep an answer for a client that does not take it.
+    /// Whether the rest of an answer is too large to be kept for a client that does not read it.
     fn is_too_much(&self, rest: &Bytes) -> bool {
         rest.len() > memory::SMALL && self.worker.is_full()
     }
@@ -477,7 +479,7 @@ impl Conn {
         self.work_soon();
     }
 
-    /// Goes on with the next request, of which no edge may tell.
+    /// Waits for the next request, or serves the one that has arrived already: epoll may not report that one again.
     fn go_on(&self) {
         self.set(State::Idle, self.worker.site().config.idle);
         if self.has_input() {
@@ -485,7 +487,7 @@ impl Conn {
         }
     }
 
-    /// Writes a whole answer, after which nothing is held.
+    /// Writes a whole answer of a connection that holds no subscription.
     pub(super) fn answer(&self, answer: impl AsRef<[u8]> + Into<Bytes>) {
         if self.write_now(answer) {
             if self.last.get() {
@@ -496,12 +498,12 @@ impl Conn {
         }
     }
 
-    /// There may be bytes, or the end, of which no edge will tell.
+    /// Whether there may be bytes, or the end of the connection, that epoll will not report again.
     pub(super) fn has_input(&self) -> bool {
         self.unread.get() || self.ended.get() || self.has_leftovers()
     }
 
-    /// Ends the connection without losing what is written.
+    /// Ends the connection after everything is written.
     pub(super) fn end(&self) {
         self.set(State::Ending, LINGER);
         self.work_soon();
@@ -517,7 +519,7 @@ impl Conn {
         }
     }
 
-    /// Leaves the worker: the socket closes with the last reference.
+    /// Removes the connection from the worker. The socket closes with the last reference.
     fn leave(&self) {
         self.state.set(State::Closing);
         self.end_held();
@@ -550,7 +552,7 @@ impl Conn {
     }
 }
 
-/// A task's hold on its connection, which ends also when the task panics or is dropped.
+/// One run of a connection's task. Its drop also ends the run properly when the task panics or is dropped.
 struct Turn {
     conn: Rc<Conn>,
     after: After,
@@ -567,7 +569,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.conn.tasked.set(false);
-        // It would keep the task alive, and the task the connection.
+        // The waker would keep the task alive, and the task would keep the connection alive.
         self.conn.waker.take();
         if self.after == After::Gone {
             self.conn.leave();

@@ -1,6 +1,5 @@
-//! A subscription that a connection holds. Messages are written to the socket by the worker's delivery loop,
-//! without waking the connection's task: the client's next request does. Only what does not fit into the socket
-//! is left to the task.
+//! The subscription that a waiting connection holds. The worker's delivery loop writes messages directly to the socket
+//! and wakes no task. Only bytes that do not fit into the socket are left to a task.
 
 use std::{io::ErrorKind, rc::Rc, time::Duration};
 
@@ -23,56 +22,56 @@ use crate::{
     transport::{Channels, Format, Shape, Subscription},
 };
 
-/// Pieces of what an upgraded client says that are taken in one turn.
+/// Number of chunks that are read from one WebSocket client in one turn. Then other connections get their turn.
 const FRAME_CHUNKS: usize = 16;
 
-/// What a stream that has fallen behind is sent at once, in bytes. It is rendered for this client alone, which may be one
-/// of many that take nothing.
+/// Size in bytes of one piece of backlog for a stream that has fallen behind. Each such piece is rendered for one
+/// client only, and many clients may read nothing at the same time.
 const PIECE: usize = 16 * 1024;
 
-/// A subscription that hyper's service found in a request.
+/// A subscription that a request has asked for, before the connection holds the subscription.
 pub(super) struct Ask {
     pub(super) subscription: Subscription,
     pub(super) variant: Variant,
-    /// By whose rights it was accepted.
+    /// The site whose access rights accepted the subscription.
     pub(super) site: Current,
 }
 
-/// In [`Held::expires`]: the right to the subscription has no end.
+/// Value of [`Held::expires`]: the right to the subscription never ends.
 const NEVER: u32 = u32::MAX;
 
-/// Likewise: the right to it has ended by new settings.
+/// Value of [`Held::expires`]: new settings have ended the right to the subscription.
 const REVOKED: u32 = 0;
 
-/// What a connection waits for.
+/// The subscription of one waiting connection.
 pub(super) struct Held {
     channels: Channels,
     format: Box<dyn Format>,
     variant: Variant,
-    /// Seconds.
+    /// Longest wait of a poll in seconds. `None`: the subscription waits without a limit.
     wait: Option<u16>,
-    /// The second since 1970 at which the token ends; [`NEVER`], or [`REVOKED`]. A second and no step: the system's clock
-    /// may be set while the client waits.
+    /// The second since 1970 at which the token expires, or [`NEVER`], or [`REVOKED`]. The field holds a second and not
+    /// a step of the worker, because the system clock may be set while the client waits.
     expires: u32,
-    /// To be told first.
+    /// The client must first be told that there is a gap.
     gap: bool,
-    /// What the client has been sent.
+    /// The client has been sent everything up to this cursor.
     cursor: Cursor,
-    /// It has joined the audience.
+    /// The key in the worker's audience, once the subscription has joined the audience.
     key: Option<Key>,
-    /// A stream's opening is written, or a poll has none.
+    /// The opening of the stream is written. A poll has no opening, so that this is true from the start.
     open: bool,
 }
 
 impl Held {
-    /// There is a gap without a message, and the client is told of it later.
+    /// Whether the backlog has a gap and no message, and the client is told of this gap later.
     fn postpones(&self, backlog: &Backlog) -> bool {
         backlog.messages.is_empty() && backlog.gap && self.format.postpones_gap()
     }
 }
 
 impl Conn {
-    /// Begins a subscription; `subscribe` does the rest.
+    /// Stores the subscription in the connection. `subscribe` or `poll_now` then opens it.
     pub(super) fn begin_held(&self, ask: Ask) {
         let audience = &self.worker.audience;
         let Ask {
@@ -89,7 +88,8 @@ impl Conn {
             expires,
             gap,
         } = subscription;
-        // "From now on" is this moment, not when it joins: a client may act on a stream's opening before that.
+        // A subscription "from now on" begins at this moment, not when it joins the audience: the client may act on the
+        // stream's opening before that.
         let now = || audience.hub().last();
         let cursor = since.unwrap_or_else(now);
         self.worker.metrics.subscribers.add(1);
@@ -105,16 +105,17 @@ impl Conn {
             cursor,
             key: None,
         });
-        // Settings may have changed while an earlier request of this connection was answered.
+        // The settings may have changed while an earlier request of this connection was answered.
         if !Rc::ptr_eq(&site, &self.worker.site()) {
             self.revoke(&site.rights);
         }
     }
 
-    /// Takes the subscription to where the client or the worker acts next: opens it, sends the backlog, and joins.
+    /// Opens the subscription, sends the backlog, and joins the audience. Returns when the client or the worker acts
+    /// next.
     pub(super) async fn subscribe(self: &Rc<Self>) {
         if self.reads_frames() && self.has_leftovers() {
-            return self.set(State::Ending, LINGER); // its frames may not come before our 101
+            return self.set(State::Ending, LINGER); // the client may not send frames before our 101
         }
         let opening = self.with_held(|held| {
             let is_new = !std::mem::replace(&mut held.open, true);
@@ -146,7 +147,7 @@ impl Conn {
         self.send(answer.unwrap_or_default()).await;
     }
 
-    /// A poll waits, or has its answer, without waiting for anything.
+    /// Lets a poll wait, or answers the poll from the backlog. Does not block.
     pub(super) fn poll_now(self: &Rc<Self>) {
         if let Err(backlog) = self.join() {
             let answer = self.with_held(|held| self.advance(held, &backlog));
@@ -171,19 +172,20 @@ impl Conn {
         }
     }
 
-    /// The poll's answer is about to be written.
+    /// Ends the subscription of a poll whose answer is about to be written.
     fn end_poll(&self) {
         let close = self.with_held(|held| held.variant.close);
         self.last.set(close == Some(true));
         self.end_held();
     }
 
-    /// Joins the audience of the channels; from here on the worker writes.
+    /// Joins the audience of the channels. From then on the worker's delivery loop writes. Returns the backlog as the
+    /// error if the client must get messages or a gap first.
     fn join(self: &Rc<Self>) -> Result<(), Backlog> {
         let shape = {
             let mut held = self.held.borrow_mut();
             let Some(held) = held.as_mut() else {
-                return Ok(()); // it has ended
+                return Ok(()); // the subscription has ended
             };
             let audience = &self.worker.audience;
             if held.channels.is_empty() {
@@ -219,13 +221,13 @@ impl Conn {
         Ok(())
     }
 
-    /// Waits for so long, or until the right to wait ends.
+    /// Waits for `time`, or until the right to wait ends.
     fn wait_in(&self, state: State, time: Duration) {
         self.set(state, time);
         self.renew_end();
     }
 
-    /// Looks at the connection when the right to wait ends, by the system's clock as it is now.
+    /// Plans a check of the connection for the moment when its token expires, by the current system clock.
     pub(super) fn renew_end(&self) {
         let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
         let waits = matches!(self.state.get(), State::Polling | State::Streaming);
@@ -238,13 +240,13 @@ impl Conn {
         }
     }
 
-    /// The token has expired, or the right was revoked.
+    /// Whether the token has expired or the right was revoked.
     fn has_ended(&self) -> bool {
         let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
         expires != NEVER && u64::from(expires) <= unix_time().as_secs()
     }
 
-    /// New rights hold instead of `before`: ends the subscription where they take its right away.
+    /// Ends the subscription if the new rights no longer permit it. `before` are the rights that held until now.
     pub(super) fn revoke(&self, before: &Rights) {
         let site = self.worker.site();
         let ends = self.with_held(|held| {
@@ -260,13 +262,13 @@ impl Conn {
         }
     }
 
-    /// What has come while the client is to wait?
+    /// Reads what the client has sent while it should be waiting.
     pub(super) fn look(&self) {
         if self.reads_frames() {
             return self.take_frames();
         }
         match self.peek(&mut [0]) {
-            Ok(read) => self.unread.set(read > 0), // pipelined; its turn comes
+            Ok(read) => self.unread.set(read > 0), // a pipelined request: it is served later
             Err(e) if e.kind() == ErrorKind::WouldBlock => return self.unread.set(false),
             Err(_) => return self.close(),
         }
@@ -275,8 +277,8 @@ impl Conn {
         }
     }
 
-    /// The client has closed its sending side. It may have gone, or still read (RFC 9112, section 6.3): it is answered
-    /// at once, and what it has sent behind the poll is served.
+    /// Answers a client that has closed its sending side. The client may be gone or may still read (RFC 9112, section
+    /// 6.3). So it is answered at once, and requests that it has sent after the poll are served.
     fn answer_half_closed(&self) {
         let hub = self.worker.audience.hub();
         let answer = self.with_held(|held| {
@@ -296,15 +298,15 @@ impl Conn {
         }
     }
 
-    /// The client speaks a protocol of its own, and may say something at any time.
+    /// Whether the client has switched to a protocol of its own (WebSocket), in which it may send at any time.
     pub(super) fn reads_frames(&self) -> bool {
         self.with_held(|held| held.format.upgrade().is_some()) == Some(true)
     }
 
-    /// Reads what an upgraded client says, and answers where its protocol wants an answer.
+    /// Reads frames of an upgraded client and writes the answers that its protocol requires.
     fn take_frames(&self) {
         let mut chunk = [0; 1024];
-        // A client may send without end. It gets its turn again when the others had theirs.
+        // A client may send without end. After this many chunks other connections get their turn first.
         for _ in 0..FRAME_CHUNKS {
             let read = match self.try_read(&mut chunk) {
                 Ok(n @ 1..) => n,
@@ -323,7 +325,7 @@ impl Conn {
             if !goes_on {
                 return self.end();
             }
-            // The client's end may have come together with these bytes: then it is read, too.
+            // The end of the client's data may have arrived together with these bytes. Then read once more.
             if !self.has_input() {
                 return;
             }
@@ -331,14 +333,14 @@ impl Conn {
         self.work_soon();
     }
 
-    /// The time that was set has passed.
+    /// Handles the end of the time that `set` has set.
     pub(super) fn expire(&self) {
         match self.state.get() {
             State::Closing | State::Joining => {}
             State::Refusing => self.refuse_now(),
             State::Idle | State::Busy | State::Writing | State::Ending => self.close(),
             State::Polling | State::Streaming if self.has_ended() => self.say_end(),
-            // The clock was set back, and the token is good for longer again.
+            // The system clock was set back, so that the token is valid for longer again.
             State::Polling if self.with_held(|held| held.wait) == Some(None) => {
                 self.wait_in(State::Polling, Duration::MAX);
             }
@@ -346,7 +348,7 @@ impl Conn {
         }
     }
 
-    /// The right to wait has ended: a poll has its answer, a stream its end.
+    /// Ends a subscription whose right has ended: answers a poll, or writes the end of a stream.
     fn say_end(&self) {
         let answer = self.with_held(|held| self.end_of(held));
         let answer = answer.unwrap_or_default();
@@ -360,7 +362,7 @@ impl Conn {
         }
     }
 
-    /// Likewise, for what could not wait yet.
+    /// Like `say_end`, for a subscription that was not waiting yet.
     async fn send_end(&self) {
         let answer = self.with_held(|held| (self.end_of(held), is_poll(&*held.format)));
         let (answer, is_poll) = answer.unwrap_or_default();
@@ -372,8 +374,9 @@ impl Conn {
         }
     }
 
-    /// What a client gets whose token has expired, or who is to come back with its token and be judged by new rights. It
-    /// gets no message that is newer than its cursor.
+    /// The bytes for a client whose token has expired or whose right was revoked. A client whose right was revoked
+    /// comes back, and the new rights decide about its request. The client gets no message that is newer than its
+    /// cursor.
     fn end_of(&self, held: &Held) -> Bytes {
         if held.expires != REVOKED {
             return self.writer(held).expired(held.cursor);
@@ -386,8 +389,8 @@ impl Conn {
         self.writer(held).farewell(&nothing, retry)
     }
 
-    /// The wait of a poll is over, or a stream needs a sign of life. Reads first: a message that was published
-    /// and not yet delivered must not be passed over by the cursor.
+    /// Answers a poll whose wait is over, or sends the heartbeat of a stream. Reads the hub first: the new cursor must
+    /// not skip a message that was published but not delivered yet.
     fn say_nothing_new(&self) {
         let hub = self.worker.audience.hub();
         let answer = self.with_held(|held| {
@@ -411,10 +414,10 @@ impl Conn {
         }
     }
 
-    /// The daemon stops: the last answer for who waits, and the end.
+    /// Sends the last answer to a waiting client when the daemon stops, and ends the connection.
     pub(super) fn say_farewell(&self) {
         match self.state.get() {
-            // What has come, of which no edge may have told yet, is still answered.
+            // A request that has arrived is still answered, even if epoll has not reported it yet.
             State::Idle => {
                 self.unread.set(true);
                 self.work_soon();
@@ -428,12 +431,12 @@ impl Conn {
                 }
             }
             State::Refusing => self.refuse_now(),
-            // The task is at it, and looks afterwards.
+            // A task runs. It checks whether the daemon stops when it is done.
             State::Busy | State::Joining | State::Writing | State::Ending | State::Closing => {}
         }
     }
 
-    /// What there is still, and the end.
+    /// The last messages of the subscription, followed by its end.
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
         let channels = &held.channels;
@@ -443,15 +446,15 @@ impl Conn {
         self.writer(held).farewell(&backlog, retry)
     }
 
-    /// Answers a poll, which is over then.
+    /// Answers a poll and ends its subscription.
     fn answer_poll(&self, answer: Bytes) {
-        // While messages come, none shall wait for polls to gather.
+        // While messages are delivered, the thread must not pause to let polls gather.
         self.worker.parked.set(0);
         self.end_poll();
         self.answer(answer);
     }
 
-    /// The bytes for a backlog that is not shared; moves the cursor.
+    /// Renders a backlog for this client alone, and moves the cursor.
     fn advance(&self, held: &mut Held, backlog: &Backlog) -> Bytes {
         self.sent(held, backlog);
         self.writer(held).backlog(backlog)
@@ -472,7 +475,8 @@ impl Conn {
         }
     }
 
-    /// `None`: nothing is held, which ends what the caller is at.
+    /// Calls `f` with the subscription. `None`: the connection holds no subscription, and the caller has nothing left
+    /// to do.
     fn with_held<T>(&self, f: impl FnOnce(&mut Held) -> T) -> Option<T> {
         self.held.borrow_mut().as_mut().map(f)
     }
@@ -490,7 +494,8 @@ impl Conn {
         }
     }
 
-    /// Reads what is new and renders it; what many read alike is rendered once. True: there is more.
+    /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once. Returns
+    /// the bytes and whether there is more.
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
         let batch: Rc<Batch> = feed.read(&held.channels, held.cursor);
         let backlog = batch.backlog();

@@ -1,5 +1,5 @@
-//! The head of a request that is not plain: read here until it is whole and its body's length is known, so that a
-//! client that is slow with it costs its bytes alone, and hyper is never asked what it would make of half a head.
+//! Reads the head of a request that is not plain, until the head is complete and the length of the body is known. So a
+//! client that sends slowly costs only the memory of its bytes, and hyper never gets an incomplete head.
 
 use std::{future::poll_fn, io, task::Poll};
 
@@ -20,17 +20,17 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the bytes of a connection begin with.
 pub(super) enum Head {
-    /// A whole head and what came with it.
+    /// A complete head and the bytes that were read with it.
     Http1(Bytes, Framing),
     Http2(Bytes),
-    /// What is said before the connection closes.
+    /// The refusal to send before the connection closes.
     Refused(Refusal),
-    /// The client has gone.
+    /// The client has closed the connection.
     Closed,
 }
 
 impl Conn {
-    /// Goes on reading what begins with `input` until it is clear what it is.
+    /// Reads on after `input` until the kind of request is known.
     pub(super) async fn read_head(&self, input: Bytes) -> Head {
         let site = self.worker.site();
         let config = &site.config;
@@ -38,7 +38,7 @@ impl Conn {
         if let Some(head) = reading.look(&site) {
             return head;
         }
-        // A request that has begun is answered, even when the daemon stops.
+        // A request that has begun to arrive is answered, even while the daemon stops.
         self.set_busy();
         let whole = timeout(config.header_time, async {
             loop {
@@ -70,10 +70,10 @@ impl Conn {
     }
 }
 
-/// The beginning of a request.
+/// The part of a request that was read so far.
 struct Reading {
     input: Vec<u8>,
-    /// So much of it was looked at in vain.
+    /// Number of bytes that were parsed before without a result.
     seen: usize,
     hold: Hold,
 }
@@ -87,7 +87,7 @@ impl Reading {
         }
     }
 
-    /// What it is, if that can be said.
+    /// The kind of request, once there are enough bytes to know.
     fn look(&mut self, site: &Site) -> Option<Head> {
         let config = &site.config;
         let input = &self.input;
@@ -114,7 +114,8 @@ impl Reading {
         }
     }
 
-    /// It may be whole, or has doubled: it does not pay to read it again for each byte that comes.
+    /// Whether parsing is worthwhile: the head may be complete, or the input has doubled. Parsing again after each byte
+    /// would cost too much.
     fn is_worth_a_look(&self) -> bool {
         let new = &self.input[self.seen.saturating_sub(3)..];
         let ends = new.windows(2).any(|pair| pair == b"\n\n")
@@ -126,7 +127,7 @@ impl Reading {
         std::mem::take(&mut self.input).into()
     }
 
-    /// What is said when the client sends nothing any more.
+    /// The result when the client sends nothing more.
     fn cut(&self, site: &Site) -> Head {
         let asks = !without_line_ends(&self.input).is_empty();
         if !asks || H2_PREFACE.starts_with(&self.input) {
@@ -137,10 +138,10 @@ impl Reading {
         self.refused(site, Refusal::bad("request", message))
     }
 
-    /// What is said when the time is over.
+    /// The result when the time limit is over.
     fn late(&self, site: &Site) -> Head {
         if H2_PREFACE.starts_with(&self.input) {
-            return Head::Closed; // it could be either: too little to answer
+            return Head::Closed; // it may be HTTP/1 or HTTP/2: too little to answer
         }
         let limit = site.config.header_time;
         let message = format!("the head of the request was not complete after {limit:?}");

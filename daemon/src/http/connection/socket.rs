@@ -1,5 +1,5 @@
-//! A connection's socket. It is told of in edges, once for each that something comes or that it can be written again:
-//! what an edge told and nobody has taken yet is noted here.
+//! The socket of a connection. The socket is watched edge-triggered: epoll reports each change once. What was reported
+//! and not used yet is remembered in the connection (`unread`, `ended`).
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -13,15 +13,15 @@ use tokio::task::coop;
 use super::{Conn, State};
 
 impl Conn {
-    /// Reads what is there, and notes whether there may be more.
+    /// Reads what has arrived, and remembers whether there may be more.
     pub(in crate::http) fn try_read(&self, chunk: &mut [u8]) -> io::Result<usize> {
         let read = uninterrupted(|| (&self.stream).read(chunk));
-        // What comes from here on has its own edge.
+        // epoll reports whatever arrives after this read.
         self.unread.set(matches!(read, Ok(n) if n == chunk.len()));
         read
     }
 
-    /// Looks for the next bytes or the end, and takes neither.
+    /// Looks at the next bytes or the end without removing them from the socket.
     pub(in crate::http) fn peek(&self, chunk: &mut [u8]) -> io::Result<usize> {
         uninterrupted(|| self.stream.peek(chunk))
     }
@@ -59,7 +59,8 @@ impl Conn {
         self.worker.sockets.watch_writes(&self.stream, place)
     }
 
-    /// Tries, and otherwise has the task woken by the socket; a peer that never stops does not get the thread.
+    /// Tries the operation. If the socket is not ready, an event of the socket wakes the task later. The budget keeps a
+    /// peer that never stops from occupying the thread.
     fn poll_io(
         &self,
         cx: &mut Context<'_>,
@@ -67,7 +68,7 @@ impl Conn {
     ) -> Poll<io::Result<usize>> {
         self.keep_waker(cx);
         match self.worker.credit.get() {
-            // The task that goes on needs no waking.
+            // The work goes on in a task, which runs at once and needs no wake-up.
             Some(0) => return Poll::Pending,
             credit => self.worker.credit.set(credit.map(|credit| credit - 1)),
         }
@@ -81,7 +82,7 @@ impl Conn {
         }
     }
 
-    /// Like [`Conn::poll_write`], for hyper: `expire` closes the connection of a client that takes nothing.
+    /// Like [`Conn::poll_write`], for hyper. `expire` closes the connection if the client reads nothing for too long.
     pub(in crate::http) fn poll_write_busy(
         &self,
         cx: &mut Context<'_>,
@@ -99,7 +100,8 @@ impl Conn {
         written
     }
 
-    /// Writes as far as the socket takes it. False: not all; a task has the rest, or the connection is over.
+    /// Writes as many bytes as the socket takes. False: not everything was written; a task writes the rest, or the
+    /// connection is closed.
     pub(in crate::http) fn write_now(&self, bytes: impl AsRef<[u8]> + Into<Bytes>) -> bool {
         let mut written = 0;
         while written < bytes.as_ref().len() {
