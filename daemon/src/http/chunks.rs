@@ -1,25 +1,25 @@
-//! Where a chunked body ends (RFC 9112, section 7.1). hyper decodes it; this only finds the end, and refuses what
-//! could end elsewhere for somebody else.
+//! Finds the end of a chunked body (RFC 9112, section 7.1). hyper decodes the body. This code only finds the end, and
+//! refuses a body that another reader could end elsewhere.
 
 use super::framing::Malformed;
 
-/// Bytes of all extensions and trailers of a body: nobody here reads them.
+/// Largest number of bytes in all extensions and trailers of a body. The daemon does not use them.
 const MAX_EXTRA: usize = 4096;
 
-/// Digits of a size.
+/// Largest number of digits in the size of a chunk.
 const MAX_DIGITS: u8 = 16;
 
-/// How far a body was read.
+/// How far a chunked body was read.
 #[derive(Default)]
 pub(super) struct Chunks {
     next: Next,
-    /// Of the size that is being read, or bytes of data that are still to come.
+    /// The chunk's size as far as it was read, or the number of data bytes that are still to come.
     size: u64,
     digits: u8,
     extra: usize,
 }
 
-/// What comes next.
+/// The part of the body that comes next.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Next {
     #[default]
@@ -37,7 +37,7 @@ enum Next {
 }
 
 impl Chunks {
-    /// How many of the bytes that come next belong to the body.
+    /// How many of the next bytes belong to the body.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_over() {
@@ -55,7 +55,7 @@ impl Chunks {
         self.next == Next::Nothing
     }
 
-    /// Passes over data, of which so many bytes are there.
+    /// Skips data of the chunk. `bytes` is the number of bytes that are there.
     fn skip(&mut self, bytes: usize) -> usize {
         let skipped = usize::try_from(self.size).map_or(bytes, |size| size.min(bytes));
         self.size -= skipped as u64;

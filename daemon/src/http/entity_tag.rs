@@ -1,5 +1,5 @@
-//! `If-None-Match` as a cursor. A poll's `ETag` is its cursor; on the way back it may look as proxies and caches have
-//! changed it.
+//! Reads `If-None-Match` as a cursor. The `ETag` of a poll's answer is its cursor. Proxies and caches may have changed
+//! the tag before the client sends it back.
 
 use std::iter;
 
@@ -8,12 +8,13 @@ use hyper::{HeaderMap, header};
 
 use super::query::UNKNOWN;
 
-/// What proxies append to a tag when they compress the answer, without the separator before it.
+/// Suffixes that proxies append to a tag when they compress the answer, without the separator before them.
 const CODINGS: [&str; 9] = [
     "gzip", "x-gzip", "br", "zstd", "deflate", "df", "compress", "dcb", "dcz",
 ];
 
-/// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, and none is a cursor.
+/// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, but none is a cursor.
+/// `None`: there are no tags.
 pub(crate) fn cursor(headers: &HeaderMap) -> Option<Since> {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut is_given = false;
@@ -27,18 +28,20 @@ pub(crate) fn cursor(headers: &HeaderMap) -> Option<Since> {
     newest.or(is_given.then_some(UNKNOWN))
 }
 
-/// The cursor in one tag (RFC 9110, section 8.8.3): weak or not, with a coding behind it or not, in quotes or not.
+/// The cursor in one tag (RFC 9110, section 8.8.3). The tag may be weak or strong, with or without an appended coding,
+/// and with or without quotes.
 fn of_tag(tag: &str) -> Option<Since> {
     let tag = match tag.split_at_checked(2) {
         Some((weak, tag)) if weak.eq_ignore_ascii_case("w/") => tag,
         _ => tag,
     };
     let bare = |text: &str| Since::parse(text.trim_matches('"')).ok();
-    // Each proxy on the way may have appended a coding.
+    // Each proxy between client and daemon may have appended a coding.
     iter::successors(Some(tag), |tag| without_coding(tag)).find_map(bare)
 }
 
-/// Apache appends `-gzip` within the quotes (its old versions behind them), Jetty `--gzip`, others `;gzip`.
+/// Removes one coding from the end of a tag. Apache appends `-gzip` inside the quotes (old versions: after them), Jetty
+/// appends `--gzip`, others `;gzip`.
 fn without_coding(tag: &str) -> Option<&str> {
     let tag = tag.trim_end_matches('"');
     let at = tag.rfind(['-', ';', ':', '+'])?;

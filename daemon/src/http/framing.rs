@@ -1,6 +1,6 @@
-//! Where one request ends among the bytes of a connection (RFC 9112, sections 2.2, 6 and 7.1), read more strictly than
-//! the standard asks for: what a proxy in front could read differently is refused. hyper is given the bytes of one request,
-//! and none behind it.
+//! Finds the end of one request among the bytes of a connection (RFC 9112, sections 2.2, 6 and 7.1). The rules are
+//! stricter than the standard: a request that a proxy in front could read differently is refused. hyper gets only the
+//! bytes of one request.
 
 use httparse::{EMPTY_HEADER, Error, Status};
 use hyper::header;
@@ -8,10 +8,10 @@ use memchr::memchr_iter;
 
 use super::chunks::Chunks;
 
-/// As many as hyper reads.
+/// The largest number of headers, which is also hyper's limit.
 const MAX_HEADERS: usize = 100;
 
-/// Why the connection ends with this request.
+/// Why a request is refused and its connection closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
     #[error("more than {MAX_HEADERS} headers")]
@@ -36,19 +36,19 @@ pub(crate) enum Malformed {
     ChunkExtra,
 }
 
-/// What is left of one request.
+/// The part of one request that is still to be read.
 pub(crate) struct Framing {
-    /// Bytes of the head, and of a body of known length.
+    /// Bytes left of the head and of a body of known length.
     left: u64,
-    /// What follows these.
+    /// The chunked body that follows these bytes.
     chunks: Option<Chunks>,
-    /// A `POST` that announces no body: the length of its head.
+    /// The length of the head, if the request is a `POST` that announces no body.
     bare_post: Option<usize>,
     is_http_10: bool,
 }
 
 impl Framing {
-    /// Of the request whose head begins `input`. `None`: the head is not complete.
+    /// Reads the head that begins `input`. `None`: the head is not complete.
     pub(crate) fn read(input: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
@@ -79,8 +79,8 @@ impl Framing {
         }))
     }
 
-    /// How many of the bytes that come next belong to the request. A head is taken without what follows, so that it is
-    /// known whose body is malformed.
+    /// How many of the next bytes belong to the request. Takes the head without the bytes after it, so that it is known
+    /// whose body is malformed.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let known = self.known(bytes.len());
         self.left -= known as u64;
@@ -90,7 +90,7 @@ impl Framing {
         }
     }
 
-    /// What follows the head of a `POST` that announces no body.
+    /// The bytes after the head of a `POST` that announces no body.
     pub(crate) fn behind_bare_post<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
         input.get(self.bare_post?..)
     }
@@ -99,7 +99,7 @@ impl Framing {
         self.is_http_10
     }
 
-    /// As many bytes may be read, of at most `room`, without reading behind the request where that can be known.
+    /// How many bytes may be read, at most `room`, without reading beyond the request where its end is known.
     pub(crate) fn room(&self, room: usize) -> usize {
         match self.chunks {
             Some(_) => room,
@@ -116,12 +116,12 @@ impl Framing {
     }
 }
 
-/// A line that ends with LF alone. In a head that httparse has read, each CR is followed by an LF.
+/// Whether a line ends with LF alone. In a head that httparse has accepted, an LF follows each CR.
 pub(crate) fn has_bare_lf(head: &[u8]) -> bool {
     memchr_iter(b'\r', head).count() != memchr_iter(b'\n', head).count()
 }
 
-/// The methods that a request may begin with, as far as somebody would use them behind a `POST` without a body.
+/// Methods that may begin a request after a `POST` without a body.
 const METHODS: [&[u8]; 9] = [
     b"GET ",
     b"HEAD ",
@@ -134,14 +134,14 @@ const METHODS: [&[u8]; 9] = [
     b"CONNECT ",
 ];
 
-/// These bytes are there, and begin no request.
+/// Whether there are bytes that do not begin a request.
 pub(crate) fn is_no_request(bytes: &[u8]) -> bool {
     let bytes = without_line_ends(bytes);
     let begins = |method: &&[u8]| bytes.starts_with(method) || method.starts_with(bytes);
     !METHODS.iter().any(begins)
 }
 
-/// Empty lines before a request mean nothing (RFC 9112, section 2.2).
+/// Removes empty lines at the start: before a request they mean nothing (RFC 9112, section 2.2).
 pub(crate) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] = bytes {
         bytes = rest;
@@ -149,7 +149,7 @@ pub(crate) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The length of the body; `None`: it is chunked.
+/// The length of the body. `None`: the body is chunked.
 fn body<'a>(
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     is_http_11: bool,
@@ -177,7 +177,7 @@ fn body<'a>(
     }
 }
 
-/// Digits alone, and no more than can be counted.
+/// Parses `Content-Length`: digits only, and a number below 2^63.
 pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value).ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -54,7 +54,7 @@ impl Accepted {
         }
     }
 
-    /// The event stream weighs more, or as much and is named itself.
+    /// Whether the event stream is preferred: it has the larger weight, or the same weight and is named itself.
     pub(crate) fn prefers_stream(&self) -> bool {
         let (stream, json) = (&self.stream, &self.json);
         let is_named = stream.precision == EXACT;
@@ -63,7 +63,7 @@ impl Accepted {
 }
 
 impl Preference {
-    /// A more specific range beats the others; of two that are alike the larger weight counts.
+    /// Adds a range. A more specific range beats the others. Of two equally specific ranges the larger weight counts.
     fn add(&mut self, precision: u8, weight: u16) {
         if (precision, weight) > (self.precision, self.weight) {
             *self = Self { precision, weight };
@@ -71,7 +71,7 @@ impl Preference {
     }
 }
 
-/// The parts between separators that stand outside of quotes.
+/// Splits the text at the separators that are outside of quotes.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(move |byte| {
@@ -85,7 +85,7 @@ fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// `q=` with up to three decimals, in thousandths (section 12.4.2). A weight that breaks the rule counts as 1.
+/// Reads `q=` with up to three decimals, in thousandths (section 12.4.2). A weight that breaks this rule counts as 1.
 fn weight(parameter: &[u8]) -> Option<u16> {
     let text = str::from_utf8(parameter).ok()?;
     let (name, value) = text.split_once('=')?;

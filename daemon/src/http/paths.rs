@@ -1,19 +1,19 @@
-//! What is at a path. A path is compared when its escapes are read, once and for all paths alike (RFC 3986, section 6.2.2):
-//! `/%68ealthz` is `/healthz`. An escaped slash is no separator, and nothing else is normalised: `/./healthz`, `//healthz`
-//! and `/%2568ealthz` are other paths, where nothing is.
+//! Finds what is at a path. Escapes are decoded once before a path is compared, for all paths alike (RFC 3986, section
+//! 6.2.2): `/%68ealthz` is `/healthz`. An escaped slash does not separate segments. Nothing else is normalised: there
+//! is nothing at `/./healthz`, `//healthz` and `/%2568ealthz`.
 
 use std::borrow::Cow;
 
 use super::{pages, site::Site};
 
-/// Methods of a channel, and of every other path.
+/// The methods of a channel, and those of every other path.
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 pub(crate) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a request asks for by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
-    /// `/ch/NAMES`: the names as they stand in the URL.
+    /// `/ch/NAMES`: the names as the URL has them, not decoded.
     Channels(&'a str),
     NovComet,
     ZeitounChat,
@@ -25,7 +25,7 @@ pub(crate) enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// `None`: nothing is there.
+    /// Finds what is at this path. `None`: there is nothing.
     pub(crate) fn at(site: &Site, path: &'a str) -> Option<Self> {
         if let Some(names) = names(path) {
             return Some(Self::Channels(names));
@@ -50,7 +50,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What follows `/ch/`.
+/// The part of a path after `/ch/`.
 fn names(path: &str) -> Option<&str> {
     if let Some(names) = path.strip_prefix("/ch/") {
         return Some(names);
@@ -59,7 +59,7 @@ fn names(path: &str) -> Option<&str> {
     (decoded(first)? == "ch").then_some(names)
 }
 
-/// `None`: an escape is malformed or stands for a slash, or the whole is not UTF-8.
+/// Decodes the escapes of a path. `None`: an escape is malformed or stands for a slash, or the result is not UTF-8.
 fn decoded(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(path.into());

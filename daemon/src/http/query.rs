@@ -1,4 +1,4 @@
-//! The parts of a request that `/ch/` understands, each with its rule.
+//! Parses the parts of a request that `/ch/` understands, each with its rule.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -8,15 +8,16 @@ use hyper::{HeaderMap, http::request::Parts};
 use super::answer::Refusal;
 use crate::transport::{Channels, iframe::Callback};
 
-/// Longest wait of a poll, and the one that is meant when none is given.
+/// The longest wait of a poll, and the default wait, in seconds.
 const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
 
-/// The cursor of a client that hands back an id or a tag that is not ours: it lies behind every message, which is a gap.
+/// The cursor for a client that returns an id or a tag which this daemon has not made. It lies after every message,
+/// which the hub reports as a gap.
 pub(crate) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
 
-/// Parameters in which clients that cannot set the header `Last-Event-ID` hand back the id: polyfills of EventSource
-/// (Yaffle's, amvtek's), the clients of Mercure, and those of nchan.
+/// Query parameters in which clients return the last id if they cannot set the header `Last-Event-ID`: polyfills of
+/// EventSource (Yaffle's, amvtek's), clients of Mercure, and clients of nchan.
 const ID_PARAMETERS: [&str; 5] = [
     "lastEventId",
     "Last-Event-ID",
@@ -34,7 +35,7 @@ impl<'a> Query<'a> {
         Self(form_urlencoded::parse(query.as_bytes()).collect())
     }
 
-    /// Of one that has no escapes.
+    /// The pairs of a query that has no escapes.
     pub(crate) fn plain(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -45,7 +46,7 @@ impl<'a> Query<'a> {
         )
     }
 
-    /// Refuses what is not UTF-8, which would be read as U+FFFD.
+    /// The pairs of a query. Refuses a query that is not UTF-8, because its bytes would be read as U+FFFD.
     pub(crate) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
         let query = head.uri.query().unwrap_or_default();
         let is_utf8 = !query.contains('%')
@@ -61,13 +62,13 @@ impl<'a> Query<'a> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// The last value of that name.
+    /// The last value of this parameter.
     fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rfind(|(known, _)| known == name);
         found.map(|(_, value)| &**value)
     }
 
-    /// `wait=` in whole seconds.
+    /// `wait=`: the longest wait of a poll, in whole seconds.
     pub(crate) fn wait(&self) -> Result<Duration, Refusal> {
         let Some(text) = self.get("wait") else {
             return Ok(Duration::from_secs(DEFAULT_WAIT));
@@ -82,20 +83,21 @@ impl<'a> Query<'a> {
         wait.map(Duration::from_secs).ok_or_else(rule)
     }
 
-    /// `since=`. An empty one is none, and of several the last counts.
+    /// `since=`: the cursor to start after. An empty value counts as none. The last of several values counts.
     pub(crate) fn since(&self) -> Result<Option<Since>, Refusal> {
         let text = self.last_of("since").map(|(_, text)| text);
         let since = text.map(Since::parse).transpose();
         since.map_err(|e| Refusal::bad("since", e))
     }
 
-    /// The id that the client was given last, else `since=`, which is not looked at where there is such an id.
+    /// The last id that the client was given, or else `since=`. `since=` is not read if there is such an id.
     pub(crate) fn seen_or_since(&self, seen: Option<Since>) -> Result<Option<Since>, Refusal> {
         seen.map_or_else(|| self.since(), |seen| Ok(Some(seen)))
     }
 
-    /// The id that the client was given last: the header `Last-Event-ID` (HTML standard), else the parameters that stand
-    /// in for the header. An empty one is none, and of several with one name the last counts.
+    /// The last id that the client was given: from the header `Last-Event-ID` (HTML standard), or else from one of the
+    /// parameters that replace the header. An empty value counts as none. The last of several values with one name
+    /// counts.
     pub(crate) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Since>, Refusal> {
         let lines = headers.get_all("last-event-id").iter();
         let header = lines.rev().find(|value| !value.is_empty());
@@ -112,7 +114,7 @@ impl<'a> Query<'a> {
         Since::parse(text).map(Some).map_err(refuse)
     }
 
-    /// The last value of that name that is not empty.
+    /// The last value of this parameter that is not empty.
     fn last_of(&self, name: &'static str) -> Option<(&'static str, &str)> {
         let is_one =
             |(known, value): &&(Cow<'_, str>, Cow<'_, str>)| known == name && !value.is_empty();
@@ -127,12 +129,12 @@ impl<'a> Query<'a> {
         self.get("as")
     }
 
-    /// `token=`, which is never logged.
+    /// `token=`: the token, which is never logged.
     pub(crate) fn token(&self) -> Option<&str> {
         self.get("token").filter(|token| !token.is_empty())
     }
 
-    /// `callback=`, which an iframe needs.
+    /// `callback=`: the function that an iframe calls.
     pub(crate) fn callback(&self) -> Result<Callback, Refusal> {
         let text = self.get("callback").ok_or_else(|| {
             Refusal::bad(
@@ -150,9 +152,9 @@ impl<'a> Query<'a> {
     }
 }
 
-/// `NAMES` of `/ch/NAMES`: percent-encoded, comma-separated.
+/// Parses `NAMES` of `/ch/NAMES`: percent-encoded and separated by commas.
 pub(crate) fn channels(names: &str) -> Result<Channels, Refusal> {
-    // Nearly always it is one, and nothing is escaped.
+    // Nearly always there is one name without escapes.
     if let Ok(one) = ChannelName::parse(names) {
         return Ok(Channels::One(one));
     }
@@ -170,7 +172,7 @@ pub(crate) fn channels(names: &str) -> Result<Channels, Refusal> {
     Ok(names.to_vec().into())
 }
 
-/// The one channel of a publish.
+/// Parses the channel of a publish, which must be one.
 pub(crate) fn channel(name: &str) -> Result<ChannelName, Refusal> {
     match &*channels(name)? {
         [channel] => Ok(channel.clone()),
@@ -181,7 +183,7 @@ pub(crate) fn channel(name: &str) -> Result<ChannelName, Refusal> {
     }
 }
 
-/// `Idempotency-Key`: visible ASCII, once.
+/// Parses `Idempotency-Key`: visible ASCII, given at most once.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
     let mut values = headers.get_all("idempotency-key").iter();

@@ -1,4 +1,4 @@
-//! What a request asks for: one line for each path and each transport.
+//! Finds out what a request asks for, with one line for each path and each transport.
 
 use std::slice;
 
@@ -37,7 +37,7 @@ use crate::{
 /// What to do about a request.
 pub(crate) enum Route {
     Answer(Response<Bytes>),
-    /// The body has to be looked at first: [`Content::Unknown`].
+    /// The first bytes of the body must be read before the answer: the content is [`Content::Unknown`].
     Look,
     Hold(Subscription),
     Publish(Publish),
@@ -96,7 +96,7 @@ pub(crate) fn route_within_limits(
     route(site, hub, head, content)
 }
 
-/// What is at the request's path, with its method. Checks the path first, then the method, then the body.
+/// Finds what is at the request's path. Checks the path first, then the method, then the body.
 pub(crate) fn route(
     site: &Site,
     hub: &Hub,
@@ -152,7 +152,7 @@ fn no_length() -> Refusal {
     Refusal::new(StatusCode::LENGTH_REQUIRED, "length", message)
 }
 
-/// `/ch/NAMES`
+/// Routes a request for `/ch/NAMES`.
 fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
     let query = Query::of_utf8(head)?;
     if head.method == Method::POST {
@@ -165,7 +165,7 @@ fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, R
     ))
 }
 
-/// What is to be published, apart from the body.
+/// Parses a publish, except for its body, and checks the right to publish.
 pub(crate) fn publish(
     site: &Site,
     head: &Parts,
@@ -182,7 +182,8 @@ pub(crate) fn publish(
     })
 }
 
-/// What the client saw last, and how it wants to be told: by `as=`, or by its headers.
+/// Parses a subscription: the last id that the client has, and the transport. `as=` names the transport, or else the
+/// headers decide.
 pub(crate) fn subscription(
     site: &Site,
     hub: &Hub,
@@ -210,7 +211,8 @@ pub(crate) fn subscription(
             (since, Box::new(LongPoll))
         }
         "sse" => {
-            // A refusal would end a browser's EventSource for good: a gap lets the page load its state and go on.
+            // A refusal would end a browser's EventSource for good. With a gap instead, the page loads its state and
+            // goes on.
             let seen = seen.unwrap_or(Some(query::UNKNOWN));
             (query.seen_or_since(seen)?, Box::new(Sse { heartbeat }))
         }
@@ -247,8 +249,8 @@ pub(crate) fn subscription(
     Ok(subscription)
 }
 
-/// Why there is no WebSocket. A 426 says which protocol and version are asked for (RFC 9110, section 15.5.22; RFC 6455,
-/// section 4.4). HTTP/2 knows no such answer (RFC 9113, section 8.2.2).
+/// The refusal of a WebSocket. A 426 names the protocol and version that the server wants (RFC 9110, section 15.5.22;
+/// RFC 6455, section 4.4). HTTP/2 has no such answer (RFC 9113, section 8.2.2).
 fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
     let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol);
     if is_malformed || head.version > Version::HTTP_11 {
@@ -260,7 +262,8 @@ fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
         .with(header::SEC_WEBSOCKET_VERSION, "13")
 }
 
-/// `HEAD` shows the head that `GET` has: that of a poll which does not wait, and that of a stream.
+/// Answers `HEAD` with the headers that `GET` would get: for a poll that does not wait, and for a stream. Other
+/// requests wait.
 fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
     if head.method != Method::HEAD {
         return Route::Hold(subscription);
@@ -285,7 +288,8 @@ fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
     Route::Answer(answer)
 }
 
-/// NovComet's `comet.php`. Whatever is asked, a poll is answered by a 200: anything else ends the old page's loop.
+/// Routes a request for NovComet's `comet.php`. Every poll is answered by a 200: any other status ends the loop of the
+/// old page.
 fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     let json = |body: Vec<u8>| {
         Ok(Route::Answer(answer(
@@ -311,7 +315,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
             }
         }
         novcomet::Request::Subscribe(mut subscribed) => {
-            // As with ids that are no names: they never change.
+            // Channels that may not be read are left out, like invalid ids. To the old page they just never change.
             let leave = access::keep_readable(site, head, &query, &mut subscribed);
             match novcomet::poll(hub, subscribed, leave.oldest) {
                 Ok(body) => json(body),
@@ -324,7 +328,7 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     }
 }
 
-/// The zeitoun chat's `backend.php`.
+/// Routes a request for the zeitoun chat's `backend.php`.
 fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
     let query = Query::of(head);
     match zeitoun::ChatRequest::parse(query.pairs()) {
@@ -357,7 +361,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
     }
 }
 
-/// The zeitoun clock's `backend.php`.
+/// Routes a request for the zeitoun clock's `backend.php`.
 fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
     let clock = Subscription {
         channels: Vec::new().into(),
@@ -387,7 +391,7 @@ const USUAL_HEADERS: &str = "Authorization, Cache-Control, Content-Type, Idempot
 /// Longest list of headers that a preflight may ask for.
 const MAX_ASKED: usize = 1024;
 
-/// `OPTIONS`, which is also how a browser asks before it sends what a page of another origin wants (a preflight).
+/// Answers `OPTIONS`. A browser sends it also as a preflight: before a request of a page of another origin.
 fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> {
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();
@@ -414,7 +418,7 @@ fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> 
     answer
 }
 
-/// The headers that a preflight asks for. The daemon acts on few of them, so that all may be sent.
+/// The headers that a preflight asks for. All headers may be sent, because the daemon acts on few of them.
 fn asked_headers(headers: &HeaderMap) -> Option<&HeaderValue> {
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?;
     let is_name = |name: &str| HeaderName::from_bytes(name.trim().as_bytes()).is_ok();

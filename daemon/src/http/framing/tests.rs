@@ -1,4 +1,4 @@
-//! What the strict reading says is what httparse's and hyper's readings say: they are given the same bytes.
+//! Compares the strict reading with the readings of httparse and hyper for the same bytes.
 
 use std::{
     cell::RefCell,
@@ -20,17 +20,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::{config::HttpConfig, fuzz::http::Wire, http::head};
 
-/// What hyper made of one request.
+/// How hyper has read one request.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Seen {
     method: String,
     url: String,
     headers: Vec<(String, Vec<u8>)>,
-    /// `None`: it could not be read.
+    /// `None`: hyper could not read the body.
     body: Option<Vec<u8>>,
 }
 
-/// What hyper reads from `input`, with the limits that the daemon sets.
+/// The requests that hyper reads from `input`, with the limits that the daemon sets.
 fn by_hyper(input: &[u8]) -> Vec<Seen> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let noted = seen.clone();
@@ -54,7 +54,7 @@ fn by_hyper(input: &[u8]) -> Vec<Seen> {
         .half_close(true)
         .header_read_timeout(None)
         .serve_connection(Wire { input }, service);
-    // Nothing in it ever waits but for what is in it.
+    // The connection waits for nothing but its input.
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..1000 {
         if Pin::new(&mut hyper).poll(&mut cx).is_ready() {
@@ -65,7 +65,7 @@ fn by_hyper(input: &[u8]) -> Vec<Seen> {
     seen.take()
 }
 
-/// The bytes of the one request that begins `input`, when it is whole.
+/// The length of the request that begins `input`, if it is complete.
 fn by_framing(input: &[u8]) -> Result<Option<usize>, Malformed> {
     let Some(mut framing) = Framing::read(input)? else {
         return Ok(None);
@@ -77,18 +77,18 @@ fn by_framing(input: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok(framing.is_over().then_some(taken))
 }
 
-/// Holds for all bytes: see the parts.
+/// Asserts, for any bytes, that the readings agree.
 fn agree(input: &[u8]) {
     let plain = head::plain(input, &HttpConfig::default(), false);
     let framed = by_framing(input);
-    // What is read without hyper is what is read strictly.
+    // A request that is served without hyper must end where the strict reading says.
     if let Some(plain) = &plain {
         assert_eq!(framed, Ok(Some(plain.length)), "{input:?}");
     }
     let Ok(Some(length)) = framed else {
-        return; // refused or not whole: hyper is not asked, or given nothing of what is behind it
+        return; // refused or incomplete: hyper gets none of it
     };
-    // Behind its last byte hyper finds the end; before it, it misses something.
+    // hyper must find the end after the last byte, and an incomplete request before it.
     let seen = by_hyper(&input[..length]);
     if let Some(plain) = plain {
         let [seen] = &seen[..] else {
@@ -110,7 +110,7 @@ fn agree(input: &[u8]) {
             assert_eq!(values, theirs, "{name}: {value:?}");
         }
     }
-    // hyper may refuse more; what it reads is one request, with a body that is whole.
+    // hyper may refuse more requests. A request that hyper reads must be one, with a complete body.
     match &seen[..] {
         [] => {}
         [one] => assert!(one.body.is_some(), "{input:?}: {one:?}"),
@@ -125,7 +125,7 @@ fn agree(input: &[u8]) {
     }
 }
 
-/// Parts of which requests are made, right and wrong.
+/// Parts from which the test builds valid and malformed requests.
 const PARTS: &[&str] = &[
     "GET ",
     "POST ",
@@ -169,7 +169,7 @@ const PARTS: &[&str] = &[
     "Upgrade: websocket\r\n",
 ];
 
-/// Mostly a request, with something wrong here and there.
+/// Bytes that are mostly a request, with an error here and there.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let part = proptest::sample::select(PARTS).prop_map(str::as_bytes);
     let middle = proptest::collection::vec(part.clone(), 0..6);
@@ -215,7 +215,7 @@ proptest! {
     }
 }
 
-/// The property above is of no use when nothing ever gets that far.
+/// The property above is worthless if no input is ever a complete request.
 #[test]
 fn whole_requests_are_among_those_that_are_compared() {
     let bodies = [
