@@ -24,9 +24,10 @@ use crate::log_limit::LogLimit;
 /// The listeners from which one worker accepts, and its warnings about limits.
 pub(super) struct Accept {
     listeners: Arc<[TcpListener]>,
-    /// The listener whose turn it is.
+    /// The index of the listener that is tried next.
     next: usize,
-    /// The problem that the log names now. Outsiders can cause and end a problem, so that the lines are limited.
+    /// The problem that was logged last. Clients can cause and end a problem at will, so the number of log lines is
+    /// limited.
     warned: Warned,
     lines: LogLimit,
 }
@@ -89,7 +90,7 @@ impl ReadyListeners {
 pub(super) enum AfterAccept {
     /// More connections may wait.
     More,
-    /// None waits. epoll reports the next one.
+    /// No connection waits. epoll reports the next one.
     Wait,
     /// The machine has no descriptor or memory left: accept later.
     Pause,
@@ -196,7 +197,8 @@ impl Accept {
     }
 }
 
-/// Accepts without blocking. The accepted socket does not inherit that from the listener, so it is set here.
+/// Accepts a connection without waiting. The accepted socket does not inherit the non-blocking mode from the listener,
+/// so the mode is set here.
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, peer) = acceptfrom_with(listener, flags)?;
@@ -206,7 +208,7 @@ fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     Ok((socket.into(), peer))
 }
 
-/// Counts the connection for its address, where that is counted.
+/// Counts the connection for its client's address, if connections are counted by address.
 fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refused> {
     let (Some(max), Some(peer)) = (site.config.max_per_address, Address::of(peer)) else {
         return Ok(None);

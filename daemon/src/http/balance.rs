@@ -1,6 +1,7 @@
-//! Who accepts. All threads listen to the same sockets, but not all the time: the first few connections are all with the
-//! first thread, so that what they publish for each other reaches them without waking a second one. And whoever is ahead
-//! of another by [`AHEAD`] connections rests until the others have caught up.
+//! Decides which threads accept new connections. All threads share the listeners, but not all of them accept all the
+//! time. The first connections all go to the first thread, so that messages between these clients need no wake-up of a
+//! second thread. A thread with [`AHEAD`] more connections than another one stops accepting until the others have
+//! caught up.
 
 use std::sync::{
     Arc, OnceLock,
@@ -9,26 +10,26 @@ use std::sync::{
 
 use super::bell::Bell;
 
-/// As many as a thread tells of a message in half a millisecond.
+/// Number of connections to which a thread delivers a message within half a millisecond.
 const AHEAD: usize = 128;
 
-/// See the module.
+/// The numbers of connections of all threads, by which they decide who accepts.
 pub struct Balance {
     threads: Vec<Thread>,
 }
 
 #[derive(Default)]
 struct Thread {
-    /// Connections, when they were counted last.
+    /// Number of connections at the last count.
     open: AtomicUsize,
     rests: AtomicBool,
-    /// It is to listen, whatever it thinks, and to look who is there already.
+    /// Set by another thread: this thread must accept again, and must check for connections that wait already.
     called: AtomicBool,
     bell: OnceLock<Arc<Bell>>,
 }
 
 impl Balance {
-    /// Between so many workers.
+    /// A balance between `workers` threads.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
@@ -36,13 +37,13 @@ impl Balance {
         }
     }
 
-    /// What wakes the worker. To be called once by each.
+    /// Registers the bell that wakes the worker. Each worker calls this once.
     pub(super) fn join(&self, worker: usize, bell: &Arc<Bell>) {
         let _ = self.threads[worker].bell.set(bell.clone());
     }
 
-    /// Tells how many connections the worker has. True: it is to rest, that is not to listen until it is called or
-    /// this says otherwise. Others who are to rest no more because of it are called.
+    /// Reports the number of connections of the worker. True: the worker must stop accepting until it is called or
+    /// until this returns false. Workers that may accept again because of the new number are called.
     pub(super) fn count(&self, worker: usize, open: usize) -> bool {
         let this = &self.threads[worker];
         this.open.store(open, Ordering::SeqCst);
@@ -50,7 +51,7 @@ impl Balance {
         let rests = self.is_to_rest(worker, least + AHEAD);
         let rested = this.rests.swap(rests, Ordering::SeqCst);
         for (number, other) in self.threads.iter().enumerate() {
-            // Those workers may have slept while connections came to the listeners.
+            // When this worker stops accepting, other workers may have slept while connections arrived.
             let takes_over = rests && !rested;
             if number != worker
                 && (takes_over || other.rests.load(Ordering::SeqCst))
@@ -67,7 +68,7 @@ impl Balance {
         are_few || self.threads[worker].open() >= most
     }
 
-    /// Whether the worker was called since the last time.
+    /// Whether the worker was called since the last call of this function.
     pub(super) fn is_called(&self, worker: usize) -> bool {
         let called = &self.threads[worker].called;
         called.load(Ordering::Relaxed) && called.swap(false, Ordering::SeqCst)
@@ -137,7 +138,7 @@ mod tests {
         assert!(!balance.count(0, 1_000_000));
     }
 
-    /// Whatever comes and goes, somebody listens, and nobody who has just accepted and is far ahead.
+    /// Some thread always accepts, and a thread that is far ahead after accepting does not.
     #[test]
     fn somebody_always_listens() {
         let balance = Balance::new(3);

@@ -1,4 +1,4 @@
-//! Wakes a thread that sleeps in `epoll_wait`, and costs no system call while it does not sleep.
+//! Wakes a thread that sleeps in `epoll_wait`. While the thread is awake, a wake-up needs no system call.
 
 use std::{
     io,
@@ -12,22 +12,22 @@ use std::{
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Nothing has happened since the thread looked, and it goes on by itself.
+/// No wake-up since the thread last checked. The thread is awake.
 const QUIET: u8 = 0;
-/// Something has happened. The thread sees that before it sleeps.
+/// A wake-up is pending. The thread sees it before it sleeps.
 const RUNG: u8 = 1;
-/// The thread sleeps, or is about to: an event has to wake it.
+/// The thread sleeps or is about to sleep. A wake-up must write to `event`.
 const ASLEEP: u8 = 2;
 
-/// See the module. One thread sleeps; any may ring.
+/// The wake-up of one thread. Any thread may call [`Bell::ring`].
 pub(super) struct Bell {
     state: AtomicU8,
-    /// Nobody reads it: each write is an edge.
+    /// Watched edge-triggered and never read: each write gives one event.
     event: EventFd,
 }
 
 impl Bell {
-    /// Rung: there is a beginning to be made.
+    /// A bell with a pending wake-up, so that the thread's tasks run once at the start.
     pub(super) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
@@ -36,27 +36,28 @@ impl Bell {
         })
     }
 
-    /// Whether it was rung since the last call. What the ringer did before is seen.
+    /// Whether there was a wake-up since the last call, which this call takes. Everything that the waking thread wrote
+    /// before is visible then.
     pub(super) fn has_rung(&self) -> bool {
         self.state.swap(QUIET, Ordering::AcqRel) == RUNG
     }
 
-    /// Wakes the thread, or has it look once more before it sleeps.
+    /// Wakes the thread if it sleeps. Otherwise the thread checks once more before it sleeps.
     pub(super) fn ring(&self) {
         if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
-            // Fails only when it was written to 2^64 times.
+            // Fails only if the counter is full, after almost 2^64 writes.
             let _ = self.event.write(1);
         }
     }
 
-    /// Calls `sleep`, which may wait for events only when told so: else the bell has rung.
+    /// Calls `sleep`. If its argument is false, a wake-up is pending and `sleep` must not wait for events.
     pub(super) fn sleep<T>(&self, sleep: impl FnOnce(bool) -> T) -> T {
         let order = Ordering::AcqRel;
         let fell_asleep = self
             .state
             .compare_exchange(QUIET, ASLEEP, order, Ordering::Acquire);
         let slept = sleep(fell_asleep.is_ok());
-        // Unless it has rung.
+        // Has no effect if there was a wake-up meanwhile.
         let _ = self
             .state
             .compare_exchange(ASLEEP, QUIET, order, Ordering::Acquire);
@@ -64,7 +65,7 @@ impl Bell {
     }
 }
 
-/// What can be read when it wakes the thread; for edges.
+/// The descriptor for epoll, to be watched edge-triggered.
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
@@ -113,7 +114,7 @@ mod tests {
         assert!(bell.has_rung());
     }
 
-    /// Each number that another thread leaves word of is heard of, and the thread sleeps in between.
+    /// The thread sees each number that another thread stores before the wake-up, and sleeps in between.
     #[test]
     fn no_ring_is_missed() {
         const RINGS: u64 = 20_000;

@@ -128,7 +128,7 @@ mod tests {
 
     const NUMBER: u64 = 7;
 
-    /// Something to do, for the browsers of the workers in a set of bits.
+    /// Test work. A set of bits says for which workers' subscribers its messages are.
     struct Todo {
         event: EventFd,
         wakes: AtomicU64,
@@ -175,7 +175,7 @@ mod tests {
             }
         }
 
-        /// Something is to be done that is for these.
+        /// Adds work with messages for the subscribers of these workers.
         fn arises(&self, wakes: u64) {
             self.todo.wakes.store(wakes, Ordering::Relaxed);
             self.todo.event.write(1).unwrap();

@@ -1,4 +1,4 @@
-//! HTTP: one worker thread's share of the connections. hyper parses requests and writes ordinary answers; a
+//! HTTP: serves one worker thread's share of the connections. hyper parses requests and writes ordinary answers. A
 //! request that has to wait leaves hyper (see `connection`).
 
 mod accept;
@@ -66,72 +66,74 @@ use reactor::{Reactor, Sockets};
 use site::Current;
 pub use site::{Demo, Site};
 
-/// What the workers accept from.
+/// The listeners from which the workers accept.
 #[derive(Clone)]
 pub struct Listeners {
     /// At most [`MOST_LISTENERS`].
     pub sockets: Arc<[TcpListener]>,
     pub balance: Arc<Balance>,
-    /// Others hold it open: what is not accepted waits for the next daemon.
+    /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
+    /// daemon.
     pub outlives: bool,
 }
 
-/// Waits and time-outs are counted in steps, so that no connection needs a timer. 32 bits of them last almost seven years.
+/// Time-outs are counted in steps of 50 ms, so that no connection needs a timer of its own. 32 bits of steps last
+/// almost seven years.
 const STEP: Duration = Duration::from_millis(50);
 
-/// How often a worker looks at its connections at least.
+/// Interval of a worker's regular tick, at which it checks its connections.
 const TICK: Duration = Duration::from_millis(250);
 const TICK_STEPS: u32 = (TICK.as_millis() / STEP.as_millis()) as u32;
 
-/// Shorter times, and the moments of a clock, end by a tick of their own, at most a [`STEP`] late. Longer ones end with
-/// a regular tick, so that thousands of idle connections cause no more than four wake-ups a second.
+/// Times below 2 seconds, and ends of tokens, get a tick of their own and end at most one [`STEP`] late. Longer times
+/// end with a regular tick, so that thousands of idle connections cause no more than four wake-ups a second.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// How many batches of connections are still accepted at the end, and how many are in each.
+/// How many batches of connections are still accepted when the daemon stops, and the size of a batch.
 const LAST_BATCHES: usize = 64;
 const LAST_BATCH: usize = 64;
 
-/// One thread's connections.
+/// One worker thread with its connections.
 struct Worker {
     site: RefCell<Current>,
     metrics: Arc<Metrics>,
     drain: Drain,
     audience: Rc<Audience>,
-    /// Until it stops.
+    /// `None` after the worker has stopped accepting.
     accept: RefCell<Option<Accept>>,
     sockets: Rc<Sockets>,
     errand: Arc<Errand>,
     balance: Arc<Balance>,
     conns: RefCell<Slab<Rc<Conn>>>,
-    /// Connections among these that there was no room for.
+    /// How many of these connections will be refused because there was no room.
     refused: Cell<usize>,
-    /// Whose they are, where that is counted.
+    /// The client's address of each connection, if connections are counted by address.
     peers: RefCell<HashMap<u32, Address>>,
-    /// The step at which `expire` does something about the connection with this place. All are looked at on each
-    /// tick, so they lie together.
+    /// For each connection the step at which `expire` acts. All entries are read at each tick, so they are stored
+    /// together.
     dues: RefCell<Vec<u32>>,
     start: Instant,
-    /// The step of the last tick, and of the next one.
+    /// The step of the last tick, and that of the next one.
     now: Cell<u32>,
     next_tick: Cell<u32>,
-    /// Steps at which timers of the runtime end that shall not wait for a regular tick.
+    /// Steps at which timers of the runtime end that must not wait for a regular tick.
     alarms: RefCell<BTreeSet<u32>>,
-    /// The second of the last look at what is needed no more.
+    /// The second in which unneeded memory was last freed.
     tidied: Cell<u32>,
-    /// What the system's clock said at the start, as far as it has not been set since.
+    /// The system clock's time at the start of the worker, corrected when the system clock was set.
     wall: Cell<Duration>,
-    /// The system's clock was set, or settings have changed: for the tasks that hold subscriptions.
+    /// Notified when the system clock was set or the settings have changed. Tasks that hold subscriptions wait for it.
     changed: Notify,
-    /// Subscriptions that the last change of settings has ended.
+    /// Number of subscriptions that the last change of settings has ended.
     revoked: Cell<u64>,
     date: DateLine,
     stopping: Cell<bool>,
-    /// Polls that began to wait since something else was asked for.
+    /// Number of polls that began to wait since the thread last served anything else.
     parked: Cell<u32>,
-    /// No connection is left.
+    /// Notified when the last connection has left after the worker began to stop.
     empty: Notify,
-    /// What a connection may still read and write before others get their turn; `None` in a task, which has a budget
-    /// from the runtime.
+    /// Number of reads and writes that a connection may still do before others get their turn. `None` in a task, which
+    /// has a budget from the runtime.
     credit: Cell<Option<u8>>,
 }
 
@@ -144,7 +146,7 @@ impl Worker {
         self.conns.borrow().get(place as usize).cloned()
     }
 
-    /// Connections that there was room for.
+    /// Number of connections without those that will be refused.
     fn open(&self) -> usize {
         self.conns.borrow().len() - self.refused.get()
     }
@@ -158,17 +160,19 @@ impl Worker {
         accept.take_some(ready, count, self)
     }
 
-    /// Of the connections this thread has so many more than another one that it is to leave new ones to those.
+    /// Reports the number of connections. True: this thread is so far ahead of another one that the other threads
+    /// should accept new connections.
     fn is_ahead(&self) -> bool {
         self.balance.count(self.audience.worker(), self.open())
     }
 
-    /// Others have so many more now.
+    /// Whether this thread was called to accept again, because other threads have more connections.
     fn is_called(&self) -> bool {
         self.balance.is_called(self.audience.worker())
     }
 
-    /// Whoever has connected before the listener closes is answered; a flood is not.
+    /// Accepts the clients that connected before the listener closes, so that they get an answer. The number is
+    /// limited, in case of a flood.
     fn accept_last(self: &Rc<Self>) {
         for _ in 0..LAST_BATCHES {
             if self.accept_some(ReadyListeners::ALL, LAST_BATCH).1 != AfterAccept::More {
@@ -178,7 +182,7 @@ impl Worker {
     }
 
     fn accept_no_more(&self) {
-        // Where others hold it open, too, it would go on telling of connections.
+        // epoll would go on reporting connections if another process holds the listener open.
         self.listen_no_more();
         self.accept.take();
     }
@@ -196,13 +200,13 @@ impl Worker {
         }
     }
 
-    /// True: to be called again.
+    /// Runs the errand. True: call this again.
     fn run_errand(&self) -> std::io::Result<bool> {
         self.parked.set(0);
         self.errand.run(self.audience.worker())
     }
 
-    /// Takes a connection in; with `refused` for as long as it takes to answer its request.
+    /// Adds a connection to the worker. With `refused`, the connection stays only until its request is refused.
     fn add(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -233,7 +237,7 @@ impl Worker {
     }
 
     fn forget(&self, place: u32) {
-        // No look at a map where none is counted.
+        // No lookup if addresses are not counted.
         if !self.peers.borrow().is_empty() {
             let peer = self.peers.borrow_mut().remove(&place);
             peer.into_iter()
@@ -245,13 +249,13 @@ impl Worker {
             true => self.refused.set(self.refused.get() - 1),
             false => self.metrics.http_connections.sub(1),
         }
-        drop(conn); // after the borrow: it may be the last reference
+        drop(conn); // after the borrow has ended: this may be the last reference
         if self.stopping.get() && self.conns.borrow().is_empty() {
             self.empty.notify_one();
         }
     }
 
-    /// Connections take all the memory they may.
+    /// Whether connections use all the memory that they may.
     fn is_full(&self) -> bool {
         self.site().ceiling.is_reached(&self.metrics)
     }
@@ -260,7 +264,7 @@ impl Worker {
         self.dues.borrow()[place as usize]
     }
 
-    /// `expire` looks at the connection when something that lasts `time` from now is over.
+    /// Has `expire` act on the connection after `time`.
     fn set_due(&self, place: u32, time: Duration) {
         self.set_due_step(place, self.step_after(time));
     }
@@ -275,7 +279,7 @@ impl Worker {
         dues[place] = due;
     }
 
-    /// The next tick is not later than at this step.
+    /// Makes sure that the next tick comes at this step or earlier.
     fn tick_by(&self, step: u32) {
         if step < self.next_tick.get() {
             self.next_tick.set(step);
@@ -287,7 +291,7 @@ impl Worker {
         self.start + STEP * self.next_tick.get()
     }
 
-    /// The step at which something that lasts `duration` from now is over; never too early.
+    /// The step at which a wait of `duration` from now is over. It is never too early.
     fn step_after(&self, duration: Duration) -> u32 {
         if duration < SHORT {
             return self.exact_step_after(duration);
@@ -295,7 +299,7 @@ impl Worker {
         const PER_SECOND: u64 = 1000 / TICK.as_millis() as u64;
         let part = duration.subsec_millis().div_ceil(TICK.as_millis() as u32);
         let whole = duration.as_secs().saturating_mul(PER_SECOND);
-        // The last tick may be a whole one ago.
+        // The last tick may have been almost one tick ago.
         let ticks = whole.saturating_add(u64::from(part) + 1);
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         let now = self.now.get() / TICK_STEPS;
@@ -311,19 +315,19 @@ impl Worker {
     /// The step at which this second since 1970 has come.
     fn step_at(&self, second: u64) -> u32 {
         let left = Duration::from_secs(second).saturating_sub(unix_time());
-        // A little later, so that the second has come by then although the clocks differ in pace.
+        // One millisecond more, so that the second has come by then although the two clocks differ in speed.
         self.exact_step_after(left + Duration::from_millis(1))
     }
 
-    /// Has a timer of the runtime, which goes off at ticks, end at most a [`STEP`] late.
+    /// Makes a timer of the runtime end at most one [`STEP`] late. The runtime's timers end only at ticks.
     fn alarm_after(&self, duration: Duration) {
-        // The runtime counts in whole milliseconds, rounded up.
+        // The runtime rounds up to whole milliseconds.
         let step = self.exact_step_after(duration + Duration::from_millis(2));
         self.alarms.borrow_mut().insert(step);
         self.tick_by(step);
     }
 
-    /// When a client whose subscription new settings end should come back.
+    /// When a client should come back whose subscription was ended by new settings.
     fn retry_of_revoked(&self) -> Duration {
         drain::retry_at(self.revoked.replace(self.revoked.get() + 1))
     }
@@ -335,7 +339,7 @@ impl Worker {
         conns.iter().for_each(|conn| f(conn));
     }
 
-    /// The rights of the new site hold from now on, also for those who wait.
+    /// Replaces the site. Its rights hold at once, also for waiting subscriptions.
     fn replace_site(&self, site: Arc<Site>) {
         let before = self.site.replace(Rc::new(site));
         self.revoked.set(0);
@@ -343,8 +347,8 @@ impl Worker {
         self.changed.notify_waiters();
     }
 
-    /// Tokens end by the system's clock, steps are counted by the other one: when the two have moved against each other, by a
-    /// step or in the course of time, the steps at which tokens end are counted anew.
+    /// Plans the ends of tokens anew when the system clock has moved against the monotonic clock, by being set or over
+    /// time. Tokens end by the system clock, but steps are counted by the monotonic clock.
     fn follow_clock(&self) {
         let wall = unix_time().saturating_sub(self.start.elapsed());
         if wall.abs_diff(self.wall.get()) < TICK {
@@ -358,7 +362,7 @@ impl Worker {
     fn tick(&self) {
         self.date.refresh();
         let steps = self.start.elapsed().as_micros() / STEP.as_micros();
-        // The last number stands for "never".
+        // The largest number means "never".
         let now = u32::try_from(steps).unwrap_or(u32::MAX).min(u32::MAX - 1);
         self.now.set(now);
         self.follow_clock();
@@ -373,7 +377,7 @@ impl Worker {
         }
     }
 
-    /// Sets the next tick by what is due until then, and returns the places of what is due now.
+    /// Plans the next tick, and returns the indexes of the connections that are due now.
     fn plan_next_tick(&self, now: u32) -> Vec<u32> {
         let dues = self.dues.borrow();
         let later = dues.iter().filter(|due| **due > now);
@@ -387,7 +391,7 @@ impl Worker {
         dues.iter().enumerate().filter_map(overdue).collect()
     }
 
-    /// A storm of connections that is over should not hold its memory.
+    /// Frees memory after a peak of connections.
     fn shrink(&self) {
         let mut conns = self.conns.borrow_mut();
         if conns.len() < conns.capacity() / 8 {
@@ -399,10 +403,10 @@ impl Worker {
     }
 }
 
-/// Serves on this thread until the daemon stops. From then on nothing is published here, so `publisher` is dropped;
-/// when nobody publishes any more, answers all who wait and returns when the last connection has closed. The caller
-/// sets a deadline. When it is
-/// its turn it does the `errand`; `beat` is called at each tick.
+/// Serves connections on this thread until the daemon stops. From then on this thread publishes nothing, so that
+/// `publisher` is dropped. When nothing in the daemon publishes any more, answers all waiting clients and returns when
+/// the last connection has closed. The caller sets a deadline. The thread does the `errand` when it is its turn, and
+/// calls `beat` at each tick.
 ///
 /// # Errors
 /// When the listeners cannot be used, or a part of the worker has failed.
@@ -454,7 +458,7 @@ pub fn serve(
     reactor.run(&worker, main, tick)?
 }
 
-/// What the thread does beside its loop, from the start to the end.
+/// The thread's main task: waits for the stop of the daemon and ends the worker.
 async fn run(
     worker: Rc<Worker>,
     audience: Rc<Audience>,
@@ -470,13 +474,14 @@ async fn run(
         if outlives {
             worker.accept_no_more();
         }
-        // A publish looks for `stop` and is done in one go on this thread, which is here: none is on its way.
+        // A publish checks `stop` and completes without an await on this thread. This code runs on the same thread, so
+        // no publish is in progress.
         drop(publisher);
         drain.leave.cancelled().await;
     };
     tokio::select! {
         () = leave => {}
-        // Only by a mistake of ours: without them nobody here would be told anything any more.
+        // Happens only by a bug: without the delivery loop no client of this thread would get messages.
         failed = &mut deliveries => return Ok(failed?),
     }
     worker.stopping.set(true);
@@ -489,7 +494,7 @@ async fn run(
     Ok(())
 }
 
-/// Takes each new site.
+/// Replaces the site each time that the settings change.
 async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
     while sites.changed().await.is_ok() {
         let site = sites.borrow_and_update().clone();

@@ -1,7 +1,7 @@
-//! The loop of one thread: waits in `epoll_wait` for the sockets of its connections, passes on what they are ready
-//! for, and lets the thread's tasks go on when something woke them. The runtime's own loop would need, for each
-//! connection, a registration of some hundred bytes and a task that waits, and around this one two to four system
-//! calls at each turn.
+//! The event loop of one thread. It waits in `epoll_wait` for the sockets of the thread's connections, passes their
+//! events on, and runs the thread's tasks when they were woken. The loop of tokio's runtime would need a registration
+//! of some hundred bytes and a waiting task for each connection. Around this loop it would need two to four more system
+//! calls per turn.
 
 use std::{
     cell::Cell,
@@ -34,40 +34,42 @@ use super::{
     errand::Errand,
 };
 
-/// No connection's place: those are 32 bits.
+/// Event numbers that no connection has: a connection's number has 32 bits.
 const BELL: u64 = u64::MAX;
 const ERRAND: u64 = u64::MAX - 1;
-/// That of the first listener.
+/// The event number of the first listener. The other listeners have the numbers after it.
 const LISTENERS: u64 = 1 << 32;
 const LAST_LISTENER: u64 = LISTENERS + MOST_LISTENERS as u64 - 1;
 
-/// Events that are dealt with before the tasks get their turn.
+/// Number of events that one call of `epoll_wait` returns at most.
 const BATCH: usize = 64;
 
-/// So many events that took so long are enough before the tasks get theirs: a stream that lags takes 90 us to catch up.
+/// The clock is read after every 4 events. If 250 µs have passed, tasks run before the next events: a stream that lags
+/// takes 90 µs to catch up.
 const GLANCE: usize = 4;
 const LONG: Duration = Duration::from_micros(250);
 
 /// How long accepting pauses when the machine has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets of a thread's connections.
+/// The epoll instance in which the sockets of a thread's connections are registered.
 pub(super) struct Sockets(Arc<Epoll>);
 
 impl Sockets {
-    /// Tells of what comes, from now on.
+    /// Watches a connection's socket for bytes and for its end.
     pub(super) fn add(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
         Ok(self.0.add(stream, edges(EpollFlags::EPOLLIN, place))?)
     }
 
-    /// Tells also when it can be written again. A new socket always can, and to be told so is an event for nothing:
-    /// so only those are asked for it that were full once.
+    /// Also watches for the moment when the socket can be written again. A new socket can always be written, and its
+    /// first event would be useless. So a socket is watched for writes only after it was full once.
     pub(super) fn watch_writes(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
         let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         Ok(self.0.modify(stream, &mut edges(both, place))?)
     }
 
-    /// Tells as long as somebody waits to be accepted. Of the threads that listen and sleep one is told.
+    /// Watches the listeners level-triggered: epoll reports a listener as long as a connection waits to be accepted.
+    /// When several threads wait for a listener, epoll usually wakes only one of them.
     pub(super) fn add_listeners(&self, listeners: &[TcpListener]) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (number, listener) in (LISTENERS..).zip(listeners) {
@@ -79,7 +81,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// They may not be listened to, in a pause.
+    /// Stops watching the listeners. In a pause they are not watched anyway, so that errors are ignored.
     pub(super) fn remove_listeners(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             let _ = self.0.delete(listener);
@@ -92,41 +94,43 @@ fn edges(flags: EpollFlags, place: u32) -> EpollEvent {
     EpollEvent::new(flags, place.into())
 }
 
-/// For how long those who connect in a storm are let gather, and by how many connections more in that time it is
-/// known. Clients that connect anew for each request do not stay, and would be held up.
+/// In a storm of new connections the thread stops accepting for 1 ms, so that connections gather. 16 more open
+/// connections within that time are a storm. Clients that connect anew for each request do not add to the open
+/// connections, and must not be delayed.
 const GATHER: Duration = Duration::from_millis(1);
 const STORM: usize = 16;
 
-/// So many polls that are parked, and nothing else in between, make a wave. It is over when nothing comes for so long, or
-/// fewer polls gather than would be worth it.
+/// When 32 polls have begun to wait with nothing else in between, a wave of polls has begun. The wave ends after 1 ms
+/// without work, or when fewer than 4 polls have gathered during a nap.
 const WAVE: u32 = 32;
 const CALM: Duration = Duration::from_millis(1);
 const FEW: u32 = 4;
 
-/// For how long polls of a wave are let gather; a message in between waits as long. The system adds its slack, 50 us.
+/// How long the thread sleeps during a wave, so that polls gather. A message that arrives meanwhile waits as long. The
+/// kernel adds its timer slack of 50 µs.
 const NAP: Duration = Duration::from_micros(50);
 
-/// See the module.
+/// The event loop of one thread.
 pub(super) struct Reactor {
     sockets: Rc<Sockets>,
     bell: Arc<Bell>,
-    /// Until when nobody is accepted.
+    /// Accepting pauses until this moment.
     pause: Option<Instant>,
-    /// Others accept.
+    /// The thread leaves new connections to other threads.
     rests: bool,
-    /// How many are accepted in one go.
+    /// How many connections are accepted in this turn at most.
     accepts: usize,
     storm: Storm,
     wave: Wave,
-    /// There is more to do of the errand.
+    /// The errand must run again: a part of its work is left.
     unfinished: bool,
-    /// Only its timers are used, which go off at a tick.
+    /// Used for its timers only, which fire at a tick.
     timers: Runtime,
 }
 
-/// Tells a connection what its socket is ready for.
+/// Passes an event of a socket to its connection. `readable`: there are bytes. `ended`: the end has come.
 fn pass_on(worker: &Worker, conn: &Rc<Conn>, readable: bool, ended: bool) {
-    // As in a task of its own: a mistake of ours ends this connection and no other.
+    // As in a task: a panic ends this connection and no other.
     let ready = || conn.ready(readable, ended);
     if catch_unwind(AssertUnwindSafe(ready)).is_err() {
         worker.credit.set(None);
@@ -164,13 +168,13 @@ impl Reactor {
         self.sockets.clone()
     }
 
-    /// Does this, too, when it is the thread's turn, and accepts when it is.
+    /// Registers this thread for the errand and for the balance of new connections.
     pub(super) fn join(&self, worker: usize, errand: &Errand, balance: &Balance) -> io::Result<()> {
         balance.join(worker, &self.bell);
         errand.join(worker, &self.sockets.0, ERRAND)
     }
 
-    /// Runs the thread until `main` is over, which is among the tasks. `tick` is called at each tick.
+    /// Runs the thread until `main`, one of its tasks, has ended. `tick` is called at each tick.
     pub(super) fn run<T>(
         mut self,
         worker: &Rc<Worker>,
@@ -197,7 +201,7 @@ impl Reactor {
             };
             let mut done = 0;
             while done < count {
-                // For tasks that begin here.
+                // Lets the handlers of events start tasks.
                 let begun = tasks.enter();
                 done += pass_some_on(worker, &events[done..count], &mut due);
                 drop(begun);
@@ -225,7 +229,7 @@ impl Reactor {
         }
     }
 
-    /// Waits until there is something to do, which may be no event. Returns the number of events.
+    /// Waits until there is something to do. Returns the number of events, which may be 0.
     fn wait(&mut self, events: &mut [EpollEvent], worker: &Worker) -> io::Result<usize> {
         let mut poll = |time| match self.sockets.0.wait(events, time) {
             Err(Errno::EINTR) => Ok(0),
@@ -250,12 +254,13 @@ impl Reactor {
     fn until_due(&self, now: Instant, next_tick: Instant) -> EpollTimeout {
         let due = self.pause.map_or(next_tick, |end| end.min(next_tick));
         let time = due.saturating_duration_since(now);
-        // Never too early, or it would turn in circles.
+        // Rounded up: waking too early would make the loop spin.
         let millis = time.as_nanos().div_ceil(1_000_000);
         EpollTimeout::try_from(millis as u64).unwrap_or(EpollTimeout::ZERO)
     }
 
-    /// Where somebody may wait since before: when a pause is over, or others rest now.
+    /// Returns the listeners where connections may have been waiting: all of them when a pause has ended, or when
+    /// another thread has called this one to accept.
     fn resume(&mut self, worker: &Worker) -> ReadyListeners {
         let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
         if is_over {
@@ -275,7 +280,7 @@ impl Reactor {
         if self.rests || self.pause.is_some() {
             return;
         }
-        // It cannot be told of: tried again after another pause.
+        // If the listeners cannot be registered, try again after another pause.
         if worker.listen_again().is_err() {
             self.pause = Some(Instant::now() + PAUSE);
         }
@@ -289,7 +294,7 @@ impl Reactor {
         }
     }
 
-    /// Leaves those who connect to other threads, or no longer.
+    /// Decides anew whether this thread leaves new connections to other threads.
     fn rest(&mut self, worker: &Worker) {
         let rested = std::mem::replace(&mut self.rests, worker.is_ahead());
         match (rested, self.rests) {
@@ -299,9 +304,9 @@ impl Reactor {
         }
     }
 
-    /// Accepts from the listeners that are ready. How many connections wait is not known, and an accept that finds none
-    /// costs as much as one that does. So a turn accepts one connection, and each further turn twice as many as the last
-    /// while more wait.
+    /// Accepts from the listeners that are ready. The number of waiting connections is unknown, and an accept that
+    /// finds none costs as much as one that does. So a turn accepts one connection first. While more connections wait,
+    /// each further turn accepts twice as many as the last.
     fn accept(&mut self, worker: &Rc<Worker>, ready: ReadyListeners) {
         if ready.is_empty() || self.pause.is_some() {
             self.accepts = 1;
@@ -322,15 +327,15 @@ impl Reactor {
     }
 }
 
-/// Whether so many connect that it is better to let them gather than to be woken for each.
+/// Detects a storm of new connections. In a storm it is better to let connections gather than to wake up for each.
 struct Storm {
     since: Instant,
-    /// Connections then.
+    /// Number of open connections at that moment.
     open: usize,
 }
 
 impl Storm {
-    /// `taken` of the connections that are open are new.
+    /// Whether there is a storm. `taken` of the `open` connections are new.
     fn has_come(&mut self, open: usize, taken: usize, now: Instant) -> bool {
         if now >= self.since + GATHER {
             let open = open.saturating_sub(taken);
@@ -340,18 +345,18 @@ impl Storm {
     }
 }
 
-/// Whether polls come back after a fan-out, one by one. Nobody waits for them: better to let some gather than to fall
-/// asleep and be woken for each.
+/// Detects that polls come back one by one after a message went to many clients. No client waits for an answer to such
+/// a poll. So it is better to let some polls gather than to sleep and wake up for each.
 struct Wave {
     on: bool,
-    /// When the thread last had nothing to do.
+    /// When the thread last ran out of work.
     since: Instant,
-    /// The polls parked then.
+    /// Number of waiting polls in `parked` at that moment.
     parked: u32,
 }
 
 impl Wave {
-    /// `parked`: polls since there was something else to do.
+    /// Whether there is a wave now. `parked`: polls that began to wait since the thread last served anything else.
     fn is_on(&mut self, parked: &Cell<u32>, now: Instant) -> bool {
         let new = parked.get().saturating_sub(self.parked);
         let is_calm = now.duration_since(self.since) >= CALM;
@@ -368,13 +373,13 @@ impl Wave {
     }
 }
 
-/// What is done after the connections' events.
+/// Work that is done after the events of the connections.
 struct Due {
     ready: ReadyListeners,
     errand: bool,
 }
 
-/// Passes events on, and says how many: all, or fewer when they take so long that tasks should get a turn in between.
+/// Passes events on. Returns their number: all, or fewer if they take so long that tasks should run in between.
 fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize {
     let start = Instant::now();
     for (number, event) in (1..).zip(events) {
@@ -382,7 +387,7 @@ fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize 
             listener @ LISTENERS..=LAST_LISTENER => {
                 due.ready.add((listener - LISTENERS) as usize);
             }
-            BELL => {} // whoever rang it has left word
+            BELL => {} // only wakes the thread: the work itself is queued elsewhere
             ERRAND => due.errand = true,
             place => pass_event_on(worker, place, event.events()),
         }
@@ -394,7 +399,7 @@ fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize 
 }
 
 fn pass_event_on(worker: &Worker, place: u64, flags: EpollFlags) {
-    // It may have left since.
+    // The connection may have left the worker meanwhile.
     let conn = u32::try_from(place).ok();
     if let Some(conn) = conn.and_then(|place| worker.conn(place)) {
         let read = flags.contains(EpollFlags::EPOLLIN);
@@ -462,7 +467,7 @@ mod tests {
             since: start,
             parked: 100,
         };
-        let parked = Cell::new(0); // set back by whoever served it
+        let parked = Cell::new(0); // set to 0 by the code that served something else
         assert!(!wave.is_on(&parked, start + MOMENT));
     }
 }
