@@ -1,4 +1,4 @@
-//! Answers and refusals, which hyper writes, or which are the last bytes of a connection.
+//! Ordinary answers and refusals. hyper writes them, or they are the last bytes of a connection.
 
 use bytes::Bytes;
 use comet_proto::Cursor;
@@ -10,12 +10,13 @@ use hyper::{
 use super::cors::{Cors, Origins, add_cors};
 use crate::transport::sse::EVENT_STREAM;
 
-/// Clients that would never ask again after a refusal, even after one that holds only for now. They get another answer.
+/// Kinds of clients that a refusal would stop for good, even if the reason holds only for now. Such clients get another
+/// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientKind {
     /// A client that asked for an event stream.
     EventSource,
-    /// NovComet's page. It takes this body for "nothing happened".
+    /// NovComet's page. To the page this body means that nothing has happened.
     NovComet(&'static str),
     Other,
 }
@@ -27,9 +28,9 @@ pub(crate) struct Refusal {
     /// The part of the request that was wrong.
     code: &'static str,
     message: String,
-    /// Headers that say what would be right.
+    /// Headers that say what would be accepted.
     hints: Vec<(HeaderName, &'static str)>,
-    /// The origin of the page, where the answer is written without hyper.
+    /// The origin of the client's page, if the answer is written without hyper.
     origin: Option<String>,
     client: ClientKind,
     /// The request is `HEAD`, whose answer has no body.
@@ -62,7 +63,7 @@ impl Refusal {
         self
     }
 
-    /// There is no memory left for what the request takes.
+    /// The refusal when there is no memory left for the request.
     pub(crate) fn no_memory() -> Self {
         let message = "connections take all the memory they may; try again later";
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", message);
@@ -91,8 +92,8 @@ impl Refusal {
         matches!(self.status.as_u16(), 408 | 429 | 503)
     }
 
-    /// An event stream that says when to come back, and why, and ends. A browser's EventSource gives up for good on
-    /// anything but a 200 of this type (HTML standard, section 9.2.3).
+    /// The refusal as an event stream that ends at once and says why and when to come back. A browser's EventSource
+    /// gives up for good on anything but a 200 of this type (HTML standard, section 9.2.3).
     fn into_event_stream(self) -> Response<Bytes> {
         let mut hints = self.hints.iter();
         let hint = hints.find(|(name, _)| name == header::RETRY_AFTER);
@@ -103,7 +104,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// Notes the client that is refused. `origin`: the origin of its page, where the answer is written without hyper.
+    /// Sets the client that is refused. `origin`: the origin of its page, if the answer is written without hyper.
     /// `is_head`: the request is `HEAD`, whose answer has no body.
     pub(super) fn for_client(
         mut self,
@@ -136,7 +137,7 @@ impl Refusal {
     }
 }
 
-/// An answer that no proxy and no browser keeps.
+/// An answer that proxies and browsers must not cache.
 pub(crate) fn answer(
     status: StatusCode,
     content_type: &'static str,
@@ -152,30 +153,30 @@ pub(crate) fn answer(
     response
 }
 
-/// The cursor of a poll's answer, as an entity tag.
+/// Adds the cursor of a poll's answer as an entity tag.
 pub(crate) fn add_etag(headers: &mut HeaderMap, cursor: Cursor) {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
         headers.insert(header::ETAG, tag);
     }
 }
 
-/// What keeps proxies from buffering, compressing and caching, and browsers from guessing.
+/// Headers that keep proxies from buffering, compressing and caching, and browsers from guessing the content type.
 pub(super) const LIVE_HEADERS: [(&str, &str); 3] = [
     ("cache-control", "no-store, no-transform"),
     ("x-accel-buffering", "no"),
     ("x-content-type-options", "nosniff"),
 ];
 
-/// The challenge to a token that is not valid, or no longer valid (RFC 6750, section 3).
+/// The challenge for a token that is invalid or has expired (RFC 6750, section 3).
 pub(crate) const INVALID_TOKEN: &str = "Bearer realm=\"comet\", error=\"invalid_token\"";
 
-/// When a client may come back that was told nothing but 503, in seconds.
+/// Seconds after which a client may come back whose waiting poll was answered with a 503.
 pub(crate) const RETRY: &str = "1";
 
-/// When it may come back to a daemon that has no room, in seconds.
+/// Seconds after which a client may come back to a daemon that has no room.
 pub(crate) const BUSY: &str = "5";
 
-/// HTTP/1.0 clients and those that ask for it get a closed connection after the answer.
+/// Whether the connection closes after the answer: for HTTP/1.0 clients, and for clients that ask for it.
 pub(crate) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
     let asked = headers
         .get_all(header::CONNECTION)

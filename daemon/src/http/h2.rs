@@ -1,5 +1,5 @@
-//! HTTP/2 in cleartext (RFC 9113, section 3.3), as reverse proxies speak it. hyper keeps the connection; a
-//! subscription is one of its streams.
+//! HTTP/2 in cleartext (RFC 9113, section 3.3), as reverse proxies speak it. hyper serves the connection for as long as
+//! it lives. A subscription is one stream of the connection.
 
 pub(super) mod streams;
 
@@ -58,19 +58,21 @@ use crate::{
     transport::{Shape, Subscription},
 };
 
-/// Polls and streams on one connection.
+/// The largest number of requests that one connection may have open at the same time.
 const MAX_STREAMS: u32 = 128;
 
-/// How long a client has for an answer that comes before the end of its request's body.
+/// How long a stream stays open after its answer when the request's body was not read to the end.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// Streams that a client may give up before they are answered for; with one more the connection ends ("rapid reset").
+/// Number of streams that a client may reset before they are answered. One more ends the connection ("rapid reset"
+/// attack).
 const MAX_RESETS: usize = 20;
 
-/// What may come unread of one body, and of all bodies of a connection.
+/// Flow-control windows in bytes: what a client may send unread of one body, and of all bodies of a connection.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// Largest frame, and what is given to HTTP/2 at once: it may wait there for the client's window.
+/// Size in bytes of the largest frame, and of the largest piece that is handed to HTTP/2 at once. Such a piece may wait
+/// there for the client's window.
 const FRAME: u32 = 16 << 10;
 
 /// Serves one connection whose first bytes are `before`.
@@ -103,7 +105,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_send_buf_size(FRAME as usize)
-        // A client that is silent is asked for a sign of life.
+        // A silent client is probed with a ping.
         .keep_alive_interval(config.heartbeat)
         .keep_alive_timeout(config.write_time)
         .serve_connection(io, service);
@@ -117,7 +119,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
         }
         () = activity.is_idle(config.idle) => {
             connection.as_mut().graceful_shutdown();
-            // Whoever does not take the end either has had its time.
+            // A client that does not read the end either is cut after `write_time`.
             let _ = timeout(config.write_time, connection).await;
             return;
         }
@@ -127,13 +129,14 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let _ = connection.await;
 }
 
-/// Counts an end for which the client is to blame, and logs it once a minute: clients can cause it without a limit.
+/// Counts a connection that ended by a fault of the client. Logs at most one line a minute, because clients can cause
+/// such ends without a limit.
 fn note_end(worker: &Worker, error: &hyper::Error) {
     static LINES: Mutex<LogLimit> = Mutex::new(LogLimit::new());
     let Some(cause) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
         return;
     };
-    // Ours is a flood of frames that ask for nothing.
+    // `Activity::note_bytes` gives this error for a flood of frames that ask for nothing.
     let is_flood = cause
         .get_io()
         .is_some_and(|io| io.kind() == ErrorKind::ConnectionAborted);
@@ -166,7 +169,7 @@ async fn respond(
     };
     add_cors(response.headers_mut(), cors, &site.origins);
     if is_head {
-        *response.body_mut() = Pieces::one(Bytes::new()); // hyper would send it
+        *response.body_mut() = Pieces::one(Bytes::new()); // hyper would send the body
     }
     Ok(response)
 }
@@ -206,8 +209,8 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
     whole(answer, head.method == Method::HEAD)
 }
 
-/// Keeps a stream open whose body is answered and not read to its end. Otherwise the stream would be reset at once
-/// (RFC 9113, section 8.1), and curl drops the answer when both come together.
+/// Keeps a stream open for a while when its request was answered before the body was read to the end. Otherwise the
+/// stream would be reset at once (RFC 9113, section 8.1), and curl drops the answer when both arrive together.
 fn keep_open(body: Option<Incoming>) {
     if let Some(body) = body.filter(|body| !body.is_end_stream()) {
         tokio::task::spawn_local(async move {
@@ -217,7 +220,8 @@ fn keep_open(body: Option<Incoming>) {
     }
 }
 
-/// An answer whose length is known. `HEAD` says the length as `GET` does, but for a stream, which has none.
+/// Completes an answer whose length is known. The answer to `HEAD` states the length that `GET` would have, except for
+/// a stream, which has none.
 fn whole(mut answer: Response<Bytes>, is_head: bool) -> Response<Pieces> {
     let (status, length) = (answer.status(), answer.body().len());
     let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -254,7 +258,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             whole(response, false)
         }
         Shape::Stream { .. } => {
-            // One piece on the way: the client's window is what bounds a slow reader.
+            // At most one piece is queued. The client's flow-control window bounds what a slow reader holds.
             let (pieces, body) = mpsc::channel(1);
             tokio::task::spawn_local(async move { held.stream(pieces).await });
             answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces::new(body))
@@ -262,7 +266,8 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
     }
 }
 
-/// When this second since 1970 comes, by the system's clock as it is now. `None`: not within any time that matters.
+/// The moment at which this second since 1970 comes, by the current system clock. `None`: so far away that it does not
+/// matter.
 fn moment(second: u64) -> Option<Instant> {
     Instant::now().checked_add(Duration::from_secs(second).saturating_sub(unix_time()))
 }
@@ -273,11 +278,11 @@ struct Held {
     subscription: Subscription,
     cursor: Cursor,
     bell: Rc<Bell>,
-    /// By whose rights it goes on.
+    /// The site whose access rights permit the subscription.
     site: Current,
 }
 
-/// Why a wait is over.
+/// Why a wait has ended.
 enum Wake {
     News(Backlog),
     Time,
@@ -303,7 +308,7 @@ impl Held {
         }
     }
 
-    /// The status, and the body appended.
+    /// Waits for the answer of a poll. Appends the body and returns the status.
     async fn poll(&mut self, body: &mut Vec<u8>) -> u16 {
         let deadline = self.subscription.wait.map(|wait| Instant::now() + wait);
         match self.wait(deadline).await {
@@ -321,7 +326,7 @@ impl Held {
         let mut piece = Vec::new();
         self.subscription.format.opening(self.cursor, &mut piece);
         loop {
-            // A client that takes nothing holds a piece or two: it is cut like any other.
+            // A client that reads nothing holds at most two pieces in memory. After `write_time` its stream is cut.
             let sent = pieces.send(memory::keep(std::mem::take(&mut piece)));
             if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
@@ -355,7 +360,8 @@ impl Held {
         }
     }
 
-    /// The last there is, which has no messages: they would have been news.
+    /// Renders the last bytes of a subscription. There are no messages to send: messages would have ended the wait as
+    /// news.
     fn farewell(&self, retry: Duration, out: &mut Vec<u8>) -> u16 {
         let nothing = Backlog {
             cursor: self.cursor,
@@ -364,11 +370,11 @@ impl Held {
         self.subscription.format.farewell(&nothing, retry, out)
     }
 
-    /// Waits for a backlog or until `deadline`; moves the cursor.
+    /// Waits for a backlog or until `deadline`, and moves the cursor.
     async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
         let worker = self.worker.clone();
         loop {
-            // Before the looks below: what changes after them is told.
+            // Registered before the checks below, so that a later change is not missed.
             let changed = worker.changed.notified();
             if self.is_revoked() {
                 return Wake::Revoked;
@@ -422,12 +428,12 @@ impl Held {
                 () = self.worker.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
-            // The clock was set back, and the token is good for longer again.
+            // The system clock was set back, so that the token is valid for longer again.
             let is_early = || deadline.is_none_or(|deadline| Instant::now() < deadline);
             if matches!(over, Some(Wake::Time)) && is_early() {
                 continue;
             }
-            // Otherwise the next look sees what has come: a message, the end of the right, or new rights.
+            // Otherwise the next round of the loop finds the reason: a message, the end of the token, or new rights.
             if let Some(over) = over
                 && !self.is_revoked()
                 && !self.has_expired()
@@ -438,7 +444,8 @@ impl Held {
         }
     }
 
-    /// Sleeps until then; if that is soon, or the right ends then, the worker ticks in time for it.
+    /// Sleeps until `deadline`. If the deadline is near or is the end of the right, an alarm makes the worker tick in
+    /// time.
     async fn sleep_until(&self, deadline: Instant, is_end: bool) {
         let time = deadline.saturating_duration_since(Instant::now());
         if time < SHORT || is_end {
@@ -452,7 +459,7 @@ impl Held {
         expires.is_some_and(|expires| expires <= unix_time().as_secs())
     }
 
-    /// New rights take the right to it away.
+    /// Whether new rights no longer permit the subscription. If they do permit it, they hold from now on.
     fn is_revoked(&mut self) -> bool {
         let site = self.worker.site();
         if Rc::ptr_eq(&site, &self.site) {
@@ -467,7 +474,7 @@ impl Held {
         ends
     }
 
-    /// What there is since a cursor that is not the client's.
+    /// The backlog after a cursor that did not come from the client, marked as a gap.
     fn gap(&mut self) -> Backlog {
         let channels = &self.subscription.channels;
         let mut backlog = self.worker.audience.hub().since(channels, self.cursor);
@@ -493,7 +500,7 @@ impl Drop for Held {
     }
 }
 
-/// Leaves the audience, also when the client goes away while it waits.
+/// Membership in the audience. Its drop leaves the audience, also when the client goes away during the wait.
 struct Joined<'a> {
     worker: &'a Worker,
     key: Key,
@@ -505,7 +512,7 @@ impl Drop for Joined<'_> {
     }
 }
 
-/// Wakes the stream's task.
+/// Wakes the task of the stream when a message is delivered.
 #[derive(Default)]
 struct Bell {
     state: RefCell<(bool, Option<Waker>)>,
@@ -536,10 +543,10 @@ impl Subscriber for Bell {
     }
 }
 
-/// A body of pieces as they come.
+/// The body of an answer: pieces, sent as they arrive.
 struct Pieces {
     coming: mpsc::Receiver<Bytes>,
-    /// What is left of the last that came.
+    /// The unsent rest of the last piece.
     rest: Bytes,
 }
 
@@ -554,7 +561,8 @@ impl Pieces {
         Self { coming, rest }
     }
 
-    /// What is given to HTTP/2, a copy where that leaves the rest free to go.
+    /// The next bytes for HTTP/2, at most one frame. A part of a piece is copied, so that a waiting frame does not keep
+    /// the whole piece in memory.
     fn next(&mut self) -> Bytes {
         let frame = FRAME as usize;
         if self.rest.len() <= frame {
@@ -572,7 +580,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // hyper asks when the client has taken what it was given before.
+        // hyper asks for the next frame when the client has taken the previous one.
         streams::take_note(false);
         if self.rest.is_empty() {
             let Some(piece) = ready!(self.coming.poll_recv(cx)) else {

@@ -1,4 +1,4 @@
-//! A connection as hyper sees it while it serves one request.
+//! The connection as hyper sees it while hyper serves a request.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,22 +12,22 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::{connection::Conn, framing::Framing, h2::streams::Activity, service::Phase};
 
-/// What is read from the socket at once.
+/// Size in bytes of one read from the socket.
 const CHUNK: usize = 4096;
 
-/// Reads what was read before it, then the socket: of HTTP/1 one request, and nothing behind it. Tells the phase, of
-/// HTTP/1, what hyper has written.
+/// Reads the bytes that were read before, then the socket. With HTTP/1 hyper gets one request and nothing after it, and
+/// the phase learns what hyper has written.
 pub(super) struct ParkIo {
     pub(super) conn: Rc<Conn>,
     pub(super) before: Bytes,
     pub(super) framing: Option<Framing>,
     pub(super) phase: Option<Rc<Phase>>,
-    /// Of HTTP/2.
+    /// Only with HTTP/2.
     pub(super) activity: Option<Rc<Activity>>,
 }
 
 impl ParkIo {
-    /// How many of these bytes, which come next, are for hyper.
+    /// How many of these bytes, the next ones of the connection, are for hyper.
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(framing) = &mut self.framing else {
             return Ok(bytes.len());
@@ -45,7 +45,7 @@ impl Read for ParkIo {
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
         let room = match &me.framing {
-            // The phase ends before hyper misses more.
+            // The phase ends before hyper needs more bytes.
             Some(framing) if framing.is_over() => return Poll::Pending,
             Some(framing) => framing.room(CHUNK),
             None => CHUNK,
@@ -57,7 +57,8 @@ impl Read for ParkIo {
             me.before.advance(taken);
             return Poll::Ready(Ok(()));
         }
-        // hyper's buffer is not initialised, and filling it without a copy needs unsafe code. Requests are small.
+        // Filling hyper's uninitialised buffer without a copy would need unsafe code. Requests are small, so the copy
+        // is cheap.
         let mut chunk = [0; CHUNK];
         let room = room.min(buf.remaining());
         let read = std::task::ready!(me.conn.poll_read(cx, &mut chunk[..room]))?;
@@ -87,7 +88,8 @@ impl Write for ParkIo {
         self.conn.poll_write_busy(cx, bytes)
     }
 
-    /// hyper flushes only when its own buffer is empty, and a socket has none.
+    /// Notes that hyper has written everything. hyper flushes only when its own buffer is empty, and a socket has no
+    /// buffer to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(phase) = &self.phase {
             phase.clean.set(true);

@@ -1,6 +1,7 @@
-//! What connections take of the memory, and the ceiling over it. Near the ceiling new connections are refused; at it,
-//! requests that would take more, and clients that leave large answers unread are cut: they come back with their
-//! cursors. A parked connection is counted by its number alone; only buffers worth it are counted one by one.
+//! Counts the memory that connections use, and enforces a ceiling. Near the ceiling new connections are refused. At the
+//! ceiling, requests that need more memory are refused, and clients that leave large answers unread are cut; such
+//! clients come back with their cursors. A waiting connection counts with a fixed size. Only large buffers are counted
+//! one by one.
 
 use bytes::Bytes;
 use comet_proto::ChannelName;
@@ -8,24 +9,24 @@ use tracing::warn;
 
 use crate::metrics::{Counter, Metrics};
 
-/// A connection that waits, with its subscription and buffers that are too small to be counted.
+/// Bytes that a waiting connection counts for: its subscription, and the buffers that are too small to be counted.
 pub(super) const CONNECTION: u64 = 2048;
 
-/// What hyper takes while it serves a request of HTTP/1, a connection of HTTP/2, and one stream of it.
+/// Bytes that hyper uses for one HTTP/1 request, one HTTP/2 connection, and one HTTP/2 stream.
 pub(super) const REQUEST: usize = 16 << 10;
 pub(super) const H2_CONNECTION: usize = 32 << 10;
 pub(super) const H2_STREAM: usize = 8 << 10;
 
-/// Each channel that a subscription has beside its first, and that may be there for it alone.
+/// Bytes for each channel of a subscription beyond the first one. The channel may exist for this subscription alone.
 const CHANNEL: usize = 512;
 
-/// Smaller buffers are part of what a connection takes.
+/// Buffers up to this size are not counted: they are part of [`CONNECTION`].
 pub(super) const SMALL: usize = 2048;
 
-/// Bytes beside the connections' own. A process has one memory.
+/// Counted bytes beyond [`CONNECTION`] for each connection. Static, because a process has one memory.
 static TAKEN: Counter = Counter::new();
 
-/// Counts bytes for as long as it lives.
+/// A number of bytes that is counted as long as this value exists.
 #[derive(Default)]
 pub(super) struct Hold(usize);
 
@@ -57,12 +58,12 @@ pub(super) fn add_channels(channels: &[ChannelName]) {
     TAKEN.add((channels.len().saturating_sub(1) * CHANNEL) as u64);
 }
 
-/// Counts no longer what `add_channels` did.
+/// Takes back what `add_channels` has counted.
 pub(super) fn sub_channels(channels: &[ChannelName]) {
     TAKEN.sub((channels.len().saturating_sub(1) * CHANNEL) as u64);
 }
 
-/// Bytes that are counted until nobody has them any more, however many share them.
+/// Turns a buffer into shared bytes that are counted once, until the last reference is dropped.
 pub(super) fn keep(bytes: Vec<u8>) -> Bytes {
     struct Kept(Vec<u8>, #[expect(dead_code, reason = "it counts")] Hold);
 
@@ -79,20 +80,21 @@ pub(super) fn keep(bytes: Vec<u8>) -> Bytes {
     Bytes::from_owner(Kept(bytes, hold))
 }
 
-/// Bytes that all connections take.
+/// The number of bytes that all connections use.
 pub(super) fn taken(metrics: &Metrics) -> u64 {
     let connections = metrics.http_connections.get().saturating_mul(CONNECTION);
-    // What one thread has added another may have taken off between the looks at their parts.
+    // One thread may have added bytes that another thread has taken off between the reads of their parts of the
+    // counter. So the sum may be below zero for a moment.
     let buffers = i64::try_from(TAKEN.get()).unwrap_or(0).max(0) as u64;
     connections.saturating_add(buffers)
 }
 
-/// The ceiling.
+/// The largest number of bytes that connections may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Ceiling(u64);
 
 impl Ceiling {
-    /// At so many bytes; without them at half of what the process may take.
+    /// A ceiling of `max` bytes. Without `max`, half of the memory that the process may use.
     #[must_use]
     pub fn new(max: Option<usize>) -> Self {
         let max = max.map(|max| max as u64);
@@ -103,12 +105,13 @@ impl Ceiling {
         self.0
     }
 
-    /// From here on there is no new connection: a tenth is left for those who are here.
+    /// From this number of bytes on new connections are refused. The last tenth is reserved for the connections that
+    /// are open.
     pub(super) fn near(self) -> u64 {
         self.0 - self.0 / 10
     }
 
-    /// More is taken than there is: whoever asks gives up what it is at.
+    /// Whether more is used than the ceiling permits. If so, the caller gives up its request or connection.
     pub(super) fn is_reached(self, metrics: &Metrics) -> bool {
         let reached = taken(metrics) > self.0;
         if reached {
@@ -129,7 +132,7 @@ impl Ceiling {
 mod tests {
     use super::*;
 
-    /// The only one in this process that counts.
+    /// The only test in this process that counts bytes.
     #[test]
     fn bytes_count_once_until_the_last_has_gone() {
         let before = TAKEN.get();

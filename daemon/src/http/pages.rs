@@ -1,4 +1,4 @@
-//! What is served as it is: the browser client and the demo pages.
+//! Serves the built-in files: the browser client and the demo pages.
 
 use bytes::Bytes;
 use hyper::{
@@ -12,10 +12,10 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// Served always.
+/// The browser client, which is always served.
 const CLIENT: &[u8] = include_bytes!("../../../web/comet.js");
 
-/// Served with `--demo`.
+/// The demo pages, which are served with `--demo`.
 const DEMO: &[(&str, &str, &[u8])] = &[
     ("/", HTML, include_bytes!("../../../web/demo/index.html")),
     (
@@ -66,7 +66,7 @@ const DEMO: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// There is a page at this path.
+/// Whether there is a page at this path.
 pub(super) fn is_page(site: &Site, path: &str) -> bool {
     let is_demo = || path == "/demo.json" || DEMO.iter().any(|(at, ..)| *at == path);
     path == "/comet.js" || (site.demo.is_some() && is_demo())
@@ -109,7 +109,7 @@ fn file(
     };
     let headers = answer.headers_mut();
     if is_known {
-        headers.remove(header::CONTENT_TYPE); // it describes a body
+        headers.remove(header::CONTENT_TYPE); // a 304 has no body to describe
     }
     if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         headers.insert(header::ETAG, value);

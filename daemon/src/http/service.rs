@@ -1,5 +1,5 @@
-//! hyper's part of a round: one or more ordinary requests, until the connection is between requests, asks for a
-//! subscription, or closes.
+//! Serves requests with hyper: one or more ordinary requests, until the connection waits for the next request, asks for
+//! a subscription, or closes. Also serves plain requests without hyper.
 
 use std::{
     cell::{Cell, RefCell},
@@ -35,47 +35,48 @@ use super::{
 };
 use crate::{config::HttpConfig, transport::Shape};
 
-/// How hyper's part of a round ended.
+/// How serving with hyper ended.
 pub(super) enum Served {
-    /// Closed, or to be closed.
+    /// The connection is closed, or has to be closed.
     Closed,
-    /// Answered; bytes of the next request may have come with it.
+    /// The request is answered. The bytes that were read of the next request.
     Answered(Bytes),
-    /// The connection holds a subscription; bytes may have come behind it.
+    /// The connection holds a subscription now. The bytes that were read after its request.
     Asked(Bytes),
 }
 
-/// What hyper's parts tell the round.
+/// What the I/O object and the service report to `serve_h1` while hyper runs.
 #[derive(Default)]
 pub(super) struct Phase {
     asked: RefCell<Option<Ask>>,
-    /// hyper has written all it had.
+    /// hyper has written everything that it had to write.
     pub(super) clean: Cell<bool>,
-    /// Requests that were begun and not yet answered.
+    /// Number of requests that have begun and are not answered yet.
     open: Cell<u32>,
     begun: Cell<bool>,
-    /// A publish was refused before its body was read: what follows is no request.
+    /// A publish was refused before its body was read. The following bytes are not a request.
     body_left: Cell<bool>,
     /// Bytes follow the head of a POST that announces no body.
     unannounced: bool,
-    /// What hyper has answered by itself to what it cannot read, and that we answer instead.
+    /// Status of hyper's own answer to a request that hyper cannot read. Our refusal is sent instead of that answer.
     unreadable: Cell<Option<StatusCode>>,
 }
 
 impl Phase {
-    /// Nothing of hyper is needed any more. hyper writes an answer before it waits for anything else.
+    /// Whether hyper is no longer needed. hyper writes an answer before it waits for anything else.
     fn is_over(&self) -> bool {
         let idle = self.begun.get() && self.open.get() == 0;
         self.clean.get() && (idle || self.asked.borrow().is_some())
     }
 
-    /// All requests have their answers, and these are written: what hyper writes now is its own answer to what
-    /// it cannot read.
+    /// Whether all requests are answered and the answers are written. Whatever hyper writes now is its own answer to a
+    /// request that it cannot read.
     pub(super) fn is_silent(&self) -> bool {
         self.open.get() == 0 && (self.clean.get() || !self.begun.get())
     }
 
-    /// Takes hyper's own answer, which has a status and no body: ours has both.
+    /// Remembers the status of hyper's own answer, which has no body. The refusal that is sent instead has this status
+    /// and a body.
     pub(super) fn refuse(&self, answer: &[u8]) {
         let status = answer
             .get("HTTP/1.1 ".len()..)
@@ -85,8 +86,8 @@ impl Phase {
     }
 }
 
-/// Serves the request whose head begins `before`; its body may go on in the socket. `unannounced`: bytes follow a POST
-/// that announces no body.
+/// Serves the request whose head is at the start of `before`. The rest of its body may still be in the socket.
+/// `unannounced`: bytes follow a POST that announces no body.
 pub(super) async fn serve_h1(
     conn: Rc<Conn>,
     before: Bytes,
@@ -112,10 +113,10 @@ pub(super) async fn serve_h1(
         phase: phase.clone(),
     };
     let mut hyper = http1::Builder::new()
-        .half_close(true) // without it hyper holds a second buffer to notice the end
+        .half_close(true) // otherwise hyper holds a second buffer to notice the end
         .writev(false) // one small buffer is faster than two pieces
         .max_buf_size(max_head(config))
-        .header_read_timeout(None) // it has the head
+        .header_read_timeout(None) // the head was read before
         .serve_connection(io, service);
     let end = poll_fn(|cx| match hyper.poll_without_shutdown(cx) {
         Poll::Ready(end) => Poll::Ready(Some(end)),
@@ -136,11 +137,11 @@ pub(super) async fn serve_h1(
         }
         Some(Ok(())) => return Served::Closed,
         None if phase.body_left.get() => return Served::Closed,
-        // What follows may be a part of its body.
+        // The following bytes may be a part of this request's body.
         None if !parts.io.framing.as_ref().is_none_or(Framing::is_over) => return Served::Closed,
         None => {}
     }
-    // Copied: a slice of it would keep hyper's whole buffer.
+    // A copy, because a slice would keep the whole buffer of hyper alive.
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
     match phase.asked.take() {
@@ -155,11 +156,12 @@ pub(super) async fn serve_h1(
 /// What a plain request asked for.
 pub(super) enum PlainOutcome {
     Poll(Ask),
-    /// It was published; the answer, and whether the connection closes after it.
+    /// The message was published. The bytes of the answer, and whether the connection closes after the answer.
     Published(Vec<u8>, bool),
 }
 
-/// Serves the plain request at the start of `input`; returns its length, too. `None`: for hyper.
+/// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
+/// request.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, usize)> {
     let worker = &conn.worker;
     let site = &worker.site();
@@ -209,7 +211,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
     Some((served, plain.length))
 }
 
-/// What to say about a head that hyper could not read; nothing when the client has just gone.
+/// The refusal for a request that hyper could not read. `None`: the client has just closed the connection.
 fn unreadable(
     error: &hyper::Error,
     status: Option<StatusCode>,
@@ -229,15 +231,15 @@ struct Service {
     phase: Rc<Phase>,
 }
 
-/// A request, and what its body holds.
+/// The head of a request, and what is known of its body after reading the first bytes.
 type Looked = (Parts, Result<Content, Refusal>);
 
 /// The answer to one request.
 enum Answering {
-    /// Never: the connection leaves hyper first.
+    /// No answer by hyper: a subscription waits, and the connection leaves hyper first.
     Held,
     Now(Ready<Response<Bytes>>),
-    /// What the request asks for depends on whether its body is empty.
+    /// The first bytes of the body are being read: the answer depends on whether the body is empty.
     Looking(Pin<Box<dyn Future<Output = Looked>>>),
     Publishing(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
 }
@@ -267,7 +269,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// Begins to answer; `body` is there until somebody has looked at it.
+/// Starts the answer to a request. `body` is `None` after the body was looked at.
 fn answering(
     worker: &Rc<Worker>,
     phase: &Rc<Phase>,
@@ -316,7 +318,7 @@ fn answering(
     }
 }
 
-/// What `Service` returns; it has a name because hyper must be able to move it.
+/// The future that `Service` returns. It has a name because hyper must be able to move it.
 struct Call {
     answering: Answering,
     worker: Rc<Worker>,

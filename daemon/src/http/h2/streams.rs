@@ -1,5 +1,5 @@
-//! Keeps the clients of HTTP/2 to what HTTP/1 keeps them to: a stream of which nothing is taken is cut, and so is a
-//! connection that asks for nothing, or sends and sends what asks for nothing.
+//! Limits for HTTP/2 clients like those for HTTP/1 clients. A stream whose client reads nothing is cut. A connection
+//! ends when it has no request for too long, or when the client keeps sending bytes that ask for nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,28 +15,28 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::http::memory::{self, Hold};
 
-/// What a client may send without asking for anything, uploading or taking anything, in bytes. An honest one sends a
-/// few frames of 10 to 20 bytes for each answer.
+/// Bytes that a client may send without a request, an upload, or reading anything. An honest client sends a few frames
+/// of 10 to 20 bytes for each answer.
 const MAX_IDLE_BYTES: usize = 1 << 20;
 
 tokio::task_local! {
-    /// Of the stream whose task runs.
+    /// The stream whose task is running.
     static STREAM: Stream;
 }
 
-/// What happens on a connection.
+/// Activity of one connection: its open streams and its idle bytes.
 #[derive(Default)]
 pub(in crate::http) struct Activity {
-    /// Streams that are served.
+    /// Number of streams that are being served.
     open: Cell<u32>,
-    /// When the last one ended.
+    /// When the last stream ended.
     since: RefCell<Option<Instant>>,
-    /// Bytes that came since something was asked for, uploaded or taken.
+    /// Bytes that have arrived since the last request, upload, or read by the client.
     idle_bytes: Cell<usize>,
 }
 
 impl Activity {
-    /// So many bytes have come. An error ends the connection.
+    /// Counts bytes that have arrived. An error ends the connection.
     pub(in crate::http) fn note_bytes(&self, bytes: usize) -> io::Result<()> {
         let sum = self.idle_bytes.get() + bytes;
         self.idle_bytes.set(sum);
@@ -46,7 +46,7 @@ impl Activity {
         }
     }
 
-    /// Waits until no stream was served for `idle`.
+    /// Returns when no stream was served for the time `idle`.
     pub(super) async fn is_idle(&self, idle: Duration) {
         let mut start = Instant::now();
         loop {
@@ -63,17 +63,17 @@ impl Activity {
     }
 }
 
-/// Runs the tasks of a connection's streams, on its thread.
+/// Runs the tasks of a connection's streams on the connection's thread.
 #[derive(Clone)]
 pub(super) struct Streams {
     pub(super) activity: Rc<Activity>,
     pub(super) write_time: Duration,
 }
 
-/// One stream. It is open for as long as this is there.
+/// One stream. The stream counts as open as long as this value exists.
 struct Stream {
     activity: Rc<Activity>,
-    /// Since when the client is to take something.
+    /// Since when there are bytes that the client should read. `None`: there are none.
     gives: Cell<Option<Instant>>,
     _hold: Hold,
 }
@@ -88,7 +88,7 @@ impl<F: Future + 'static> Executor<F> for Streams {
                 tokio::select! {
                     biased;
                     _ = &mut task => return,
-                    // Dropped, the stream is reset.
+                    // Returning drops the task, which resets the stream.
                     () = is_late(given, write_time) => return,
                     () = has_changed(given) => {}
                 }
@@ -97,7 +97,7 @@ impl<F: Future + 'static> Executor<F> for Streams {
     }
 }
 
-/// The client has not taken for too long what it was given.
+/// Returns when the client has not read for `write_time` what it was given at `given`.
 async fn is_late(given: Option<Instant>, write_time: Duration) {
     match given {
         Some(given) => sleep_until(given + write_time).await,
@@ -105,7 +105,7 @@ async fn is_late(given: Option<Instant>, write_time: Duration) {
     }
 }
 
-/// `gives` has changed while the task ran.
+/// Returns when `gives` differs from `before`.
 async fn has_changed(before: Option<Instant>) {
     poll_fn(
         |_| match STREAM.with(|stream| stream.gives.get()) == before {
@@ -135,7 +135,7 @@ impl Drop for Stream {
     }
 }
 
-/// The stream whose task runs has something for the client to take, or all was taken.
+/// Notes for the stream whose task is running whether there are bytes that the client should read.
 pub(super) fn take_note(gives: bool) {
     let _ = STREAM.try_with(|stream| {
         stream.gives.set(gives.then(Instant::now));
@@ -143,7 +143,7 @@ pub(super) fn take_note(gives: bool) {
     });
 }
 
-/// The client has uploaded something on the stream whose task runs.
+/// Notes an upload by the client on the stream whose task is running.
 pub(in crate::http) fn note_upload() {
     let _ = STREAM.try_with(|stream| stream.activity.idle_bytes.set(0));
 }
