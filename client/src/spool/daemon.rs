@@ -1,5 +1,5 @@
-//! The daemon's side of the spool: makes the directory, and writes in it what clients are to keep to. Others may add
-//! entries there, so no name can be relied on: neither to be free nor to stand for a file.
+//! The daemon's side of the spool: creates the directory, and writes the limits that clients must obey. Other users may
+//! add entries to the directory. So no name can be expected to be free or to stand for a file.
 
 use std::{
     ffi::OsStr,
@@ -22,10 +22,11 @@ use super::{
     trusted,
 };
 
-/// Opens the daemon's own spool, and makes it if need be: for its owner, and for members of its group to add to.
+/// Opens the daemon's own spool, and creates it if necessary. The owner may use it, and members of its group may add
+/// files.
 ///
 /// # Errors
-/// As [`super::Spool::open`].
+/// The errors of [`super::Spool::open`].
 pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
     let fd = match open_directory(path) {
         Err(Errno::ENOENT) => create(path)?,
@@ -35,7 +36,7 @@ pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
     Ok(fd)
 }
 
-/// Writes what clients are to keep to.
+/// Writes the limits that clients must obey.
 ///
 /// # Errors
 /// When the system refuses.
@@ -47,7 +48,7 @@ pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<()
         .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
         .and_then(|()| name_limits(directory, &temporary));
     if written.is_err() {
-        // If it cannot be removed either, the first error says more.
+        // If the temporary file cannot be removed either, the first error is more useful.
         let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
     }
     written
@@ -64,7 +65,7 @@ fn name_limits(directory: &OwnedFd, temporary: &str) -> Result<(), Errno> {
     }
 }
 
-/// A file under a name that nobody can know before.
+/// Creates a file with a name that cannot be guessed.
 fn new_file(directory: &OwnedFd) -> Result<(String, File), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mut error = Errno::EEXIST;
@@ -81,7 +82,7 @@ fn new_file(directory: &OwnedFd) -> Result<(String, File), Errno> {
     Err(error)
 }
 
-/// Gives an entry, whatever it is, another name that ends in `suffix` and that nobody can know before.
+/// Renames an entry of any kind to a name that ends in `suffix` and cannot be guessed.
 ///
 /// # Errors
 /// When the system refuses.

@@ -1,5 +1,5 @@
-//! The spool's directory. Whoever may add files to it is not trusted any further: what is read is checked by
-//! descriptor after it was opened.
+//! The directory of the spool. Users who may add files to it are not trusted any further: a file is opened first, and
+//! then checked through its descriptor.
 
 use std::{
     ffi::OsStr,
@@ -38,19 +38,19 @@ use crate::source::{
     socket::peer::user_name,
 };
 
-/// Locked by the daemon that takes messages out.
+/// The name of the file that is locked by the daemon that takes messages out.
 pub(super) const LOCK: &str = ".lock";
 
-/// How often a name that others take first is tried.
+/// How often the lock is tried when other processes replace it meanwhile.
 const TRIES: usize = 8;
 
 /// Why the spool cannot be opened. The text fits after "cannot take messages from the spool: ".
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory is not there and cannot be made, or is not ours.
+    /// The directory does not exist and cannot be created, or must not be used.
     #[error(transparent)]
     Directory(#[from] SpoolError),
-    /// Another daemon has it.
+    /// Another daemon has locked the spool.
     #[error("{}: another daemon takes them", .0.display())]
     Locked(PathBuf),
     /// The system refused.
@@ -58,24 +58,24 @@ pub enum OpenError {
     System {
         /// The spool.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: Errno,
     },
 }
 
-/// An opened spool, ours alone.
+/// An opened spool, which this daemon has locked.
 pub(super) struct Directory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     lock: Flock<File>,
-    /// `None` before [`Directory::watch`], and while the system has no means left for it.
+    /// `None` before [`Directory::watch`], and while the system has no resources for a watcher.
     watcher: Option<RecommendedWatcher>,
-    /// That it cannot be watched was logged.
+    /// The failure to watch the directory was logged.
     told: bool,
 }
 
 impl Directory {
-    /// Opens the spool, makes it if need be, and says in it what it may hold.
+    /// Opens the spool, creates it if necessary, and writes its limits into it.
     pub(super) fn open(path: &Path, limits: SpoolLimits) -> Result<Self, OpenError> {
         let system = |cause| OpenError::System {
             path: path.into(),
@@ -88,7 +88,7 @@ impl Directory {
             return Err(OpenError::Locked(path.into()));
         };
         if let Err(errno) = write_spool_limits(&fd, limits) {
-            // Publishers keep to the default limits then; that is no reason to leave their messages there.
+            // Publishers then keep to the default limits. Their messages can still be taken out.
             let path = path.display();
             warn!("cannot write the limits into {path}: {}", errno.desc());
         }
@@ -101,8 +101,8 @@ impl Directory {
         })
     }
 
-    /// Begins to watch, or tries again where that failed. `changed` is notified when a file has appeared or was written
-    /// to its end. Without a watcher the directory has to be read from time to time.
+    /// Starts to watch the directory, or tries again if that failed before. `changed` is notified when a file has
+    /// appeared or a writer has closed one. Without a watcher the directory must be read from time to time.
     pub(super) fn watch(&mut self, changed: &Arc<Notify>) {
         if self.watcher.is_some() {
             return;
@@ -110,7 +110,7 @@ impl Directory {
         match watch(&self.fd, changed) {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
-                changed.notify_one(); // for files that came before
+                changed.notify_one(); // for files that arrived before
                 if std::mem::take(&mut self.told) {
                     info!("watching the spool");
                 }
@@ -123,7 +123,7 @@ impl Directory {
         }
     }
 
-    /// Whether the path still leads here, and the lock has its name.
+    /// Whether the path still leads to this directory, and the lock file still has its name.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let is = |found: Result<FileStat, Errno>, expected: (u64, u64)| {
             found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == expected)
@@ -134,17 +134,17 @@ impl Directory {
         is(directory, self.device_and_inode) && lock.is_ok_and(|lock| is(look(LOCK), lock))
     }
 
-    /// As [`listing::messages`].
+    /// See [`listing::messages`].
     pub(super) fn messages(&self) -> Result<Vec<listing::Entry>, Errno> {
         listing::messages(&self.fd)
     }
 
-    /// As [`listing::tidy`].
+    /// See [`listing::tidy`].
     pub(super) fn tidy(&self) -> Result<Tidied, Errno> {
         listing::tidy(&self.fd)
     }
 
-    /// The content and its owner; `None` when it was taken out.
+    /// Reads the content and the owner of a file. `None`: the file is gone.
     pub(super) fn read(&self, name: &OsStr, max: usize) -> Result<Option<(Vec<u8>, u32)>, Refusal> {
         let by_name = match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => return Ok(None),
@@ -163,7 +163,7 @@ impl Directory {
         };
         let stat = match sole_name(&self.fd, name, look, |stat| Key::from(stat))? {
             Entry::Sole(stat) => stat,
-            // Nobody changes what he has put here.
+            // A complete message file is not changed any more.
             Entry::Changing(_) | Entry::Other => return Err(Refusal::Swapped),
         };
         let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default());
@@ -180,18 +180,19 @@ impl Directory {
         matches!(listing::remove(&self.fd, name), Ok(()) | Err(Errno::ENOENT))
     }
 
-    /// Keeps a refused file for somebody to look at, out of the way of the others. False: it stays where it is.
+    /// Renames a refused file, so that a person can look at it and it is not read again. False: the file stays as it
+    /// is.
     pub(super) fn move_aside(&self, name: &OsStr) -> bool {
         let mut aside = name.to_owned();
         aside.push(REFUSED);
-        // That name may be too long, or taken by an entry of another user, which must not be replaced.
+        // The new name may be too long, or taken by an entry of another user, which must not be replaced.
         renameat_with(&self.fd, name, &self.fd, &*aside, RenameFlags::NOREPLACE).is_ok()
             || take_away(&self.fd, name, REFUSED).is_ok()
             || self.remove(name)
     }
 }
 
-/// Others may add files, and must not be able to remove those of somebody else.
+/// Corrects the mode of the directory: users who may add files must not be able to remove the files of other users.
 fn protect(path: &Path, directory: &OwnedFd, stat: &FileStat) {
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let mut wanted = mode | Mode::S_IRWXU;
@@ -221,7 +222,7 @@ fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
         SFlag::S_IFIFO => return Err(Refusal::Kind("a FIFO")),
         _ => return Err(Refusal::Kind("a device")),
     }
-    // A link to somebody's file, which whoever made it could perhaps not read.
+    // A second hard link may lead to a file that the user who made the link cannot read.
     if stat.st_nlink != 1 {
         return Err(Refusal::Links(stat.st_nlink));
     }
@@ -232,11 +233,12 @@ fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Only one daemon takes messages out, or two would publish each. `None`: another one does. What others have put at
-/// the lock's name is taken away: whoever holds a lock of his own there would keep every daemon from the spool.
+/// Locks the spool, because two daemons would publish each message twice. `None`: another daemon holds the lock. An
+/// entry of another user at the lock's name is renamed: by a lock of his own such a user could keep every daemon from
+/// the spool.
 fn lock(directory: &OwnedFd, owner: u32) -> Result<Option<Flock<File>>, Errno> {
     let create = OFlag::O_CREAT | OFlag::O_EXCL;
-    let owner_alone = Mode::S_IRUSR | Mode::S_IWUSR; // nobody else can hold it
+    let owner_alone = Mode::S_IRUSR | Mode::S_IWUSR; // no other user can open and lock it
     for _ in 0..TRIES {
         let (flags, mode) = match fstatat(directory, LOCK, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => (create, owner_alone),
@@ -253,7 +255,7 @@ fn lock(directory: &OwnedFd, owner: u32) -> Result<Option<Flock<File>>, Errno> {
         };
         match open_entry(directory, LOCK.as_ref(), OFlag::O_RDWR | flags, mode) {
             Ok(file) if is_lock(&fstat(&file)?, owner) => return hold(File::from(file)),
-            // Somebody else was faster.
+            // Another process has created or replaced the entry meanwhile.
             Ok(_) | Err(Errno::EEXIST | Errno::ENOENT | Errno::ELOOP | Errno::EISDIR) => {}
             Err(errno) => return Err(errno),
         }
@@ -261,7 +263,7 @@ fn lock(directory: &OwnedFd, owner: u32) -> Result<Option<Flock<File>>, Errno> {
     Err(Errno::EBUSY)
 }
 
-/// Made by a daemon of this user, or of the directory's owner.
+/// Whether the entry is a lock file made by a daemon of this user or of the directory's owner.
 fn is_lock(stat: &FileStat, owner: u32) -> bool {
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     let is_trusted = stat.st_uid == geteuid().as_raw() || stat.st_uid == owner;
@@ -271,7 +273,7 @@ fn is_lock(stat: &FileStat, owner: u32) -> bool {
 fn hold(file: File) -> Result<Option<Flock<File>>, Errno> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
-            // Who holds it, for people; nothing depends on it.
+            // The process id is for people. Nothing depends on it.
             let _ = lock.set_len(0);
             let _ = lock.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
             Ok(Some(lock))
@@ -282,7 +284,7 @@ fn hold(file: File) -> Result<Option<Flock<File>>, Errno> {
 }
 
 fn watch(directory: &OwnedFd, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    // notify panics when the system has no thread for it. A thread that ends at once shows that there is one.
+    // notify panics when the system has no thread left for it. A thread that ends at once shows that there is one.
     let probe = thread::Builder::new().name("spool-probe".into());
     let _ = probe.spawn(|| {}).map_err(notify::Error::io)?.join();
     let changed = changed.clone();
@@ -293,13 +295,13 @@ fn watch(directory: &OwnedFd, changed: &Arc<Notify>) -> notify::Result<Recommend
         }
     };
     let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
-    // The directory that was opened, also when another one has its name by now.
+    // This path leads to the directory that was opened, even if its name now belongs to another one.
     let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     watcher.watch(&path, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
 
-/// A file was moved into the directory, or a writer has closed it.
+/// Whether a file was moved into the directory, or a writer has closed one.
 fn is_complete(kind: EventKind) -> bool {
     matches!(
         kind,

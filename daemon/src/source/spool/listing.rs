@@ -1,7 +1,7 @@
-//! What is in the spool's directory: the messages of each owner, and what does not belong there.
+//! Lists the spool's directory: the messages of each owner, and the entries that do not belong there.
 //!
-//! Whoever may add files may add any number of them, with names that sort before all others. So each owner has a list
-//! of bounded length, and owners take turns.
+//! A user who may add files can add any number of them, with names that sort before all others. So the list of each
+//! owner has a bounded length, and owners take turns.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,23 +21,23 @@ use nix::{
 
 use super::{SLICE, directory::LOCK};
 
-/// What a refused file's name ends in from then on.
+/// The suffix of a refused file's new name.
 pub(super) const REFUSED: &str = ".refused";
 
-/// Messages that one look gives, at most: of each owner, and of all of them.
+/// Largest number of messages that one listing returns: of one owner, and of all owners.
 const MOST_OF_OWNER: usize = 8192;
 const MOST: usize = 65_536;
 
-/// Refused files of one owner that stay for somebody to look at, the newest.
+/// Number of refused files of one owner that stay for a person to look at. The newest stay.
 const KEPT_REFUSED: usize = 1000;
 
-/// Other files of one owner that may be there at the same time.
+/// Number of other files of one owner that may be there at the same time.
 const KEPT_OTHERS: usize = 1000;
 
-/// What is no message and was not changed for so long was left behind, perhaps by a process that was killed.
+/// A file that is no message and was not changed for this long was left behind, perhaps by a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-/// Entries that are removed in one go: messages must not wait for longer.
+/// Largest number of entries that are removed in one go, so that messages do not wait for longer.
 const MOST_REMOVED: usize = 32_768;
 
 /// A file with the name of a message.
@@ -54,23 +54,23 @@ impl Entry {
     }
 }
 
-/// How tidying went.
+/// The result of [`tidy`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tidied {
     pub(super) removed: usize,
-    /// Entries that cannot be removed, such as folders with something in them.
+    /// Number of entries that cannot be removed, such as folders that are not empty.
     pub(super) stay: usize,
 }
 
-/// Messages in the order in which they are to be published: those of one owner by name, owners in turns. Of each
-/// process all come that it had put before the last one of these.
+/// Lists messages in the order in which they have to be published: those of one owner by name, owners in turns. If a
+/// message of a process is listed, all earlier messages of that process are listed too or were published before.
 pub(super) fn messages(directory: &OwnedFd) -> Result<Vec<Entry>, Errno> {
     let first = Queues::read(directory)?;
     if first.owners.is_empty() {
         return Ok(Vec::new());
     }
-    // A file that came while the directory was read may be seen, and an earlier one not. But what had come before
-    // any file that was seen is there in the second reading.
+    // A file that arrived during the first reading may have been seen although an earlier one was missed. The second
+    // reading sees all files that arrived before any file of the first reading.
     let mut newest: HashMap<(u32, &[u8]), &OsString> = HashMap::new();
     for (owner, names) in &first.owners {
         newest.extend(names.iter().map(|name| ((*owner, process(name)), name)));
@@ -86,7 +86,8 @@ pub(super) fn messages(directory: &OwnedFd) -> Result<Vec<Entry>, Errno> {
     Ok(queues.in_turns())
 }
 
-/// Removes what does not belong there: what was left behind, the oldest of many refused files, and what is too much.
+/// Removes entries that do not belong in the spool: files that were left behind, the oldest of too many refused files,
+/// and files beyond the number that is allowed.
 pub(super) fn tidy(directory: &OwnedFd) -> Result<Tidied, Errno> {
     let now = SystemTime::now();
     let mut tidied = Tidied::default();
@@ -107,7 +108,7 @@ pub(super) fn tidy(directory: &OwnedFd) -> Result<Tidied, Errno> {
             }
             return;
         }
-        // With very many refused files, further ones are like all others.
+        // With very many refused files, further ones are treated like other files.
         let count: &mut usize = others.entry(stat.st_uid).or_default();
         *count += 1;
         if *count > KEPT_OTHERS || is_left_behind(&stat, now) {
@@ -142,11 +143,11 @@ pub(super) fn remove(directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     }
 }
 
-/// Names by owner.
+/// File names by owner.
 struct Queues {
     owners: BTreeMap<u32, Vec<OsString>>,
     total: usize,
-    /// Names of one owner.
+    /// Largest number of names of one owner.
     most: usize,
 }
 
@@ -159,7 +160,7 @@ impl Queues {
         }
     }
 
-    /// The messages that are there, sorted by name: the first of each owner.
+    /// Reads the messages that are in the directory: the first ones of each owner, sorted by name.
     fn read(directory: &OwnedFd) -> Result<Self, Errno> {
         let mut queues = Self::new(MOST_OF_OWNER);
         for_each(directory, |name| {
@@ -185,7 +186,7 @@ impl Queues {
             keep_first(names, self.most);
             self.total += names.len();
         }
-        // With very many owners each has to do with less.
+        // With very many owners the limit for each owner is lower.
         while self.total > 2 * MOST && self.most > 1 {
             self.most /= 2;
             let most = self.most;
@@ -196,7 +197,7 @@ impl Queues {
         }
     }
 
-    /// Adds a name to the last ones of this owner, and gives those back that are too many.
+    /// Adds a name to the newest ones of this owner. Returns the names that are too many.
     fn add_newest(&mut self, owner: u32, name: &OsStr) -> Vec<OsString> {
         let names = self.owners.entry(owner).or_default();
         names.push(name.to_owned());
@@ -209,7 +210,7 @@ impl Queues {
         names.drain(..self.most / 2).collect()
     }
 
-    /// Some of each owner, sorted by name, then some more of each.
+    /// Takes some names of each owner, sorted by name, then some more of each owner, and so on.
     fn in_turns(self) -> Vec<Entry> {
         let mut queues: Vec<_> = self
             .owners
@@ -248,7 +249,7 @@ fn stat(directory: &OwnedFd, name: &CStr) -> Option<FileStat> {
     fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
 }
 
-/// What is still being written has a dot in front.
+/// Whether this is the name of a complete message. The name of a file that is still being written begins with a dot.
 fn is_message(name: &[u8]) -> bool {
     name.ends_with(SPOOL_SUFFIX.as_bytes()) && !name.starts_with(b".")
 }
@@ -264,8 +265,8 @@ fn process(name: &OsStr) -> &[u8] {
     parts.nth(1).unwrap_or_default()
 }
 
-/// By the time of its last change: its owner can set the modification time at will. A time that is still to come is
-/// that of a clock that was set back.
+/// Whether the last change of a file is old. The time of the inode change counts, because the owner can set the
+/// modification time at will. A time in the future comes from a clock that was set back, and counts as an age too.
 fn is_left_behind(stat: &FileStat, now: SystemTime) -> bool {
     let changed = u64::try_from(stat.st_ctime).unwrap_or_default();
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed);

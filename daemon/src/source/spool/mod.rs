@@ -1,5 +1,6 @@
-//! Spool: what clients left while the daemon was away, one file a message (`docs/protocol.md`, "Spool"). Published in
-//! order and once: each has a key, and its file goes when the message is kept.
+//! The spool: messages that clients left while the daemon was not running, one file for each message
+//! (`docs/protocol.md`, "Spool"). Messages are published in order and only once: each has a key, and its file is
+//! removed when the log has kept the message.
 
 mod directory;
 mod listing;
@@ -38,22 +39,24 @@ use crate::{
     users::{Allow, entry_of},
 };
 
-/// How often it is looked into without being told, and whether it is there.
+/// Interval at which the directory is checked and read, even if the watcher reports nothing.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Messages that are published before their files are removed and others on the thread get their turn.
+/// Number of messages that are published in one go. Then their files are removed, and other tasks of the thread run.
 const SLICE: usize = 64;
 
-/// Names that are remembered because they are refused and cannot be moved aside.
+/// Largest number of remembered names: of files that were refused and could not be moved aside, or that were published
+/// and could not be removed.
 const MOST_STUCK: usize = 4096;
 
-/// Processes whose messages wait for a file that cannot be read now; beyond that such a file is refused.
+/// Largest number of processes whose messages wait for a file that cannot be read now. Beyond that such a file is
+/// refused.
 const MOST_HELD: usize = 4096;
 
-/// At the start others wait no longer than this for what is in the spool.
+/// How long the start of the daemon waits at most for the messages in the spool.
 const START: Duration = Duration::from_secs(5);
 
-/// Why a file is no message. The text fits after "NAME refused: ".
+/// Why a file is not taken as a message. The text fits after "NAME refused: ".
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("it is {0}, not a regular file")]
@@ -85,7 +88,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// It may end, as a lease (fcntl) does: the file stays.
+    /// Whether the reason may go away by itself, as with a lease (fcntl). Such a file stays in the spool.
     fn may_end(&self) -> bool {
         match self {
             Self::Unreadable(errno) => !matches!(errno, Errno::EACCES | Errno::EPERM),
@@ -93,7 +96,7 @@ impl Refusal {
         }
     }
 
-    /// No file can be opened now.
+    /// Whether the system can open no file at all now.
     fn is_shortage(&self) -> bool {
         let Self::Unreadable(errno) = self else {
             return false;
@@ -102,13 +105,13 @@ impl Refusal {
     }
 }
 
-/// Those whose messages wait, by owner and process: a file of theirs cannot be read now, and what they put after it must
-/// not overtake it. Nobody else waits for that: anybody can make a file that cannot be read.
+/// Owners and processes whose messages wait: one file of the process cannot be read now, and its later messages must
+/// not overtake that file. Other processes do not wait, because any user can create a file that cannot be read.
 type Held = HashSet<(u32, Vec<u8>)>;
 
-/// Whose files are taken.
+/// Whose files are taken, and with which limits.
 struct Terms {
-    /// Empty: who can put files there.
+    /// Empty: everyone who can put files into the directory.
     allow: Allow,
     /// The table of the configuration that `allow` is from.
     table: &'static str,
@@ -123,24 +126,24 @@ pub struct Spool {
     terms: Terms,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    /// `None` while there is none that could be opened.
+    /// `None` while the directory could not be opened.
     directory: Option<Directory>,
-    /// Notified when a file has come.
+    /// Notified when a file has arrived.
     changed: Arc<Notify>,
-    /// Refused, and could not be moved aside.
+    /// Names of files that were refused and could not be moved aside, or that were published and could not be removed.
     stuck: HashSet<OsString>,
-    /// Those who were held at the last look.
+    /// Owners and processes whose messages waited when the directory was last read.
     held: Held,
-    /// A reason that was logged and has not ended.
+    /// The spool cannot be used, and the reason was logged.
     told: bool,
-    /// Why messages stay there for now, as it was logged.
+    /// Why messages stay in the spool for now, as it was logged.
     said: Option<String>,
     lines: Lines,
     looks: Pace,
     tidying: Pace,
 }
 
-/// Refusals that are logged: whoever may add files could fill the log.
+/// Limits the logged refusals: anyone who may add files could fill the log.
 #[derive(Default)]
 struct Lines {
     since: Option<Instant>,
@@ -151,7 +154,7 @@ impl Lines {
     const WHILE: Duration = Duration::from_secs(60);
     const MOST: u32 = 100;
 
-    /// Whether there is room for one more.
+    /// Whether one more line may be logged.
     fn add(&mut self) -> bool {
         let now = Instant::now();
         if self.since.is_none_or(|since| now - since >= Self::WHILE) {
@@ -166,10 +169,11 @@ impl Lines {
 }
 
 impl Spool {
-    /// Opens the spool at `path`; where it is not the configured one a daemon is of use without it.
+    /// Opens the spool at `path`. If the default directory cannot be used, the daemon runs without a spool and tries
+    /// again later.
     ///
     /// # Errors
-    /// When the configured directory cannot be used.
+    /// When a directory that the configuration names cannot be used, except when another daemon has locked it.
     pub fn open(
         path: PathBuf,
         config: &Config,
@@ -192,7 +196,7 @@ impl Spool {
             tidying: Pace::default(),
         };
         match spool.find() {
-            // Another daemon that has it is about to stop, or serves another socket.
+            // Another daemon that has locked the spool is about to stop, or serves another socket.
             Err(error) if config.spool.dir.is_some() && !matches!(error, OpenError::Locked(_)) => {
                 return Err(error);
             }
@@ -201,24 +205,24 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Publishes what is there, so much of it as can be in a few seconds.
+    /// Publishes the messages that are in the spool, for a few seconds at most.
     pub async fn publish(&mut self) {
         let end = Instant::now() + START;
         while Instant::now() < end && self.publish_some(|| Instant::now() < end).await {}
     }
 
-    /// Publishes what comes, until `stop`, on a thread of its own: to look into a directory that others fill takes
-    /// its time. `configs` say who may publish. `guard` is dropped at the end.
+    /// Publishes messages as they arrive, until `stop`. Runs on a thread of its own, because reading a directory that
+    /// others fill takes time. `configs` say who may publish. `guard` is dropped at the end.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// When the system has no thread left.
     pub fn start<G: Send + 'static>(
         self,
         configs: watch::Receiver<Arc<Config>>,
         stop: CancellationToken,
         guard: G,
     ) -> std::io::Result<()> {
-        // The runtime is made on the thread: tokio does not let one be dropped where others run.
+        // The runtime is created on its thread: tokio does not allow one to be dropped inside another runtime.
         let run = move || {
             let _guard = guard;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -263,7 +267,7 @@ impl Spool {
         }
     }
 
-    /// Makes sure that the directory is the one at the path, and clean.
+    /// Makes sure that the open directory is still the one at the path, and removes foreign entries.
     fn look_after(&mut self) {
         let found = match &mut self.directory {
             Some(directory) if directory.is_at(&self.path) => {
@@ -298,13 +302,13 @@ impl Spool {
     }
 
     fn find(&mut self) -> Result<(), OpenError> {
-        self.directory = None; // its lock must not be in the way
+        self.directory = None; // the old lock must not block the new one
         self.stuck.clear();
         self.directory = Some(Directory::open(&self.path, self.terms.limits)?);
         Ok(())
     }
 
-    /// Logs a reason once, until it has ended.
+    /// Logs why the spool cannot be used, once until the reason has ended.
     fn tell(&mut self, error: Option<OpenError>) {
         let was = std::mem::replace(&mut self.told, error.is_some());
         match error {
@@ -316,7 +320,8 @@ impl Spool {
         }
     }
 
-    /// Publishes what one look into the directory shows, as long as `goes_on`. False: the next look has time.
+    /// Publishes the messages that one reading of the directory finds, as long as `goes_on` returns true. False: there
+    /// is no need to read again at once.
     async fn publish_some(&mut self, goes_on: impl Fn() -> bool) -> bool {
         let Some(directory) = &self.directory else {
             return false;
@@ -353,9 +358,10 @@ impl Spool {
         done
     }
 
-    /// Whether anything was taken out. An error concerns all messages, not one file.
+    /// Publishes the messages of one slice. Returns whether any file was removed or moved. An error concerns all
+    /// messages, not one file.
     async fn publish_slice(&mut self, slice: &[Entry], held: &mut Held) -> Result<bool, String> {
-        // The spool keeps what the log cannot.
+        // Messages stay in the spool while the log cannot keep them.
         self.hub.admits().map_err(|error| error.to_string())?;
         let mut published = Vec::with_capacity(slice.len());
         let (mut done, mut newest) = (false, 0);
@@ -387,7 +393,7 @@ impl Spool {
                 Err(refusal) => done |= self.refuse(&message.name, &refusal),
             }
         }
-        // Until then the file is all that a crash would leave of it.
+        // Until the log has kept a message, only its file would survive a crash.
         let kept = self.hub.kept(newest).await;
         kept.map_err(|error| error.to_string())?;
         for name in published {
@@ -396,10 +402,10 @@ impl Spool {
         shortage.map_or(Ok(done), Err)
     }
 
-    /// Removes a message that is published. False: it stays.
+    /// Removes the file of a published message. False: the file stays.
     fn take_out(&mut self, name: &OsString) -> bool {
         let removed = self.directory.as_ref().is_some_and(|d| d.remove(name));
-        // What stays would be published again, which with its key is nothing new, for ever.
+        // A file that stays would be read and published again and again, each time as a duplicate because of its key.
         if !removed
             && self.stuck.len() < MOST_STUCK
             && self.stuck.insert(name.clone())
@@ -410,7 +416,7 @@ impl Spool {
         removed
     }
 
-    /// Logs why messages stay where they are, once as long as that is why.
+    /// Logs why messages stay in the spool, once as long as the reason is the same.
     fn say(&mut self, reason: String) {
         if self.said.as_ref() != Some(&reason) {
             warn!("{reason}");
@@ -418,13 +424,13 @@ impl Spool {
         }
     }
 
-    /// Its id; `None`: it is not there any more.
+    /// Publishes the message of one file and returns its id. `None`: the file is gone.
     fn take(&self, name: &OsStr) -> Result<Option<u64>, Refusal> {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
         let Some((line, owner)) = directory.read(name, self.terms.max_line)? else {
-            return Ok(None); // its publisher has met us over the socket
+            return Ok(None); // its publisher has sent the message over the socket
         };
         let publish = parse(name, &line)?;
         self.terms.check(owner, &publish.channel)?;
@@ -432,7 +438,7 @@ impl Spool {
             channel: &publish.channel,
             name: publish.name,
             data: publish.data.into(),
-            // Of whoever owns the file: the same user may have sent it over the socket before.
+            // The publisher is the file's owner: the same user may have sent the message over the socket before.
             key: publish.key.as_deref().map(|key| PublisherKey {
                 publisher: Publisher::User(owner),
                 key,
@@ -442,7 +448,7 @@ impl Spool {
         Ok(Some(id))
     }
 
-    /// True: it is out of the way.
+    /// Refuses a file and moves it aside. True: the file was moved.
     fn refuse(&mut self, name: &OsString, refusal: &Refusal) -> bool {
         self.metrics.spool_refused.add(1);
         let aside = self.directory.as_ref().is_some_and(|d| d.move_aside(name));
@@ -453,14 +459,15 @@ impl Spool {
             } else {
                 ""
             };
-            // Debug escapes what a name may hold to forge lines of the log.
+            // The debug form escapes characters with which a name could forge lines of the log.
             warn!("{name:?} in the spool refused{where_to}: {refusal}");
         }
         aside
     }
 }
 
-/// A message without a key gets its file's name: a file is published once.
+/// Parses the line of a file. A message without a key gets the file's name as its key, so that a file is published
+/// once.
 fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, Refusal> {
     let line = line.strip_suffix(b"\n").ok_or(Refusal::NoPublish)?;
     let Request::Publish(mut publish) = Request::parse(line)? else {
@@ -494,7 +501,7 @@ impl Terms {
     }
 
     fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), Refusal> {
-        // A file's group is its directory's and says nothing of who wrote it; this number is nobody's.
+        // A file's group is that of the directory and does not say who wrote the file. No group has this number.
         const NO_GROUP: u32 = u32::MAX;
         let may = |allow: &Allow| allow.permits(owner, NO_GROUP);
         if !self.allow.is_empty() && !may(&self.allow) {

@@ -1,23 +1,23 @@
-//! How often a directory is read that others may fill: reading takes longer the more is in it, and the processor has
-//! other things to do.
+//! Limits how often a directory is read that others may fill. The more entries the directory has, the longer a reading
+//! takes, and the processor has other work.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pause is so many times as long as the last reading: when something has happened, and when nothing has.
+/// A pause is this many times as long as the last reading: after a change, and without one.
 const BUSY: u32 = 3;
 const IDLE: u32 = 50;
 
-/// Something that stays as it is is logged so often.
+/// How often a state that does not change is logged again.
 const SAID: Duration = Duration::from_secs(3600);
 
 /// The pauses between readings.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// When the last one ended, and how long it took.
+    /// When the last reading ended, and how long it took.
     last: Option<(Instant, Duration)>,
-    /// More is to be done at once.
+    /// There is more work, so that the short pause applies.
     goes_on: bool,
     said: Option<Instant>,
 }
@@ -29,18 +29,18 @@ impl Pace {
         self.goes_on = goes_on;
     }
 
-    /// When something has happened, the directory is not read before.
+    /// The earliest moment of the next reading after a change.
     pub(super) fn next(&self) -> Instant {
         self.after(BUSY)
     }
 
-    /// Whether it is time to read it where nothing has happened.
+    /// Whether it is time to read the directory without a change.
     pub(super) fn is_due_when_idle(&self) -> bool {
         let pause = if self.goes_on { BUSY } else { IDLE };
         self.after(pause) <= Instant::now()
     }
 
-    /// Whether to log again what has been so for a while.
+    /// Whether to log again a state that has lasted for a while.
     pub(super) fn says_so(&mut self) -> bool {
         let now = Instant::now();
         let is_due = self.said.is_none_or(|said| now >= said + SAID);

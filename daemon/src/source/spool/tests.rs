@@ -286,7 +286,7 @@ async fn a_directory_that_was_there_before_gets_a_mode_that_protects_messages() 
     }
 }
 
-/// A publisher who knows the name of another's refused file must not get it replaced.
+/// A publisher who knows the name of a refused file of another user must not be able to replace that file.
 #[tokio::test]
 async fn no_refused_file_takes_the_place_of_another() {
     let mut f = fixture("");
@@ -309,7 +309,7 @@ async fn no_refused_file_takes_the_place_of_another() {
     );
 }
 
-/// Their names say `.msg1`, and when they are refused there is no other name for them at first sight.
+/// These entries have the names of messages, and the usual new name with `.refused` is too long or taken.
 #[tokio::test]
 async fn nothing_that_is_refused_stays_in_the_way() {
     let mut f = fixture("");
