@@ -1,4 +1,4 @@
-//! The reply to `history`: read from the hub and written part by part, as the client takes it.
+//! The reply to a `history` request. It is read from the hub and written part by part, as fast as the client reads.
 
 use comet_proto::{ChannelNames, Cursor, line};
 
@@ -8,13 +8,13 @@ use super::{
 };
 use crate::hub::{Hub, Reading};
 
-/// A reply that is being written.
+/// A `history` reply that is being written.
 pub(super) struct HistoryReply {
     channels: ChannelNames,
     reading: Reading,
     unwritten: Unwritten,
     is_begun: bool,
-    /// A comma is due before the next message.
+    /// A comma must be written before the next message.
     has_messages: bool,
 }
 
@@ -29,7 +29,7 @@ impl HistoryReply {
         }
     }
 
-    /// Appends about one chunk. True: the reply is complete.
+    /// Appends about one chunk of the reply. True: the reply is complete.
     pub(super) fn write_next(&mut self, hub: &Hub, out: &mut Vec<u8>) -> bool {
         while out.len() < CHUNK {
             if !self.write_some(out) && !self.read(hub, out) {
@@ -40,7 +40,7 @@ impl HistoryReply {
         false
     }
 
-    /// False: what was read is written.
+    /// Appends a message or a piece of one. False: everything that was read is written.
     fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         if self.has_messages {
@@ -48,7 +48,7 @@ impl HistoryReply {
         }
         match self.unwritten.write_next(out) {
             Written::Message => self.has_messages = true,
-            Written::Piece => self.has_messages = false, // the rest needs no comma
+            Written::Piece => self.has_messages = false, // the rest of this message needs no comma
             Written::Nothing => {
                 out.truncate(before);
                 return false;
@@ -57,7 +57,7 @@ impl HistoryReply {
         true
     }
 
-    /// False: there is nothing more.
+    /// Reads the next messages from the hub. False: there are no more.
     fn read(&mut self, hub: &Hub, out: &mut Vec<u8>) -> bool {
         let messages = self.reading.next(hub, &self.channels, CHUNK);
         if !std::mem::replace(&mut self.is_begun, true) {

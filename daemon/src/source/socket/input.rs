@@ -1,30 +1,30 @@
-//! The lines of a connection, cut from what was read.
+//! Reads the bytes of a connection and splits them into lines.
 
 use std::io::{self, BufRead, ErrorKind};
 
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 
-/// Bytes that one read asks for, and about the bytes that one write hands over.
+/// Size in bytes of one read, and about the size of one write.
 pub(super) const CHUNK: usize = 64 * 1024;
 
-/// What a connection keeps of its buffer while nothing long is half read: two reads, and what doubling adds.
+/// The buffer that a connection keeps when no long line is half read, in bytes: two reads, and the growth by doubling.
 const SMALL: usize = 4 * CHUNK;
 
-/// What was read and not answered yet.
+/// The bytes that were read and not answered yet.
 #[derive(Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
-    /// Answered up to here.
+    /// The bytes before this index are answered.
     start: usize,
-    /// No line end between `start` and here.
+    /// There is no line end between `start` and this index.
     searched: usize,
 }
 
-/// A line is over the limit.
+/// A line is longer than the limit.
 pub(super) struct TooLong;
 
 impl Input {
-    /// Reads what is there, or waits until something is. 0: the peer sends no more.
+    /// Reads the bytes that have arrived, or waits for some. 0: the peer sends no more.
     pub(super) async fn read(&mut self, stream: &Stream) -> io::Result<usize> {
         loop {
             match self.try_read(stream) {
@@ -38,7 +38,7 @@ impl Input {
         }
     }
 
-    /// Reads what is there. 0: the peer sends no more.
+    /// Reads the bytes that have arrived. 0: the peer sends no more.
     pub(super) fn try_read(&mut self, stream: &Stream) -> io::Result<usize> {
         self.forget_answered();
         self.bytes.reserve(CHUNK);
@@ -48,17 +48,17 @@ impl Input {
         }
     }
 
-    /// Bytes that were read and not answered.
+    /// Number of bytes that were read and not answered.
     pub(super) fn unanswered(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// More is half read than every connection may have.
+    /// Whether more bytes are half read than each connection may have without asking.
     pub(super) fn is_long(&self) -> bool {
         self.unanswered() >= CHUNK
     }
 
-    /// Frees the room of long lines that were answered.
+    /// Frees the memory of long lines that are answered.
     pub(super) fn free_room(&mut self) {
         if self.bytes.capacity() > SMALL {
             self.forget_answered();
@@ -72,10 +72,10 @@ impl Input {
         self.start = 0;
     }
 
-    /// The next complete line of at most `max` bytes, both with its line end; returned without it.
+    /// Returns the next complete line without its line end. With its line end it has at most `max` bytes.
     pub(super) fn next_line(&mut self, max: usize) -> Result<Option<&[u8]>, TooLong> {
         let mut unsearched = &self.bytes[self.searched..];
-        // The standard library's fastest search for a byte; a slice gives no errors.
+        // `skip_until` is the fastest search for a byte in the standard library. Reading from a slice gives no errors.
         self.searched += unsearched.skip_until(b'\n').unwrap_or_default();
         let line = &self.bytes[self.start..self.searched];
         match line.split_last() {
@@ -84,13 +84,13 @@ impl Input {
                 self.start = self.searched;
                 Ok(Some(line))
             }
-            // No room for its line end.
+            // The line end would not fit into the limit.
             _ if line.len() == max => Err(TooLong),
             _ => Ok(None),
         }
     }
 
-    /// Takes what is left, a last line without its line end.
+    /// Takes the remaining bytes: a last line without a line end.
     pub(super) fn rest(&mut self) -> &[u8] {
         let rest = &self.bytes[self.start..];
         self.start = self.bytes.len();
@@ -99,7 +99,8 @@ impl Input {
     }
 }
 
-/// The lines of a stream that is read in such pieces, and what is left; nothing is after a line that is too long.
+/// Splits a stream that is read in these pieces. Returns its lines and the rest. The rest is `None` after a line that
+/// is too long.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn lines<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,

@@ -1,7 +1,8 @@
-//! What one user of the machine may have of the socket: places for connections, and turns on the control thread.
+//! Limits how much of the socket one user of the machine may use: places for connections, and turns on the control
+//! thread.
 //!
-//! Publishers are not trusted to leave room for each other. The system says which user connected (`peer`), so each
-//! user has a share of the places, and all connections of one user together have one turn at a time.
+//! Publishers are not trusted to leave room for each other. The system says which user has connected (`peer`). So each
+//! user has a share of the places, and all connections of one user share one turn at a time.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,53 +20,54 @@ use crate::{
     machine,
 };
 
-/// Places that only root and the daemon's own user get, so that `comet status` works when all others are taken.
-/// With a small limit: an eighth of it.
+/// Places that only root and the daemon's own user get, so that `comet status` works when all other places are taken.
+/// With a small limit an eighth of the places is reserved.
 const RESERVED: usize = 16;
 
-/// How long a connection works before other users' connections do: some 150 small publishes.
+/// How long a connection works before connections of other users do: about 150 small publishes.
 const TURN: Duration = Duration::from_micros(100);
 
-/// Requests of so many bytes are little.
+/// Requests up to this size in bytes count as small.
 const SMALL: usize = 4096;
 
-/// The clock is read after so many bytes of lines and replies, so that a small line does not pay for it.
+/// The clock is read after this number of bytes of lines and replies, so that small lines need not read it each time.
 const CHECK_BYTES: usize = 8192;
 
-/// What a line costs beside its length, in bytes of a line.
+/// The fixed cost of a line, counted as bytes in addition to its length.
 const LINE: usize = 256;
 
-/// Long lines of one user that may be half read at the same time, by the memory that there is: a daemon with little
-/// memory must not end because many publishers send large messages at once.
+/// Bounds for the number of long lines that one user may have half read at the same time. The number depends on the
+/// memory: a daemon with little memory must not end because many publishers send large messages at once.
 const LONG_LINES: RangeInclusive<usize> = 4..=64;
 
-/// The part of `max_memory` that the long lines of one user may take, beyond the least number of them.
+/// The long lines of one user may take one eighth of `max_memory`, or more if the least number of lines needs more.
 const PART_FOR_LINES: u64 = 8;
 
-/// All connections by the user who connected.
+/// The connections of all users, counted by user.
 pub(super) struct Places {
     users: RefCell<HashMap<u32, Rc<User>>>,
     open: Cell<usize>,
-    /// Long lines of each user that may be half read at the same time. Counts for users who connect from now on.
+    /// Number of long lines that one user may have half read at the same time. A change applies to users who connect
+    /// from now on.
     long_lines: Cell<usize>,
 }
 
 struct User {
     open: Cell<usize>,
-    /// One permit: the turn. It is given in the order in which connections ask for it.
+    /// The turn: one permit. Connections get it in the order in which they ask.
     turn: Semaphore,
-    /// A turn beside it for those who ask for little: they do not wait for the user's connections that ask for much.
+    /// A second turn for small requests: they do not wait for large requests of the same user.
     small_turn: Semaphore,
-    /// A permit for each long line that may be half read.
+    /// One permit for each long line that may be half read.
     long_lines: Semaphore,
 }
 
-/// Why there is no place.
+/// Why a connection gets no place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    /// All are taken that the user could get.
+    /// All places are taken that the user could get.
     Full(usize),
-    /// The user has its share.
+    /// The user's share of places is used up.
     Share(usize),
 }
 
@@ -87,7 +89,7 @@ impl Places {
         places
     }
 
-    /// Takes changed limits.
+    /// Applies changed limits.
     pub(super) fn follow(&self, config: &Config) {
         let memory = config.http.max_memory.map(|max| max as u64);
         let memory = memory.unwrap_or_else(|| machine::memory() / 2) / PART_FOR_LINES;
@@ -127,7 +129,7 @@ impl Places {
 }
 
 impl Place {
-    /// The turns of the user whose place this is.
+    /// The turns of the user who has this place.
     pub(super) fn turns(&self) -> Turns {
         Turns(self.user.clone())
     }
@@ -151,7 +153,7 @@ impl Turns {
         Self::of(&self.0.turn).await
     }
 
-    /// A turn for requests of so many bytes that have just come.
+    /// Waits for a turn for requests of `bytes` bytes that have just arrived.
     pub(super) async fn first(&self, bytes: usize) -> Turn<'_> {
         match bytes <= SMALL {
             true => Self::of(&self.0.small_turn).await,
@@ -159,8 +161,7 @@ impl Turns {
         }
     }
 
-    /// Room for one line that is longer than what every connection may have half read. Waits while the user's other
-    /// connections have all of it.
+    /// Waits for the room to read one long line, while other connections of the user use all of the room.
     pub(super) async fn long_line(&self) -> LongLine<'_> {
         let permit = self.0.long_lines.acquire().await;
         LongLine(permit.expect("the semaphore is never closed"))
@@ -176,11 +177,11 @@ impl Turns {
     }
 }
 
-/// Room for one long line.
+/// The room to read one long line.
 pub(super) struct LongLine<'a>(#[expect(dead_code, reason = "held, not read")] SemaphorePermit<'a>);
 
-/// The right of one connection among all of its user to work. To be given back before anything is waited for that the
-/// peer decides.
+/// The right of one connection of a user to work. It must be given back before waiting for anything that the peer
+/// decides.
 pub(super) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
     began: Instant,
@@ -188,12 +189,12 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Other users' connections have worked in between.
+    /// Starts the time of the turn again, after connections of other users have worked.
     pub(super) fn begin_again(&mut self) {
         self.began = Instant::now();
     }
 
-    /// Counts a line that was answered, with its reply. True: it is other users' time.
+    /// Counts an answered line with its reply. True: the time is over, and other users' connections work next.
     pub(super) fn is_over_after(&mut self, bytes: usize) -> bool {
         self.unchecked += bytes + LINE;
         if self.unchecked < CHECK_BYTES {
