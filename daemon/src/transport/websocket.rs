@@ -30,7 +30,7 @@ pub(crate) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Section 4.2.1.
+    /// Checks the client's handshake (section 4.2.1).
     pub(crate) fn accept(head: &Parts, heartbeat: Duration) -> Result<Self, HandshakeError> {
         Ok(Self {
             heartbeat,
@@ -79,7 +79,7 @@ impl Format for WebSocket {
         write_frame(OpCode::Control(Control::Ping), b"", out);
     }
 
-    /// "Going away": clients come back. The close's reason says when.
+    /// Closes with the code "going away", after which clients come back. The close's reason says when.
     fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
         self.backlog(backlog, out);
         let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();

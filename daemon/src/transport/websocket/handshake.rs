@@ -14,14 +14,14 @@ use hyper::{
 };
 use tungstenite::handshake::derive_accept_key;
 
-/// The subprotocol that is spoken, for clients that offer some.
+/// The subprotocol of the daemon, for clients that offer subprotocols.
 pub(crate) const PROTOCOL: &str = "comet";
 
-/// What an offered subprotocol begins with that is a token: pages can set no other header of a WebSocket.
+/// The prefix of an offered subprotocol that carries a token. Pages can set no other header of a WebSocket.
 const TOKEN_PREFIX: &str = "comet.token.";
 
-/// Base64 as clients write it: some fill the last bits of a key with something else than zeros, which other servers
-/// take.
+/// Base64 as clients write it. Some clients do not set the unused last bits of a key to zero, and other servers accept
+/// that.
 const KEY: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -29,7 +29,8 @@ const KEY: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// Why a handshake was refused. The text says what is right, and repeats nothing of the request: it may hold a token.
+/// Why a handshake was refused. The text says what is expected. It repeats nothing of the request, which may contain a
+/// token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error(
@@ -51,7 +52,7 @@ pub(crate) enum HandshakeError {
     Protocol,
 }
 
-/// What the answer to a good handshake says.
+/// The contents of the answer to a valid handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Agreed {
     /// `Sec-WebSocket-Accept`: 20 bytes as base64.
@@ -60,7 +61,7 @@ pub(super) struct Agreed {
     pub(super) has_protocol: bool,
 }
 
-/// Checks the client's part (section 4.2.1). Whether there is one `Host` has been checked for every request.
+/// Checks the client's part of the handshake (section 4.2.1). Every request was checked for one `Host` before.
 pub(super) fn check(head: &Parts) -> Result<Agreed, HandshakeError> {
     let headers = &head.headers;
     if head.method != Method::GET || !asks_to_upgrade(head) {
@@ -80,14 +81,14 @@ pub(super) fn check(head: &Parts) -> Result<Agreed, HandshakeError> {
     })
 }
 
-/// The request wants a WebSocket. One that has the key but not what HTTP needs to upgrade gets a refusal that says so,
-/// and not a poll that answers after half a minute.
+/// Whether the request asks for a WebSocket. A request with the WebSocket key that cannot be upgraded gets a refusal
+/// that says why, and not a poll that is answered after half a minute.
 pub(crate) fn is_asked_for(head: &Parts) -> bool {
     let has_key = head.headers.contains_key(header::SEC_WEBSOCKET_KEY);
     head.method == Method::GET && (has_key || asks_to_upgrade(head))
 }
 
-/// The token among the offered subprotocols.
+/// Finds the token among the offered subprotocols.
 pub(crate) fn token(head: &Parts) -> Option<&str> {
     if !is_asked_for(head) {
         return None;
@@ -96,7 +97,8 @@ pub(crate) fn token(head: &Parts) -> Option<&str> {
     names.find_map(|name| name.strip_prefix(TOKEN_PREFIX))
 }
 
-/// RFC 9110, section 7.8. HTTP/2 has another way, which is not offered.
+/// Whether the request asks to upgrade (RFC 9110, section 7.8). HTTP/2 has another way, which the daemon does not
+/// offer.
 fn asks_to_upgrade(head: &Parts) -> bool {
     let lists = |name, token: &str| {
         list(&head.headers, name).any(|element| element.eq_ignore_ascii_case(token))
@@ -106,7 +108,7 @@ fn asks_to_upgrade(head: &Parts) -> bool {
         && lists(header::CONNECTION, "upgrade")
 }
 
-/// True: the client offers [`PROTOCOL`]. False: it offers nothing.
+/// Chooses the subprotocol. True: the client offers [`PROTOCOL`]. False: it offers none.
 fn choose_protocol(headers: &HeaderMap) -> Result<bool, HandshakeError> {
     if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         return Ok(false);
@@ -130,7 +132,7 @@ fn choose_protocol(headers: &HeaderMap) -> Result<bool, HandshakeError> {
     }
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether this is a token of RFC 9110, section 5.6.2.
 fn is_token(name: &str) -> bool {
     let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty()
@@ -139,14 +141,14 @@ fn is_token(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
 }
 
-/// The value of a header that stands there once.
+/// The value of a header that occurs exactly once.
 fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes())
 }
 
-/// The elements of a list over all its lines, without the empty ones (RFC 9110, section 5.6.1).
+/// The elements of a list header over all its lines, without empty elements (RFC 9110, section 5.6.1).
 fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).iter();
     let elements = values

@@ -1,13 +1,15 @@
-//! The frames of a client (RFC 6455, sections 5 to 7). Data is checked and dropped; control frames are answered.
+//! Reads the frames of a client (RFC 6455, sections 5 to 7). Data is checked and discarded. Control frames are
+//! answered.
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::write_frame;
 
-/// Longest data frame that a client may send, in bytes. A message of many frames may be longer: nothing of it is kept.
+/// Longest data frame in bytes that a client may send. A message of several frames may be longer, because nothing of it
+/// is stored.
 const MAX_FRAME: u32 = 64 * 1024;
 
-/// Longest payload of a control frame (section 5.5).
+/// Longest payload of a control frame in bytes (section 5.5).
 const MAX_CONTROL: u8 = 125;
 
 /// Opcodes (section 11.8).
@@ -18,7 +20,7 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Where the client's bytes stand between two reads.
+/// State of the client's frames between two reads.
 #[derive(Default)]
 pub(super) struct Incoming {
     /// An incomplete header, or an incomplete control frame: at most 130 bytes.
@@ -30,9 +32,9 @@ pub(super) struct Incoming {
 /// The data frame that is being read.
 #[derive(Default)]
 struct DataFrame {
-    /// Payload bytes that are still to come.
+    /// Number of payload bytes that are still to come.
     missing: u32,
-    /// The mask, turned so that its first byte is for the next payload byte.
+    /// The mask, rotated so that its first byte is for the next payload byte.
     mask: [u8; 4],
     is_final: bool,
 }
@@ -46,17 +48,17 @@ enum Message {
     Text(Utf8),
 }
 
-/// Checks UTF-8 (RFC 3629) byte by byte: what the next byte may be.
+/// Checks UTF-8 (RFC 3629) byte by byte. The fields say which next byte is valid.
 #[derive(Default)]
 struct Utf8 {
-    /// Bytes that are missing of the character that has begun.
+    /// Number of bytes that are missing of the current character.
     missing: u8,
-    /// Least and greatest value of the next one of them.
+    /// Least and greatest valid value of the next byte.
     low: u8,
     high: u8,
 }
 
-/// A frame's header (section 5.2) that has passed all checks which need no payload.
+/// A frame's header (section 5.2). It has passed all checks that need no payload.
 struct Header {
     is_final: bool,
     opcode: u8,
@@ -98,7 +100,8 @@ impl Incoming {
         Ok(true)
     }
 
-    /// A continuation needs a message that has begun, and a new message needs that the one before has ended.
+    /// Checks the order of frames. A continuation needs a message that has begun. A new message may begin only after
+    /// the previous one has ended.
     fn check_order(&self, header: &Header) -> Result<(), CloseCode> {
         let has_begun = !matches!(self.message, Message::None);
         match header.opcode {
@@ -122,7 +125,7 @@ impl Incoming {
         self.end_data()
     }
 
-    /// Reads payload of the data frame, and returns the bytes behind it.
+    /// Reads payload of the current data frame, and returns the bytes after it.
     fn take_data<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], CloseCode> {
         if self.data.missing == 0 {
             return Ok(bytes);
@@ -153,13 +156,13 @@ impl Incoming {
 }
 
 impl Header {
-    /// `None`: it is not complete. Whatever is wrong is found with the first byte that makes it so.
+    /// Reads and checks a header. `None`: it is incomplete. Each error is found with the first byte that shows it.
     fn read(bytes: &[u8]) -> Result<Option<(Self, &[u8])>, CloseCode> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
         let (is_final, opcode) = (first & 0x80 != 0, first & 0x0f);
-        // No extension was agreed on that would give the reserved bits a meaning.
+        // The reserved bits must be zero, because no extension was negotiated.
         let is_known = matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
         let is_control = opcode >= CLOSE;
         if first & 0x70 != 0 || !is_known || (is_control && !is_final) {
@@ -189,7 +192,7 @@ impl Header {
     }
 }
 
-/// The payload's length, which must be written in the shortest way (section 5.2).
+/// Reads the payload's length, which must be written in the shortest form (section 5.2).
 fn read_length(short: u8, bytes: &[u8]) -> Result<Option<(u32, &[u8])>, CloseCode> {
     let (length, least, rest) = match short {
         126 => match bytes.split_first_chunk() {
@@ -212,7 +215,7 @@ fn read_length(short: u8, bytes: &[u8]) -> Result<Option<(u32, &[u8])>, CloseCod
     }
 }
 
-/// Answers a control frame. `Ok(false)`: it was the close.
+/// Answers a control frame. `Ok(false)`: the frame was a close.
 fn answer(header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
     let payload: Vec<u8> = unmask(payload, header.mask).collect();
     match header.opcode {
@@ -222,12 +225,13 @@ fn answer(header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<bool, Cl
             write_frame(OpCode::Control(Control::Close), &payload, out);
             return Ok(false);
         }
-        _ => {} // a pong that nobody waits for (section 5.5.3)
+        _ => {} // a pong needs no answer (section 5.5.3)
     }
     Ok(true)
 }
 
-/// A close may be empty. Otherwise it has a code that may be sent, and a reason in UTF-8 (sections 5.5.1 and 7.4).
+/// Checks the payload of a close. It may be empty. Otherwise it has a code that may be sent, and a reason in UTF-8
+/// (sections 5.5.1 and 7.4).
 fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload {
@@ -245,7 +249,7 @@ fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
     }
 }
 
-/// Section 5.3.
+/// Removes the mask (section 5.3).
 fn unmask(payload: &[u8], mask: [u8; 4]) -> impl Iterator<Item = u8> {
     payload
         .iter()
@@ -254,14 +258,14 @@ fn unmask(payload: &[u8], mask: [u8; 4]) -> impl Iterator<Item = u8> {
 }
 
 impl Utf8 {
-    /// False: no text has this byte here.
+    /// Checks the next byte. False: the byte is not valid here.
     fn take(&mut self, byte: u8) -> bool {
         if self.missing > 0 {
             let fits = (self.low..=self.high).contains(&byte);
             *self = Self::expect(self.missing - 1, 0x80, 0xbf);
             return fits;
         }
-        // The narrower ranges leave out what is too long, the surrogates, and what lies above U+10FFFF.
+        // The narrower ranges exclude overlong forms, surrogates, and values above U+10FFFF.
         *self = match byte {
             0x00..=0x7f => return true,
             0xc2..=0xdf => Self::expect(1, 0x80, 0xbf),
@@ -333,7 +337,7 @@ mod tests {
         assert_eq!(incoming.partial.capacity(), 0);
     }
 
-    /// For every code point, and for what only looks like one, the answer is the standard library's.
+    /// For all these byte sequences, valid or not, the result is that of the standard library.
     #[test]
     fn text_is_what_the_standard_library_takes() {
         let is_text = |bytes: &[u8]| {
