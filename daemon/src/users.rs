@@ -1,4 +1,4 @@
-//! Users and groups of this machine, as settings list them to let them in.
+//! Lists of users and groups of this machine that settings permit.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use std::{
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use serde::{Deserialize, Deserializer, de};
 
-/// Users and groups that are let in, from a list such as `["user:www-data", "group:comet", "any"]`.
+/// The users and groups that are permitted, from a list such as `["user:www-data", "group:comet", "any"]`.
 ///
-/// Names become numbers once, when the list is parsed. Which groups a user is in is asked when it matters, and
-/// remembered for a minute: a change of membership needs no restart.
+/// Names are turned into numbers once, when the list is parsed. The groups of a user are looked up when they are needed
+/// and remembered for a minute, so that a change of membership needs no restart.
 #[derive(Default)]
 pub struct Allow {
     entries: Vec<Entry>,
@@ -29,16 +29,16 @@ enum Entry {
     Group(u32),
 }
 
-/// Why an entry was refused. The text stands alone.
+/// Why an entry was refused. The text needs no context.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowError {
-    /// None of the forms.
+    /// The entry has none of the valid forms.
     #[error("{0:?} is none of \"user:NAME\", \"group:NAME\" (a name or a number) and \"any\"")]
     Form(String),
-    /// No such user.
+    /// There is no such user.
     #[error("{0:?}: this machine has no such user")]
     User(String),
-    /// No such group.
+    /// There is no such group.
     #[error("{0:?}: this machine has no such group")]
     Group(String),
     /// The system's lists of users and groups cannot be read.
@@ -46,7 +46,7 @@ pub enum AllowError {
     LookUp {
         /// The entry.
         entry: String,
-        /// What the system said.
+        /// The error of the system.
         cause: nix::Error,
     },
 }
@@ -55,21 +55,21 @@ impl Allow {
     /// Parses entries and looks their names up.
     ///
     /// # Errors
-    /// Names the first entry that is malformed or that this machine does not know.
+    /// The first entry that is malformed or that this machine does not know.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, AllowError> {
         let entries: Result<Vec<Entry>, AllowError> =
             entries.into_iter().map(Entry::from_str).collect();
         entries.map(Self::from)
     }
 
-    /// Nobody is named: what that means is for the caller to say.
+    /// Whether the list is empty. The caller decides what an empty list means.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether a process or file of this user and group is let in: by its user, by its group, or by any other
-    /// group that the user is a member of.
+    /// Whether a process or file of this user and group is permitted: by its user, by its group, or by another group
+    /// that the user is a member of.
     #[must_use]
     pub fn permits(&self, uid: u32, gid: u32) -> bool {
         let named = |entry: &Entry| match *entry {
@@ -86,7 +86,7 @@ impl Allow {
             _ => None,
         });
         let Some(first) = groups.next() else {
-            return false; // the common case asks the system nothing
+            return false; // the common case: the system is not asked
         };
         let mut memberships = self.memberships.lock().expect("no code panics holding it");
         let member_of = memberships.of(uid);
@@ -123,7 +123,7 @@ impl fmt::Debug for Allow {
     }
 }
 
-// Entry by entry, so that an error of a TOML file points at the one that is wrong.
+// Each entry is deserialised by itself, so that an error of a TOML file points at the wrong entry.
 impl<'de> Deserialize<'de> for Allow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Vec::deserialize(deserializer).map(Self::from)
@@ -166,8 +166,8 @@ impl FromStr for Entry {
     }
 }
 
-/// The entry that names this user in a list: by name where the name leads back to the user, else by number. A message
-/// may propose the entry between quotation marks, as TOML writes a text.
+/// Returns the entry that names this user in a list: by name if the name leads back to this user, or else by number. An
+/// error text may propose the entry between quotation marks, as TOML writes a string.
 pub(crate) fn entry_of(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     entry_named(uid, user.as_ref().map(|user| &*user.name))
@@ -179,25 +179,25 @@ fn entry_named(uid: u32, name: Option<&str>) -> String {
     let leads_back = |entry: &String| entry.parse() == Ok(Entry::User(uid));
     match by_name.filter(|entry| !entry.contains(quotes) && leads_back(entry)) {
         Some(entry) => entry,
-        // Where the system does not say who it is, no number is right.
+        // The system does not know the user, so that no number would be right.
         None if uid == u32::MAX => "any".into(),
         None => format!("user:{uid}"),
     }
 }
 
-/// `u32::MAX` is no id: system calls mean "leave it as it is" by it.
+/// Parses a number. `u32::MAX` is not an id: in system calls it means "do not change".
 fn number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-/// Groups of users, as the system said within the last minute.
+/// The groups of users, as the system reported them within the last minute.
 #[derive(Default)]
 struct Memberships(HashMap<u32, (Instant, Vec<u32>)>);
 
 impl Memberships {
-    /// The system's answer may come from a directory server: it is not asked for each message.
+    /// How long an answer is used. It may come from a directory server, which must not be asked for each message.
     const FRESH: Duration = Duration::from_secs(60);
-    /// Users beyond that are not expected; the memory is bounded all the same.
+    /// Largest number of remembered users, which bounds the memory. More are not expected.
     const MOST: usize = 1024;
 
     fn of(&mut self, uid: u32) -> &[u32] {
@@ -213,7 +213,7 @@ impl Memberships {
     }
 }
 
-/// All groups of a user; none when the system does not know it or cannot say.
+/// All groups of a user. Empty: the system does not know the user or cannot answer.
 fn groups_of(uid: u32) -> Vec<u32> {
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
         return Vec::new();
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn permits_users_and_groups_that_are_named() {
-        // No such users and groups: there is no membership to find.
+        // These users and groups do not exist, so that no membership can be found.
         let (a, b, c) = (4_000_000_001, 4_000_000_002, 4_000_000_003);
         let (user_a, group_a, group_b) =
             ("user:4000000001", "group:4000000001", "group:4000000002");
@@ -271,9 +271,9 @@ mod tests {
         let root = User::from_name("root").unwrap().unwrap();
         let groups = allow(&[&format!("group:{}", root.gid)]);
         assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
-        // The answer is remembered; it must stay the same.
+        // The answer is remembered and must stay the same.
         assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
-        // And whoever else this machine has in a group beside its own.
+        // The same for other users of this machine that are in a group beside their own.
         let listed = std::fs::read_to_string("/etc/group").unwrap_or_default();
         for line in listed.lines() {
             let fields: Vec<&str> = line.split(':').collect();
