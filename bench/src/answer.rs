@@ -1,18 +1,18 @@
-//! The part of HTTP that is needed to take an answer from what was read.
+//! Reads an HTTP response from a buffer, as far as the bench needs it.
 
-/// An answer at the start of what was read.
+/// One HTTP response at the start of a buffer.
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
-    /// Its length, with its head.
+    /// Length of the response in bytes, with its head.
     pub(crate) length: usize,
-    /// The lines after the first.
+    /// The header lines, without the status line.
     fields: &'a str,
 }
 
 impl<'a> Answer<'a> {
-    /// `None`: it is not complete.
+    /// Parses the response. `None`: the response is not complete yet.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Option<Self>, String> {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! One run: the servers that take part in it, and at which scale.
+//! The settings of one run: which servers take part, and at which scale.
 
 use std::{cell::RefCell, collections::BTreeMap, path::PathBuf};
 
@@ -6,15 +6,15 @@ use anyhow::Result;
 
 use crate::{kind::Kind, scale::Scale, server::Server};
 
-/// Lets `POST /ch/NAME` publish, which is off by default.
-/// Its peers keep what is published in memory, too.
+/// Comet's configuration. `POST /ch/NAME` may publish, which is off by default. Messages are kept in memory only, as
+/// the other servers do.
 const CONFIG: &str = "[http]\npublish = true\n[store]\ndurability = \"memory\"\n";
 
 pub(crate) struct Bench {
-    /// The daemon's program.
+    /// Path of the daemon's program.
     pub(crate) comet: PathBuf,
     pub(crate) scale: Scale,
-    /// Who takes part; empty: everybody.
+    /// The servers that take part. An empty list means all of them.
     pub(crate) only: Vec<Kind>,
     left_out: RefCell<BTreeMap<Kind, String>>,
 }
@@ -33,7 +33,7 @@ impl Bench {
         self.only.is_empty() || self.only.contains(&kind)
     }
 
-    /// A fresh server; `None`: it is not wanted, or cannot be had here, which is said once.
+    /// Starts a new server. `None`: the server was not asked for or cannot run here. The reason is printed once.
     pub(crate) fn server(&self, kind: Kind) -> Result<Option<Server>> {
         if !self.wants(kind) || self.left_out.borrow().contains_key(&kind) {
             return Ok(None);
@@ -51,7 +51,7 @@ impl Bench {
             .ok())
     }
 
-    /// Those of them that take part.
+    /// Starts those of `kinds` that take part.
     pub(crate) fn servers(&self, kinds: &[Kind]) -> Result<Vec<Server>> {
         let servers = kinds.iter().map(|&kind| self.server(kind));
         servers.filter_map(Result::transpose).collect()

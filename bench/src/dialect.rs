@@ -1,6 +1,7 @@
-//! How each server is asked and answers: a poll, a publish over HTTP.
+//! The requests and responses of each server: a poll, and a publish over HTTP.
 //!
-//! An answer gives messages, and what the next poll says so that nothing is lost between the two.
+//! A response gives messages and a cursor. The next poll sends this cursor, so that no message is lost between two
+//! polls.
 
 use std::io::Write;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{answer::Answer, kind::Kind};
 
-/// What a browser sends beside the request line and the host, as far as it matters here: its size.
+/// Headers that a browser sends beside the request line and `Host`. Only their size matters here.
 const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
     Accept: application/json, text/plain;q=0.9, */*;q=0.8\r\nAccept-Language: en-GB,en;q=0.8,de;q=0.5,fr;q=0.3\r\n\
     Accept-Encoding: gzip, deflate, br, zstd\r\nReferer: https://www.example.org/dashboard/orders/open\r\n\
@@ -16,36 +17,36 @@ const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gec
     Connection: keep-alive\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n\
     Priority: u=4\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n";
 
-/// What was seen last, in the server's words.
+/// The position of the last message that a client saw, in the server's own format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cursor {
-    /// An id: they only grow.
+    /// The id of a message. Ids only grow.
     Id(u64),
-    /// Of HTTP: when it was modified, and its tag.
+    /// HTTP validators: the `Last-Modified` date and the `ETag`.
     Validators(String, String),
-    /// Whatever the script said.
+    /// The text that the PHP script returned.
     Text(String),
 }
 
-/// What an answer says.
+/// The content of a response to a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// Of the next poll. `None`: the server has no such thing, and what is published meanwhile is lost.
+    /// Cursor for the next poll. `None`: the server has no cursors, and messages between two polls are lost.
     pub(crate) cursor: Option<Cursor>,
-    /// None: nothing happened for as long as the server waits.
+    /// The messages. Empty: nothing was published before the server's time-out.
     pub(crate) messages: Vec<Message>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// Where the server says which.
+    /// The channel, if the server names it.
     pub(crate) channel: Option<String>,
-    /// Where it has one.
+    /// The id, if the server gives one.
     pub(crate) id: Option<u64>,
     pub(crate) data: String,
 }
 
-/// Writes a poll.
+/// Writes the request of a poll.
 pub(crate) fn poll(
     kind: Kind,
     host: impl std::fmt::Display,
@@ -74,7 +75,7 @@ pub(crate) fn poll(
     );
 }
 
-/// Writes a publish.
+/// Writes the request of a publish.
 pub(crate) fn post(
     kind: Kind,
     host: impl std::fmt::Display,
@@ -97,11 +98,11 @@ pub(crate) fn post(
 }
 
 fn text(request: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes everything.
+    // Writing to a vector cannot fail.
     let _ = request.write_fmt(text);
 }
 
-/// The same for those who poll and those who stream. What the bench publishes needs no escapes in JSON.
+/// The JSON that Pushpin's publish needs, for long-polls and for streams. The bench's messages need no escapes in JSON.
 fn pushpin_items(channel: &str, data: &str) -> String {
     format!(
         "{{\"items\":[{{\"channel\":\"{channel}\",\"formats\":{{\
@@ -110,7 +111,7 @@ fn pushpin_items(channel: &str, data: &str) -> String {
     )
 }
 
-/// The id in Comet's reply to a publish.
+/// Reads the id from Comet's reply to a publish.
 pub(crate) fn published(body: &[u8]) -> Option<u64> {
     let digits = body
         .trim_ascii()
@@ -119,7 +120,7 @@ pub(crate) fn published(body: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What an answer to a poll says; the text says what is wrong with it.
+/// Reads the content of a response to a poll. The error text says what is wrong with the response.
 pub(crate) fn received(kind: Kind, answer: &Answer<'_>) -> Result<Received, String> {
     let said = || {
         format!(
@@ -133,7 +134,7 @@ pub(crate) fn received(kind: Kind, answer: &Answer<'_>) -> Result<Received, Stri
         (200, Kind::Nchan) => nchan(answer),
         (200, Kind::Pushpin) => pushpin(answer.body),
         (200, Kind::Php) => php(answer.body),
-        // Its way to say that nothing happened.
+        // These statuses mean that nothing was published before the time-out.
         (304 | 408, Kind::Nchan) | (204, Kind::Pushpin) => Some(Received {
             cursor: None,
             messages: Vec::new(),
@@ -196,7 +197,7 @@ fn php(body: &[u8]) -> Option<Received> {
     #[serde(deny_unknown_fields)]
     struct Body {
         cursor: String,
-        /// Absent or null: nothing happened.
+        /// Absent or null: nothing was published.
         data: Option<String>,
     }
     let body: Body = serde_json::from_slice(body).ok()?;

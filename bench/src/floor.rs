@@ -1,7 +1,9 @@
-//! The least that a server can do: one thread, one epoll, a canned answer. It parses nothing that it need not,
-//! keeps the last message only, and limits nothing. What Comet costs beyond it is Comet's.
+//! The simplest possible server, as a lower bound: one thread, one epoll instance and a fixed response. It parses only
+//! what it needs, keeps only the last message, and has no limits. The difference between this server and Comet is the
+//! cost of Comet's own work.
 //!
-//! It takes what the load client sends: polls and publishes over TCP, publishes over a Unix socket, touches in a directory.
+//! It accepts what the load client sends: polls and publishes over TCP, publishes over a Unix socket, and touches in a
+//! directory.
 
 use std::{
     collections::HashMap,
@@ -27,11 +29,11 @@ const SOCKET: u64 = 2;
 const FILES: u64 = 3;
 use crate::wait::wait;
 
-/// Connections are numbered from here on: polls, and far behind them publishers.
+/// Tokens of connections in epoll. Polls begin at 4, and publishers begin far above them.
 const CLIENTS: u64 = 4;
 const PUBLISHERS: u64 = 1 << 32;
 
-/// What a server may do wrong, on purpose: the load client must see it.
+/// Faults that a test makes the server commit. The load client must notice each of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -43,13 +45,13 @@ pub(crate) enum Fault {
     Reorder,
     #[cfg(test)]
     Foreign,
-    /// A message of another run.
+    /// Sends a message of another run.
     #[cfg(test)]
     Other,
-    /// The answer before, again.
+    /// Sends the previous response again.
     #[cfg(test)]
     Stale,
-    /// Once more, later.
+    /// Sends the same message a second time, later.
     #[cfg(test)]
     Again,
     #[cfg(test)]
@@ -58,7 +60,7 @@ pub(crate) enum Fault {
     Close,
 }
 
-/// Runs until standard input ends.
+/// Serves until standard input ends.
 pub(crate) fn main(dir: &Path, socket: &Path) -> Result<()> {
     let http = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let ready = format!("floor: listening on http://{},", http.local_addr()?);
@@ -67,7 +69,7 @@ pub(crate) fn main(dir: &Path, socket: &Path) -> Result<()> {
     floor.run(std::io::stdin().as_fd())
 }
 
-/// With a backlog for all clients at once.
+/// Opens a listener whose backlog has room for all clients at once.
 pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&addr.into())?;
@@ -80,14 +82,14 @@ pub(crate) struct Floor {
     http: TcpListener,
     socket: UnixListener,
     files: Option<Inotify>,
-    /// By number, which is never used again.
+    /// The clients by number. A number is never used twice.
     clients: Vec<Option<TcpStream>>,
     publishers: Vec<Option<Publisher>>,
-    /// Polls that wait, by channel.
+    /// Waiting polls of each channel.
     parked: HashMap<Box<str>, Vec<usize>>,
     last_id: u64,
     fault: Fault,
-    /// Whom it hits, of those who wait.
+    /// Index of the waiting poll that gets the fault.
     pub(crate) victim: usize,
     #[cfg(test)]
     stale: Option<Vec<u8>>,
@@ -95,7 +97,7 @@ pub(crate) struct Floor {
 
 struct Publisher {
     stream: UnixStream,
-    /// The start of a line.
+    /// The beginning of a line that is not complete yet.
     partial: Vec<u8>,
 }
 
@@ -135,7 +137,7 @@ impl Floor {
         })
     }
 
-    /// Runs until `stop` can be read, or ends.
+    /// Serves until `stop` becomes readable or is closed.
     pub(crate) fn run(mut self, stop: BorrowedFd<'_>) -> Result<()> {
         self.epoll
             .add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
@@ -185,7 +187,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Parks a poll, or publishes. Requests come whole: the client sends each with one write.
+    /// Parks a poll, or publishes. Each request arrives complete, because the client sends it with one write.
     fn request(&mut self, number: usize, buffer: &mut [u8]) {
         let Some(mut stream) = self.clients[number].as_ref() else {
             return;
@@ -208,7 +210,7 @@ impl Floor {
         }
     }
 
-    /// Publishes each line, and replies to all of them with one write.
+    /// Publishes each complete line, and sends all replies with one write.
     fn lines(&mut self, number: usize, buffer: &mut [u8]) -> Result<()> {
         let Some(mut publisher) = self.publishers[number].take() else {
             return Ok(());
@@ -247,7 +249,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Writes the answer to everyone who waits.
+    /// Writes the response to every waiting poll of the channel.
     fn publish(&mut self, channel: &str, data: &str) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
@@ -262,7 +264,7 @@ impl Floor {
             fault => self.flawed(fault, channel, id, data),
         };
         for (i, &number) in waiting.iter().enumerate() {
-            // One goes wrong, the others are served.
+            // One poll gets the fault. The others get the right response.
             let bytes = bad.as_ref().filter(|_| i == self.victim);
             self.write(number, bytes.unwrap_or(&good));
         }
@@ -298,14 +300,14 @@ impl Floor {
     }
 
     fn write(&self, number: usize, bytes: &[u8]) {
-        // It may have gone since; one that goes just now is removed when its socket says so.
+        // The client may have left already. A client that leaves now is removed when epoll reports its socket.
         if let Some(mut stream) = self.clients[number].as_ref() {
             let _ = stream.write(bytes);
         }
     }
 }
 
-/// The channel and the data.
+/// Splits a publish into its channel and its data.
 fn post(request: &[u8]) -> Option<(&str, &str)> {
     let request = str::from_utf8(request).ok()?.strip_prefix("POST /ch/")?;
     let (channel, rest) = request.split_once(' ')?;
@@ -327,7 +329,7 @@ fn message(channel: &str, id: u64, data: &str) -> String {
     format!("{{\"channel\":\"{channel}\",\"id\":{id},\"name\":\"\",\"data\":\"{data}\"}}")
 }
 
-/// With the headers that an answer has to have, so that both servers write as much.
+/// Writes a response with the usual headers, so that this server and Comet write the same number of bytes.
 fn answer(cursor: u64, messages: &str) -> Vec<u8> {
     let body = format!("{{\"cursor\":\"{cursor}\",\"gap\":false,\"messages\":[{messages}]}}");
     format!(

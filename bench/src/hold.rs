@@ -1,5 +1,5 @@
-//! Idle polls in a process of their own, so that one which measures has its descriptors and its epoll for itself, and
-//! several servers can hold thousands at once.
+//! Holds idle polls in a separate process. So the measuring process keeps its own descriptors and its own epoll
+//! instance, and the bench can hold thousands of polls on several servers at once.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{kind::Kind, load::Load, server::Server};
 
-/// A channel that nobody publishes to.
+/// A channel on which nothing is published.
 const CHANNEL: &str = "idle";
 
 pub(crate) struct Hold {
@@ -20,7 +20,7 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Parks `count` polls; the server is at rest afterwards.
+    /// Parks `count` polls. When this returns, the server is idle.
     pub(crate) fn park(server: &Server, count: usize) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--hold")
@@ -40,13 +40,13 @@ impl Hold {
         Ok(hold)
     }
 
-    /// With each of the servers, if any are to be held.
+    /// Parks `count` polls on each server. With a count of 0, nothing is parked.
     pub(crate) fn park_all(servers: &[Server], count: usize) -> Result<Vec<Self>> {
         let servers = servers.iter().filter(|_| count > 0);
         servers.map(|server| Self::park(server, count)).collect()
     }
 
-    /// They wait as before.
+    /// Checks that the polls still wait.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -62,7 +62,7 @@ impl Drop for Hold {
     }
 }
 
-/// Holds polls until standard input ends.
+/// Holds `count` polls until standard input ends.
 pub(crate) fn main(kind: Kind, addr: SocketAddr, count: usize) -> Result<()> {
     let mut load = Load::connect(kind, addr, CHANNEL, count)?;
     load.poll()?;

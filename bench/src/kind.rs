@@ -1,20 +1,20 @@
-//! The servers that are compared, by name.
+//! The servers that are compared, and their names.
 
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// Which server.
+/// One of the compared servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Comet,
-    /// Our own, which does the least.
+    /// The bench's own simplest server (`floor`).
     Floor,
     Nchan,
     Pushpin,
-    /// A script that sleeps and looks at a file's time.
+    /// A PHP script that sleeps and checks a file's modification time.
     Php,
 }
 
@@ -27,7 +27,7 @@ impl Kind {
         Self::Php,
     ];
 
-    /// For the command line and the raw results.
+    /// The name on the command line and in the raw results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Comet => "comet",
@@ -38,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// For the table and the plots.
+    /// The name in the table and in the plots.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Comet => "Comet",
@@ -49,27 +49,27 @@ impl Kind {
         }
     }
 
-    /// Others than ours may lose a message: it is counted, and the run goes on.
+    /// True for the project's own servers. A lost message of another server is counted, and the run goes on.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Comet | Self::Floor)
     }
 
-    /// For how many times 20 ms nothing happens when it is at rest.
+    /// Number of windows of 20 ms without work after which the server counts as idle.
     pub(crate) fn calm(self) -> usize {
         match self {
-            // Its processes hand polls on in batches, and nobody runs between these.
+            // Pushpin's processes pass polls on in batches, and no process runs between two batches.
             Self::Pushpin => 20,
             _ => 2,
         }
     }
 
-    /// CPU in 20 ms that is nothing but timers.
+    /// CPU time in 20 ms that timers alone may use.
     pub(crate) fn timers(self) -> Duration {
         Duration::from_micros(match self {
             Self::Comet | Self::Floor | Self::Nchan => 200,
-            // Several processes that look after each other.
+            // Several processes that monitor each other.
             Self::Pushpin => 1000,
-            // Every child wakes up by itself.
+            // Every PHP process wakes up by its own timer.
             Self::Php => 2000,
         })
     }

@@ -1,8 +1,10 @@
-//! The load client: many long-polls on one thread, each answer checked. What waits costs a descriptor and a few
-//! words; all share one buffer. It has to be far cheaper than the servers: an answer that is, byte for byte, the one
-//! that was checked before it is right for the same reasons, and only others are parsed.
+//! The load client: many long-polls on one thread. Every response is checked.
 //!
-//! Of our own servers the first fault ends the run; of others faults are counted.
+//! A waiting poll needs one descriptor and a few words of memory, and all polls share one buffer. The client has to be
+//! far cheaper than the servers. So a response with exactly the bytes of the last checked response counts as right.
+//! Only other responses are parsed.
+//!
+//! The first fault of the project's own servers ends the run. Faults of other servers are counted.
 
 mod connect;
 mod connection;
@@ -30,48 +32,49 @@ use crate::{
     wait::wait,
 };
 
-/// No answer in so long, and it counts as lost.
+/// A message without a response after this time counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections to one server, which poll one channel.
+/// Connections to one server that all poll the same channel.
 pub(crate) struct Load {
     target: Target,
     epoll: Epoll,
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
     patience: Duration,
-    /// The first fault ends the run.
+    /// True: the first fault ends the run.
     strict: bool,
     due: Due,
     faults: Faults,
 }
 
-/// What is polled.
+/// The server and channel that are polled.
 struct Target {
     kind: Kind,
     addr: SocketAddr,
     channel: String,
 }
 
-/// The message that all shall get, or got last.
+/// The message that all connections shall get, or the last one that they got.
 #[derive(Default)]
 struct Due {
-    /// Counts the messages.
+    /// Number of this message. It grows by one for each message.
     number: u64,
     data: String,
-    /// The answer with it that was checked last.
+    /// The last checked response that carries this message.
     checked: Option<Checked>,
 }
 
 struct Checked {
     bytes: Vec<u8>,
-    /// What it was right for, and what follows from it.
+    /// The cursor before and after the checked response. The response is right only for a connection with the cursor
+    /// `before`.
     before: Option<Rc<Cursor>>,
     after: Option<Rc<Cursor>>,
 }
 
 impl Load {
-    /// Connects, and asks nothing yet.
+    /// Opens the connections, without a request.
     pub(crate) fn connect(
         kind: Kind,
         addr: SocketAddr,
@@ -106,7 +109,7 @@ impl Load {
         })
     }
 
-    /// A poll on every connection that has none out, each from the cursor it has.
+    /// Sends a poll on every connection that has no request under way. Each poll uses the connection's own cursor.
     pub(crate) fn poll(&mut self) -> Result<()> {
         self.quiet()?;
         let mut request = Vec::new();
@@ -119,8 +122,8 @@ impl Load {
         Ok(())
     }
 
-    /// Waits until every connection has got the message with this data and no other. Returns when the last byte of
-    /// the last answer was read.
+    /// Waits until every connection has got the message with this data and no other message. Returns the time at which
+    /// the last byte of the last response was read.
     pub(crate) fn collect(&mut self, data: &str) -> Result<Instant> {
         self.due = Due {
             number: self.due.number + 1,
@@ -151,10 +154,10 @@ impl Load {
         Ok(last)
     }
 
-    /// Nothing may come: all was read.
+    /// Checks that nothing more arrives, because everything was read.
     pub(crate) fn quiet(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        // A server that refuses each poll is not asked for ever.
+        // Bounds the loop: a server that refuses every poll must not keep it busy for ever.
         let mut left = self.connections.len() + events.len();
         loop {
             let ready = wait(&self.epoll, &mut events, EpollTimeout::ZERO)?;
@@ -168,8 +171,7 @@ impl Load {
         }
     }
 
-    /// Has the polls wait again that have waited for as long as the server lets them, until `stop` can be read, or
-    /// ends.
+    /// Repeats polls that ended with the server's time-out, until `stop` becomes readable or is closed.
     pub(crate) fn hold(&mut self, stop: BorrowedFd<'_>) -> Result<()> {
         const STOP: u64 = u64::MAX;
         self.epoll
@@ -186,12 +188,12 @@ impl Load {
         }
     }
 
-    /// What was counted so far; never anything of our own servers.
+    /// The faults counted so far. There are never any of the project's own servers.
     pub(crate) fn faults(&self) -> Faults {
         self.faults
     }
 
-    /// Reads from one connection. True: it has got what was due.
+    /// Reads from one connection. Returns true if the connection got the expected message.
     fn handle(&mut self, i: usize) -> Result<bool> {
         let connection = &mut self.connections[i];
         let before = connection.number;
@@ -205,7 +207,7 @@ impl Load {
         Ok(self.connections[i].number > before)
     }
 
-    /// Counts a fault, and has the connection go on as a client would.
+    /// Counts a fault and continues on this connection as a client would.
     fn recover(&mut self, i: usize, fault: Fault, text: &str) -> Result<()> {
         self.fault(fault, 1, text)?;
         let connection = &mut self.connections[i];
@@ -219,7 +221,8 @@ impl Load {
         Ok(())
     }
 
-    /// For servers that close a connection now and then. Polls again if it still has to get something.
+    /// Reconnects, for servers that sometimes close a connection. Polls again if the connection still lacks its
+    /// message.
     fn reconnect(&mut self, i: usize, text: &str) -> Result<()> {
         if self.strict {
             bail!("{text}");
@@ -250,7 +253,8 @@ impl Target {
         dialect::poll(self.kind, self.addr, &self.channel, cursor, request);
     }
 
-    /// Pushpin asks its origin about each poll, which takes 2 ms of CPU: more at once end in refusals.
+    /// Slows down polls to Pushpin. Pushpin asks its origin about each poll, which takes 2 ms of CPU, and refuses some
+    /// of many simultaneous polls.
     fn pace(&self, i: usize) {
         if self.kind == Kind::Pushpin && i % 25 == 24 {
             thread::sleep(Duration::from_millis(50));

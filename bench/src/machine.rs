@@ -1,4 +1,4 @@
-//! Where the numbers come from: they mean nothing without it.
+//! Describes the machine. Figures mean nothing without this description.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -13,9 +13,9 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// Of one minute, at the start: more than a little, and the times are doubtful.
+    /// Load average of one minute at the start. With a high load, the measured times are doubtful.
     pub(crate) load: String,
-    /// Descriptors that a process may have.
+    /// Number of descriptors that one process may open.
     pub(crate) descriptors: u64,
     pub(crate) versions: BTreeMap<Kind, String>,
 }
@@ -42,7 +42,7 @@ fn field(text: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Of those that are installed.
+/// Versions of the servers that are installed.
 fn versions(comet: &Path) -> BTreeMap<Kind, String> {
     let output = Command::new(comet).arg("--version").output();
     let comet = output.map_or(String::new(), |output| {

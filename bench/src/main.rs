@@ -1,9 +1,11 @@
-//! What Comet costs beside what else there is: memory of a parked poll, CPU of a delivery, latencies, publishes a
-//! second. The real daemon runs beside other servers, started by the bench itself, and beside programs that do the
-//! least there is to do (`floor`), in one run and in turns, so that a busy machine touches all.
+//! Measures what Comet costs, beside other servers: memory of a parked poll, CPU of a delivery, latencies, and
+//! publishes a second.
 //!
-//! Every delivery is checked; one of Comet's that is lost, doubled, out of order or not ours ends the run with an
-//! error, those of others are counted.
+//! The bench starts the real daemon, the other servers, and programs that do the minimum of work (`floor`). All are
+//! measured in one run and in turns, so that a busy machine affects all of them.
+//!
+//! Every delivery is checked. A message of Comet's that is lost, doubled, out of order or foreign ends the run with an
+//! error. Such messages of other servers are counted.
 
 mod answer;
 mod bench;
@@ -151,7 +153,7 @@ fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Soft to hard; the servers that are started inherit it.
+/// Raises the soft limit of descriptors to the hard limit. The started servers inherit the limit.
 fn raise_descriptor_limit() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
@@ -159,7 +161,7 @@ fn raise_descriptor_limit() -> Result<u64> {
 }
 
 fn check_descriptor_limit(connections: usize, limit: u64) -> Result<()> {
-    /// What a process needs beside its connections, generously.
+    /// Descriptors that a process needs beside its connections, rounded up.
     const OTHER: u64 = 300;
     let needed = connections as u64 + OTHER;
     if limit < needed {

@@ -1,4 +1,4 @@
-//! What is measured: one subject in each file, all in one table.
+//! The subjects that are measured: one file for each, and one table of all.
 
 mod audience;
 mod channels;
@@ -34,13 +34,13 @@ use crate::{
 };
 
 pub(crate) struct Subject {
-    /// As it is asked for.
+    /// Name of the subject on the command line.
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) run: fn(&Bench, &mut Report) -> Result<()>,
 }
 
-/// In the order in which they run.
+/// All subjects, in the order in which they run.
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
         name: "memory",
@@ -114,10 +114,10 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
 ];
 
-/// The length of what is published: as much as an event has.
+/// Length of a published message in bytes, typical for an event.
 const LENGTH: usize = 100;
 
-/// Has each server measured once in each round. Who is first may have an advantage: they take turns.
+/// Measures each server once in each round. The first server of a round may have an advantage, so the order rotates.
 fn rounds(
     count: usize,
     servers: &[Server],
@@ -131,7 +131,7 @@ fn rounds(
     Ok(())
 }
 
-/// Parked polls on one channel, and who publishes to it.
+/// Parked polls on one channel, and the publisher of this channel.
 struct Polls<'a> {
     server: &'a Server,
     publisher: Publisher,
@@ -141,7 +141,7 @@ struct Polls<'a> {
 }
 
 impl<'a> Polls<'a> {
-    /// Connects and parks; the server is at rest afterwards.
+    /// Connects and parks the polls. When this returns, the server is idle.
     fn park(server: &'a Server, channel: &'static str, count: usize) -> Result<Self> {
         let mut polls = Self {
             server,
@@ -154,13 +154,13 @@ impl<'a> Polls<'a> {
         Ok(polls)
     }
 
-    /// Parks again. Returns the CPU that the server has used by then.
+    /// Parks the polls again. Returns the CPU time that the server has used until then.
     fn again(&mut self) -> Result<Duration> {
         self.load.poll()?;
         self.server.at_rest()
     }
 
-    /// One message to all, each delivery checked. Returns how long it took until the last had it.
+    /// Sends one message to all polls and checks each delivery. Returns the time until the last poll had it.
     fn deliver(&mut self) -> Result<Duration> {
         let data = self.series.next(LENGTH);
         let start = Instant::now();
@@ -175,10 +175,11 @@ impl<'a> Polls<'a> {
         self.load.faults()
     }
 
-    /// The clients go; the server is at rest afterwards.
+    /// Closes the connections. When this returns, the server is idle.
     fn leave(mut self) -> Result<()> {
         drop(self.load);
-        // A script does not see that its client has gone, and would hold its process: a last message ends it.
+        // A PHP script does not notice that its client has left, and would keep its process. One last message ends the
+        // script.
         if self.server.kind == Kind::Php {
             let data = self.series.next(LENGTH);
             self.publisher.publish(self.channel, &data)?;

@@ -1,5 +1,5 @@
-//! What is published: every message differs from all others of all runs and says what it is, so that one that is
-//! lost, doubled, out of order or not ours can be told apart.
+//! The published messages. Every message differs from all others of all runs and states its run, channel and number. So
+//! a message that is lost, doubled, out of order or foreign can be recognised.
 
 use std::{
     fmt,
@@ -29,24 +29,24 @@ impl Series {
         }
     }
 
-    /// The next one's data, which is `length` bytes or a few more.
+    /// Returns the data of the next message: `length` bytes or a few more.
     pub(crate) fn next(&mut self, length: usize) -> String {
         self.last += 1;
         self.numbered(&self.last.to_string(), length)
     }
 
-    /// For who counts by itself.
+    /// Returns data with a number that the caller counts.
     pub(crate) fn numbered(&self, number: &str, length: usize) -> String {
         let data = format!("{:x}.{number}.{}", self.run, self.channel);
         format!("{data:.<length$}")
     }
 }
 
-/// What a message says of itself.
+/// The run, number and channel that a message states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp<'a> {
     pub(crate) run: u64,
-    /// From 1 on, without a hole.
+    /// Number of the message in its series. Numbers begin at 1 and have no gaps.
     pub(crate) number: u64,
     pub(crate) channel: &'a str,
 }
@@ -65,15 +65,15 @@ impl<'a> Stamp<'a> {
 /// What went wrong with one message at one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It did not come.
+    /// The message did not arrive.
     Lost,
-    /// It came again.
+    /// The message arrived again.
     Doubled,
-    /// An older one came after it.
+    /// An older message arrived after this one.
     Reordered,
-    /// It is of another channel or another run.
+    /// The message is of another channel or another run.
     Foreign,
-    /// The poll was refused, or its connection closed.
+    /// The poll was refused, or its connection was closed.
     Failed,
 }
 
@@ -89,8 +89,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Judges `data` where `due` was due, at a client that has seen the messages up to `seen` of this series.
-/// `Ok(true)`: it is the one.
+/// Judges `data` when the message `due` was expected, at a client that has seen the messages of this series up to
+/// `seen`. `Ok(true)`: this is the expected message.
 pub(crate) fn judge(data: &str, due: &str, seen: u64) -> Result<bool, Fault> {
     if data == due {
         return Ok(true);
@@ -100,7 +100,7 @@ pub(crate) fn judge(data: &str, due: &str, seen: u64) -> Result<bool, Fault> {
             match got.number {
                 number if number == seen => Err(Fault::Doubled),
                 number if number < seen => Err(Fault::Reordered),
-                // What had been given up comes after all: it was counted as lost.
+                // A message that was already counted as lost arrives after all.
                 number if number < due.number => Ok(false),
                 _ => Err(Fault::Foreign),
             }
@@ -109,7 +109,7 @@ pub(crate) fn judge(data: &str, due: &str, seen: u64) -> Result<bool, Fault> {
     }
 }
 
-/// How many of each.
+/// Number of faults of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -145,7 +145,7 @@ impl AddAssign for Faults {
     }
 }
 
-/// `lost 4, failed 1`
+/// Prints, for example, `lost 4, failed 1`.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [

@@ -1,5 +1,5 @@
-//! The others: real servers from Debian's packages with the settings in bench/peers, each a child of the bench, in
-//! the foreground, in a directory and on ports of its own.
+//! Starts the other servers: real programs from Debian's packages with the settings in bench/peers. Each runs in the
+//! foreground as a child of the bench, with its own directory and its own ports.
 
 mod programs;
 mod stage;
@@ -14,9 +14,9 @@ use crate::{kind::Kind, started::Started};
 use programs::{FPM, NCHAN};
 use stage::Stage;
 
-/// Starts a server and waits until it answers; the text says why it is left out.
+/// Starts a server and waits until it answers. The inner error says why the server is left out.
 pub(crate) fn start(kind: Kind) -> Result<Result<Started, String>> {
-    /// A port that was free may be taken meanwhile.
+    /// Attempts, because another program may take a port that was free a moment ago.
     const ATTEMPTS: usize = 3;
     if let Some(missing) = missing(kind) {
         return Ok(Err(missing));
@@ -36,7 +36,7 @@ pub(crate) fn start(kind: Kind) -> Result<Result<Started, String>> {
     }
 }
 
-/// What is measured, for who wants to repeat it; empty for what is not installed.
+/// The version of what is measured, for readers who want to repeat it. Empty if the server is not installed.
 pub(crate) fn version(kind: Kind) -> String {
     if missing(kind).is_some() {
         return String::new();
@@ -53,7 +53,7 @@ pub(crate) fn version(kind: Kind) -> String {
     found.join(", ")
 }
 
-/// What it takes: a program or file, and Debian's package with it.
+/// What the server needs: a program or a file, and Debian's package that has it.
 fn needed(kind: Kind) -> &'static [(&'static str, &'static str)] {
     const NGINX: (&str, &str) = ("nginx", "nginx");
     match kind {
@@ -106,7 +106,7 @@ fn pushpin() -> Result<Started> {
     let zurl = stage.write("zurl.conf", include_str!("../peers/pushpin-zurl.conf"))?;
     let settings = stage.write("pushpin.conf", include_str!("../peers/pushpin.conf"))?;
     stage.write("routes", "* 127.0.0.1:@origin@\n")?;
-    // Both take a value after "=" only. --merge-output: no logs but the one of the bench.
+    // Both programs accept a value only after "=". With --merge-output all logs are in the bench's log file.
     let configured = |program: &str, file: &Path| {
         let mut command = Command::new(program);
         command.arg(format!("--config={}", file.display()));
@@ -118,7 +118,7 @@ fn pushpin() -> Result<Started> {
         configured("pushpin", &settings).arg("--merge-output"),
     )?;
     stage.wait_for_port(publish)?;
-    // A stream goes through all of its processes, and its head is sent at once.
+    // A stream passes through all processes of Pushpin, and its head is sent at once.
     stage.wait(addr, "/sse/ready")?;
     Ok(stage.started(addr, publish))
 }
@@ -129,7 +129,7 @@ fn php() -> Result<Started> {
     stage.write("lazy.php", include_str!("../peers/lazy.php"))?;
     let settings = stage.write("fpm.conf", include_str!("../peers/lazy-fpm.conf"))?;
     let mut fpm = Command::new(programs::find(FPM).unwrap_or_default());
-    // What stands for root is asked for: its directory is nobody else's.
+    // php-fpm needs this option to run as root. Only root can read the server's directory.
     fpm.args(["--nodaemonize", "--allow-to-run-as-root", "--fpm-config"]);
     stage.run("fpm", fpm.arg(settings))?;
     let settings = stage.write("nginx.conf", include_str!("../peers/lazy-nginx.conf"))?;

@@ -1,5 +1,5 @@
-//! Plots as SVG files, of the curves in a report. They are legible on light and dark pages, and without colour: each
-//! server has its own shade of grey, too, and its own mark.
+//! Draws the curves of a report as SVG files. The plots are legible on light and dark pages and without colour: each
+//! server has its own shade of grey and its own mark.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -11,23 +11,23 @@ use plotters::{
 
 use crate::{kind::Kind, report::Curve};
 
-/// What is known of a plot beside its curves.
+/// The fixed properties of a plot.
 struct Plot {
-    /// As the curves say it, and the file's.
+    /// Name of the plot's curves, and of the file.
     name: &'static str,
     title: &'static str,
-    /// What is along each axis, with its unit.
+    /// Text of the two axes, with units.
     axes: (&'static str, &'static str),
     scale: Axis,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Axis {
-    /// Both axes from 0.
+    /// Both axes begin at 0.
     Linear,
-    /// Powers of ten along, from 0 to 100 up.
+    /// A logarithmic horizontal axis, and a vertical axis from 0 to 100.
     Distribution,
-    /// Powers of ten on both axes.
+    /// Both axes are logarithmic.
     Powers,
 }
 
@@ -65,14 +65,14 @@ const PLOTS: &[Plot] = &[
 ];
 
 const SIZE: (u32, u32) = (860, 440);
-/// The part on the right where the legend is.
+/// Width in pixels of the legend on the right.
 const LEGEND: u32 = 200;
 const FONT: &str = "sans-serif";
 
-/// Lines with more points than this have no mark at each of them.
+/// Lines with more points than this have marks at some points only.
 const MANY: usize = 20;
 
-/// Writes an SVG file for each plot that has a curve.
+/// Writes an SVG file for each plot that has at least one curve.
 pub(crate) fn write(curves: &[Curve], dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for plot in PLOTS {
@@ -100,7 +100,7 @@ impl Plot {
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-            // Not transparent: the page may be dark.
+            // The background is not transparent, because the page may be dark.
             area.fill(&WHITE)?;
             let mut builder = ChartBuilder::on(&area);
             builder
@@ -153,7 +153,7 @@ impl Plot {
             .bold_line_style(BLACK.mix(0.15))
             .light_line_style(BLACK.mix(0.05))
             .draw()?;
-        // Comet, which is first, shall lie above the others.
+        // Comet is the first server and is drawn last, above the others.
         for curve in curves.iter().rev() {
             let server = curve.server;
             let points = curve.points.iter().copied();
@@ -170,7 +170,7 @@ impl Plot {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
 
-/// Beside the plot, where it hides nothing: what each line is.
+/// Draws the legend beside the plot, where it covers no line.
 fn legend(area: &Area<'_>, servers: impl Iterator<Item = Kind>) -> Result<()> {
     const LENGTH: i32 = 30;
     let left = (SIZE.0 - LEGEND) as i32 + 18;
@@ -189,7 +189,7 @@ fn line(server: Kind) -> ShapeStyle {
     colour(server).stroke_width(width)
 }
 
-/// From dark to light, in this order, also where there is no colour.
+/// Colours from dark to light in this order, so that they differ in print without colour.
 fn colour(server: Kind) -> RGBColor {
     match server {
         Kind::Comet => RGBColor(8, 48, 107),
@@ -200,7 +200,7 @@ fn colour(server: Kind) -> RGBColor {
     }
 }
 
-/// Corners of a mark, in pixels, `right` of where it is.
+/// Corners of a server's mark in pixels. `right` moves the mark to the right.
 fn shape(server: Kind, right: i32) -> Vec<(i32, i32)> {
     let corners: &[(i32, i32)] = match server {
         Kind::Comet => &[
@@ -221,7 +221,7 @@ fn shape(server: Kind, right: i32) -> Vec<(i32, i32)> {
     corners.iter().map(|(x, y)| (x + right, *y)).collect()
 }
 
-/// Points of a line that get a mark: all, or some of many.
+/// The points of a line that get a mark: all of them, or some if there are many.
 fn marked(points: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
     let every = if points.len() > MANY {
         points.len() / 6
@@ -236,19 +236,19 @@ fn bounds(curves: &[&Curve], of: impl Fn(&(f64, f64)) -> f64) -> Range<f64> {
     values().fold(f64::INFINITY, f64::min)..values().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// With room above the greatest.
+/// An axis from 0 with some room above the largest value.
 fn from_zero(bounds: &Range<f64>) -> Range<f64> {
     0.0..(bounds.end * 1.08).max(f64::MIN_POSITIVE)
 }
 
-/// Whole powers of ten around all that is greater than 0, at least one.
+/// An axis of whole powers of ten around all values above 0, with one power at least.
 fn powers(bounds: &Range<f64>) -> Range<f64> {
     let start = bounds.start.max(1e-3).log10().floor();
     let end = bounds.end.max(1e-3).log10().ceil().max(start + 1.0);
     10f64.powf(start)..10f64.powf(end)
 }
 
-/// As short as it can be: `15,000`, `0.5`.
+/// Formats a number as short as possible: `15,000`, `0.5`.
 fn number(value: f64) -> String {
     if value.abs() < 10.0 {
         let text = format!("{value:.3}");

@@ -1,5 +1,5 @@
-//! Publishes over HTTP as fast as a server takes them, on connections that are kept, each of which waits for its
-//! reply before it publishes again.
+//! Publishes over HTTP as fast as a server accepts it. Each connection is kept open and waits for the reply before it
+//! publishes again.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -21,19 +21,20 @@ use crate::{
     wait::wait,
 };
 
-/// No reply in so long, and the run ends.
+/// Time-out for a reply in milliseconds. After it the run ends.
 const PATIENCE: u16 = 10_000;
 
 pub(crate) struct Posts<'a> {
     server: &'a Server,
     epoll: Epoll,
     connections: Vec<Connection>,
-    /// A publish to each channel, in turns. Only its number changes, for the client has to be cheaper than a server.
+    /// Prepared requests, one for each channel, sent in turns. Only the number in a request changes, so that the client
+    /// costs less than a server.
     requests: Vec<Vec<u8>>,
-    /// Where the number is in each.
+    /// Position of the number in each request.
     numbers: Vec<Range<usize>>,
     sent: usize,
-    /// That Comet gave.
+    /// The ids that Comet returned.
     ids: Vec<u64>,
     pub(crate) faults: Faults,
 }
@@ -44,7 +45,7 @@ struct Connection {
 }
 
 impl<'a> Posts<'a> {
-    /// With messages of `length` bytes, over so many connections, to so many channels.
+    /// Opens this many connections, to publish messages of `length` bytes to this many channels.
     pub(crate) fn connect(
         server: &'a Server,
         connections: usize,
@@ -82,7 +83,7 @@ impl<'a> Posts<'a> {
         Ok(stream)
     }
 
-    /// Publishes so many messages; how long it took until the last was confirmed.
+    /// Publishes `count` messages. Returns the time until the last one was confirmed.
     pub(crate) fn publish(&mut self, count: usize) -> Result<Duration> {
         let mut buffer = vec![0; 16 << 10];
         let mut events = vec![EpollEvent::empty(); self.connections.len()];
@@ -129,14 +130,14 @@ impl<'a> Posts<'a> {
             *digit = b'0' + (left % 10) as u8;
             left /= 10;
         }
-        // It fits: the socket's buffer is empty.
+        // The write is complete, because the socket's send buffer is empty.
         if (&self.connections[i].stream).write(request)? < request.len() {
             bail!("a publish was not taken at once");
         }
         Ok(())
     }
 
-    /// True: the reply is complete. It is checked.
+    /// Reads and checks a reply. Returns true if the reply is complete.
     fn confirmed(&mut self, i: usize, buffer: &mut [u8]) -> Result<bool> {
         let connection = &mut self.connections[i];
         let read = match connection.stream.read(buffer) {
@@ -188,7 +189,7 @@ impl<'a> Posts<'a> {
     }
 }
 
-/// A publish, and where the digits of its number are.
+/// Prepares a publish. Returns the request and the position of the digits of its number.
 fn request(server: &Server, channel: &str, length: usize) -> Option<(Vec<u8>, Range<usize>)> {
     const NUMBER: &str = "000000000000";
     let data = Series::new(channel).numbered(NUMBER, length);

@@ -1,4 +1,5 @@
-//! What the kernel says a server costs: all its processes, looked up each time, for servers start and end them.
+//! Reads from the kernel what a server costs. The server's processes are looked up each time, because servers start and
+//! end processes.
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +17,13 @@ use nix::{
     unistd::Pid,
 };
 
-/// The processes that were started, and all that these have started.
+/// The given processes and all their descendants.
 pub(crate) fn tree(roots: &[Child]) -> Vec<u32> {
     let mut pids: Vec<u32> = roots.iter().map(Child::id).collect();
     let mut looked_at = 0;
     while let Some(&pid) = pids.get(looked_at) {
         looked_at += 1;
-        // A process or a thread may end meanwhile: then it has no children either.
+        // A process or thread may end meanwhile. Then it has no children.
         for task in tasks(pid) {
             let children = fs::read_to_string(format!("/proc/{pid}/task/{task}/children"));
             let children = children.unwrap_or_default();
@@ -36,7 +37,7 @@ pub(crate) fn tree(roots: &[Child]) -> Vec<u32> {
     pids
 }
 
-/// Threads of a process; none: it has ended.
+/// The threads of a process. Empty: the process has ended.
 fn tasks(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -47,7 +48,7 @@ fn tasks(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Bytes that these processes alone need, with their part of what they share.
+/// Memory of these processes in bytes (PSS): their own pages, and their share of shared pages.
 pub(crate) fn pss(pids: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for pid in pids {
@@ -62,7 +63,7 @@ pub(crate) fn pss(pids: &[u32]) -> Result<u64> {
     Ok(sum)
 }
 
-/// What these processes have open.
+/// Number of descriptors that these processes have open.
 pub(crate) fn descriptors(pids: &[u32]) -> Result<usize> {
     let mut sum = 0;
     for pid in pids {
@@ -76,7 +77,7 @@ pub(crate) fn descriptors(pids: &[u32]) -> Result<usize> {
     Ok(sum)
 }
 
-/// CPU that all threads of these processes have used so far.
+/// CPU time that all threads of these processes have used so far.
 pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     let mut nanoseconds = 0;
     for &pid in pids {
@@ -93,12 +94,12 @@ pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// The same of the bench itself.
+/// CPU time of the bench itself.
 pub(crate) fn own_cpu() -> Result<Duration> {
     cpu(&[std::process::id()])
 }
 
-/// Whether any thread of these has, or waits for, a core.
+/// Whether any thread of these processes runs or waits for a core.
 pub(crate) fn is_running(pids: &[u32]) -> bool {
     let running = |pid, task| {
         let stat = fs::read_to_string(format!("/proc/{pid}/task/{task}/stat"));
@@ -108,7 +109,7 @@ pub(crate) fn is_running(pids: &[u32]) -> bool {
     pids.any(|&pid| tasks(pid).into_iter().any(|task| running(pid, task)))
 }
 
-/// What follows the name, which may contain anything.
+/// The fields after the process name. The name may contain any character.
 fn after_name(stat: &str) -> Option<&str> {
     Some(stat.rsplit_once(')')?.1)
 }
@@ -117,14 +118,14 @@ fn state(stat: &str) -> Option<&str> {
     after_name(stat)?.split_ascii_whitespace().next()
 }
 
-/// Bytes in the kernel's slab caches, for the whole machine. What grows while connections are made is sockets, files
-/// and epoll's entries of *both* ends, because the client is on this machine too.
+/// Bytes in the kernel's slab caches, for the whole machine. While connections are made, the caches grow by sockets,
+/// files and epoll entries of *both* ends, because the client runs on this machine too.
 pub(crate) fn slab() -> Result<u64> {
     let path = "/proc/meminfo";
     kilobytes(&fs::read_to_string(path)?, "Slab:").with_context(|| format!("no Slab in {path}"))
 }
 
-/// The same, when what ended before has been given back, which the kernel does when it comes to it.
+/// Bytes in the slab caches after the kernel has freed what earlier connections used. The kernel frees it with a delay.
 pub(crate) fn slab_at_rest() -> Result<u64> {
     const WINDOW: Duration = Duration::from_millis(100);
     const STILL: u64 = 256 << 10;
@@ -132,7 +133,7 @@ pub(crate) fn slab_at_rest() -> Result<u64> {
     loop {
         thread::sleep(WINDOW);
         let now = slab()?;
-        // On a busy machine it never rests.
+        // On a busy machine the value never becomes stable.
         if now.abs_diff(before) <= STILL || start.elapsed() > Duration::from_secs(1) {
             return Ok(now);
         }
@@ -140,7 +141,7 @@ pub(crate) fn slab_at_rest() -> Result<u64> {
     }
 }
 
-/// Bytes after a name in one of /proc's tables.
+/// Reads a value after a name in one of /proc's tables, in bytes.
 fn kilobytes(table: &str, name: &str) -> Option<u64> {
     let value = table.lines().find_map(|line| line.strip_prefix(name))?;
     Some(
@@ -154,7 +155,7 @@ fn kilobytes(table: &str, name: &str) -> Option<u64> {
     )
 }
 
-/// Has all threads of these processes run on these cores.
+/// Pins all threads of these processes to these cores.
 pub(crate) fn run_on(pids: &[u32], cores: &CpuSet) -> Result<()> {
     for task in pids.iter().flat_map(|&pid| tasks(pid)) {
         // A thread may end meanwhile.
@@ -166,9 +167,9 @@ pub(crate) fn run_on(pids: &[u32], cores: &CpuSet) -> Result<()> {
     Ok(())
 }
 
-/// Asks these to stop, and after a while stops what is left of them and of what they started.
+/// Asks these processes to stop. After a grace period, kills those that are left, with their descendants.
 pub(crate) fn stop(roots: &mut [Child]) {
-    // Whose parent ends first is nobody's child: they are known by number and by when they began.
+    // A process whose parent has ended is no longer in the tree. So processes are remembered by id and start time.
     let mut left: BTreeMap<u32, String> = tree(roots)
         .into_iter()
         .filter_map(|pid| Some((pid, began(pid)?)))
@@ -181,13 +182,13 @@ pub(crate) fn stop(roots: &mut [Child]) {
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
     }
     wait_for(roots, &mut left);
-    // What has ended is there until its parent has asked for it.
+    // An ended process keeps its entry until its parent waits for it.
     for child in roots {
         let _ = child.wait();
     }
 }
 
-/// Until none is left, or too long.
+/// Waits until no process is left, at most for the grace period.
 fn wait_for(roots: &mut [Child], left: &mut BTreeMap<u32, String>) {
     const GRACE: Duration = Duration::from_secs(2);
     let start = Instant::now();
@@ -200,13 +201,13 @@ fn wait_for(roots: &mut [Child], left: &mut BTreeMap<u32, String>) {
     }
 }
 
-/// When a process began, in the kernel's ticks; `None`: it is no more.
+/// Start time of a process in the kernel's ticks. `None`: the process does not exist any more.
 fn began(pid: u32) -> Option<String> {
-    /// Numbers of fields; the state is the first after the name.
+    /// Numbers of fields in /proc/PID/stat. The state is the first field after the name.
     const STATE: usize = 3;
     const START_TIME: usize = 22;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // What has ended and waits for its parent needs no signal.
+    // A zombie needs no signal.
     if state(&stat)? == "Z" {
         return None;
     }
@@ -228,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// A shell that has started another process, and says so.
+    /// A shell that has started another process and has printed a line about it.
     struct Parent([Child; 1]);
 
     impl Parent {
@@ -259,7 +260,7 @@ mod tests {
         let pids = tree(&parent.0);
         assert_eq!(pids, [parent.0[0].id(), grandchild]);
         let shell = cpu(&pids[..1]).unwrap() + Duration::from_millis(1);
-        // It has work to do and memory of its own, as soon as it gets a core.
+        // The child has work to do and its own memory, as soon as it gets a core.
         while cpu(&pids).unwrap() <= shell || pss(&pids).unwrap() <= pss(&pids[..1]).unwrap() {
             thread::yield_now();
         }

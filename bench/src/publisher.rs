@@ -1,4 +1,4 @@
-//! Publishing as the users of each server do it: the Unix socket, HTTP, a file.
+//! Publishes as the users of each server do: over the Unix socket, over HTTP, or by a file.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{answer::Answer, dialect, kind::Kind};
 
-/// No reply in so long, and it failed.
+/// A publish without a reply after this time has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) enum Publisher {
@@ -27,13 +27,13 @@ impl Publisher {
         Http::connect(kind, addr).map(Self::Http)
     }
 
-    /// Publishes, and waits until it was taken.
+    /// Publishes and waits until the server has accepted the message.
     pub(crate) fn publish(&mut self, channel: &str, data: &str) -> Result<()> {
         self.send(channel, data)?;
         self.confirm()
     }
 
-    /// Publishes, and leaves the reply to `confirm`.
+    /// Publishes. `confirm` reads the reply later.
     pub(crate) fn send(&mut self, channel: &str, data: &str) -> Result<()> {
         match self {
             Self::Socket(socket) => socket.send(channel, data),
@@ -51,7 +51,7 @@ impl Publisher {
     }
 }
 
-/// Whole, at once, for who looks at it meanwhile.
+/// Replaces the file atomically, so that a reader never sees a part of it.
 fn write(dir: &Path, channel: &str, data: &str) -> Result<()> {
     let new = dir.join(format!(".{channel}.new"));
     fs::write(&new, data)?;
@@ -95,7 +95,7 @@ pub(crate) fn line(channel: &str, data: &str) -> String {
     format!("{{\"op\":\"publish\",\"channel\":\"{channel}\",\"data\":\"{data}\"}}\n")
 }
 
-/// The id in a reply to a publish; `None`: it was refused.
+/// Reads the id from a reply to a publish. `None`: the publish was refused.
 pub(crate) fn id(reply: &[u8]) -> Option<u64> {
     let digits = reply
         .trim_ascii()
@@ -104,7 +104,7 @@ pub(crate) fn id(reply: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// One connection that is kept, and one request after the other on it.
+/// One HTTP connection that is kept open, with one request after the other.
 pub(crate) struct Http {
     kind: Kind,
     addr: SocketAddr,

@@ -1,4 +1,5 @@
-//! What was measured: a question in each row, a line for each server in it, and Comet beside the others.
+//! The results: a row for each question, a line for each server in the row, and the comparison of Comet with the
+//! others.
 
 mod figures;
 mod row;
@@ -14,21 +15,21 @@ pub(crate) use row::{Limit, Row};
 
 use crate::{kind::Kind, machine::Machine, scale::Scale};
 
-/// As JSON it has each single measurement.
+/// All results. The JSON form has each single measurement.
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) scale: Scale,
-    /// Why a server is not in it.
+    /// The reason why a server is missing.
     pub(crate) left_out: BTreeMap<Kind, String>,
     pub(crate) rows: Vec<Row>,
     pub(crate) curves: Vec<Curve>,
 }
 
-/// One server's line in a plot.
+/// The line of one server in a plot.
 #[derive(Serialize)]
 pub(crate) struct Curve {
-    /// Its name: lines with the same are in one plot.
+    /// Name of the plot. Curves with the same name are drawn together.
     pub(crate) plot: &'static str,
     pub(crate) server: Kind,
     pub(crate) points: Vec<(f64, f64)>,
@@ -45,7 +46,7 @@ impl Report {
         }
     }
 
-    /// A row, which is shown at once; none, if nobody takes part.
+    /// Adds a row and prints it. A row without values is dropped.
     pub(crate) fn add(&mut self, row: Row) {
         if row.figures.values.is_empty() {
             return;

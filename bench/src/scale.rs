@@ -1,35 +1,35 @@
-//! How much of each.
+//! The numbers of connections, rounds and messages of a run.
 
 use serde::Serialize;
 
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Scale {
-    /// The largest audience.
+    /// Connections of the largest audience.
     pub(crate) connections: usize,
-    /// Rounds of what is measured in turns.
+    /// Rounds of measurements in which the servers take turns.
     pub(crate) rounds: usize,
-    /// The same, of what takes long.
+    /// Rounds of measurements that take long.
     pub(crate) dear_rounds: usize,
-    /// Rounds of fan-out and re-poll after which memory may not have grown.
+    /// Rounds of fan-out and re-poll after which memory must not have grown.
     pub(crate) repolls: usize,
-    /// Touches or posts of each round, each of which is timed.
+    /// Touches or posts of each round. Each is timed.
     pub(crate) touches: usize,
-    /// Publishes of each round over the socket: with a reply each, and pipelined.
+    /// Publishes of each round over the socket: one by one with replies, and pipelined.
     pub(crate) acked: usize,
     pub(crate) pipelined: usize,
-    /// Messages that a start reads back.
+    /// Messages that the daemon reads back at start.
     pub(crate) replayed: usize,
     /// Publishes of each round over HTTP.
     pub(crate) posts: usize,
-    /// Polls of the script that holds a process for each.
+    /// Polls of the PHP script, which needs one process for each poll.
     pub(crate) php: usize,
-    /// Seconds that nothing happens in.
+    /// Length in seconds of the idle measurement.
     pub(crate) idle: f64,
-    /// Messages of each round to streams, as fast as they are taken.
+    /// Messages of each round to streams at full speed.
     pub(crate) messages: u32,
-    /// Seconds of what comes at a steady rate.
+    /// Length in seconds of a run at a steady rate.
     pub(crate) steady: f64,
-    /// Channels with a message each.
+    /// Channels with one message each.
     pub(crate) channels: usize,
 }
 
@@ -83,7 +83,7 @@ impl Scale {
         self.connections * 2 / 3
     }
 
-    /// Audiences: 1,000, 5,000 and 15,000.
+    /// Sizes of audiences: 1,000, 5,000 and 15,000.
     pub(crate) fn audiences(&self) -> [usize; 3] {
         [
             self.connections / 15,
@@ -97,7 +97,7 @@ impl Scale {
         self.connections / 15
     }
 
-    /// What Pushpin is asked for, which parks 500 polls a second: 1,000.
+    /// Polls with Pushpin, which parks 500 polls a second: 1,000.
     pub(crate) fn pushpin(&self) -> usize {
         self.connections / 15
     }

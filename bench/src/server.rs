@@ -1,4 +1,4 @@
-//! A server that is measured: its processes, where it is reached, and what it costs.
+//! A measured server: its processes, its addresses, and its cost.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -28,13 +28,13 @@ use crate::{
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     started: Started,
-    /// Who reads nothing of it must not make it fail to write.
+    /// Standard output of the server. It stays open, so that the server's writes do not fail.
     _stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Server {
-    /// The daemon with its defaults, and `config` (TOML) beside them. Its log, if it keeps one, is in `store`, or goes
-    /// with the server.
+    /// Starts the daemon with its defaults and with `config` (TOML). If the daemon keeps a log, the log is in `store`,
+    /// or in the server's own temporary directory.
     pub(crate) fn comet(program: &Path, config: &str, store: Option<&Path>) -> Result<Self> {
         let root = root()?;
         let own = root.path().join("store");
@@ -45,9 +45,10 @@ impl Server {
         command.args(flags).arg(file);
         command.arg("--dir").arg(root.path().join("dir"));
         command.arg("--socket").arg(root.path().join("socket"));
-        // Not even to say that it is not used: the machine's own log is somebody's history.
+        // The store is always set, even if it is not used, because the machine's own log may belong to an installed
+        // daemon.
         command.arg("--store").arg(store.unwrap_or(&own));
-        // Nothing that is set here may change what is measured.
+        // Environment variables of Comet must not change the measurement.
         let ours = |name: &OsString| name.to_string_lossy().starts_with("COMET_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
@@ -55,7 +56,7 @@ impl Server {
         Self::start(Kind::Comet, command, root)
     }
 
-    /// The program that does the least.
+    /// Starts the bench's simplest server (`floor`).
     pub(crate) fn floor() -> Result<Self> {
         let root = root()?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -64,7 +65,7 @@ impl Server {
         Self::start(Kind::Floor, command, root)
     }
 
-    /// Another server; the text says why it cannot be had here.
+    /// Starts another server. The inner error says why the server cannot run here.
     pub(crate) fn peer(kind: Kind) -> Result<Result<Self, String>> {
         Ok(peers::start(kind)?.map(|started| Self {
             kind,
@@ -73,7 +74,7 @@ impl Server {
         }))
     }
 
-    /// For a program that prints its address when it is ready.
+    /// Starts a program that prints its address when it is ready.
     fn start(kind: Kind, mut command: Command, root: TempDir) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -118,7 +119,7 @@ impl Server {
         dir.join(format!("{channel}.comet"))
     }
 
-    /// In the way that its users publish: by the Unix socket, HTTP, or a file.
+    /// Opens a publisher of the kind that the server's users have: the Unix socket, HTTP, or a file.
     pub(crate) fn publisher(&self) -> Result<Publisher> {
         match self.kind {
             Kind::Comet | Kind::Floor => Ok(Publisher::Socket(self.socket()?)),
@@ -127,7 +128,7 @@ impl Server {
         }
     }
 
-    /// A connection to the Unix socket.
+    /// Connects to the Unix socket.
     pub(crate) fn socket(&self) -> Result<Socket> {
         Socket::connect(&self.socket_path())
     }
@@ -136,12 +137,12 @@ impl Server {
         self.started.root.path().join("socket")
     }
 
-    /// By HTTP.
+    /// Opens a publisher over HTTP.
     pub(crate) fn poster(&self) -> Result<Publisher> {
         Publisher::http(self.kind, self.started.publish)
     }
 
-    /// Where HTTP publishes go.
+    /// The address for publishes over HTTP.
     pub(crate) fn publish_addr(&self) -> SocketAddr {
         self.started.publish
     }
@@ -150,28 +151,28 @@ impl Server {
         process::tree(&self.started.children)
     }
 
-    /// Bytes that its processes alone need, with their part of what they share.
+    /// Memory of its processes in bytes (PSS): their own pages, and their share of shared pages.
     pub(crate) fn pss(&self) -> Result<u64> {
         process::pss(&self.pids())
     }
 
-    /// What its processes have open.
+    /// Number of descriptors that its processes have open.
     pub(crate) fn descriptors(&self) -> Result<usize> {
         process::descriptors(&self.pids())
     }
 
-    /// CPU that all threads of its processes have used so far.
+    /// CPU time that all threads of its processes have used so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         process::cpu(&self.pids())
     }
 
-    /// Has all threads of the server, and this one, run on these cores.
+    /// Pins all threads of the server, and the calling thread, to these cores.
     pub(crate) fn run_on(&self, cores: &CpuSet) -> Result<()> {
         sched_setaffinity(Pid::from_raw(0), cores)?;
         process::run_on(&self.pids(), cores)
     }
 
-    /// Waits until the server does nothing but its timers. Returns the CPU that it has used by then.
+    /// Waits until the server is idle except for its timers. Returns the CPU time that the server has used until then.
     pub(crate) fn at_rest(&self) -> Result<Duration> {
         const WINDOW: Duration = Duration::from_millis(20);
         let (start, mut before) = (Instant::now(), self.cpu()?);
@@ -182,9 +183,9 @@ impl Server {
             }
             thread::sleep(WINDOW);
             let now = self.cpu()?;
-            // What a process used that has ended is not in the sum any more.
+            // The sum no longer has the CPU time of a process that has ended.
             let used = now.saturating_sub(before);
-            // On a busy machine it may have work to do, and no core to do it on.
+            // On a busy machine a thread may have work and no core to run on.
             let rests = used < self.kind.timers() && !process::is_running(&self.pids());
             calm = if rests { calm + 1 } else { 0 };
             before = now;
@@ -195,7 +196,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Ours keep nothing that they would have to tidy up.
+        // The project's own servers leave nothing behind that has to be cleaned up.
         if self.kind.is_ours() {
             for child in &mut self.started.children {
                 let _ = child.kill();

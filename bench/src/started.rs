@@ -5,22 +5,22 @@ use std::{fs, net::SocketAddr, process::Child};
 use anyhow::Result;
 use tempfile::TempDir;
 
-/// What starting a server gives.
+/// The result of starting a server.
 pub(crate) struct Started {
-    /// Those that are told to stop; what they started themselves is found.
+    /// The processes that are asked to stop. Their descendants are found when they are needed.
     pub(crate) children: Vec<Child>,
-    /// What it needs to be of use and is not part of it, like an origin behind a proxy.
+    /// Processes that the server needs but that do not belong to the measurement, such as the origin behind a proxy.
     pub(crate) uncounted: Vec<Child>,
-    /// Where polls and streams go.
+    /// The address for polls and streams.
     pub(crate) addr: SocketAddr,
-    /// Where HTTP publishes go.
+    /// The address for publishes over HTTP.
     pub(crate) publish: SocketAddr,
-    /// Everything that it needs on disk, and removed with it. Files that publish are `dir/CHANNEL.comet` in it, and
-    /// the Unix socket is `socket`.
+    /// The directory with all files of the server. It is removed with this value. Files that publish are
+    /// `dir/CHANNEL.comet`, and the Unix socket is `socket`.
     pub(crate) root: TempDir,
 }
 
-/// A directory of its own, in memory, with the one for files in it.
+/// Creates a temporary directory in memory, with the subdirectory for files that publish.
 pub(crate) fn root() -> Result<TempDir> {
     let root = tempfile::Builder::new()
         .prefix("comet-bench-")

@@ -1,5 +1,7 @@
-//! The load client for streams: many of them on one thread, every message checked. It must cost far less than any
-//! server: one read takes what has come, in a buffer that all share, and nothing is allocated for a message.
+//! The load client for streams: many streams on one thread. Every message is checked.
+//!
+//! The client must cost far less than any server. So one read takes all that has arrived, all streams share one buffer,
+//! and no memory is allocated for a message.
 
 mod chunked;
 mod connection;
@@ -34,7 +36,7 @@ use nix::{
 use connection::{Connection, Run};
 use order::Order;
 
-/// No message in so long, and what is missing counts as lost.
+/// A message that has not arrived after this time without any message counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Streams of one channel of one server.
@@ -47,18 +49,18 @@ pub(crate) struct Streams {
     patience: Duration,
 }
 
-/// Clients that never read. They stay connected until they are dropped.
+/// Clients that never read. They stay connected until this value is dropped.
 pub(crate) struct Stuck {
     _connections: Vec<Connection>,
 }
 
 impl Streams {
-    /// Returns when all have got their heads. Nothing is expected then.
+    /// Opens the streams. Returns when every stream has got its response head. No message is expected then.
     pub(crate) fn open(target: &Target, count: usize) -> Result<Self> {
         Self::connect(target, count, None)
     }
 
-    /// With the least room for what they do not read.
+    /// Opens streams that never read, with the smallest receive buffer.
     pub(crate) fn stuck(target: &Target, count: usize) -> Result<Stuck> {
         let streams = Self::connect(target, count, Some(1))?;
         Ok(Stuck {
@@ -107,7 +109,8 @@ impl Streams {
         Ok(())
     }
 
-    /// From here on each connection has to get `messages` of a new run, and nothing else. Returns its number.
+    /// Begins a new run: from here on each connection has to get exactly `messages` messages of this run. Returns the
+    /// run's number.
     pub(crate) fn expect(&mut self, messages: u32) -> u32 {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let mut open = 0;
@@ -122,19 +125,19 @@ impl Streams {
         number
     }
 
-    /// From here on the time that each delivery takes is noted.
+    /// Starts to record the time of each delivery.
     pub(crate) fn note_latency(&mut self) -> Result<()> {
-        // A microsecond to a minute, to a thousandth.
+        // From a microsecond to a minute, with a precision of a thousandth.
         self.run.latency = Some(Histogram::new_with_bounds(1000, 60_000_000_000, 3)?);
         Ok(())
     }
 
-    /// What was noted, in nanoseconds; from here on nothing is.
+    /// Returns the recorded times in nanoseconds and stops recording.
     pub(crate) fn latency(&mut self) -> Option<Histogram<u64>> {
         self.run.latency.take()
     }
 
-    /// Reads until every connection has what is expected, or no message comes any more.
+    /// Reads until every connection has all expected messages, or until no message arrives within the time-out.
     pub(crate) fn collect(&mut self) -> Result<Tally> {
         self.run.tally.last = Instant::now();
         while self.run.missing > 0 {
@@ -143,7 +146,7 @@ impl Streams {
                 break;
             }
         }
-        // What nobody waits for any more, and is there already.
+        // Reads what has arrived without being expected.
         while self.turn(Duration::ZERO)? > 0 {}
         let mut tally = self.run.tally;
         let lost = |connection: &Connection| connection.order.lost(self.run.messages);
@@ -151,7 +154,8 @@ impl Streams {
         Ok(tally)
     }
 
-    /// Has another thread publish a run of so many messages, of which it is told the number, and reads them here.
+    /// Lets another thread publish a run of this many messages, and reads the messages here. The thread gets the run's
+    /// number.
     pub(crate) fn receive<T: Send>(
         &mut self,
         messages: u32,
@@ -167,10 +171,10 @@ impl Streams {
         })
     }
 
-    /// Reads once from each connection on which something came. Returns on how many, after `wait` at most.
+    /// Waits at most `wait`, and reads once from each readable connection. Returns the number of readable connections.
     fn turn(&mut self, wait: Duration) -> Result<usize> {
         let mut events = [EpollEvent::empty(); 256];
-        // Rounded up: not to turn on the spot.
+        // Rounded up, so that a short wait does not become a busy loop.
         let wait = wait + Duration::from_micros(999 * u64::from(!wait.is_zero()));
         let wait = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX);
         let ready = match self.epoll.wait(&mut events, wait) {

@@ -1,11 +1,12 @@
-//! Waiting for events.
+//! Waits for epoll events.
 
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollEvent, EpollTimeout},
 };
 
-/// As epoll waits, and again when it was interrupted, as by a machine that was stopped for a moment.
+/// Waits like epoll, and repeats the wait if a signal interrupted it, for example when the machine was suspended for a
+/// moment.
 pub(crate) fn wait(
     epoll: &Epoll,
     events: &mut [EpollEvent],

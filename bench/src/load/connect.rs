@@ -1,4 +1,4 @@
-//! Connecting: one after the other, or as many at once as a storm has.
+//! Opens connections, one after the other or many at the same time as in a storm.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
@@ -20,26 +20,27 @@ use socket2::{Domain, Socket, Type};
 use super::{Connection, Load, PATIENCE};
 use crate::{kind::Kind, message::Fault, wait::wait};
 
-/// Connections from one source address: well below the ports that one has, of which some may still be in TIME_WAIT.
+/// Connections from one source address. An address has more ports than this, but some may still be in TIME_WAIT.
 const PER_SOURCE: usize = 8000;
 
-/// How a storm went, as the clients saw it.
+/// Result of a storm, as the clients saw it.
 pub(crate) struct Rush {
-    /// From the first connect until the last request was written.
+    /// Time from the first connect until the last request was written.
     pub(crate) took: Duration,
-    /// Handshakes for which the kernel had to try again: the server's queue was full.
+    /// Handshakes that the kernel had to repeat, because the server's accept queue was full.
     pub(crate) slow: usize,
 }
 
 impl Load {
-    /// Connects, and polls on each connection as soon as it can be written to, with `at_once` of them under way.
+    /// Connects, and sends a poll on each connection as soon as the connection is writable. At most `at_once` connects
+    /// run at the same time.
     pub(crate) fn rush(
         kind: Kind,
         addr: SocketAddr,
         channel: &str,
         (count, at_once): (usize, usize),
     ) -> Result<(Self, Rush)> {
-        /// The kernel sends the first packet again after a second.
+        /// The kernel repeats the first packet after one second.
         const SLOW: Duration = Duration::from_millis(900);
         let mut load = Self::new(kind, addr, channel, count)?;
         let mut request = Vec::new();
@@ -109,13 +110,14 @@ pub(super) fn blocking(addr: SocketAddr) -> Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Source addresses are used in turn, over the whole run.
+/// Creates a socket that is bound to one of the source addresses. The addresses are used in turn.
 pub(crate) fn bound() -> Result<Socket> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let block = COUNT.fetch_add(1, Ordering::Relaxed) / PER_SOURCE % 250;
     let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, block as u8 + 1), 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Else it would take a port that is in use towards no server at all, of which few are left after many runs.
+    // Without this option, bind would choose a port that is unused towards every server. After many runs few such ports
+    // are left.
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     socket.bind(&source.into())?;
     Ok(socket)

@@ -1,4 +1,4 @@
-//! One connection of the load client: what it asked, what it has seen, and whether what comes is right.
+//! One connection of the load client: its last request, what it has received, and the check of each response.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -19,31 +19,31 @@ pub(super) const CLOSED: &str = "a connection was closed";
 
 pub(super) struct Connection {
     stream: TcpStream,
-    /// A request is out.
+    /// A request is under way.
     pub(super) waiting: bool,
     pub(super) closed: bool,
-    /// Of the last message that was due, and came.
+    /// Number of the last expected message that arrived.
     pub(super) number: u64,
-    /// By its own account.
+    /// Number of the last message of this series, as the message itself states it.
     seen: u64,
-    /// `None` before the first answer. Mostly the same for all.
+    /// The cursor, or `None` before the first response. Most connections share the same one.
     cursor: Option<Rc<Cursor>>,
-    /// The start of an answer that came in pieces.
+    /// The beginning of a response that arrived in pieces.
     partial: Vec<u8>,
 }
 
 pub(super) enum Outcome {
-    /// What was due.
+    /// The expected message arrived.
     Got,
     Nothing,
-    /// The poll has ended without it.
+    /// The poll ended without the expected message.
     Again,
-    /// After an answer, which a server may do.
+    /// The server closed the connection after a response, which is allowed.
     Closed,
     Fault(Fault, String),
 }
 
-/// What, and how it was seen.
+/// A fault and the text that describes it.
 type Wrong = (Fault, String);
 
 impl Connection {
@@ -71,7 +71,7 @@ impl Connection {
 
     pub(super) fn poll(&mut self, target: &Target, request: &mut Vec<u8>) -> Result<()> {
         target.request(self.cursor.as_deref(), request);
-        // It fits: the socket's buffer is empty.
+        // The write is complete, because the socket's send buffer is empty.
         if (&self.stream).write(request)? < request.len() {
             bail!("a request was not taken at once");
         }
@@ -79,7 +79,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what is there.
+    /// Reads the bytes that have arrived and checks them.
     pub(super) fn receive(&mut self, buffer: &mut [u8], target: &Target, due: &mut Due) -> Outcome {
         let read = match self.stream.read(buffer) {
             Ok(0) => return self.ended(CLOSED),
@@ -113,7 +113,8 @@ impl Connection {
         Outcome::Fault(Fault::Failed, why.into())
     }
 
-    /// True: it is the answer that was checked last, and was right for one that had seen as much as this.
+    /// Returns true if the bytes equal the last checked response, and if that response was right for the cursor of this
+    /// connection.
     fn same(&mut self, read: &[u8], due: &Due) -> bool {
         let Some(checked) = &due.checked else {
             return false;
@@ -168,7 +169,7 @@ impl Connection {
         Outcome::Got
     }
 
-    /// Whether what was due is in it, and what else is.
+    /// Returns whether the response has the expected message, and the first fault in it.
     fn check(&self, received: &Received, channel: &str, due: &Due) -> (bool, Option<Wrong>) {
         let mut last = match self.cursor.as_deref() {
             Some(Cursor::Id(id)) => *id,
@@ -192,7 +193,7 @@ impl Connection {
         (lacked && seen, wrong)
     }
 
-    /// True: it is the one that was due, and has not been `seen` yet.
+    /// Returns true if this is the expected message and its number is above `seen`.
     fn judge(
         &self,
         message: &Message,

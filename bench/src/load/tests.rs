@@ -1,5 +1,5 @@
-//! A server that makes every mistake on purpose: the load client has to see each, on answers that it parses as on
-//! those that it only compares.
+//! Tests of the load client against a server that commits every fault on purpose. The client has to notice each fault
+//! in responses that it parses and in responses that it only compares.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -19,7 +19,7 @@ use crate::{
 
 const POLLS: usize = 3;
 
-/// Three messages to three polls of a server with this flaw, which hits one of them.
+/// Sends three messages to three polls of a server with this flaw. The flaw hits the poll `victim`.
 fn run(flaw: Flaw, victim: usize, strict: bool) -> Result<Faults> {
     let root = tempfile::tempdir()?;
     let http = floor::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
@@ -33,7 +33,7 @@ fn run(flaw: Flaw, victim: usize, strict: bool) -> Result<Faults> {
         let result = Load::connect(Kind::Floor, addr, "news", POLLS).and_then(|mut load| {
             load.strict = strict;
             if flaw == Flaw::Lose || !strict {
-                // What is lost never comes: no need to wait long for it.
+                // A lost message never arrives, so a short time-out is enough.
                 load.patience = Duration::from_millis(100);
             }
             deliver(&mut load, &UnixStream::connect(&path)?)?;
@@ -50,7 +50,8 @@ fn deliver(load: &mut Load, mut publisher: &UnixStream) -> Result<()> {
     for _ in 0..3 {
         load.poll()?;
         let data = series.next(60);
-        // The floor's one thread takes what came first first: once it has answered this, the polls are parked.
+        // The floor's single thread handles requests in the order of arrival. When it has answered this publish, the
+        // polls are parked.
         for (channel, data) in [("nobody", "x"), ("news", &data)] {
             publisher.write_all(publisher::line(channel, data).as_bytes())?;
             replies.read_line(&mut String::new())?;

@@ -1,4 +1,4 @@
-//! Growth with the audience: what one delivery costs when there are few, and when there are many.
+//! Measures how the cost of a delivery grows with the number of subscribers.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ pub(crate) fn audience(bench: &Bench, report: &mut Report) -> Result<()> {
     let audiences = bench.scale.audiences();
     let servers = bench.servers(&KINDS)?;
     let mut measured: Vec<Measured> = audiences.iter().map(|_| Measured::default()).collect();
-    // All sizes in each round: what a busy machine does to one, it does to the others.
+    // Each round measures all sizes, so that a busy machine affects all sizes alike.
     rounds(bench.scale.dear_rounds, &servers, |server| {
         let mut sizes = audiences.iter().zip(&mut measured);
         sizes.try_for_each(|(&count, measured)| measured.round(server, count))
@@ -42,7 +42,7 @@ pub(crate) fn audience(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// One value for each server: a median of several rounds is far less of an accident than a round.
+/// One value for each server: the median over the rounds, which varies far less than a single round.
 fn flatness(measured: &[Measured]) -> Figures {
     let mut flat = Figures::default();
     for kind in KINDS {

@@ -1,4 +1,5 @@
-//! Many channels with one message each: what a channel takes beside its data, and what is left when all have expired.
+//! Measures many channels with one message each: the memory that a channel needs beside its data, and the memory that
+//! remains when all channels have expired.
 
 use std::{
     io::{BufRead, Write},
@@ -20,26 +21,26 @@ use crate::{
     server::Server,
 };
 
-/// Long enough to publish them all and to look.
+/// Messages expire after 10 s: long enough to publish all of them and to measure the memory.
 const CONFIG: &str =
     "[history]\nage = \"10s\"\n[http]\npublish = true\n[store]\ndurability = \"memory\"\n";
 
-/// The daemon looks at what has expired now and then.
+/// Time for the channels to expire. The daemon checks for expired messages only at intervals.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is published to each over the socket.
+/// The data of each message that is published over the socket.
 const DATA: &str = "an order was paid";
 
-/// Publishes on the way at once; replies to so many fit a socket's buffer.
+/// Publishes under way at the same time. The replies to this many publishes fit into a socket's buffer.
 const BLOCK: usize = 500;
 
-/// Over HTTP.
+/// Connections for publishes over HTTP.
 const CONNECTIONS: usize = 16;
 
-/// Fresh servers are measured; they differ by a percent.
+/// Number of new servers that are measured. Their figures differ by about one percent.
 const RUNS: usize = 3;
 
-/// How they are published.
+/// The way in which messages are published.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Socket,
@@ -65,7 +66,7 @@ pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
         );
         report.add(Row::new(what, "bytes", each).must(Kind::Comet, Limit::AtMost(500.0)));
         let what = format!("what is left of such a channel that has expired, over {over}");
-        // The least that the system counts is a page.
+        // A page is the smallest unit in which the system counts memory.
         report.add(Row::new(what, "bytes", left).must(Kind::Comet, Limit::AtMost(10.0)));
     }
     Ok(())
@@ -83,7 +84,7 @@ fn round(bench: &Bench, way: Way, each: &mut Figures, left: &mut Figures) -> Res
         None => publish(&mut socket, channels),
         Some(posts) => posts.publish(channels.len()).map(drop),
     };
-    // What the first of them needs once is no channel's.
+    // The first publishes allocate memory once, which must not be counted for a channel.
     publish(0..BLOCK)?;
     server.at_rest()?;
     let before = server.pss()? as f64;
@@ -106,7 +107,7 @@ fn round(bench: &Bench, way: Way, each: &mut Figures, left: &mut Figures) -> Res
     Ok(())
 }
 
-/// One message to each of these channels.
+/// Publishes one message to each of these channels.
 fn publish(socket: &mut Socket, channels: Range<usize>) -> Result<()> {
     let (mut lines, mut reply) = (String::new(), Vec::new());
     for start in channels.clone().step_by(BLOCK) {
@@ -125,7 +126,7 @@ fn publish(socket: &mut Socket, channels: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the server says that it has no channel any more.
+/// Waits until the server reports that it has no channels.
 fn expire(socket: &mut Socket) -> Result<()> {
     let start = Instant::now();
     while channels_of(socket)? > 0 {
@@ -135,7 +136,7 @@ fn expire(socket: &mut Socket) -> Result<()> {
     Ok(())
 }
 
-/// How many there are, by `status`.
+/// Number of channels, from the server's `status`.
 fn channels_of(socket: &mut Socket) -> Result<u64> {
     socket.stream.write_all(b"{\"op\":\"status\"}\n")?;
     let mut reply = String::new();

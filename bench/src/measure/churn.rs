@@ -1,5 +1,5 @@
-//! Clients that come and go as fast as they can: each connects and polls; half of them leave without an answer, the
-//! others get one message and leave. Nothing may be lost, and nothing may be left.
+//! Measures clients that come and go as fast as they can. Each client connects and polls. One half leaves without a
+//! response. The other half gets one message and leaves. No message may be lost, and no memory may remain in use.
 
 use std::{
     thread,
@@ -20,10 +20,10 @@ use crate::{
 
 const CHANNEL: &str = "churn";
 
-/// Clients that come together, of each of the two sorts.
+/// Clients of each kind that connect together.
 const TOGETHER: usize = 500;
 
-/// When a server may have noticed that all have gone, and tidied up.
+/// Time in which a server can notice that all clients have left, and free their memory.
 const AFTER: Duration = Duration::from_secs(3);
 
 pub(crate) fn churn(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -32,7 +32,7 @@ pub(crate) fn churn(bench: &Bench, report: &mut Report) -> Result<()> {
         let Some(server) = bench.server(kind)? else {
             continue;
         };
-        // What the first requests need once is nobody's.
+        // The first requests allocate memory once, which must not be counted for a client.
         Polls::park(&server, "warm", 10)?.deliver()?;
         server.at_rest()?;
         let (descriptors, memory) = (server.descriptors()?, server.pss()? as f64);
@@ -60,16 +60,16 @@ pub(crate) fn churn(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Clients a second, and what went wrong for those that stayed.
+/// Returns clients a second, and the faults of those clients that stayed.
 fn come_and_go(server: &Server, seconds: f64) -> Result<(f64, Faults)> {
     let (mut publisher, mut series) = (server.publisher()?, Series::new(CHANNEL));
     let (start, mut clients, mut faults) = (Instant::now(), 0, Faults::default());
     let come = || Load::rush(server.kind, server.addr(), CHANNEL, (TOGETHER, TOGETHER));
     for turn in 0.. {
         let ((leave, _), (mut stay, _)) = (come()?, come()?);
-        // Whoever polls after the message was published would not get it.
+        // A client that polls after the publish would not get the message.
         server.at_rest()?;
-        // They leave before it is published, or while it is on its way to them.
+        // The clients leave before the publish, or while the message is on its way to them.
         let leave = Some(leave).filter(|_| turn % 2 == 0);
         let data = series.next(LENGTH);
         publisher.send(CHANNEL, &data)?;

@@ -1,5 +1,6 @@
-//! One message to many parked polls: CPU of a delivery, of parking again, and the time until the last has it. CPU is
-//! what all threads of the server ran from just before the publish until it is at rest again, by deliveries.
+//! Measures one message to many parked polls: the CPU of a delivery, the CPU of parking again, and the time until the
+//! last client has the message. The CPU is the run time of all threads of the server, from just before the publish
+//! until the server is idle again, divided by the number of deliveries.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::{
     server::Server,
 };
 
-/// Messages while one server's clients are connected; their median is the round's value.
+/// Messages while one server's clients are connected. Their median is the value of the round.
 const MESSAGES: usize = 3;
 
 pub(crate) fn fanout(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -52,7 +53,7 @@ pub(crate) fn fanout(bench: &Bench, report: &mut Report) -> Result<()> {
     small(bench, report, Kind::Php, bench.scale.php)
 }
 
-/// Beside one that cannot have as many.
+/// Compares Comet with a server that cannot hold as many polls.
 fn small(bench: &Bench, report: &mut Report, other: Kind, count: usize) -> Result<()> {
     let kinds = [Kind::Comet, other];
     let measured = measure(bench, &kinds, count, bench.scale.dear_rounds)?;
@@ -82,10 +83,10 @@ fn measure(bench: &Bench, kinds: &[Kind], count: usize, times: usize) -> Result<
 }
 
 impl Measured {
-    /// Microseconds of CPU, and milliseconds.
+    /// Measures one round: microseconds of CPU, and milliseconds until the last delivery.
     pub(super) fn round(&mut self, server: &Server, count: usize) -> Result<()> {
         let mut polls = Polls::park(server, "bench", count)?;
-        // The first one pays for what the others find ready.
+        // The first delivery allocates what the later ones reuse, so it is not measured.
         polls.deliver()?;
         polls.again()?;
         let each = |from: Duration, to: Duration| {

@@ -1,4 +1,4 @@
-//! CPU of a server that holds thousands of polls while nothing happens.
+//! Measures the CPU of a server that holds thousands of polls without any message.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Microseconds of single events, by server: the median and the tail of each round, and how all are spread.
+//! Collects latencies in microseconds by server: the median and the tail of each round, and the distribution of all.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) struct Latencies {
 }
 
 impl Latencies {
-    /// What one round gave.
+    /// Adds the times of one round.
     pub(super) fn round(&mut self, kind: Kind, times: Vec<Duration>) {
         let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
         times.sort_by(f64::total_cmp);
@@ -29,11 +29,11 @@ impl Latencies {
         self.median.faults(kind, faults);
     }
 
-    /// Which share of all was there after how long.
+    /// Draws the cumulative distribution: the share of all events that had finished after a given time.
     pub(super) fn plot(&mut self, plot: &'static str, report: &mut Report) {
         for (&kind, times) in &mut self.all.values {
             times.sort_by(f64::total_cmp);
-            // Half percents, and the tail more closely.
+            // Steps of half a percent, and finer steps for the tail.
             let percents = (1..198).map(|half| f64::from(half) / 2.0);
             let percents = percents.chain((0..=10).map(|tenth| 99.0 + f64::from(tenth) / 10.0));
             let points = percents.map(|percent| (percentile(times, percent), percent));

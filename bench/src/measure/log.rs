@@ -1,5 +1,5 @@
-//! The log: messages a second that survive the end of the daemon, or the loss of power, and how long a start takes
-//! that reads many of them back. On the file system of the system's temporary directory.
+//! Measures the log: acknowledged messages a second that survive a crash of the daemon or a loss of power, and the time
+//! of a start that reads many messages back. The log is on the file system of the temporary directory.
 
 use std::{
     io::{BufRead, Write},
@@ -18,10 +18,10 @@ use crate::{
     server::Server,
 };
 
-/// Who wait for the disk at the same time.
+/// Publishers that wait for the disk at the same time.
 const PUBLISHERS: usize = 64;
 
-/// Of what is read back.
+/// Number of channels in the log that is read back.
 const CHANNELS: usize = 1000;
 
 pub(crate) fn log(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -58,7 +58,7 @@ fn start(bench: &Bench, store: &Path, durability: &str) -> Result<Server> {
     Server::comet(&bench.comet, &config, Some(store))
 }
 
-/// Each of them has one message on the way. Returns acknowledgements a second.
+/// Publishes from several publishers, each with one message under way. Returns acknowledgements a second.
 fn together(server: &Server, count: usize) -> Result<f64> {
     let mut sockets = Vec::new();
     for _ in 0..PUBLISHERS {
@@ -90,8 +90,8 @@ fn reply(socket: &mut Socket) -> Result<u64> {
         .with_context(|| format!("not published: {:?}", String::from_utf8_lossy(&reply)))
 }
 
-/// Kills a daemon with so many messages and starts another. Returns the seconds until that one is ready, and checks
-/// that it has them all.
+/// Kills a daemon that has this many messages, and starts another one. Returns the seconds until the new daemon is
+/// ready, and checks that it has all messages.
 fn read_back(bench: &Bench, count: usize) -> Result<f64> {
     const BLOCK: usize = 500;
     let directory = tempfile::tempdir()?;
@@ -120,7 +120,7 @@ fn read_back(bench: &Bench, count: usize) -> Result<f64> {
     Ok(took.as_secs_f64())
 }
 
-/// How many are kept, by `status`.
+/// Number of kept messages, from the server's `status`.
 fn messages(socket: &mut Socket) -> Result<u64> {
     socket.stream.write_all(b"{\"op\":\"status\"}\n")?;
     let mut reply = String::new();

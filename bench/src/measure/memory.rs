@@ -1,5 +1,5 @@
-//! Memory of a parked poll: growth of the server's PSS while polls park, by polls, and of the kernel's caches. Then
-//! rounds of one message to all and parking again, after which it should not have grown.
+//! Measures the memory of a parked poll: the growth of the server's PSS and of the kernel's caches, divided by the
+//! number of polls. Afterwards, rounds of one message to all and parking again must not let the memory grow.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use crate::{
     server::Server,
 };
 
-/// Fresh servers are measured; they differ by a percent.
+/// Number of new servers that are measured. Their figures differ by about one percent.
 const RUNS: usize = 3;
 
 pub(crate) fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -59,7 +59,7 @@ fn goals(row: Row) -> Row {
         .must(Kind::Nchan, Limit::AtMost(1.0 / 7.0))
 }
 
-/// Of a server that holds a process for each poll.
+/// Measures a server that needs one process for each poll.
 fn php(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut parked = Figures::default();
     for _ in 0..bench.scale.dear_rounds.min(RUNS) {
@@ -74,7 +74,7 @@ fn php(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Bytes per poll.
+/// Returns the server's memory for one poll, in bytes.
 fn user(server: &Server, count: usize) -> Result<f64> {
     warm(server)?;
     let before = server.pss()?;
@@ -84,7 +84,7 @@ fn user(server: &Server, count: usize) -> Result<f64> {
     Ok((parked as f64 - before as f64) / count as f64)
 }
 
-/// What the kernel needs for each connection, at both ends of it.
+/// Measures the kernel's memory for each connection, for both ends together.
 fn kernel(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = bench.scale.connections;
     let mut parked = Figures::default();
@@ -106,7 +106,7 @@ fn kernel(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What the first requests need once is no poll's.
+/// Sends the first requests. They allocate memory once, which must not be counted for a poll.
 fn warm(server: &Server) -> Result<()> {
     let mut first = Polls::park(server, "warm", 10)?;
     first.deliver()?;
@@ -115,7 +115,7 @@ fn warm(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// What rounds of fan-out and re-poll add.
+/// Measures the growth over rounds of a delivery to all and parking again.
 fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
     let Some(server) = bench.server(Kind::Comet)? else {
         return Ok(());
@@ -140,11 +140,11 @@ fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
         figures.push(Kind::Comet, value);
         Row::new(over(what), unit, figures)
     };
-    // Tells what is made ready once from what each round adds.
+    // Separates what is allocated once from what each round adds.
     report.add(row("first round", "bytes", first / count as f64));
     let what = format!("{rounds} rounds");
     report.add(row(&what, "bytes", all / count as f64));
-    // A page here and there is not growth: each round would have added it.
+    // A few pages are not growth: real growth would appear in every round.
     let share = 100.0 * all / (parked - before);
     report.add(row(&what, "percent", share).must(Kind::Comet, Limit::AtMost(1.0)));
     Ok(())

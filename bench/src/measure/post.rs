@@ -1,5 +1,5 @@
-//! From a publish over HTTP to the last byte at the one client that polls: servers in turns; with no other polls, and
-//! with thousands that are idle on another channel.
+//! Measures the time from a publish over HTTP to the last byte at the one client that polls. The servers take turns. It
+//! is measured without other polls, and with thousands of idle polls on another channel.
 
 use std::{
     thread,
@@ -60,7 +60,7 @@ fn measure(bench: &Bench, kinds: &[Kind], idle: usize) -> Result<Latencies> {
     let slow = kinds.contains(&Kind::Pushpin);
     let (rounds, posts, pause) = match slow {
         false => (bench.scale.rounds, bench.scale.touches, 1),
-        // It has to park the poll anew before it can deliver: what comes earlier is lost.
+        // This server has to park the poll again before it can deliver. A message that is published earlier is lost.
         true => (bench.scale.dear_rounds, bench.scale.touches / 10, 50),
     };
     let mut latencies = Latencies::default();
@@ -86,7 +86,7 @@ fn measure(bench: &Bench, kinds: &[Kind], idle: usize) -> Result<Latencies> {
 }
 
 impl<'a> Client<'a> {
-    /// One poll that waits.
+    /// Connects one poll and parks it.
     fn new(server: &'a Server) -> Result<Self> {
         let mut load = Load::connect(server.kind, server.addr(), CHANNEL, 1)?;
         load.poll()?;
@@ -99,7 +99,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Polls again afterwards. `None`: it was lost, which is counted.
+    /// Measures one message and polls again. `None`: the message was lost, which is counted.
     fn once(&mut self) -> Result<Option<Duration>> {
         self.load.quiet()?;
         let lost = self.load.faults().lost;

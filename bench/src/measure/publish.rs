@@ -1,10 +1,10 @@
-//! Publishes a second: on one connection of the Unix socket, each after the reply to the one before, and pipelined;
-//! and over HTTP, on several connections, to channels without subscribers.
+//! Measures publishes a second: over one connection of the Unix socket, one by one and pipelined, and over HTTP on
+//! several connections, to channels without subscribers.
 //!
-//! Over the socket one by one is measured three times: by a client that sleeps until the reply comes, and on one core
-//! and on any; and by the client library, which looks for it first. Where the kernel puts client and server on different
-//! cores, a publish waits for sleeping cores to wake, which on a virtual machine takes far longer than the publish. On
-//! one core the rate is that of the work.
+//! One by one over the socket is measured three times: with a client that sleeps until the reply arrives, on one core
+//! and on any core, and with the client library, which polls actively for a moment first. If the kernel puts client and
+//! server on different cores, each publish waits for sleeping cores to wake up. On a virtual machine that takes far
+//! longer than the publish. On one core the rate shows the work alone.
 
 use std::{
     io::{BufRead, Write},
@@ -35,7 +35,7 @@ use crate::{
 
 const CHANNEL: &str = "published";
 
-/// Over HTTP.
+/// Numbers of connections for publishes over HTTP.
 const CONNECTIONS: [usize; 2] = [16, 64];
 const CHANNELS: usize = 100;
 
@@ -52,7 +52,7 @@ fn over_http(bench: &Bench, report: &mut Report, connections: usize) -> Result<(
     let count = bench.scale.posts;
     rounds(bench.scale.dear_rounds, &servers, |server| {
         let mut posts = Posts::connect(server, connections, CHANNELS, LENGTH)?;
-        // The first ones pay for what the others find ready.
+        // The first publishes allocate what the later ones reuse, so they are not measured.
         posts.publish(count / 10)?;
         let (before, own_before) = (server.at_rest()?, process::own_cpu()?);
         let took = posts.publish(count)?;
@@ -72,7 +72,7 @@ fn over_http(bench: &Bench, report: &mut Report, connections: usize) -> Result<(
             .stretch(Kind::Nchan, Limit::AtLeast(2.0)),
     );
     report.add(Row::new(format!("CPU of {what}"), "us", cpu));
-    // One thread publishes: no server can be faster than it.
+    // One thread publishes, so no server can be faster than this thread.
     let what = format!("CPU of the client in {what}");
     report.add(Row::new(what, "us", own).alone());
     Ok(())
@@ -95,7 +95,7 @@ fn over_socket(bench: &Bench, report: &mut Report) -> Result<()> {
         pipelined.push(server.kind, at_once(server.socket()?, scale.pipelined)?);
         Ok(())
     })?;
-    // Explains the next row, and does not stand in for it.
+    // This row explains the next row and does not replace it.
     let what = "publishes over the socket acknowledged, on one core";
     report.add(Row::new(what, "1/s", together));
     let what = "publishes over the socket acknowledged, on any core";

@@ -1,5 +1,5 @@
-//! A quiet channel beside a loud one: what its one subscriber and its publisher notice of thousands who get a message
-//! every millisecond.
+//! Measures a quiet channel beside a busy channel: how much its one subscriber and its publisher are slowed down while
+//! thousands of subscribers of the busy channel get a message every millisecond.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ use crate::{
 /// Messages a second on the quiet channel.
 const QUIET: u32 = 50;
 
-/// And on the loud one, unless server and client cannot keep up with so many; then less, down to the least.
+/// Messages a second on the busy channel. The rate is reduced, down to `LEAST`, if server and client cannot keep up.
 const LOUD: u32 = 1000;
 const LEAST: u32 = 10;
 
-/// The last of a steady run may be so late.
+/// The last message of a steady run may be this late.
 const LATE: Duration = Duration::from_millis(250);
 
 pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -36,7 +36,8 @@ pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
     let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
     let (mut alone, mut beside) = <(Latencies, Latencies)>::default();
     let (mut rate, mut deliveries) = <(Figures, Figures)>::default();
-    // What a server bore once is where its next round begins: each rate that is too high takes long to find out.
+    // Each round begins with the rate that the server could handle in the round before. To find that a rate is too high
+    // takes long.
     let mut bearable: BTreeMap<Kind, u32> = BTreeMap::new();
     rounds(bench.scale.dear_rounds, &servers, |server| {
         let mut quiet = Channel::open(server, "quiet", 1)?;
@@ -81,7 +82,7 @@ struct Channel {
     pump: Pump,
 }
 
-/// What a steady run gave.
+/// Result of a run at a steady rate.
 struct Ran {
     tally: Tally,
     steady: Steady,
@@ -113,9 +114,9 @@ impl Channel {
         })
     }
 
-    /// Half of the rate at which messages go through at once, and not more than is asked for.
+    /// Returns half of the rate that the server reaches at full speed, at most the wanted rate.
     fn guess(&mut self, count: usize) -> Result<u32> {
-        /// As many as any channel keeps: none is lost.
+        /// A channel keeps at least this many messages, so none is lost.
         const MESSAGES: u32 = 100;
         let (pump, start) = (&mut self.pump, Instant::now());
         let (tally, ()) = self
@@ -135,7 +136,7 @@ impl Ran {
     }
 }
 
-/// Both at once. The loud one's rate is halved until server and client keep up with it.
+/// Runs both channels at the same time. The rate of the busy channel is halved until server and client can keep up.
 fn both(
     server: &Server,
     quiet: &mut Channel,
@@ -160,13 +161,13 @@ fn both(
         );
         rate = (rate / 2).max(LEAST);
         server.at_rest()?;
-        // What came too late is nothing of the next run's.
+        // Reads late messages here, so that they do not count in the next run.
         loud.streams.expect(0);
         loud.streams.collect()?;
     }
 }
 
-/// Microseconds, of the quiet channel.
+/// Latencies of the quiet channel in microseconds.
 #[derive(Default)]
 struct Latencies {
     median: Figures,

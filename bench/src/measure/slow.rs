@@ -1,7 +1,9 @@
-//! Clients that never read, beside others that do: what these notice of them, and what they take of memory.
+//! Measures clients that never read, beside clients that do: the delay that the readers notice, and the memory that the
+//! others need.
 //!
-//! Measured twice, at once and again afterwards: the kernel asks each client that takes nothing whether it takes something
-//! now, all of them in the same moments, 0.2 s after they were full, then 0.4, 0.8 and so on (RFC 9293, section 3.8.6.1).
+//! It is measured twice, at once and again later. When a client's receive window is full, the kernel probes it again
+//! and again: 0.2 s after it was full, then after 0.4 s, 0.8 s and so on (RFC 9293, section 3.8.6.1). All these clients
+//! are full at the same moment, so they are also probed at the same moments.
 
 use std::time::Duration;
 
@@ -18,10 +20,11 @@ use crate::{
 
 const CHANNEL: &str = "slow";
 
-/// Messages a second to those that read.
+/// Messages a second to the clients that read.
 const RATE: u32 = 200;
 
-/// Messages of which a client that never reads gets only a part: so many, so many times.
+/// Messages that fill the buffers of clients that never read: the size of a burst and the number of bursts. Such a
+/// client receives only a part.
 const FILL: (u32, usize) = (100, 10);
 
 pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -30,7 +33,8 @@ pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in 0..bench.scale.dear_rounds {
         let mut able = Vec::new();
         for kind in kinds {
-            // A fresh one: Comet cuts clients after half a minute, and others may never come to rest again.
+            // A new server for each round: Comet closes such connections after half a minute, and other servers may
+            // never become idle again.
             let Some(server) = bench.server(kind)? else {
                 continue;
             };
@@ -75,11 +79,11 @@ struct Found {
 }
 
 impl Found {
-    /// False: the server could not go on as before.
+    /// Measures one round. Returns false if the server could not keep up.
     fn round(&mut self, bench: &Bench, server: &Server, count: usize) -> Result<bool> {
         let kind = server.kind;
         let mut readers = open(server, CHANNEL, Transport::Sse, count)?;
-        // What the first deliveries need once is nobody's.
+        // The first deliveries allocate memory once, which must not be counted.
         fill(server, &mut readers).context("alone")?;
         let alone = tail(bench, server, &mut readers, &mut self.alone).context("alone")?;
         let before = server.pss()? as f64;
@@ -107,11 +111,12 @@ impl Found {
     }
 }
 
-/// More than the buffers between the server and a client that reads nothing take. False: it took far too long.
+/// Publishes more than the buffers between the server and a client that never reads can hold. Returns false if that
+/// took far too long.
 fn fill(server: &Server, readers: &mut Streams) -> Result<bool> {
     let mut pump = Pump::new(server, CHANNEL)?;
     let (messages, times) = FILL;
-    // No more at once than a channel keeps, however late they are read.
+    // Each burst is no larger than a channel's history, so readers that are late lose nothing.
     for _ in 0..times {
         let at_once = Duration::ZERO;
         let (tally, steady) =
@@ -124,7 +129,7 @@ fn fill(server: &Server, readers: &mut Streams) -> Result<bool> {
     Ok(true)
 }
 
-/// Milliseconds. `None`: it could not keep up.
+/// Returns the latency in milliseconds, or `None` if the server could not keep up.
 fn tail(
     bench: &Bench,
     server: &Server,

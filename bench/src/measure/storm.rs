@@ -1,5 +1,5 @@
-//! A storm: all clients connect and poll at once, as after a restart of whatever they were connected to. What a
-//! connect costs, how fast they are taken, and what is left in memory when they have gone.
+//! Measures a storm: all clients connect and poll at the same time, as after a restart of a server. The figures are the
+//! cost of a connect, how fast the clients are accepted, and the memory that remains when they have left.
 
 use std::{thread, time::Duration};
 
@@ -17,15 +17,15 @@ use crate::{
 
 const CHANNEL: &str = "storm";
 
-/// Connects under way. More would only wait in the client.
+/// Connects under way at the same time. More of them would only wait in the client.
 const AT_ONCE: usize = 1000;
 
 const STORMS: usize = 3;
 
-/// Fresh servers whose memory is measured.
+/// Number of new servers whose memory is measured.
 const RUNS: usize = 3;
 
-/// When a server may have noticed that all have gone, and tidied up.
+/// Time in which a server can notice that all clients have left, and free their memory.
 const AFTER: Duration = Duration::from_secs(3);
 
 pub(crate) fn storm(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -76,7 +76,7 @@ fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
         let Some(server) = bench.server(kind)? else {
             continue;
         };
-        // What the first requests need once is no storm's.
+        // The first requests allocate memory once, which must not be counted for the storm.
         Polls::park(&server, "warm", 10)?.deliver()?;
         server.at_rest()?;
         let calm = server.pss()? as f64;
@@ -108,9 +108,9 @@ fn rush(server: &Server, count: usize) -> Result<(Load, Rush)> {
     Load::rush(server.kind, server.addr(), CHANNEL, (count, AT_ONCE))
 }
 
-/// One message to all.
+/// Publishes one message and checks that every client gets it.
 fn all_are_served(server: &Server, load: &mut Load) -> Result<()> {
-    // Whoever polls from now on without a cursor would miss it.
+    // A client that polls from now on without a cursor would miss the message.
     server.at_rest()?;
     let data = Series::new(CHANNEL).next(LENGTH);
     server.publisher()?.publish(CHANNEL, &data)?;

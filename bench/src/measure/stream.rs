@@ -1,5 +1,5 @@
-//! Streams: what a delivery costs when messages come as fast as they are taken, when they come one by one, and the
-//! memory of a stream on which nothing happens.
+//! Measures streams: the cost of a delivery at full speed, the cost of a delivery of single messages, and the memory of
+//! an idle stream.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,13 @@ use crate::{
 
 const CHANNEL: &str = "stream";
 
-/// Publishes on the way at once.
+/// Publishes under way at the same time.
 pub(super) const IN_FLIGHT: u32 = 16;
 
-/// Messages a second where each is delivered by itself.
+/// Messages a second when each message is delivered separately.
 const SELDOM: u32 = 50;
 
-/// Fresh servers whose memory is measured; they differ by a percent.
+/// Number of new servers whose memory is measured. Their figures differ by about one percent.
 const RUNS: usize = 3;
 
 pub(crate) fn stream(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -46,7 +46,7 @@ pub(crate) fn stream(bench: &Bench, report: &mut Report) -> Result<()> {
     idle(bench, report, Transport::Sse, &kinds, bench.scale.pushpin())
 }
 
-/// As fast as it goes, with several publishes on the way.
+/// Publishes at full speed, with several publishes under way.
 fn flood(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()> {
     let (count, messages) = (bench.scale.streams(), bench.scale.messages);
     let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
@@ -54,7 +54,7 @@ fn flood(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()>
     rounds(bench.scale.rounds, &servers, |server| {
         let mut streams = open(server, CHANNEL, transport, count)?;
         let mut pump = Pump::new(server, CHANNEL)?;
-        // The first ones pay for what the others find ready.
+        // The first messages allocate what the later ones reuse, so they are not measured.
         let first = IN_FLIGHT.min(messages);
         streams.receive(first, |run| pump.flood(run, first, IN_FLIGHT))?;
         let before = server.at_rest()?;
@@ -85,7 +85,7 @@ fn flood(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()>
     Ok(())
 }
 
-/// Each message is over before the next comes: nothing can be merged.
+/// Publishes single messages. Each delivery has finished before the next publish, so deliveries cannot be merged.
 fn seldom(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()> {
     let count = bench.scale.streams();
     let messages = (f64::from(SELDOM) * bench.scale.steady).ceil() as u32;
@@ -128,9 +128,9 @@ fn seldom(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()
     Ok(())
 }
 
-/// Which share was there after how long.
+/// Draws the cumulative distribution: the share of deliveries that had finished after a given time.
 fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
-    // Half percents, and the tail more closely.
+    // Steps of half a percent, and finer steps for the tail.
     let percents = (1..199).map(|half| f64::from(half) / 2.0);
     let percents = percents.chain((0..=10).map(|tenth| 99.0 + f64::from(tenth) / 10.0));
     percents
@@ -138,7 +138,7 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Growth of the server's PSS, by streams.
+/// Measures the memory of idle streams: the growth of the server's PSS, divided by the number of streams.
 fn idle(
     bench: &Bench,
     report: &mut Report,
@@ -156,7 +156,7 @@ fn idle(
                 figures.push(kind, bytes);
                 judge(&server, &tally, &mut figures)?;
             }
-            // It did not take all of the streams; the others' figures are as good without it.
+            // This server did not accept all streams. The figures of the other servers are still valid.
             Err(error) if !kind.is_ours() => eprintln!("{}: left out: {error:#}", kind.label()),
             Err(error) => return Err(error),
         }
@@ -175,20 +175,20 @@ fn idle(
     Ok(())
 }
 
-/// Bytes of each stream.
+/// Returns the memory of one stream in bytes.
 fn memory(server: &Server, transport: Transport, count: usize) -> Result<(f64, Tally)> {
-    // What the first requests need once is no stream's.
+    // The first requests allocate memory once, which must not be counted for a stream.
     once(server, &mut open(server, "warm", transport, 10)?, "warm")?;
     server.at_rest()?;
     let before = server.pss()?;
     let mut streams = open(server, CHANNEL, transport, count)?;
     let bytes = server.pss()?.saturating_sub(before);
-    // All of them were streams.
+    // A message to all of them proves that all are open streams.
     let tally = once(server, &mut streams, CHANNEL)?;
     Ok((bytes as f64 / count as f64, tally))
 }
 
-/// Streams, of which the server is at rest again.
+/// Opens streams. When this returns, the server is idle again.
 pub(super) fn open(
     server: &Server,
     channel: &str,
@@ -201,14 +201,14 @@ pub(super) fn open(
     Ok(streams)
 }
 
-/// One message to all of them.
+/// Publishes one message to all streams.
 pub(super) fn once(server: &Server, streams: &mut Streams, channel: &str) -> Result<Tally> {
     let mut pump = Pump::new(server, channel)?;
     let (tally, ()) = streams.receive(1, |run| pump.flood(run, 1, 1))?;
     Ok(tally)
 }
 
-/// A fault of ours ends the run; those of others are counted.
+/// Ends the run for a fault of the project's own servers. Faults of other servers are counted.
 pub(super) fn judge(server: &Server, tally: &Tally, figures: &mut Figures) -> Result<()> {
     if server.kind.is_ours() {
         return tally.check();
@@ -217,7 +217,7 @@ pub(super) fn judge(server: &Server, tally: &Tally, figures: &mut Figures) -> Re
     Ok(())
 }
 
-/// Microseconds, of nanoseconds.
+/// Returns a percentile in microseconds. The histogram has nanoseconds.
 pub(super) fn percentile(latency: &Histogram<u64>, percent: f64) -> f64 {
     latency.value_at_percentile(percent) as f64 / 1e3
 }

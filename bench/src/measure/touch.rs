@@ -1,5 +1,5 @@
-//! From a touch to the last byte at the client: one parked poll, one file, all servers in turns; with no other polls,
-//! and with thousands that are idle.
+//! Measures the time from a touch of a file to the last byte at the client, with one parked poll and one file. All
+//! servers take turns. It is measured without other polls, and with thousands of idle polls.
 
 use std::{
     fs::{File, FileTimes},
@@ -53,7 +53,7 @@ fn measure(bench: &Bench, idle: usize) -> Result<Latencies> {
         for _ in 0..bench.scale.touches {
             for ((server, load), times) in servers.iter().zip(&mut loads).zip(&mut times) {
                 times.push(once(&server.file(CHANNEL), load)?);
-                // As seldom as people touch: the server has parked the poll and sleeps.
+                // The pause lets the server park the poll and go to sleep, as between two touches in real use.
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -61,7 +61,7 @@ fn measure(bench: &Bench, idle: usize) -> Result<Latencies> {
             latencies.round(server.kind, times);
         }
     }
-    // A touch that became two messages shows at the latest now.
+    // If one touch became two messages, the second one is visible now at the latest.
     for (server, load) in servers.iter().zip(&mut loads) {
         server.at_rest()?;
         load.quiet()?;
@@ -70,7 +70,8 @@ fn measure(bench: &Bench, idle: usize) -> Result<Latencies> {
     Ok(latencies)
 }
 
-/// One poll that waits for the file, which is there: the first touch of all creates it, which is another thing.
+/// Parks one poll that waits for the file. The file exists already, because the first touch creates it, which is a
+/// different event.
 fn ready(server: &Server) -> Result<Load> {
     File::create(server.file(CHANNEL))?;
     server.at_rest()?;
@@ -80,7 +81,7 @@ fn ready(server: &Server) -> Result<Load> {
     Ok(load)
 }
 
-/// As touch(1) does it. Polls again afterwards.
+/// Touches the file as touch(1) does, waits for the response, and polls again.
 fn once(file: &Path, load: &mut Load) -> Result<Duration> {
     load.quiet()?;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Which programs there are, and of which version.
+//! Finds the installed programs and their versions.
 
 use std::{
     env, fs,
@@ -6,12 +6,12 @@ use std::{
     process::Command,
 };
 
-/// Debian's package of the module.
+/// Debian's package of the nchan module.
 pub(super) const NCHAN: &str = "libnginx-mod-nchan";
-/// Debian's programs have the version after it.
+/// Name of php-fpm. Debian appends the version to it.
 pub(super) const FPM: &str = "php-fpm";
 
-/// A program, or a file with its whole path.
+/// Finds a program by its name, or a file by its absolute path.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     let mut found = dirs().into_iter().map(|dir| dir.join(name));
     let found = found.find(|path| path.is_file());
@@ -22,7 +22,7 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     }
 }
 
-/// Servers are in sbin, which only root has in PATH.
+/// Directories of programs. Servers are in sbin, which only root has in `PATH`.
 fn dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -30,7 +30,7 @@ fn dirs() -> Vec<PathBuf> {
     dirs
 }
 
-/// The newest one.
+/// The newest installed php-fpm.
 fn fpm() -> Option<PathBuf> {
     let entries = dirs().into_iter().filter_map(|dir| fs::read_dir(dir).ok());
     let paths = entries.flatten().flatten().map(|entry| entry.path());
@@ -38,36 +38,36 @@ fn fpm() -> Option<PathBuf> {
     known.max().map(|(_, path)| path)
 }
 
-/// `php-fpm8.2`
+/// Reads the version from a name such as `php-fpm8.2`.
 fn fpm_version(path: &Path) -> Option<(u32, u32)> {
     let version = path.file_name()?.to_str()?.strip_prefix(FPM)?;
     let (major, minor) = version.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// `nginx/1.22.1`
+/// Returns nginx's version, for example `nginx/1.22.1`.
 pub(super) fn nginx() -> Option<String> {
     let line = said("nginx", &["-v"])?;
     Some(line.rsplit(' ').next()?.to_owned())
 }
 
-/// `PHP 8.2.35 (fpm-fcgi)`
+/// Returns PHP's version, for example `PHP 8.2.35 (fpm-fcgi)`.
 pub(super) fn php() -> Option<String> {
     let line = said(FPM, &["-v"])?;
     Some(line.split(" (built").next()?.to_owned())
 }
 
-/// Of a program that names itself before it.
+/// Returns the output of `--version`, which begins with the program's name.
 pub(super) fn version(program: &str) -> Option<String> {
     said(program, &["--version"])
 }
 
-/// `libnginx-mod-nchan 1:1.3.6+dfsg-2`
+/// Returns a package and its version, for example `libnginx-mod-nchan 1:1.3.6+dfsg-2`.
 pub(super) fn package(name: &str) -> Option<String> {
     said("dpkg-query", &["-W", "-f", "${Package} ${Version}\n", name])
 }
 
-/// The first line that a program prints, wherever to.
+/// The first line that a program prints to standard output or standard error.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(find(program)?).args(arguments).output().ok()?;
     let text = if output.stdout.is_empty() {

@@ -1,4 +1,4 @@
-//! What each of the others is started on: a directory, ports, settings, and processes that end with it.
+//! The environment of one server: a directory, ports, settings, and processes that are stopped with it.
 
 use std::{
     fs::{self, File},
@@ -20,21 +20,21 @@ use crate::{
     started::{self, Started},
 };
 
-/// Who does not answer after so long never will.
+/// A server that has not answered after this time counts as failed.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two tries.
+/// Pause between two attempts to reach the server.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Stage {
-    /// What the settings' @words@ stand for.
+    /// The values for the `@word@` placeholders in the settings.
     words: Vec<(&'static str, String)>,
     children: Running,
     uncounted: Running,
-    /// Removed when nothing runs in it any more.
+    /// The directory. It is removed after all processes have ended.
     root: TempDir,
 }
 
-/// Stopped, unless they are taken out.
+/// Processes that are stopped when this value is dropped, unless they were taken out.
 #[derive(Default)]
 struct Running(Vec<Child>);
 
@@ -44,10 +44,11 @@ impl Stage {
         let (descriptors, cores) = (descriptors()?, thread::available_parallelism()?);
         let words = vec![
             ("root", root.path().display().to_string()),
-            // As many as Comet has workers.
+            // As many processes or threads as Comet has workers.
             ("cores", cores.to_string()),
             ("descriptors", descriptors.to_string()),
-            // What a process needs beside them, generously: 19000 of 20000.
+            // Connections: a twentieth of the descriptors is left for other uses, for example 19000 of 20000 are
+            // connections.
             ("connections", (descriptors - descriptors / 20).to_string()),
         ];
         Ok(Self {
@@ -58,12 +59,12 @@ impl Stage {
         })
     }
 
-    /// Ports that are free now; the words stand for them from here on.
+    /// Finds ports that are free now, and sets the placeholders to them.
     pub(super) fn ports<const N: usize>(
         &mut self,
         words: [&'static str; N],
     ) -> Result<[SocketAddr; N]> {
-        // All are held until the last is found: none is given twice.
+        // All ports stay open until the last one is found, so that no port is returned twice.
         let mut held = Vec::new();
         let mut addrs = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
         for (addr, word) in addrs.iter_mut().zip(words) {
@@ -75,7 +76,7 @@ impl Stage {
         Ok(addrs)
     }
 
-    /// Settings with the words filled in, as a file.
+    /// Writes a settings file with the placeholders filled in.
     pub(super) fn write(&self, name: &str, template: &str) -> Result<PathBuf> {
         let path = self.root.path().join(name);
         fs::write(&path, filled(template, &self.words))?;
@@ -89,7 +90,7 @@ impl Stage {
         self.run("nginx", &mut nginx)
     }
 
-    /// Starts a program of this server. What it prints is kept for the case that it fails.
+    /// Starts a program of this server. Its output is kept, to be shown if the program fails.
     pub(super) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
         let log = File::create(self.root.path().join(format!("{name}.log")))?;
         command.stdin(Stdio::null());
@@ -101,17 +102,17 @@ impl Stage {
         Ok(())
     }
 
-    /// What runs so far is not part of what is measured.
+    /// Excludes the processes that run so far from the measurement.
     pub(super) fn leave_uncounted(&mut self) {
         self.uncounted.0.append(&mut self.children.0);
     }
 
-    /// Until a GET is answered well.
+    /// Waits until a GET gets a successful response.
     pub(super) fn wait(&mut self, addr: SocketAddr, path: &str) -> Result<()> {
         self.wait_until(|| answers(addr, path))
     }
 
-    /// Until there is somebody to connect to.
+    /// Waits until the port accepts a connection.
     pub(super) fn wait_for_port(&mut self, addr: SocketAddr) -> Result<()> {
         self.wait_until(|| TcpStream::connect(addr).ok().map(drop))
     }
@@ -135,7 +136,7 @@ impl Stage {
         children.any(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    /// The ends of what the programs printed.
+    /// The last part of what each program printed.
     fn said(&self) -> String {
         const END: usize = 2000;
         let entries = fs::read_dir(self.root.path()).into_iter().flatten();
@@ -173,7 +174,8 @@ impl Drop for Running {
     }
 }
 
-/// How many one process may have. The settings want no more than are of use, and nginx has memory for each.
+/// Returns the number of descriptors for one process. More than 65,536 are of no use, and nginx allocates memory for
+/// each.
 fn descriptors() -> Result<u64> {
     const OF_USE: u64 = 65536;
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -186,9 +188,9 @@ fn filled(template: &str, words: &[(&str, String)]) -> String {
     words.iter().fold(template.to_owned(), fill)
 }
 
-/// `None`: not yet.
+/// Sends a GET. `None`: there is no successful response yet.
 fn answers(addr: SocketAddr, path: &str) -> Option<()> {
-    /// Some servers let one wait for what they have not connected to yet.
+    /// Time-out of one attempt. Some servers make a client wait while they are not yet connected to their own parts.
     const ANSWER: Duration = Duration::from_millis(300);
     let mut stream = TcpStream::connect(addr).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;

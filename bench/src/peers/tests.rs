@@ -1,4 +1,4 @@
-//! What the others are asked and answer, as far as they are installed.
+//! Tests of the requests and responses of the other servers, as far as these are installed.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -29,11 +29,11 @@ fn started(kind: Kind) -> Option<Server> {
     }
 }
 
-/// One connection.
+/// One client connection.
 struct Client {
     kind: Kind,
     stream: TcpStream,
-    /// What came and was not taken.
+    /// Bytes that were received and are not used yet.
     received: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ impl Client {
         self.stream.write_all(&request).unwrap();
     }
 
-    /// Reads what comes within a short time.
+    /// Reads what arrives within a short time.
     fn read(&mut self) {
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
@@ -70,7 +70,7 @@ impl Client {
         String::from_utf8_lossy(&self.received).into_owned()
     }
 
-    /// An answer, if it has come.
+    /// Takes the next response, if it is complete.
     fn answer(&mut self) -> Option<Received> {
         self.read();
         let answer = Answer::read(&self.received).unwrap()?;
@@ -80,7 +80,7 @@ impl Client {
     }
 }
 
-/// Publishes until something has come of it: nobody says when a server has begun to wait.
+/// Publishes until a message arrives. A server does not tell when a poll or stream has begun to wait.
 fn publish_until<T>(
     publisher: &mut Publisher,
     data: &str,
@@ -96,7 +96,8 @@ fn publish_until<T>(
     }
 }
 
-/// Answers a poll, and the next one with what was published between the two if the server has cursors.
+/// Checks that a poll gets a message. If the server has cursors, also checks that the next poll gets a message
+/// published between the two polls.
 fn polls(server: &Server) {
     let mut publisher = server.publisher().unwrap();
     let mut client = Client::connect(server);
@@ -117,14 +118,14 @@ fn polls(server: &Server) {
         if next.messages[0].data == "second" {
             break;
         }
-        // The first was published more than once.
+        // The loop published the first message more than once.
         assert_eq!(next.messages[0].data, "first");
         cursor = next.cursor.unwrap();
         client.poll(Some(&cursor));
     }
 }
 
-/// Streams what is published, after a request with these lines.
+/// Opens a stream with these request lines and checks that a published message arrives.
 fn streams(server: &Server, path: &str, lines: &str, message: &str) {
     let mut publisher = server.publisher().unwrap();
     let mut client = Client::connect(server);
@@ -148,7 +149,7 @@ fn nchan_polls_and_streams() {
     streams(&server, "/sse/news", SSE, EVENT);
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    // A whole text of five bytes.
+    // A complete text frame with five bytes.
     streams(&server, "/ws/news", upgrade, "\u{5}hello");
 }
 

@@ -1,4 +1,4 @@
-//! Values of single measurements, by server, and what is said of many.
+//! Values of single measurements by server, and statistics over them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{kind::Kind, message::Faults};
 
-/// One value for each server and round.
+/// The values of each server, one for each round.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
     pub(crate) values: BTreeMap<Kind, Vec<f64>>,
@@ -22,7 +22,7 @@ impl Figures {
         *self.faults.entry(kind).or_default() += faults;
     }
 
-    /// Of one server; `NAN`: it was not measured.
+    /// The median of one server. `NAN`: the server was not measured.
     pub(crate) fn median(&self, kind: Kind) -> f64 {
         self.values
             .get(&kind)
@@ -34,8 +34,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     percentile(&sorted(values), 50.0)
 }
 
-/// The value below which `percent` of the sorted values lie (nearest rank; the median of an even number is the mean
-/// of the two in the middle).
+/// The value below which `percent` of the sorted values lie (nearest rank). The median of an even number of values is
+/// the mean of the two in the middle.
 pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let count = sorted.len();
     if percent == 50.0 && count.is_multiple_of(2) && count > 0 {
@@ -48,7 +48,7 @@ pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// `median (least-greatest)`.
+/// Formats `median (least-greatest)`.
 pub(super) fn summary(values: &[f64]) -> Option<String> {
     let sorted = sorted(values);
     let (least, greatest) = (sorted.first()?, sorted.last()?);
@@ -60,7 +60,7 @@ pub(super) fn summary(values: &[f64]) -> Option<String> {
     })
 }
 
-/// Three digits are more than the noise leaves.
+/// Formats a number with three digits. Noise makes more digits meaningless.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => grouped(value),
@@ -71,7 +71,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// `1,234,567`
+/// Formats a whole number such as `1,234,567`.
 fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < 0.0 { "-" } else { "" });

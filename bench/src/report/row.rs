@@ -1,4 +1,5 @@
-//! One question: what each server gave, Comet beside the others in the same rounds, and what it was to reach.
+//! One row of the report: the values of each server, the comparison of Comet with the others in the same rounds, and
+//! the goals.
 
 use serde::Serialize;
 
@@ -14,15 +15,15 @@ pub(crate) struct Row {
     goals: Vec<Goal>,
 }
 
-/// How Comet is put beside another.
+/// How Comet is compared with another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Compare {
-    /// Not at all.
+    /// No comparison.
     Alone,
-    /// Comet's value by the other's, in each round.
+    /// Comet's value divided by the other server's value, in each round.
     Ratio,
-    /// What Comet has more, in each round.
+    /// Comet's value minus the other server's value, in each round.
     Difference,
 }
 
@@ -33,7 +34,7 @@ pub(crate) enum Limit {
     AtLeast(f64),
 }
 
-/// For Comet's own value when `against` is Comet, else for what it is beside that server.
+/// A goal. If `against` is Comet, the goal is for Comet's own value, otherwise for the comparison with that server.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Goal {
     against: Kind,
@@ -46,7 +47,7 @@ pub(super) struct Line {
     pub(super) server: &'static str,
     pub(super) value: String,
     pub(super) beside: String,
-    /// And faults.
+    /// The goals, reached or missed, and the faults.
     pub(super) goals: Vec<String>,
 }
 
@@ -61,13 +62,13 @@ impl Row {
         }
     }
 
-    /// Shows what Comet has more, instead of how many times as much.
+    /// Compares by difference instead of ratio.
     pub(crate) fn difference(mut self) -> Self {
         self.compare = Compare::Difference;
         self
     }
 
-    /// For what says more without the others' part of it.
+    /// Disables the comparison, for values that say more without it.
     pub(crate) fn alone(mut self) -> Self {
         self.compare = Compare::Alone;
         self
@@ -92,7 +93,7 @@ impl Row {
 
     pub(super) fn lines(&self) -> Vec<Line> {
         let measured = |kind: Kind| self.figures.values.contains_key(&kind);
-        // A goal without its server has not been reached, which is said, if it could have been.
+        // A goal for a server that was not measured counts as not reached, if the server could have been measured.
         let has = |&kind: &Kind| {
             let is_goal = self.goals.iter().any(|goal| goal.against == kind);
             measured(kind) || is_goal && measured(Kind::Comet)
@@ -131,7 +132,7 @@ impl Row {
         }
     }
 
-    /// Comet beside this server, in each round that both have.
+    /// The comparison of Comet with this server, in each round that has both.
     fn beside(&self, kind: Kind) -> Vec<f64> {
         let of = |kind| self.figures.values.get(&kind).into_iter().flatten();
         if kind == Kind::Comet {
@@ -140,7 +141,7 @@ impl Row {
         let pairs = of(Kind::Comet).zip(of(kind));
         match self.compare {
             Compare::Alone => Vec::new(),
-            // Beside next to nothing anything is immense, which says nothing.
+            // A ratio to a value near 0 would be huge and says nothing.
             Compare::Ratio
                 if self.figures.median(kind) * 50.0 < self.figures.median(Kind::Comet) =>
             {
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn compares_round_by_round() {
-        // The quotient of the medians would be the same here, that of the greatest not.
+        // The ratio of the medians would be the same here. The ratio of the greatest values would differ.
         let row = Row::new("CPU", "us", figures());
         assert_eq!(row.beside(Kind::Nchan), [0.5, 0.75, 1.0]);
         assert_eq!(row.difference().beside(Kind::Nchan), [-2.0, -1.0, 0.0]);

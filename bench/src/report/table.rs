@@ -1,4 +1,4 @@
-//! The report for people: as text, and as Markdown.
+//! Formats the report for readers, as plain text and as Markdown.
 
 use std::fmt::Write;
 
@@ -33,7 +33,7 @@ fn markdown_row(row: &Row) -> String {
     let mut text = String::new();
     let mut what = format!("{}, {}", row.what, row.unit);
     for line in row.lines() {
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "| {what} | {} | {} | {} | {} |",

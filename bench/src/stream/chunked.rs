@@ -1,27 +1,27 @@
-//! Chunked transfer coding (RFC 9112, section 7.1), taken out where it stands, wherever it was cut.
+//! Decodes the chunked transfer coding (RFC 9112, section 7.1) in place. The input may be cut anywhere.
 
 use anyhow::{Result, bail};
 
-/// Where the last read ended.
+/// The position in the coding at which the last read ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Chunked {
-    /// In front of a chunk.
+    /// Before a chunk.
     #[default]
     Start,
-    /// In the digits of a size.
+    /// In the digits of a chunk's size.
     Size(usize),
-    /// Behind them: an extension, or the line's end.
+    /// After the digits: in an extension or before the line's end.
     SizeEnd(usize),
-    /// In a chunk of which so much is to come.
+    /// In a chunk with this many bytes left.
     Data(usize),
-    /// Behind a chunk: its line end, of which the first byte has come or not.
+    /// In the line end after a chunk. True: its first byte has been read.
     DataEnd(bool),
-    /// The last chunk has come; trailers do not matter.
+    /// The last chunk has been read. Trailers are ignored.
     Over,
 }
 
 impl Chunked {
-    /// Moves the content to the front of `bytes`; returns its length.
+    /// Moves the content to the front of `bytes`. Returns the length of the content.
     pub(super) fn decode(&mut self, bytes: &mut [u8]) -> Result<usize> {
         let (mut from, mut to) = (0, 0);
         while from < bytes.len() && *self != Self::Over {

@@ -27,23 +27,24 @@ pub(super) struct Connection {
     pub(super) open: bool,
 }
 
-/// What is expected, and what has come of it.
+/// What is expected in the current run, and what has arrived.
 pub(super) struct Run {
     pub(super) number: u32,
     pub(super) messages: u32,
     pub(super) tally: Tally,
-    /// Open connections that have not got everything.
+    /// Open connections that have not got all messages yet.
     pub(super) missing: usize,
-    /// Nanoseconds from the publish to the read, of each delivery.
+    /// Nanoseconds from the publish to the read, for each delivery.
     pub(super) latency: Option<Histogram<u64>>,
 }
 
 fn connect(addr: SocketAddr, room: Option<usize>) -> Result<TcpStream> {
-    /// As over Ethernet. With loopback's of 64 KiB the kernel would take megabytes from the server for each client.
+    /// Segment size as over Ethernet. With loopback's 64 KiB the kernel would accept megabytes from the server for each
+    /// client.
     const SEGMENT: u32 = 1460;
     let socket = load::bound()?;
     if let Some(room) = room {
-        // Before it connects: what is offered to the server depends on it.
+        // The buffer is set before the connect, because the window that is offered to the server depends on it.
         socket.set_recv_buffer_size(room)?;
         setsockopt(&socket, TcpMaxSeg, &SEGMENT)?;
     }
@@ -81,10 +82,10 @@ impl Run {
 }
 
 impl Connection {
-    /// Connects and asks, with little `room` for what it does not read, or the usual.
+    /// Connects and sends the request. `room` limits the receive buffer. Without it the system's default applies.
     pub(super) fn ask(target: &Target, request: &str, room: Option<usize>) -> Result<Self> {
         let mut stream = connect(target.addr, room)?;
-        // It fits: the socket's buffer is empty.
+        // The write is complete, because the socket's send buffer is empty.
         if stream.write(request.as_bytes())? < request.len() {
             bail!("a request was not taken at once");
         }
@@ -96,7 +97,7 @@ impl Connection {
         })
     }
 
-    /// Reads once, and checks what has come. False: it is over.
+    /// Reads once and checks what has arrived. Returns false if the stream has ended.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],

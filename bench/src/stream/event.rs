@@ -1,4 +1,4 @@
-//! What a stream brings, on either transport.
+//! The events of a stream, the same for both transports.
 
 #[derive(Debug)]
 pub(super) enum Event<'a> {

@@ -1,4 +1,4 @@
-//! What is published to streams: `RUN:SEQ:SENT:....`, a hundred bytes, none of which JSON has to escape.
+//! The message format for streams: `RUN:SEQ:SENT:....`, a hundred bytes without any character that JSON has to escape.
 
 use std::{fmt, sync::OnceLock, time::Instant};
 
@@ -6,17 +6,17 @@ pub(crate) const LENGTH: usize = 100;
 
 const PADDING: &[u8; LENGTH] = &[b'.'; LENGTH];
 
-/// One message among those of a run.
+/// One message of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) run: u32,
-    /// From 0 on.
+    /// Number in the run, beginning at 0.
     pub(crate) seq: u32,
-    /// As `now` gave it.
+    /// Time of the publish, from `now`.
     pub(crate) sent: u64,
 }
 
-/// Nanoseconds since the first call: what a publishing and a reading thread have in common.
+/// Nanoseconds since the first call. The publishing and the reading thread share this clock.
 pub(crate) fn now() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
@@ -31,7 +31,7 @@ impl fmt::Display for Message {
 }
 
 impl Message {
-    /// `None`: it is not ours.
+    /// Parses a message. `None`: the data is not a message of the bench.
     pub(crate) fn read(data: &[u8]) -> Option<Self> {
         if data.len() != LENGTH {
             return None;
@@ -44,7 +44,7 @@ impl Message {
     }
 }
 
-/// Digits up to a colon, and what follows it.
+/// Reads digits up to a colon. Returns the number and the rest.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     for (i, byte) in bytes.iter().enumerate() {

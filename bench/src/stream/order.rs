@@ -1,4 +1,5 @@
-//! What each connection got of a run, in which order: the part that decides whether a server did its work.
+//! Checks which messages of a run each connection got, and in which order. This check decides whether a server worked
+//! correctly.
 
 use std::{ops::Range, time::Instant};
 
@@ -6,14 +7,14 @@ use anyhow::{Result, bail};
 
 use crate::message::Faults;
 
-/// What all connections got of a run together.
+/// What all connections together got of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Each message counts once a connection, late ones too.
+    /// Delivered messages. Each message counts once for each connection, also if it was late.
     pub(crate) delivered: u64,
-    /// Failed is a connection that was closed, or was told that something is missing.
+    /// The faults. A connection counts as failed if it was closed, or was told that messages are missing.
     pub(crate) faults: Faults,
-    /// When the last message was read.
+    /// Time at which the last message was read.
     pub(crate) last: Instant,
 }
 
@@ -26,7 +27,7 @@ impl Tally {
         }
     }
 
-    /// An error unless every message came once, in order, and nothing else came.
+    /// Returns an error unless every message arrived once and in order, and nothing else arrived.
     pub(crate) fn check(&self) -> Result<()> {
         if self.faults.any() {
             bail!("{} ({} delivered)", self.faults, self.delivered);
@@ -35,17 +36,17 @@ impl Tally {
     }
 }
 
-/// What one connection has of a run.
+/// The messages of a run that one connection has got.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// One more than the greatest number that came.
+    /// The largest number that arrived, plus one.
     next: u32,
-    /// What is not there below that; nothing, unless there is a fault.
+    /// Numbers below `next` that did not arrive. Empty unless there is a fault.
     missing: Vec<Range<u32>>,
 }
 
 impl Order {
-    /// True: it came just now, and all `messages` are there.
+    /// Notes a message. Returns true if the message was new and all `messages` have arrived now.
     pub(super) fn take(&mut self, seq: u32, messages: u32, tally: &mut Tally) -> bool {
         if seq >= messages {
             tally.faults.foreign += 1;
@@ -67,7 +68,7 @@ impl Order {
         self.next == messages && self.missing.is_empty()
     }
 
-    /// True: it was missing, and is no longer.
+    /// Removes a number from the missing ones. Returns true if the number was missing.
     fn fill(&mut self, seq: u32) -> bool {
         let Some(at) = self.missing.iter().position(|hole| hole.contains(&seq)) else {
             return false;
@@ -96,7 +97,7 @@ impl Order {
 mod tests {
     use super::*;
 
-    /// Delivered, lost, doubled, reordered, foreign.
+    /// Returns the numbers of messages that were delivered, lost, doubled, reordered and foreign.
     fn counts(seqs: &[u32], messages: u32) -> [u64; 5] {
         let (mut order, mut tally) = (Order::default(), Tally::new());
         let mut complete = 0;

@@ -1,4 +1,4 @@
-//! Publishes to one channel, with several messages on the way at once, and sees to it that each is acknowledged.
+//! Publishes to one channel with several messages under way, and checks that each is acknowledged.
 
 use std::{
     io::{Read, Write},
@@ -13,23 +13,23 @@ use anyhow::{Context, Result, bail};
 use super::message::{self, Message};
 use crate::{answer::Answer, dialect, kind::Kind, publisher, server::Server};
 
-/// No acknowledgement in so long, and none comes.
+/// Time-out for an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So far behind its rate, publishing steadily has no sense any more.
+/// A steady run stops when it is this far behind its rate.
 const LATE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Pump {
     stream: Box<dyn Stream>,
     way: Way,
     channel: String,
-    /// Replies that were read; the last may be cut.
+    /// Replies that were read. The last one may be incomplete.
     replies: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
 enum Way {
-    /// Comet's socket: a JSON object a line each way.
+    /// Comet's socket: a JSON object a line in each direction.
     Lines,
     Http(Kind, SocketAddr),
 }
@@ -38,18 +38,18 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// What publishing at a steady rate came to.
+/// Result of publishing at a steady rate.
 pub(crate) struct Steady {
-    /// From a publish to its acknowledgement.
+    /// Time from each publish to its acknowledgement.
     pub(crate) acknowledged: Vec<Duration>,
-    /// Messages a second; less than asked for if the server takes longer.
+    /// Messages a second. The rate is lower than wanted if the server is slower.
     pub(crate) rate: f64,
-    /// All were published. If not, the server took far too long.
+    /// True if all messages were published. False if the server was far too slow.
     pub(crate) complete: bool,
 }
 
 impl Pump {
-    /// In the way that the server's users publish.
+    /// Opens a publisher of the kind that the server's users have.
     pub(crate) fn new(server: &Server, channel: &str) -> Result<Self> {
         match server.kind {
             Kind::Comet | Kind::Floor => Self::lines(server.socket()?.stream, channel),
@@ -57,13 +57,13 @@ impl Pump {
         }
     }
 
-    /// Over the Unix socket.
+    /// Publishes over the Unix socket.
     pub(super) fn lines(stream: UnixStream, channel: &str) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self::over(Box::new(stream), Way::Lines, channel))
     }
 
-    /// On one connection: requests on several would overtake each other.
+    /// Publishes over one HTTP connection. Requests on several connections would overtake each other.
     fn http(kind: Kind, addr: SocketAddr, channel: &str) -> Result<Self> {
         let stream = TcpStream::connect(addr).context("cannot connect to publish")?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -80,7 +80,8 @@ impl Pump {
         }
     }
 
-    /// As fast as they are acknowledged, with at most `in_flight` on the way. Returns when all are.
+    /// Publishes as fast as the server acknowledges, with at most `in_flight` messages under way. Returns when all are
+    /// acknowledged.
     pub(crate) fn flood(&mut self, run: u32, messages: u32, in_flight: u32) -> Result<()> {
         let (mut sent, mut acknowledged, mut requests) = (0, 0, Vec::new());
         while acknowledged < messages {
@@ -95,7 +96,8 @@ impl Pump {
         Ok(())
     }
 
-    /// One after the other, `every` so often; if the server takes longer, as fast as it does, for a while.
+    /// Publishes one message after the other in intervals of `every`. If the server is slower, publishes as fast as it
+    /// acknowledges, until the run is too late.
     pub(crate) fn steady(&mut self, run: u32, messages: u32, every: Duration) -> Result<Steady> {
         let (mut acknowledged, mut request) = (Vec::new(), Vec::new());
         let start = Instant::now();
@@ -112,7 +114,7 @@ impl Pump {
             while self.acknowledged()? == 0 {}
             acknowledged.push(sent.elapsed());
         }
-        // The last one has its time, too.
+        // The last message gets its full interval, too.
         let published = acknowledged.len() as u32;
         let end = start + every * published;
         thread::sleep(end.saturating_duration_since(Instant::now()));
@@ -132,7 +134,7 @@ impl Pump {
         }
     }
 
-    /// Reads once; returns how many publishes that acknowledges.
+    /// Reads once. Returns how many publishes the replies acknowledge.
     fn acknowledged(&mut self) -> Result<u32> {
         let mut buffer = [0; 4096];
         let read = self
@@ -154,7 +156,7 @@ impl Pump {
 }
 
 impl Way {
-    /// The length of the first reply; `None`: it is not complete.
+    /// The length of the first reply. `None`: the reply is not complete.
     fn reply(self, bytes: &[u8]) -> Result<Option<usize>> {
         let (length, taken) = match self {
             Self::Lines => {

@@ -1,5 +1,6 @@
-//! One connection's bytes: head, transfer coding, events. All of it happens in a buffer that all connections share;
-//! what a connection keeps for itself is the event that was cut.
+//! Parses the bytes of one connection: response head, transfer coding and events.
+//!
+//! All parsing happens in a buffer that all connections share. A connection keeps only the event that was cut.
 
 use anyhow::{Context, Result, bail};
 
@@ -8,7 +9,7 @@ use super::{chunked::Chunked, event::Event, sse, target::Transport, websocket};
 #[derive(Default)]
 pub(super) struct Reader {
     phase: Phase,
-    /// The start of a head or an event, without its transfer coding.
+    /// The beginning of a head or an event, with the transfer coding already decoded.
     partial: Vec<u8>,
 }
 
@@ -25,7 +26,7 @@ impl Reader {
         !matches!(self.phase, Phase::Head)
     }
 
-    /// Puts what was cut to the front of `buffer`; returns its length. What is read goes behind it.
+    /// Copies the kept bytes to the front of `buffer` and returns their length. New bytes are read behind them.
     pub(super) fn restore(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let kept = self.partial.len();
         if kept > buffer.len() / 2 {
@@ -35,7 +36,8 @@ impl Reader {
         Ok(kept)
     }
 
-    /// Gives out the events in `buffer`, of which all beyond `kept` was read just now. False: the stream is over.
+    /// Passes on the events in `buffer`. The bytes after the first `kept` were read just now. Returns false if the
+    /// stream has ended.
     pub(super) fn take(
         &mut self,
         buffer: &mut [u8],
@@ -75,7 +77,7 @@ impl Reader {
     }
 }
 
-/// The length of the head, and what follows it; `None`: it is not complete.
+/// The length of the head, and the phase that follows. `None`: the head is not complete.
 fn head(bytes: &[u8], transport: Transport) -> Result<Option<(usize, Phase)>> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
@@ -112,7 +114,7 @@ mod tests {
     const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-    /// What comes out when `parts` are read one after the other.
+    /// Returns the events that result when `parts` are read one after the other.
     fn read(parts: &[&[u8]], transport: Transport) -> Result<Vec<String>> {
         let (mut reader, mut buffer) = (Reader::default(), [0; 4096]);
         let mut events = Vec::new();

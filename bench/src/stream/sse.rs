@@ -1,11 +1,11 @@
-//! Server-sent events, as far as they carry messages.
+//! Parses server-sent events, as far as they carry messages.
 
 use memchr::memchr_iter;
 
 use super::event::Event;
 
-/// Gives out the whole events at the front of `body`; returns how many bytes these were. Comments and events of types
-/// that mean nothing here are skipped.
+/// Passes on the complete events at the front of `body`. Returns their length in bytes. Comments and events of other
+/// types are skipped.
 pub(super) fn events(body: &[u8], each: &mut impl FnMut(Event<'_>)) -> usize {
     let (mut line_start, mut taken) = (0, 0);
     let (mut kind, mut data, mut lines) = (&b""[..], &b""[..], 0);
@@ -22,7 +22,7 @@ pub(super) fn events(body: &[u8], each: &mut impl FnMut(Event<'_>)) -> usize {
             match (kind, lines) {
                 (b"gap", _) => each(Event::Gap),
                 (b"", 1) => each(Event::Message(data)),
-                // No message of ours has several lines.
+                // No message of the bench has several lines.
                 (b"", 2..) => each(Event::Message(b"")),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! Whom to ask for a stream, and how its messages are wrapped.
+//! Where a stream is requested, and the format in which its messages arrive.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// For the table.
+    /// The name in the table.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Sse => "SSE",
@@ -26,14 +26,15 @@ impl Transport {
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
     pub(crate) transport: Transport,
-    /// New streams whose heads may be outstanding.
+    /// New streams that may wait for their response heads at the same time.
     pub(super) at_once: usize,
     path: String,
-    /// How the JSON begins that Comet puts around the data, up to the id. `None`: the data comes bare.
+    /// The beginning of the JSON object that Comet puts around the data, up to the id. `None`: the data arrives without
+    /// an object.
     envelope: Option<String>,
 }
 
-/// What the data of an event turned out to be.
+/// The meaning of an event's data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Message(Message),
@@ -41,7 +42,7 @@ pub(super) enum Content {
     Foreign,
 }
 
-/// What a browser sends beside the request line and the host, as far as it matters here: its size.
+/// Headers that a browser sends beside the request line and `Host`. Only their size matters here.
 const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
     Accept-Language: en-GB,en;q=0.8,de;q=0.5,fr;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
     Cookie: session=0f8fad5bd9cb469fa16570867728950e; theme=dark; consent=necessary\r\nDNT: 1\r\n\
@@ -60,9 +61,10 @@ impl Target {
             addr,
             transport,
             at_once: match kind {
-                // It asks its origin about each, which takes 2 ms of CPU: of more at once it refuses some.
+                // Pushpin asks its origin about each stream, which takes 2 ms of CPU, and refuses some of many
+                // simultaneous streams.
                 Kind::Pushpin => 8,
-                // Less than any backlog.
+                // Fewer than the backlog of any server's listener.
                 _ => 256,
             },
             path,
@@ -92,7 +94,7 @@ impl Target {
     }
 }
 
-/// The data within Comet's JSON; `None`: that is not as it has to be.
+/// Takes the data out of Comet's JSON object. `None`: the object is not as expected.
 fn unwrap<'a>(json: &'a [u8], envelope: &str) -> Option<&'a [u8]> {
     let id = json.strip_prefix(envelope.as_bytes())?;
     let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,4 +1,4 @@
-//! A server that does wrong what it is told to.
+//! Tests of the stream client against a server that commits faults on purpose.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -14,10 +14,10 @@ const RUN: u32 = 4;
 const MESSAGES: u32 = 5;
 const STREAMS: usize = 3;
 
-/// How messages are sent.
+/// The format in which messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
-    /// Comet's events, each a chunk.
+    /// Comet's events, each in its own chunk.
     Chunks,
     Plain,
     Frames,
@@ -35,7 +35,7 @@ impl Form {
         Target::new(kind, addr, "news", transport)
     }
 
-    /// With what a client has to skip behind it.
+    /// The response head, followed by something that a client has to skip.
     fn head(self) -> Vec<u8> {
         let head = match self {
             Self::Chunks => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -87,7 +87,8 @@ fn frame(text: &str) -> Vec<u8> {
     [&head, text.as_bytes()].concat()
 }
 
-/// What the client says of a run in which the first of several streams gets `events`, and the others all is well.
+/// Returns the client's result for a run in which the first of several streams gets `events` and the other streams get
+/// all messages correctly.
 fn run(form: Form, events: Option<Vec<Vec<u8>>>) -> Tally {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = form.target(listener.local_addr().unwrap());
@@ -106,7 +107,7 @@ fn run(form: Form, events: Option<Vec<Vec<u8>>>) -> Tally {
             }
             clients.drain(..usize::from(closes));
             wrote.send(()).unwrap();
-            // Open until the client goes.
+            // The connections stay open until the client closes them.
             for mut client in clients {
                 let _ = client.read(&mut [0; 64]);
             }
@@ -117,7 +118,7 @@ fn run(form: Form, events: Option<Vec<Vec<u8>>>) -> Tally {
         streams.expect(MESSAGES);
         streams.run.number = RUN;
         go.send(()).unwrap();
-        // It is all there before the first read: patience is for what never comes.
+        // All bytes are sent before the first read. So only a message that never arrives has to be waited for.
         written.recv().unwrap();
         let tally = streams.collect().unwrap();
         let noted = streams.latency().unwrap().len();
@@ -138,7 +139,7 @@ fn begin(listener: &TcpListener, form: Form) -> TcpStream {
     stream
 }
 
-/// All went well, but for what `change` adds.
+/// The result of a faultless run, altered by `change`.
 fn expected(change: impl FnOnce(&mut Tally), tally: &Tally) -> Tally {
     let mut expected = Tally::new();
     expected.delivered = u64::from(MESSAGES) * STREAMS as u64;
@@ -178,7 +179,7 @@ fn every_fault_is_seen() {
             (list(&[0, 2, 1, 3, 4]), |t| t.faults.reordered = 1),
             (with(form.message(RUN - 1, 2)), |t| t.faults.foreign = 1),
             (with(form.gap()), |t| t.faults.failed = 1),
-            // Nothing at all: closed.
+            // No event at all: the stream was closed.
             (Vec::new(), |t| {
                 (t.faults.failed, t.faults.lost, t.delivered) = (1, 5, t.delivered - 5)
             }),
@@ -242,7 +243,7 @@ fn a_stuck_client_takes_hardly_anything() {
         let stuck = Streams::stuck(&target, 1).unwrap();
         let mut client = server.join().unwrap();
         client.set_nonblocking(true).unwrap();
-        // In the pieces in which events come: each takes more room than its bytes.
+        // Written event by event, because in the kernel each piece takes more room than its bytes.
         let (event, mut events) = (Form::Plain.message(RUN, 0), 0);
         while client.write(&event).is_ok() {
             events += 1;
@@ -265,7 +266,7 @@ fn publishes_as_many_at_once_as_asked_for() {
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             let mut seqs = 0..COUNT;
             while !seqs.is_empty() {
-                // They come without a reply to any of them, and no more of them.
+                // The messages arrive before any reply, and no more than `IN_FLIGHT` of them.
                 for seq in seqs.by_ref().take(IN_FLIGHT) {
                     let line = lines.next().unwrap().unwrap();
                     assert!(line.contains(&format!("\"{RUN}:{seq}:")), "{line}");

@@ -1,14 +1,14 @@
-//! WebSocket (RFC 6455), the client's side, as far as it is needed to be told something.
+//! The client side of WebSocket (RFC 6455), as far as it is needed to receive messages.
 
 use anyhow::{Result, bail};
 
 use super::event::Event;
 
-/// Example of RFC 6455, section 1.3: any key does, and the server's answer to this one is known.
+/// The example of RFC 6455, section 1.3. Any key is valid, and the server's answer to this key is known.
 pub(super) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(super) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Gives out the whole frames at the front of `bytes`; returns how many bytes these were.
+/// Passes on the complete frames at the front of `bytes`. Returns their length in bytes.
 pub(super) fn frames(bytes: &[u8], each: &mut impl FnMut(Event<'_>)) -> Result<usize> {
     let mut taken = 0;
     while let Some((start, end)) = bounds(&bytes[taken..])? {
@@ -29,7 +29,7 @@ pub(super) fn frames(bytes: &[u8], each: &mut impl FnMut(Event<'_>)) -> Result<u
     Ok(taken)
 }
 
-/// Where the payload of the first frame begins and ends; `None`: its head is not complete.
+/// Start and end of the first frame's payload. `None`: the frame's head is not complete.
 fn bounds(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let bounds = match bytes {
         [_, 128..=255, ..] => bail!("a masked frame from the server"),
@@ -38,7 +38,7 @@ fn bounds(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
             let Some(length) = rest.first_chunk() else {
                 return Ok(None);
             };
-            // What does not fit the buffer is refused there.
+            // A larger frame does not fit into the buffer and is refused there.
             let length = u64::from_be_bytes(*length).min(u64::from(u32::MAX));
             (10, length as usize)
         }
@@ -48,7 +48,7 @@ fn bounds(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     Ok(Some((bounds.0, bounds.0 + bounds.1)))
 }
 
-/// The answer to a ping. The mask hides nothing from anybody here.
+/// Writes the answer to a ping. The mask is 0, which leaves the payload unchanged.
 pub(super) fn pong(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0x8a, 0x80 | payload.len().min(125) as u8, 0, 0, 0, 0]);
     out.extend_from_slice(&payload[..payload.len().min(125)]);
