@@ -1,5 +1,7 @@
-//! Comet's daemon, killed at random moments: publishers by HTTP, socket, C library and files, subscribers by long-poll and
-//! event stream, and no mercy. After some kills all is left in peace and judged, then it goes on.
+//! Kills Comet's daemon at random moments. Meanwhile publishers send messages by HTTP, the socket, the C library and
+//! files, and subscribers read by long-poll and event stream.
+//!
+//! After some kills everything comes to rest and is judged. Then the test continues.
 
 mod cast;
 mod tear;
@@ -22,36 +24,36 @@ use crate::{
 };
 use cast::Cast;
 
-/// What is tested with what.
+/// The plan of a test: programs, number of kills and settings.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Comet's program.
+    /// Path of Comet's program.
     pub program: PathBuf,
-    /// libcomet.so
+    /// Path of libcomet.so.
     pub library: PathBuf,
     pub seed: u64,
-    /// Times that the daemon is killed.
+    /// Number of times that the daemon is killed.
     pub kills: usize,
-    /// Kills between two verdicts.
+    /// Number of kills between two verdicts.
     pub round: usize,
-    /// Further settings (TOML) of the daemon; `@root@` is its directory.
+    /// Further settings (TOML) of the daemon. `@root@` stands for its directory.
     pub config: String,
 }
 
-/// What was shown.
+/// The result of a test.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Survived {
     pub kills: usize,
     /// Kills before the daemon listened.
     pub early: usize,
-    /// Messages that were acknowledged, files left aside.
+    /// Acknowledged messages, without files.
     pub acknowledged: u64,
-    /// Of all subscribers.
+    /// The sum over all subscribers.
     pub figures: Figures,
 }
 
-/// What the daemon keeps. Few messages, so that the log is written anew all the time; enough for all who are away
-/// while it is down.
+/// The daemon's limits. It keeps few messages, so that the log is compacted all the time, but enough for all
+/// subscribers that are disconnected while the daemon is down.
 pub const CONFIG: &str = r#"
 [http]
 publish = true
@@ -63,14 +65,14 @@ durability = "process"
 rewrite = "256KiB"
 "#;
 
-/// What anybody may need when nobody is killed.
+/// Time-out for any step while the daemon is not killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kills the daemon as often as planned.
 ///
 /// # Errors
-/// When anything that was acknowledged is missing, or came twice or in disorder, or the daemon does not come back. The
-/// daemon's directory is kept then, and the error says where.
+/// When an acknowledged message is missing, arrived twice or out of order, or when the daemon does not start again. The
+/// daemon's directory is kept then, and the error names it.
 pub fn run(plan: &Plan) -> Result<Survived> {
     let mut random = Random::new(plan.seed, "crash");
     let mut comet = Comet::prepare(&plan.program, &plan.config, &mut random)?;
@@ -109,10 +111,10 @@ fn torture(
     Ok(())
 }
 
-/// Kills it at some moment from its start on, and starts it again.
+/// Kills the daemon at a random moment after its start, and starts it again.
 fn kill(comet: &mut Comet, random: &mut Random, survived: &mut Survived) -> Result<()> {
     let life = match random.below(20) {
-        // Starting, reading its log, writing it anew.
+        // While the daemon starts, reads its log, or compacts it.
         0..5 => random.millis(0, 6),
         5..8 => random.millis(0, 50),
         8..19 => random.millis(20, 250),
@@ -130,11 +132,11 @@ fn kill(comet: &mut Comet, random: &mut Random, survived: &mut Survived) -> Resu
     comet.start()
 }
 
-/// Lets all come to rest, and compares what came with what was acknowledged.
+/// Lets publishers and subscribers come to rest, and compares the received with the acknowledged messages.
 fn judge_round(cast: &mut Cast, survived: &mut Survived) -> Result<()> {
     cast.rest(PATIENCE)?;
     let behind = cast.wait_for_last(PATIENCE);
-    // What should not come may come after the last.
+    // A message that must not arrive could arrive after the last expected one.
     thread::sleep(Duration::from_millis(100));
     let (figures, mut examples) = cast.judge();
     survived.figures += figures;
@@ -149,7 +151,7 @@ fn judge_round(cast: &mut Cast, survived: &mut Survived) -> Result<()> {
     Ok(())
 }
 
-/// Until `done`, or an error that says what was waited for.
+/// Waits until `done` returns true. After `patience` returns an error that names what was waited for.
 fn wait_until(what: &str, patience: Duration, mut done: impl FnMut() -> bool) -> Result<()> {
     let start = Instant::now();
     while !done() {
@@ -162,7 +164,7 @@ fn wait_until(what: &str, patience: Duration, mut done: impl FnMut() -> bool) ->
 }
 
 impl Cast {
-    /// Judges all subscribers: the sum, and what is wrong.
+    /// Judges all subscribers. Returns the sum of the figures, and descriptions of the faults.
     fn judge(&self) -> (Figures, Vec<String>) {
         let (mut sum, mut examples) = (Figures::default(), Vec::new());
         for transcript in &self.transcripts {
@@ -175,7 +177,7 @@ impl Cast {
         (sum, examples)
     }
 
-    /// Somebody who comes without having seen anything gets all that is kept, without a hole.
+    /// Checks that a subscriber without a cursor gets all kept messages, without a hole.
     fn read_all_again(&mut self, patience: Duration) -> Result<()> {
         let mut reader = self.reader("0")?;
         let read = wait_until("what is kept", patience, || {

@@ -1,15 +1,15 @@
-//! HTTP/1.1 as far as a client needs it that reads one answer after the other, and streams.
+//! A small HTTP/1.1 client: it reads one response after the other, and streams.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-/// Why a connection is of no more use.
+/// Why a connection cannot be used any more.
 #[derive(Debug)]
 pub enum Trouble {
-    /// It ended, was cut, or nobody listens.
+    /// The connection ended, was cut, or was not accepted.
     Lost(io::Error),
-    /// The server says no.
+    /// The server refused the request with this status and body.
     Refused(u16, String),
-    /// What came breaks the rules of its format.
+    /// The received bytes break the rules of their format.
     Nonsense(String),
 }
 
@@ -19,7 +19,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// No head, and no line of one, is longer.
+/// Maximum length in bytes of a response head, and of one line of it.
 const LONGEST: u64 = 64 << 10;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Head {
 
 impl Head {
     /// # Errors
-    /// When the connection ends before it does, or it is none.
+    /// When the connection ends before the head does, or when the bytes are no response head.
     pub fn read(reader: &mut impl BufRead) -> Result<Self, Trouble> {
         let mut reader = reader.take(LONGEST);
         let first = line(&mut reader)?;
@@ -51,14 +51,14 @@ impl Head {
         }
     }
 
-    /// The first field of this name, which is in lower case.
+    /// The first header field of this name. `name` is in lower case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         let found = self.fields.iter().find(|(field, _)| field == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the connection goes on after this answer.
+    /// Whether the server closes the connection after this response.
     #[must_use]
     pub fn closes(&self) -> bool {
         self.field("connection")
@@ -66,7 +66,7 @@ impl Head {
     }
 }
 
-/// One line, without its end.
+/// Reads one line and removes its line end.
 pub(crate) fn line(reader: &mut impl BufRead) -> Result<String, Trouble> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -77,7 +77,7 @@ pub(crate) fn line(reader: &mut impl BufRead) -> Result<String, Trouble> {
     Ok(line)
 }
 
-/// What follows a head.
+/// The body that follows a head.
 #[derive(Debug)]
 pub struct Body<'a, R> {
     reader: &'a mut R,
@@ -87,9 +87,9 @@ pub struct Body<'a, R> {
 #[derive(Debug)]
 enum Form {
     Length(u64),
-    /// What is left of the chunk; `None`: the last one was read.
+    /// Bytes that are left of the current chunk. `None`: the last chunk was read.
     Chunked(Option<u64>),
-    /// All that comes.
+    /// The body ends with the connection.
     Rest,
 }
 
@@ -111,17 +111,17 @@ impl<'a, R: BufRead> Body<'a, R> {
         Ok(Self { reader, form })
     }
 
-    /// All of it, as text.
+    /// Reads the whole body as text.
     ///
     /// # Errors
-    /// When the connection ends before it does.
+    /// When the connection ends before the body does.
     pub fn text(mut self) -> Result<String, Trouble> {
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| Trouble::Nonsense("a body that is no text".into()))
     }
 
-    /// The length of the next chunk; `None`: that was the last.
+    /// Reads the length of the next chunk. `None`: that was the last chunk.
     fn chunk(&mut self) -> io::Result<Option<u64>> {
         let told = |trouble| match trouble {
             Trouble::Lost(error) => error,

@@ -1,42 +1,44 @@
-//! What publishers were told about each of their messages.
+//! Records what the server answered to each published message.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is known of one message.
+/// What a publisher knows about one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is on its way, or nobody knows: the connection ended, or no answer came. It may be delivered.
+    /// The message is under way, or its fate is unknown because the connection ended or no answer arrived. It may be
+    /// delivered.
     Unknown,
-    /// The server took it; some servers say under which id.
+    /// The server accepted the message. Some servers return its id.
     Acknowledged(Option<u64>),
-    /// The server said that it did not take it.
+    /// The server refused the message.
     Refused,
 }
 
-/// What a publisher's acknowledgement promises.
+/// What an acknowledgement promises to a publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
-    /// Each message is delivered.
+    /// Each acknowledged message is delivered.
     Each,
-    /// The last one is; those before it may be left out, and it may be told again (files are signals).
+    /// The last message is delivered. Earlier ones may be left out, and a message may be delivered again (files are
+    /// signals).
     Last,
 }
 
-/// One publisher's messages, by number.
+/// The messages of one publisher, by number.
 #[derive(Debug)]
 pub struct Page {
     pub name: String,
     pub channel: String,
     pub promise: Promise,
     pub fates: Vec<Fate>,
-    /// Why the server did not take some; the first few.
+    /// Texts of the first few refusals.
     pub refusals: Vec<String>,
-    /// Messages before this one were judged.
+    /// Messages with lower numbers were judged already.
     pub judged: usize,
 }
 
 impl Page {
-    /// The number of the last message that must be delivered.
+    /// Number of the last message that must be delivered.
     #[must_use]
     pub fn last_acknowledged(&self) -> Option<u32> {
         let acknowledged = |fate: &Fate| matches!(fate, Fate::Acknowledged(_));
@@ -49,7 +51,7 @@ impl Page {
 pub struct Ledger(Vec<Mutex<Page>>);
 
 impl Ledger {
-    /// Adds a publisher; returns its number.
+    /// Adds a publisher and returns its number.
     pub fn open(&mut self, name: String, channel: &str, promise: Promise) -> u16 {
         self.0.push(Mutex::new(Page {
             name,
@@ -78,7 +80,7 @@ impl Ledger {
         self.publishers().filter(on).collect()
     }
 
-    /// Messages that publishers have begun to publish, and those that were acknowledged.
+    /// Returns the number of messages that publishers began to publish, and the number of acknowledged ones.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let (mut begun, mut acknowledged) = (0, 0);

@@ -1,8 +1,9 @@
-//! Whether a server delivers what it acknowledged: once, in order, and not without a word when it cannot.
+//! Checks that a server delivers each acknowledged message once and in order, and that it reports messages that it
+//! cannot deliver.
 //!
-//! Publishers write down what was acknowledged (`ledger`), subscribers what came (`transcript`), and `verdict`
-//! compares the two. Meanwhile connections are cut, read slowly, and the server is restarted or killed (`scenario`).
-//! Everything a server is known by is what it says on its connections; nothing here looks into Comet.
+//! Publishers record what was acknowledged (`ledger`), and subscribers record what arrived (`transcript`). `verdict`
+//! compares the two. Meanwhile connections are cut or read slowly, and the server is restarted or killed (`scenario`).
+//! The checker uses only what a server sends on its connections. Nothing here reads Comet's internal state.
 
 pub mod crash;
 pub mod http;

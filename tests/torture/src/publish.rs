@@ -1,4 +1,4 @@
-//! The ways to publish, and what each says about a message.
+//! The ways to publish, and the outcome of one publish.
 
 mod files;
 mod library;
@@ -10,24 +10,24 @@ pub use library::Library;
 pub use post::Post;
 pub use socket::Socket;
 
-/// What became of a message, as far as its publisher knows.
+/// The outcome of a publish, as far as the publisher knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The server took it; some servers say under which id.
+    /// The server accepted the message. Some servers return its id.
     Taken(Option<u64>),
-    /// It was sent, and nobody knows.
+    /// The message was sent, and its fate is unknown.
     Unknown,
-    /// The server does not take it, and says why.
+    /// The server refused the message for this reason.
     Refused(String),
-    /// Nobody was there: it was not sent.
+    /// The server could not be reached, and the message was not sent.
     Away,
 }
 
 /// Publishes one message at a time.
 pub trait Publish: Send {
-    /// The same `key` again is the same message again.
+    /// Publishes a message. The same `key` again means the same message again.
     fn publish(&mut self, channel: &str, data: &str, key: &str) -> Outcome;
 
-    /// Whether a message that nobody knows of may be published again, with its key, and is still published once.
+    /// Whether a message with an unknown fate may be published again with the same key and is still delivered once.
     fn has_keys(&self) -> bool;
 }

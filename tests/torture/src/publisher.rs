@@ -1,4 +1,4 @@
-//! A publisher: one message after the other at a pace, each written down.
+//! A publisher that sends one message after the other at a given rate and records each outcome.
 
 use std::{
     sync::{
@@ -16,7 +16,8 @@ use crate::{
     stamp::Stamp,
 };
 
-/// Who is told to hold on publishes nothing new, and knows what became of its last message.
+/// A gate for publishers. While the gate is closed, a publisher sends nothing new, and the fate of its last message is
+/// known.
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
@@ -36,16 +37,16 @@ pub struct Publisher {
     pub ledger: Arc<Ledger>,
     pub stage: Arc<Stage>,
     pub gate: Arc<Gate>,
-    /// It rests here while the gate is closed.
+    /// True while the publisher waits at the closed gate.
     pub resting: Arc<AtomicBool>,
     pub random: Random,
-    /// Between two messages, on the average.
+    /// Average time between two messages.
     pub pace: Duration,
-    /// Bytes of a message.
+    /// Length of a message in bytes.
     pub size: usize,
 }
 
-/// Before it tries again.
+/// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Publisher {
@@ -65,7 +66,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes the next message, until it is clear what became of it, or that this stays unknown.
+    /// Publishes the next message, and repeats it until its fate is known or is certain to stay unknown.
     fn next(&mut self) {
         let number = {
             let mut page = self.ledger.page(self.number);

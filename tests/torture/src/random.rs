@@ -1,13 +1,13 @@
-//! Choices that a seed repeats. What other threads and the kernel do meanwhile, it does not.
+//! Random choices that a seed repeats. The timing of other threads and of the kernel is not repeated.
 
 use std::time::Duration;
 
-/// SplitMix64: small, and good enough to choose moments.
+/// The generator SplitMix64: small, and good enough to choose moments.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// Choices of their own for each `name` of a seed.
+    /// Creates a generator for `name`. Each name of a seed gets its own sequence.
     #[must_use]
     pub fn new(seed: u64, name: &str) -> Self {
         Self(seed ^ hash(name.as_bytes()))
@@ -21,12 +21,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Returns a number below `bound`. `bound` must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.number() % bound.max(1) as u64) as usize
     }
 
-    /// True once in `n` times.
+    /// Returns true with a probability of 1 in `n`.
     pub fn once_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// FNV-1a: of what is checked here nothing is made by an attacker.
+/// The hash FNV-1a. No attacker chooses the checked text, so a simple hash is enough.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -1,4 +1,4 @@
-//! The verdict as a table (Markdown), and as JSON.
+//! Writes the verdict as a Markdown table and as JSON.
 
 use std::{fmt::Write, path::Path};
 
@@ -17,7 +17,7 @@ struct Row<'a> {
     figures: Figures,
 }
 
-/// What the columns mean is in docs/delivery.md.
+/// Writes the table. docs/delivery.md explains its columns.
 #[must_use]
 pub fn table(server: &str, outcomes: &[Outcome]) -> String {
     let mut text = format!(
@@ -45,7 +45,7 @@ pub fn table(server: &str, outcomes: &[Outcome]) -> String {
     text
 }
 
-/// What was done, and what cannot be told.
+/// Describes what was done, and what the figures cannot show.
 #[must_use]
 pub fn lines(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
@@ -66,7 +66,7 @@ pub fn lines(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Everything, for programs.
+/// Writes all results as JSON.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -85,7 +85,8 @@ pub fn write_json(server: &str, outcomes: &[Outcome], path: &Path) -> Result<()>
     Ok(std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?)
 }
 
-/// Whether a transport lost something without a word, doubled or disordered it. With `strict`, also what was told.
+/// Whether a transport lost a message silently, delivered one twice, or changed the order. With `strict`, reported
+/// losses count as well.
 #[must_use]
 pub fn faulty(outcomes: &[Outcome], strict: bool) -> bool {
     let mut figures = outcomes.iter().flat_map(|o| &o.figures);

@@ -1,4 +1,5 @@
-//! One run of the checker: publishers and subscribers, a disturbance for a while, rest, and the verdict.
+//! One run of the checker: it starts publishers and subscribers, disturbs them for a while, lets them come to rest, and
+//! judges.
 
 use std::{
     sync::{
@@ -66,10 +67,10 @@ impl Disturbance {
     }
 }
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Debug, Clone)]
 pub struct Scale {
-    /// How long the disturbance lasts.
+    /// Length of the disturbance.
     pub time: Duration,
     /// Subscribers of each transport.
     pub subscribers: usize,
@@ -77,29 +78,29 @@ pub struct Scale {
     pub channels: usize,
     /// Messages a second of each publisher.
     pub rate: u32,
-    /// Bytes of a message; sixty times as many where clients are slow.
+    /// Length of a message in bytes. Sixty times as long where clients are slow.
     pub size: usize,
     pub seed: u64,
 }
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub disturbance: Disturbance,
-    /// Of each transport.
+    /// The figures of each transport.
     pub figures: Vec<(Transport, Figures)>,
     pub published: u64,
     pub acknowledged: u64,
     pub cuts: u64,
     pub reconnects: u64,
     pub restarts: u64,
-    /// Faults and refusals, for people.
+    /// Descriptions of some faults and refusals.
     pub examples: Vec<String>,
 }
 
-/// Between two restarts, and before the first.
+/// Range in milliseconds of the pause before the first restart and between two restarts.
 const RESTART: (u64, u64) = (300, 1500);
-/// What a subscriber may still need when all is calm again.
+/// Time-out for the last messages after the disturbance has ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Run<'a> {
@@ -119,7 +120,7 @@ struct Run<'a> {
 /// Runs one disturbance.
 ///
 /// # Errors
-/// When the server cannot be tested: nobody listens, nothing comes, it does not come back.
+/// When the server cannot be tested: it does not listen, delivers nothing, or does not start again.
 pub fn run(
     target: &Target,
     transports: &[Transport],
@@ -139,7 +140,7 @@ pub fn run(
     Ok(run.outcome(restarts))
 }
 
-/// Channels of their own for each run, whatever ran before.
+/// Returns a number for the channel names of this run, so that no earlier run has used these channels.
 fn run_number() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -190,7 +191,8 @@ impl<'a> Run<'a> {
         Ok(restarts)
     }
 
-    /// Subscribers that stay: every other one listens to all channels, where the server has such a thing.
+    /// Starts the permanent subscribers. Every second one listens to all channels, if the server supports several
+    /// channels.
     fn subscribe(&mut self, transports: &[Transport]) {
         let channels = self.channels();
         for &transport in transports {
@@ -243,7 +245,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// By HTTP; every other one by the socket, where there is one.
+    /// Creates a publisher. Every second one uses the Unix socket if there is one, the others HTTP.
     fn publisher(&self, number: u16) -> Publisher {
         let random = Random::new(self.scale.seed, &format!("publisher {number}"));
         let way: Box<dyn Publish> = match &self.target.socket {
@@ -275,7 +277,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Each subscriber owes what follows the first message that it saw: all have seen one of each publisher.
+    /// Waits until each subscriber has a message of each publisher. A subscriber is judged from the first message that
+    /// it saw.
     fn wait_for_first(&self) -> Result<()> {
         let start = Instant::now();
         while let Some((name, complaints)) = self.lags(|_| 0) {
@@ -290,7 +293,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A subscriber that has not come to this number of a publisher.
+    /// Finds a subscriber that has not received this number of a publisher.
     fn lags(&self, number: impl Fn(u16) -> u32) -> Option<(String, Vec<String>)> {
         self.transcripts.iter().find_map(|(_, transcript)| {
             let transcript = lock(transcript);
@@ -301,7 +304,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Subscribers that come for a moment, each with a thread that begins again as a new one.
+    /// Starts short-lived subscribers. Each has a thread that starts a new subscriber when the last one has left.
     fn churn(&mut self, transports: &[Transport]) {
         let channels = self.channels();
         let lives = (self.scale.time.as_millis() / 400).max(1) as usize;
@@ -322,7 +325,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// While the disturbance lasts; returns how often the server was restarted.
+    /// Waits while the disturbance lasts. Returns the number of restarts of the server.
     fn hold(&mut self, server: &mut Option<&mut dyn Server>) -> Result<u64> {
         let (end, mut restarts) = (Instant::now() + self.scale.time, 0);
         loop {
@@ -342,7 +345,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// All publish for a while in peace, then hold on; subscribers get what is theirs, or never will.
+    /// Publishes for a while without a disturbance, then stops publishing and waits until the subscribers have received
+    /// everything, or until the time-out.
     fn settle(&self) {
         self.stage.pause(Duration::from_millis(1000));
         self.gate.close(true);
@@ -355,7 +359,7 @@ impl<'a> Run<'a> {
         while self.lags(last).is_some() && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(10));
         }
-        // What should not come may come after the last.
+        // A message that must not arrive could arrive after the last expected one.
         thread::sleep(Duration::from_millis(200));
     }
 
@@ -395,12 +399,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A subscriber that leaves after a while.
+/// Runs a subscriber that leaves after `time`.
 fn pass(subscriber: Subscriber, run: &Stage, time: Duration) {
     if run.stopped() {
         return;
     }
-    // A stage of its own ends this subscriber and no other.
+    // The subscriber has its own stage, so that ending the stage ends only this subscriber.
     let stage = Arc::new(Stage::new(run.habits));
     stage.disturb(true);
     let own = Subscriber {

@@ -1,4 +1,4 @@
-//! Servers that are started, stopped and killed here, and those that others restart.
+//! Servers that this program starts, stops and kills, and servers that a command restarts.
 
 mod comet;
 mod nchan;
@@ -22,22 +22,22 @@ use nix::{
 
 use crate::random::Random;
 
-/// Who does not listen after so long never will.
+/// A server that does not listen after this time counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Something that can be restarted.
+/// A server that can be restarted.
 pub trait Server: Send {
-    /// Stops it and starts it again; returns when it listens.
+    /// Stops the server and starts it again. Returns when the server listens.
     ///
     /// # Errors
-    /// When it does not come back.
+    /// When the server does not listen again.
     fn restart(&mut self, random: &mut Random) -> Result<()>;
 
-    /// What a restart is, for the report.
+    /// Describes the kind of restart for the report.
     fn restarts_by(&self) -> String;
 }
 
-/// A server of somebody's else: a command restarts it.
+/// A server that was not started here. A command restarts it.
 pub struct Foreign {
     pub command: String,
     pub addr: SocketAddr,
@@ -58,12 +58,12 @@ impl Server for Foreign {
     }
 }
 
-/// Waits until somebody listens; `alive` says why nobody ever will.
+/// Waits until the address accepts connections. `alive` returns an error when that will never happen.
 pub(crate) fn wait_for(addr: SocketAddr, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     loop {
         let stream = TcpStream::connect(addr);
-        // On a port of the range that clients get, one may connect to oneself.
+        // If nothing listens on a port of the kernel's client range, a client may connect to itself.
         let myself = |s: &TcpStream| s.local_addr().ok() == s.peer_addr().ok();
         if stream.is_ok_and(|stream| !myself(&stream)) {
             return Ok(());
@@ -76,7 +76,7 @@ pub(crate) fn wait_for(addr: SocketAddr, mut alive: impl FnMut() -> Result<()>) 
     }
 }
 
-/// A free port that no client is given by the kernel: while the server is down, nobody takes it.
+/// Returns a free port outside the kernel's client range, so that no client gets the port while the server is down.
 pub(crate) fn port(random: &mut Random) -> Result<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range.split_whitespace().next();
@@ -95,6 +95,6 @@ pub(crate) fn port(random: &mut Random) -> Result<u16> {
 }
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
-    // It may have ended: then there is nothing to stop.
+    // The process may have ended already. Then there is nothing to stop.
     let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
 }

@@ -1,4 +1,4 @@
-//! What all threads of a run look at: whether connections are disturbed now, and whether it is over.
+//! State that all threads of a run share: whether connections are disturbed now, and whether the run is over.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -11,7 +11,7 @@ use std::{
 pub struct Habits {
     /// Connections end at random moments, by FIN or RST.
     pub cuts: bool,
-    /// Little is read at a time, with pauses.
+    /// Clients read little at a time, with pauses.
     pub slow: bool,
 }
 
@@ -22,7 +22,7 @@ pub struct Stage {
     stopped: AtomicBool,
     /// Connections that this program cut.
     pub cuts: AtomicU64,
-    /// Connections that were made after another of the same client.
+    /// Connections that replaced an earlier one of the same client.
     pub reconnects: AtomicU64,
 }
 
@@ -58,7 +58,7 @@ impl Stage {
         self.habits.slow && self.disturbed.load(Relaxed)
     }
 
-    /// Sleeps; less when the run ends.
+    /// Sleeps for `time`, or until the run ends.
     pub fn pause(&self, time: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         let end = Instant::now() + time;

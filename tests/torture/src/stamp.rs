@@ -1,34 +1,34 @@
-//! What is published: text that says who published it and as which of theirs, with a check sum over all of it, so that
-//! it is known again within whatever a server wraps around it.
+//! The published text. It names its publisher and its number, and has a checksum over all of it. So it can be found
+//! again in any format that a server uses around it.
 
 use std::fmt::Write;
 
 use crate::random::hash;
 
-/// How a message begins. Nothing in it has to be escaped in JSON, HTML or a line of an event stream.
+/// The beginning of a message. No character of it needs escaping in JSON, HTML or a line of an event stream.
 const MARK: &str = "[dc ";
 
-/// Which message.
+/// Identifies a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
-    /// Of which run of the checker.
+    /// The run of the checker.
     pub run: u64,
     pub publisher: u16,
-    /// Each publisher counts from 0.
+    /// Number of the message. Each publisher counts from 0.
     pub number: u32,
 }
 
-/// Why data is no message of ours.
+/// Why data is not a valid message of the checker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// Nothing in it looks like one.
+    /// The data has no beginning of a message.
     Foreign,
-    /// It is cut or changed.
+    /// The message is cut or changed.
     Changed,
 }
 
 impl Stamp {
-    /// The message: at least `length` bytes.
+    /// Returns the text of the message, with at least `length` bytes.
     #[must_use]
     pub fn text(self, length: usize) -> String {
         let Self {
@@ -36,7 +36,7 @@ impl Stamp {
             publisher,
             number,
         } = self;
-        // Letters that differ from message to message: what is mixed up of two is neither.
+        // The letters differ from message to message. So a mix of two messages has a wrong checksum.
         let letter = |i: usize| char::from(b'a' + ((number as usize + i) % 26) as u8);
         let head = format!("{run:x} {publisher} {number} ");
         let room = length.saturating_sub(MARK.len() + head.len() + 19);
@@ -47,10 +47,10 @@ impl Stamp {
         text
     }
 
-    /// Finds a message in what a server delivered.
+    /// Finds a message in the data that a server delivered.
     ///
     /// # Errors
-    /// When there is none, or a part of one.
+    /// When there is no message, or only a part of one.
     pub fn read(data: &str) -> Result<Self, Damage> {
         let start = data.find(MARK).ok_or(Damage::Foreign)? + MARK.len();
         Self::parse(&data[start..]).ok_or(Damage::Changed)

@@ -1,5 +1,7 @@
-//! One connection of a subscriber: asks on from its cursor, and tells each message and gap as it comes. The cursor
-//! moves with what was told, and with nothing else: what a cut took away has to be delivered again.
+//! One connection of a subscriber: it asks for messages after its cursor, and reports each message and gap as it
+//! arrives.
+//!
+//! Only reported messages move the cursor. So messages that a cut took away have to be delivered again.
 
 mod iframe;
 mod poll;
@@ -17,32 +19,32 @@ use crate::{
     wire::Wire,
 };
 
-/// What a client saw last, in the server's words.
+/// The position of the last message that a client saw, in the server's own format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Cursor {
-    /// Nothing yet.
+    /// The client has seen nothing yet.
     #[default]
     None,
     /// An id.
     Id(String),
-    /// Of HTTP: when it was modified, and its tag.
+    /// HTTP validators: the `Last-Modified` date and the `ETag`.
     Validators { modified: String, tag: String },
 }
 
-/// What a server told a subscriber.
+/// What a server reported to a subscriber.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
     Message {
         id: Option<u64>,
         stamp: Stamp,
     },
-    /// Messages may be missing here.
+    /// Messages may be missing at this place.
     Gap,
-    /// A message that is none of ours, or was changed.
+    /// The message was not published by the checker, or was changed.
     Damaged(String),
 }
 
-/// What a connection of a subscriber needs.
+/// The data that a connection of a subscriber needs.
 pub struct Session<'a> {
     pub target: &'a Target,
     pub channels: &'a [String],
@@ -52,7 +54,7 @@ pub struct Session<'a> {
 
 type Reader = BufReader<Wire>;
 
-/// Listens until the connection ends, however that comes.
+/// Listens until the connection ends for any reason.
 pub fn listen(transport: Transport, wire: Wire, session: &mut Session<'_>) -> Result<(), Trouble> {
     let mut reader = BufReader::new(wire);
     match transport {
@@ -64,7 +66,7 @@ pub fn listen(transport: Transport, wire: Wire, session: &mut Session<'_>) -> Re
 }
 
 impl Session<'_> {
-    /// The cursor in the query, for transports that have no header for it.
+    /// The cursor as a query parameter, for transports that have no header for it.
     fn query(&self) -> String {
         match (self.target.kind, &*self.cursor) {
             (Kind::Comet, Cursor::Id(id)) => format!("since={id}"),
@@ -82,7 +84,7 @@ impl Session<'_> {
         Ok(reader.get_mut().send(request.as_bytes())?)
     }
 
-    /// Tells one message as Comet writes it; returns its id.
+    /// Reports one message in Comet's JSON format. Returns its id.
     fn message(&mut self, json: &Value) -> Option<u64> {
         let id = json["id"].as_u64();
         let data = json["data"].as_str().unwrap_or_default();
@@ -90,7 +92,7 @@ impl Session<'_> {
         id
     }
 
-    /// Tells the message in `data`.
+    /// Reports the message in `data`.
     fn data(&mut self, id: Option<u64>, data: &str, channel: Option<&str>) {
         let ours = channel.is_none_or(|channel| self.channels.iter().any(|c| c == channel));
         let news = match Stamp::read(data) {
@@ -100,7 +102,7 @@ impl Session<'_> {
         (self.tell)(news);
     }
 
-    /// One JSON text of a stream of Comet's: a message, or a gap.
+    /// Reads one JSON text of Comet's streams: a message or a gap.
     fn json(&mut self, text: &str) -> Result<(), Trouble> {
         let json: Value = serde_json::from_str(text).map_err(|_| nonsense(text))?;
         if json["gap"] == true {
@@ -108,7 +110,7 @@ impl Session<'_> {
             let cursor = json["cursor"].as_str().ok_or_else(|| nonsense(text))?;
             *self.cursor = Cursor::Id(cursor.into());
         } else if json["id"].is_null() && json["retry"].is_u64() {
-            // The daemon stops: not before then come back. This client is not so polite.
+            // The daemon stops, and asks clients to come back after some time. This client comes back at once.
         } else {
             let id = self.message(&json).ok_or_else(|| nonsense(text))?;
             *self.cursor = Cursor::Id(id.to_string());
@@ -121,7 +123,7 @@ fn nonsense(text: &str) -> Trouble {
     Trouble::Nonsense(text.chars().take(200).collect())
 }
 
-/// What a refusal says.
+/// The error for a refused request.
 fn refused(status: u16, text: &str) -> Trouble {
     Trouble::Refused(status, text.chars().take(200).collect())
 }
@@ -138,7 +140,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::{random::Random, stage::Stage};
 
-    /// What a client of a server that answers so tells, its cursor then, and its first request.
+    /// Runs a client against a server that gives this response. Returns what the client reported, its cursor, and its
+    /// first request.
     pub(crate) fn told(
         kind: Kind,
         transport: Transport,
@@ -179,7 +182,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A message as Comet writes it.
+    /// A message in Comet's JSON format.
     pub(crate) fn json(id: u64, number: u32) -> String {
         let data = stamp(number).text(50);
         format!(r#"{{"channel":"news","id":{id},"name":"","data":"{data}"}}"#)

@@ -1,4 +1,4 @@
-//! A subscriber: comes back with its cursor whenever its connection ends, and writes down what it is told.
+//! A subscriber: it reconnects with its cursor whenever its connection ends, and records what it receives.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
@@ -21,7 +21,7 @@ pub struct Subscriber {
     pub channels: Vec<String>,
     pub stage: Arc<Stage>,
     pub random: Random,
-    /// Where it begins.
+    /// The cursor of the first request.
     pub cursor: Cursor,
     pub transcript: Arc<Mutex<Transcript>>,
 }
@@ -46,7 +46,7 @@ impl Subscriber {
             }
             let ended = self.listen(wire, &mut cursor);
             self.complain(ended);
-            // As browsers do it, but sooner.
+            // Random pauses as in browsers, but shorter.
             let most = if self.random.once_in(4) { 200 } else { 5 };
             let pause = self.random.millis(0, most);
             self.stage.pause(pause);
@@ -67,7 +67,7 @@ impl Subscriber {
         const MOST: usize = 5;
         let complaint = match ended {
             Ok(()) | Err(Trouble::Lost(_)) => return,
-            // What servers say while they start and stop, and proxies before them.
+            // Statuses of servers that start or stop, and of proxies before such servers.
             Err(Trouble::Refused(502..=504, _)) => {
                 return self.stage.pause(Duration::from_millis(50));
             }

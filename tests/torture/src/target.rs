@@ -1,4 +1,4 @@
-//! Which server, what it speaks, and where its channels are.
+//! The server under test, its protocol, and the paths of its channels.
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// One connection may listen to several channels.
+    /// Whether one connection may listen to several channels.
     #[must_use]
     pub fn many_channels(self) -> bool {
         self == Self::Comet
@@ -72,14 +72,14 @@ pub struct Target {
     pub websocket: String,
     pub iframe: String,
     pub publish: String,
-    /// Lines that every request has, each with its end.
+    /// Header lines for every request, each with its line end.
     pub fields: String,
-    /// Comet's Unix socket.
+    /// Path of Comet's Unix socket.
     pub socket: Option<PathBuf>,
 }
 
 impl Target {
-    /// With the paths that are usual for it.
+    /// Creates a target with the usual paths of this kind of server.
     #[must_use]
     pub fn new(kind: Kind, addr: SocketAddr) -> Self {
         let [poll, sse, websocket, iframe, publish] = match kind {
@@ -114,7 +114,7 @@ impl Target {
         }
     }
 
-    /// A GET of a transport, with `query` behind the path, and further lines.
+    /// A GET for a transport. `query` follows the path, and the further lines follow the headers.
     pub(crate) fn get(
         &self,
         transport: Transport,
@@ -132,7 +132,7 @@ impl Target {
         format!("GET {path}{mark}{query} HTTP/1.1\r\nHost: {addr}\r\n{own}{fields}\r\n")
     }
 
-    /// A publish, with its key where the server knows such a thing.
+    /// A publish. It has a key if the server supports keys.
     pub(crate) fn post(&self, channel: &str, data: &str, key: &str) -> String {
         let path = self.publish.replace("{}", channel);
         let key = match self.kind {

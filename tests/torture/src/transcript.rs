@@ -1,8 +1,8 @@
-//! What one subscriber was told, in that order.
+//! What one subscriber received, in this order.
 
 use crate::{stamp::Stamp, subscribe::News};
 
-/// One thing that it was told.
+/// One received item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     Message {
@@ -10,7 +10,7 @@ pub enum Entry {
         number: u32,
         id: u64,
     },
-    /// Messages may be missing here.
+    /// Messages may be missing at this place.
     Gap,
     Damaged(String),
 }
@@ -19,13 +19,13 @@ pub enum Entry {
 pub struct Transcript {
     pub name: String,
     pub channels: Vec<String>,
-    /// A subscriber for a while: what came before its first message and after its last is none of its business.
+    /// A short-lived subscriber. Messages before its first one and after its last one are not judged.
     pub passing: bool,
     run: u64,
     pub entries: Vec<Entry>,
-    /// The highest number of each publisher that came.
+    /// The highest received number of each publisher.
     last: Vec<Option<u32>>,
-    /// What went wrong with its connections and was not their end.
+    /// Errors of its connections other than their end.
     pub complaints: Vec<String>,
 }
 
@@ -71,13 +71,13 @@ impl Transcript {
         }
     }
 
-    /// The highest number of this publisher that came.
+    /// The highest received number of this publisher.
     #[must_use]
     pub fn last(&self, publisher: u16) -> Option<u32> {
         self.last.get(usize::from(publisher)).copied().flatten()
     }
 
-    /// Forgets what was judged, but what came last of each publisher.
+    /// Removes what was judged. The last number of each publisher is kept.
     pub fn begin_again(&mut self) {
         let mut kept: Vec<Entry> = Vec::new();
         for (publisher, last) in self.last.iter().enumerate() {

@@ -1,8 +1,9 @@
-//! What came, beside what was acknowledged.
+//! Compares the received messages with the acknowledged ones.
 //!
-//! Each subscriber owes all acknowledged messages of its channels from the first one that it saw of a publisher. One
-//! that did not come is *told* when a gap was told at its place: between the messages that came before and after it. Where
-//! ids are known the place is among all messages of its channel, else among those of its publisher.
+//! From the first message of a publisher that a subscriber received, it must receive all later acknowledged messages of
+//! its channels. A missing message counts as *told* if a gap was reported at its place: between the messages before and
+//! after it. If ids are known, the place is among all messages of the channel, otherwise among the messages of the
+//! publisher.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -16,29 +17,29 @@ use crate::{
     transcript::{Entry, Transcript},
 };
 
-/// Figures of one subscriber, or the sum of several.
+/// Figures of one subscriber, or the sum over several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
-    /// Acknowledged messages that were to come.
+    /// Acknowledged messages that had to arrive.
     pub due: u64,
-    /// Of these came.
+    /// Of these, the messages that arrived.
     pub delivered: u64,
-    /// Did not come, and no gap was told.
+    /// Messages that did not arrive, without a reported gap.
     pub lost: u64,
-    /// Did not come, and a gap was told at their place.
+    /// Messages that did not arrive, with a reported gap at their place.
     pub told: u64,
     pub doubled: u64,
     pub reordered: u64,
-    /// Changed, of another channel or run, or under another id than was acknowledged.
+    /// Messages that were changed, were of another channel or run, or had another id than the acknowledgement.
     pub damaged: u64,
-    /// Came although the publisher was told that they were not taken.
+    /// Messages that arrived although the publisher was told that they were refused.
     pub refused: u64,
-    /// Of messages without an acknowledgement came: nobody can say whether the others should have.
+    /// Messages without an acknowledgement that arrived. Whether other such messages should have arrived is unknown.
     pub unknown: u64,
     pub gaps: u64,
-    /// Gaps where nothing that was acknowledged is missing.
+    /// Gaps at places where no acknowledged message is missing.
     pub false_gaps: u64,
-    /// Files that were told again.
+    /// Messages of files that were delivered again.
     pub repeated: u64,
 }
 
@@ -60,22 +61,22 @@ impl AddAssign for Figures {
 }
 
 impl Figures {
-    /// Whether anything happened that must not: silent loss, doubling, reordering, damage.
+    /// Whether there was a fault that must never happen: silent loss, duplicates, wrong order or damage.
     #[must_use]
     pub fn faulty(&self) -> bool {
         self.lost + self.doubled + self.reordered + self.damaged + self.refused > 0
     }
 }
 
-/// What is wrong with which message, for people.
+/// Figures, and descriptions of faults.
 #[derive(Debug, Default)]
 pub struct Judgement {
     pub figures: Figures,
-    /// The first few of each kind.
+    /// Descriptions of the first few faults of each kind.
     pub examples: Vec<String>,
 }
 
-/// How many of a subscriber's faults are described.
+/// Number of described faults of a subscriber.
 const EXAMPLES: usize = 2;
 
 /// Judges one subscriber.
@@ -101,18 +102,18 @@ pub fn judge(ledger: &Ledger, transcript: &Transcript) -> Judgement {
 struct Judge<'a> {
     transcript: &'a Transcript,
     judgement: Judgement,
-    /// Where gaps were told.
+    /// Positions of reported gaps.
     gaps: Vec<usize>,
-    /// Those of them that something is missing at.
+    /// Gaps at which a message is missing.
     covering: HashSet<usize>,
-    /// Of each publisher: what came, and where first.
+    /// For each publisher: the numbers that arrived, and the position of the first arrival.
     seen: BTreeMap<u16, BTreeMap<u32, usize>>,
-    /// Of each channel: ids that came, in their order, and where.
+    /// For each channel: the ids that arrived, in their order, and their positions.
     ids: HashMap<String, Vec<(u64, usize)>>,
 }
 
 impl Judge<'_> {
-    /// Reads the transcript: doubles, order, damage.
+    /// Reads the transcript and counts duplicates, wrong order and damage.
     fn read(&mut self, ledger: &Ledger) {
         let mut highest_id = 0;
         for (at, entry) in self.transcript.entries.iter().enumerate() {
@@ -227,7 +228,8 @@ impl Judge<'_> {
         }
     }
 
-    /// A subscriber that was there all the time and saw nothing of a publisher: it must have seen the first message.
+    /// Judges a permanent subscriber that received nothing of a publisher. It should have received the publisher's
+    /// first message.
     fn saw_nothing(&mut self, page: &Page) {
         if self.transcript.passing {
             return;
@@ -288,7 +290,7 @@ mod tests {
 
     const ID: u64 = 1000;
 
-    /// Two publishers in turns, of `count` acknowledged messages each, whose ids are 1000, 1001, ...
+    /// A ledger of two publishers that take turns. Each has `count` acknowledged messages, with the ids 1000, 1001, ...
     fn ledger(count: u32) -> Ledger {
         let mut ledger = Ledger::default();
         for publisher in 0..2 {
@@ -302,7 +304,7 @@ mod tests {
         ledger
     }
 
-    /// What came, by ids from 0 on; -1 is a gap. Without ids if `bare`.
+    /// A transcript with these ids, counted from 0. -1 is a gap. If `bare`, the messages have no ids.
     fn came(what: &[i64], bare: bool) -> Transcript {
         let mut transcript = Transcript::new(0, "s".into(), vec!["news".into()], false);
         let entry = |&n: &i64| match n {
@@ -361,7 +363,7 @@ mod tests {
             (found.told, found.lost, found.gaps, found.false_gaps),
             (2, 0, 1, 0)
         );
-        // 3 came after the gap, so that 4 is missing elsewhere.
+        // 3 arrived after the gap, so 4 is missing at another place.
         let found = figures(&[0, 1, -1, 3, 5, 6, 7]);
         assert_eq!((found.told, found.lost), (1, 1));
         let found = figures(&[0, -1, 1, 2, 3, 4, 5, 6, 7]);
@@ -369,7 +371,8 @@ mod tests {
             (found.gaps, found.false_gaps, found.faulty()),
             (1, 1, false)
         );
-        // Without ids the publisher's own messages say where: those of the other may be anywhere between.
+        // Without ids only the publisher's own messages show the place. The other publisher's messages may be anywhere
+        // between.
         let bare = judge(&ledger(4), &came(&[0, 1, -1, 3, 5, 6, 7], true)).figures;
         assert_eq!((bare.told, bare.lost), (2, 0));
     }

@@ -1,4 +1,4 @@
-//! A connection that this program may cut or read slowly, as the stage says.
+//! A connection that this program may cut or read slowly, as the stage's settings say.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -11,9 +11,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{random::Random, stage::Stage};
 
-/// How often a silent connection looks at the stage.
+/// Interval in which a silent connection checks the stage.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a connection may take to be made, and a request to be sent.
+/// Time-out for a connect and for sending a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -22,13 +22,13 @@ pub struct Wire {
     stage: Arc<Stage>,
     random: Random,
     cut: Option<Cut>,
-    /// Bytes until the next rest of a slow reader.
+    /// Bytes until the next pause of a slow reader.
     until_rest: usize,
-    /// A read that takes longer fails.
+    /// Time-out of a read.
     pub limit: Option<Duration>,
 }
 
-/// When a connection ends: after so many bytes, or then.
+/// When a connection ends: after this many bytes, or at this time.
 #[derive(Debug)]
 struct Cut {
     bytes: usize,
@@ -37,16 +37,17 @@ struct Cut {
 
 impl Wire {
     /// # Errors
-    /// When nobody listens.
+    /// When the address does not accept the connection.
     pub fn connect(addr: SocketAddr, stage: Arc<Stage>, mut random: Random) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         if stage.habits.slow {
-            // Else the kernels keep megabytes for a client that reads nothing, and the server never notices.
+            // Otherwise the kernel buffers megabytes for a client that does not read, and the server never notices the
+            // slow client.
             socket.set_recv_buffer_size(4096)?;
         }
         socket.connect_timeout(&addr.into(), PATIENCE)?;
         let stream = TcpStream::from(socket);
-        // Where nobody listens on a port of the range that clients get, one may connect to oneself.
+        // If nothing listens on a port of the kernel's client range, a client may connect to itself.
         if stream.local_addr()? == stream.peer_addr()? {
             return Err(ErrorKind::ConnectionRefused.into());
         }
@@ -64,7 +65,7 @@ impl Wire {
         })
     }
 
-    /// Sends a request; where connections are cut, sometimes only a part of it.
+    /// Sends a request. Where connections are cut, sometimes sends only a part of it.
     ///
     /// # Errors
     /// When the connection ends.
@@ -77,11 +78,11 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
-    /// Ends the connection, as a lost client or a closed tab does.
+    /// Ends the connection as a lost client or a closed tab does.
     fn cut_off(&mut self) -> io::Error {
         self.stage.cuts.fetch_add(1, Relaxed);
         if self.random.once_in(2) {
-            // Dropped, it sends RST.
+            // With this option, closing the socket sends RST.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         } else {
             let _ = self.stream.shutdown(Shutdown::Both);
@@ -89,12 +90,12 @@ impl Wire {
         io::Error::new(ErrorKind::ConnectionAborted, "cut on purpose")
     }
 
-    /// How much may be read before this connection ends or rests.
+    /// The number of bytes that may be read before this connection ends or pauses.
     fn allowance(&mut self, wanted: usize) -> io::Result<usize> {
         if !self.stage.cuts_now() {
             self.cut = None;
         } else if self.cut.is_none() {
-            // Some die young, within the first answer; most live for a while.
+            // Some connections end early, within the first response. Most last longer.
             let most = [200, 2_000, 60_000][self.random.below(3)];
             self.cut = Some(Cut {
                 bytes: self.random.below(most),

@@ -1,4 +1,4 @@
-//! The torture, scaled down: `make torture` kills 5,000 times.
+//! A short run of the crash test. `make torture` kills the daemon 5,000 times.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod built;

@@ -1,4 +1,4 @@
-//! The delivery checker, scaled down, against the real daemon, and nchan where it is installed.
+//! A short run of the delivery checker against the real daemon, and against nchan if it is installed.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod built;

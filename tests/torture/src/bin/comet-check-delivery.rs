@@ -105,7 +105,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Runs the checks. Returns whether all of them passed.
 fn run(arguments: &Arguments) -> Result<bool> {
     let seed = match arguments.seed {
         Some(seed) => seed,

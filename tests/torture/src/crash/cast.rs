@@ -1,4 +1,4 @@
-//! Who plays: publishers of all ways, subscribers, and what they wrote down.
+//! The participants of a crash test: publishers of all kinds, subscribers, and their records.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use crate::{
     transcript::Transcript,
 };
 
-/// The run that messages belong to: there is one in each directory.
+/// The run number of all messages. Each directory has only one run.
 const RUN: u64 = 1;
 pub(super) const CHANNELS: [&str; 3] = ["one", "two", "files"];
 const FIRST: Duration = Duration::from_secs(60);
@@ -40,29 +40,29 @@ pub(super) struct Cast {
     gate: Arc<Gate>,
     resting: Vec<Arc<AtomicBool>>,
     threads: Vec<JoinHandle<()>>,
-    /// The C program.
+    /// The directory of the compiled C program.
     _program: TempDir,
 }
 
-/// Somebody who reads for a while.
+/// A subscriber that reads for a while.
 pub(super) struct Reader {
     pub(super) transcript: Arc<Mutex<Transcript>>,
     stage: Arc<Stage>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A publisher that is not on the stage yet.
+/// A publisher that was not started yet.
 struct Role {
     name: &'static str,
     channel: &'static str,
     promise: Promise,
     way: Box<dyn Publish>,
-    /// Between two messages.
+    /// Average time between two messages.
     pace: Duration,
 }
 
 impl Cast {
-    /// Everybody begins.
+    /// Starts all publishers and subscribers.
     pub(super) fn assemble(comet: &Comet, library: &std::path::Path, seed: u64) -> Result<Self> {
         let program = tempfile::Builder::new()
             .prefix("comet-torture-")
@@ -167,7 +167,7 @@ impl Cast {
         }
     }
 
-    /// Somebody who comes with this cursor, and reads all channels.
+    /// Starts a subscriber to all channels, with this cursor.
     pub(super) fn reader(&self, cursor: &str) -> Result<Reader> {
         let stage = Arc::new(Stage::new(Habits::default()));
         let all = CHANNELS.map(str::to_owned);
@@ -183,19 +183,20 @@ impl Cast {
         })
     }
 
-    /// Each subscriber owes what follows the first message that it saw: all have seen one of each publisher.
+    /// Waits until each subscriber has a message of each publisher. A subscriber is judged from the first message that
+    /// it saw.
     pub(super) fn wait_for_first(&self) -> Result<()> {
         wait_until("the first messages", FIRST, || self.all_have(|_| Some(0)))
     }
 
-    /// All have got what was acknowledged last.
+    /// Waits until all subscribers have the last acknowledged messages.
     pub(super) fn wait_for_last(&self, patience: Duration) -> Result<()> {
         wait_until("the last messages", patience, || {
             self.all_have(|p| self.ledger.page(p).last_acknowledged())
         })
     }
 
-    /// Whether every subscriber has come to this number of each of its publishers.
+    /// Whether every subscriber has received this number of each of its publishers.
     fn all_have(&self, number: impl Fn(u16) -> Option<u32>) -> bool {
         self.transcripts.iter().all(|transcript| {
             let transcript = lock(transcript);
@@ -205,7 +206,7 @@ impl Cast {
         })
     }
 
-    /// Publishers know what became of their last message, and hold on.
+    /// Stops publishing and waits until the fate of each publisher's last message is known.
     pub(super) fn rest(&self, patience: Duration) -> Result<()> {
         self.gate.close(true);
         wait_until("publishers to get an answer", patience, || {
@@ -213,7 +214,7 @@ impl Cast {
         })
     }
 
-    /// What was judged is not judged again, and publishers go on.
+    /// Marks what was judged, so that it is not judged again, and lets publishers continue.
     pub(super) fn begin_again(&mut self) {
         for publisher in self.ledger.publishers() {
             let mut page = self.ledger.page(publisher);
@@ -232,7 +233,7 @@ impl Cast {
         self.gate.close(false);
     }
 
-    /// Of those whose every message counts.
+    /// Acknowledged messages of those publishers whose every message counts.
     pub(super) fn acknowledged(&self) -> u64 {
         let pages = self.ledger.publishers().map(|p| self.ledger.page(p));
         let counts = pages.filter(|page| page.promise == Promise::Each);
@@ -242,7 +243,7 @@ impl Cast {
             .sum()
     }
 
-    /// What the daemon did not take, although it had no reason.
+    /// Messages that the daemon refused without a reason.
     pub(super) fn refusals(&self) -> Vec<String> {
         let pages = self.ledger.publishers().map(|p| self.ledger.page(p));
         pages

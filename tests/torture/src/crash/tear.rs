@@ -1,5 +1,5 @@
-//! A log that lost or changed bytes while nobody ran: the end of a write that was not finished, an end that never
-//! reached the disk, a byte that changed. What a daemon makes of it is compared with what it had acknowledged.
+//! Damages the log while the daemon does not run: an unfinished write at its end, a missing end that never reached the
+//! disk, or a changed byte. Then compares what the new daemon has with what was acknowledged.
 
 use std::{
     collections::BTreeSet,
@@ -24,22 +24,22 @@ use crate::{
     wire::Wire,
 };
 
-/// What was shown.
+/// The result of a test.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Torn {
-    /// Logs with a part of a record, or anything else, behind their last one.
+    /// Logs with a partial record or random bytes after their last record.
     pub appended: usize,
-    /// Logs that lack their end.
+    /// Logs without their end.
     pub cut: usize,
-    /// Logs with a changed byte that records follow.
+    /// Logs with a changed byte before intact records.
     pub changed: usize,
-    /// Messages that were gone, and a gap was told to who had not seen them.
+    /// Lost messages for which a gap was reported to a client that had not seen them.
     pub told: usize,
-    /// Messages of a lost end that nobody can know of who has not seen them.
+    /// Messages of a lost end. A client that has not seen them cannot know of them.
     pub unknowable: usize,
 }
 
-/// What happens to a log.
+/// A kind of damage to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
     Appended,
@@ -47,10 +47,10 @@ enum Harm {
     Changed,
 }
 
-/// Kills the daemon `times` times and harms its log before it starts again.
+/// Kills the daemon `times` times and damages its log before each start.
 ///
 /// # Errors
-/// When the daemon does not start, or a loss is not told where it can be. Its directory is kept then.
+/// When the daemon does not start, or when it does not report a loss that it can detect. Its directory is kept then.
 pub fn tear(plan: &Plan, times: usize) -> Result<Torn> {
     let mut random = Random::new(plan.seed, "tear");
     let mut comet = Comet::prepare(&plan.program, &plan.config, &mut random)?;
@@ -95,7 +95,7 @@ fn once(
     thread::sleep(random.millis(50, 300));
     cast.rest(PATIENCE)?;
     cast.wait_for_last(PATIENCE)?;
-    // Whoever was there has everything, whatever the daemon forgets now.
+    // The subscribers received everything before the damage.
     let (figures, examples) = cast.judge();
     if figures.faulty() {
         bail!("before: {figures:?}\n{}", examples.join("\n"));
@@ -118,7 +118,7 @@ fn once(
         (Harm::Cut, false) => torn.unknowable += missing,
         _ => torn.told += missing,
     }
-    // Who has seen what is gone learns that it is gone.
+    // A client that has seen a lost message gets a gap.
     let seen = Answer::get(&cast.target, Some(newest))?;
     if !came.contains(&newest) && !seen.gap {
         bail!("a cursor of a message that is lost is no gap: {newest}, {place}");
@@ -132,9 +132,9 @@ fn once(
     Ok(())
 }
 
-/// Returns what was done, for people.
+/// Damages the log. Returns a description of the damage.
 fn do_harm(store: &Path, harm: Harm, random: &mut Random) -> Result<String> {
-    /// Some whole records.
+    /// The length of several whole records.
     const SOME: u64 = 2 << 10;
     let mut segments: Vec<PathBuf> = fs::read_dir(store)?
         .map(|entry| Ok(entry?.path()))
@@ -147,7 +147,7 @@ fn do_harm(store: &Path, harm: Harm, random: &mut Random) -> Result<String> {
     let back = random.below(1 + (20 << 10).min(length as usize / 2)) as u64;
     match harm {
         Harm::Appended => {
-            // A part of a record that stands in the log, or anything.
+            // A part of a record of the log, or random bytes.
             let mut part = vec![0; 1 + random.below(200)];
             if random.once_in(2) {
                 file.seek(SeekFrom::Start(length - back.min(length)))?;
@@ -174,7 +174,7 @@ fn do_harm(store: &Path, harm: Harm, random: &mut Random) -> Result<String> {
     Ok(format!("{name}, {length} bytes long, {back} bytes back"))
 }
 
-/// One answer of a long-poll that does not wait.
+/// One response to a long-poll that does not wait.
 struct Answer {
     cursor: u64,
     gap: bool,
@@ -205,7 +205,7 @@ impl Answer {
     }
 }
 
-/// All ids after a cursor, and whether a gap was told.
+/// Reads all ids after a cursor, and whether a gap was reported.
 fn read_from(target: &Target, cursor: u64) -> Result<(BTreeSet<u64>, bool)> {
     let (mut came, mut gap, mut cursor) = (BTreeSet::new(), false, cursor);
     loop {
@@ -223,7 +223,7 @@ fn read_from(target: &Target, cursor: u64) -> Result<(BTreeSet<u64>, bool)> {
 }
 
 impl Cast {
-    /// Acknowledged after this cursor.
+    /// Acknowledged ids after this cursor.
     fn ids_after(&self, cursor: u64) -> BTreeSet<u64> {
         let mut ids = BTreeSet::new();
         for publisher in self.ledger.publishers() {

@@ -1,4 +1,5 @@
-//! Files in the directory that Comet watches. Nobody answers: what is written last is told.
+//! Publishes by files in the directory that Comet watches. There is no acknowledgement. The last written content is
+//! delivered.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ pub struct Files(Directory);
 
 impl Files {
     /// # Errors
-    /// When the directory is not there.
+    /// When the directory does not exist.
     pub fn open(directory: &Path) -> Result<Self, FileError> {
         Directory::open(directory).map(Self)
     }

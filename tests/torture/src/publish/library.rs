@@ -1,4 +1,4 @@
-//! libcomet, as C programs use it: `publisher.c`, which is compiled here against the library that was built.
+//! Publishes by libcomet as C programs do. `publisher.c` is compiled here against the built library.
 
 use std::{
     fs,
@@ -19,10 +19,10 @@ pub struct Library {
 }
 
 impl Library {
-    /// Compiles the program in a directory; `library` is libcomet.so.
+    /// Compiles the program in `directory`. `library` is the path of libcomet.so.
     ///
     /// # Errors
-    /// When there is no C compiler or the library does not fit the header.
+    /// When there is no C compiler, or when the library does not match the header.
     pub fn compile(directory: &Path, library: &Path) -> Result<PathBuf> {
         let program = directory.join("publisher");
         for name in ["libcomet.so", "libcomet.so.1"] {
@@ -49,7 +49,7 @@ impl Library {
     /// Starts the compiled program.
     ///
     /// # Errors
-    /// When the system does not.
+    /// When the system cannot start it.
     pub fn start(program: &Path, dsn: &str) -> Result<Self> {
         let directory = program.parent().context("it is in a directory")?;
         let mut child = Command::new(program)

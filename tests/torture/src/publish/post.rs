@@ -1,4 +1,4 @@
-//! HTTP POST, on a connection that is kept.
+//! Publishes by HTTP POST on a connection that is kept open.
 
 use std::{io::BufReader, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     wire::Wire,
 };
 
-/// No answer in so long, and there will be none.
+/// Time-out for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Post {
@@ -76,7 +76,7 @@ fn outcome(kind: Kind, status: u16, body: &str) -> Outcome {
     match (kind, status) {
         (Kind::Comet, 201) => id().map_or(Outcome::Unknown, |id| Outcome::Taken(Some(id))),
         (Kind::Nchan | Kind::Sse, 200..=299) => Outcome::Taken(None),
-        // A server behind a proxy may have taken it.
+        // A server behind a proxy may have accepted the message.
         (_, 502 | 504) => Outcome::Unknown,
         _ => Outcome::Refused(format!("{status} {}", body.trim_end())),
     }

@@ -1,4 +1,4 @@
-//! Comet's Unix socket, by its client library.
+//! Publishes over Comet's Unix socket with the Rust client library.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,7 +17,7 @@ impl Socket {
         Self::with(path, timeout, SpoolUse::Off)
     }
 
-    /// Leaves messages in the spool while the daemon is away.
+    /// Writes messages into the spool while the daemon is down.
     #[must_use]
     pub fn spooling(path: PathBuf, timeout: Duration) -> Self {
         Self::with(path, timeout, SpoolUse::On)

@@ -1,4 +1,4 @@
-//! Comet's daemon as a child, on a directory, a port and a log of its own.
+//! Runs Comet's daemon as a child process with its own directory, port and log.
 
 use std::{
     fs::{self, OpenOptions},
@@ -26,10 +26,11 @@ pub struct Comet {
 }
 
 impl Comet {
-    /// Prepares a directory; `config` (TOML) is added to what is needed. `@root@` in it is the directory.
+    /// Prepares a directory. `config` (TOML) is added to the required settings. `@root@` in it stands for the
+    /// directory.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When the directory cannot be written.
     pub fn prepare(program: &Path, config: &str, random: &mut Random) -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("comet-torture-")
@@ -47,10 +48,10 @@ impl Comet {
         })
     }
 
-    /// Starts it; does not wait until it listens.
+    /// Starts the daemon. Does not wait until it listens.
     ///
     /// # Errors
-    /// When the system does not.
+    /// When the system cannot start it.
     pub fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new()
             .create(true)
@@ -62,7 +63,7 @@ impl Comet {
         command.arg("--dir").arg(self.dir());
         command.arg("--socket").arg(self.socket());
         command.arg("--store").arg(self.store());
-        // Nothing that is set here may change what is tested.
+        // Environment variables of Comet must not change the test.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("COMET_") {
                 command.env_remove(name);
@@ -74,10 +75,10 @@ impl Comet {
         Ok(())
     }
 
-    /// Waits until it listens.
+    /// Waits until the daemon listens.
     ///
     /// # Errors
-    /// When it ends instead.
+    /// When the daemon ends instead.
     pub fn wait(&mut self) -> Result<()> {
         let (addr, log) = (self.addr, self.log());
         let child = self.child.as_mut().context("it was started")?;
@@ -87,25 +88,25 @@ impl Comet {
         })
     }
 
-    /// Whether it listens by now.
+    /// Whether the daemon listens now.
     #[must_use]
     pub fn listens(&self) -> bool {
         TcpStream::connect(self.addr).is_ok_and(|s| s.local_addr().ok() != s.peer_addr().ok())
     }
 
-    /// How it ended, if it did.
+    /// The exit status, if the daemon has ended.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system does not report the status.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let child = self.child.as_mut().map(Child::try_wait);
         Ok(child.transpose()?.flatten())
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for the end.
     ///
     /// # Errors
-    /// When the system does not.
+    /// When the system refuses the signal.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -114,10 +115,10 @@ impl Comet {
         Ok(())
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
-    /// When the system does not.
+    /// When the system refuses the signal.
     pub fn terminate(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             signal(&child, Signal::SIGTERM);
@@ -126,19 +127,19 @@ impl Comet {
         Ok(())
     }
 
-    /// Everything that it has on disk.
+    /// The directory of all its files.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.path
     }
 
-    /// What it watches.
+    /// The directory that the daemon watches.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.path.join("dir")
     }
 
-    /// Its log.
+    /// The path of the message log.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store")
@@ -149,7 +150,7 @@ impl Comet {
         self.path.join("socket")
     }
 
-    /// What it said, over all starts.
+    /// What the daemon printed, over all starts.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join("log")
@@ -162,7 +163,7 @@ impl Comet {
         target
     }
 
-    /// Leaves its directory for who wants to know why; returns where.
+    /// Keeps the directory for an investigation. Returns its path.
     pub fn keep(&mut self) -> PathBuf {
         self.root.take().map_or(self.path.clone(), TempDir::keep)
     }

@@ -1,4 +1,4 @@
-//! nginx with nchan as a child, from Debian's package.
+//! Runs nginx with nchan, from Debian's package, as a child process.
 
 use std::{
     env, fs,
@@ -20,12 +20,12 @@ use crate::{
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
-/// nginx, where it and its module are installed.
+/// The path of nginx, if nginx and the module are installed.
 #[must_use]
 pub fn find() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
-    // Servers are in sbin, which only root has in PATH.
+    // Servers are in sbin, which only root has in `PATH`.
     dirs.push("/usr/sbin".into());
     let mut found = dirs.into_iter().map(|dir| dir.join("nginx"));
     found.find(|nginx| nginx.is_file() && Path::new(MODULE).is_file())
@@ -39,10 +39,10 @@ pub struct Nchan {
 }
 
 impl Nchan {
-    /// Starts it; each channel keeps so many messages.
+    /// Starts nginx. Each channel keeps this many messages.
     ///
     /// # Errors
-    /// When it does not start.
+    /// When nginx does not start.
     pub fn start(program: PathBuf, messages: usize, random: &mut Random) -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("comet-torture-")
@@ -82,7 +82,7 @@ impl Nchan {
         })
     }
 
-    /// SIGTERM, as its workers would outlive SIGKILL.
+    /// Stops nginx by SIGTERM. Its worker processes would survive a SIGKILL of the master.
     fn stop(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             signal(&child, Signal::SIGTERM);

@@ -1,4 +1,4 @@
-//! Comet's forever-iframe: a script call a line.
+//! Reads Comet's forever-iframe: one script call a line.
 
 use std::io::BufReader;
 
@@ -22,7 +22,7 @@ pub(super) fn listen(reader: &mut Reader, session: &mut Session<'_>) -> Result<(
             let json = call
                 .strip_suffix(")</script>")
                 .ok_or_else(|| nonsense(&line))?;
-            // As a script reads it: these escapes are JavaScript's and JSON's alike.
+            // These escapes have the same meaning in JavaScript and in JSON.
             session.json(json)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Long-poll, of Comet and of nchan: one request after the other.
+//! Reads by long-poll, from Comet or nchan: one request after the other.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn listen(reader: &mut Reader, session: &mut Session<'_>) -> Result<(), Trouble> {
     if session.target.kind == Kind::Comet {
-        // It answers after `wait`, message or not.
+        // The server answers after `wait`, with or without a message.
         reader.get_mut().limit = Some(Duration::from_secs(30));
     }
     loop {
@@ -28,7 +28,7 @@ pub(super) fn listen(reader: &mut Reader, session: &mut Session<'_>) -> Result<(
         match (session.target.kind, head.status) {
             (Kind::Comet, 200) => comet(&body, session)?,
             (_, 200) => nchan(&head, &body, session)?,
-            // Their ways to say that nothing happened.
+            // These statuses mean that nothing was published.
             (Kind::Nchan, 304 | 408) => {}
             (_, status) => return Err(refused(status, &body)),
         }
@@ -52,7 +52,7 @@ fn comet(body: &str, session: &mut Session<'_>) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// One message an answer; its validators, as they are, ask for the next.
+/// Reads nchan's response, which has one message. Its validators are sent with the next request without a change.
 fn nchan(head: &Head, body: &str, session: &mut Session<'_>) -> Result<(), Trouble> {
     let field = |name| head.field(name).map(str::to_owned);
     let (Some(modified), Some(tag)) = (field("last-modified"), field("etag")) else {

@@ -1,5 +1,5 @@
-//! Event streams as a browser reads them (HTML standard, "Server-sent events"): an id holds from the moment when its
-//! event is dispatched.
+//! Reads event streams as a browser does (HTML standard, "Server-sent events"): an id becomes the cursor when its event
+//! is dispatched.
 
 use std::io::BufReader;
 
@@ -65,7 +65,7 @@ impl Event {
                 }
             }
             "" | "message" => session.data(None, &data, None),
-            // Others are the server's own.
+            // Other event types belong to the server.
             _ => {}
         }
         if let Some(id) = self.id {

@@ -1,4 +1,4 @@
-//! WebSocket (RFC 6455), the client's side: Comet's JSON a frame, and nchan's with an id before the message.
+//! The client side of WebSocket (RFC 6455). A frame has Comet's JSON object, or nchan's message with an id before it.
 
 use std::io::Read;
 
@@ -8,10 +8,10 @@ use crate::{
     target::{Kind, Transport},
 };
 
-/// Example of RFC 6455, section 1.3: any key does, and the server's answer to this one is known.
+/// The example of RFC 6455, section 1.3. Any key is valid, and the server's answer to this key is known.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// No frame is longer.
+/// Maximum length of a frame in bytes.
 const LONGEST: u64 = 16 << 20;
 
 pub(super) fn listen(reader: &mut Reader, session: &mut Session<'_>) -> Result<(), Trouble> {
@@ -32,7 +32,7 @@ pub(super) fn listen(reader: &mut Reader, session: &mut Session<'_>) -> Result<(
         match first {
             0x81 => text(&payload, session)?,
             0x88 => return Ok(()),
-            // The mask hides nothing from anybody here.
+            // The mask of this pong is 0.
             0x89 => {
                 let mut pong = vec![0x8a, 0x80 | payload.len().min(125) as u8, 0, 0, 0, 0];
                 pong.extend_from_slice(&payload[..payload.len().min(125)]);
@@ -73,7 +73,7 @@ fn text(payload: &[u8], session: &mut Session<'_>) -> Result<(), Trouble> {
     if session.target.kind == Kind::Comet {
         return session.json(text);
     }
-    // `id: 1795227450:0`, perhaps `content-type: …`, an empty line, and the message.
+    // The format is `id: 1795227450:0`, an optional `content-type: …`, an empty line, and the message.
     let (lines, data) = text.split_once("\n\n").ok_or_else(|| nonsense(text))?;
     let id = lines.lines().find_map(|line| line.strip_prefix("id: "));
     let id = id.ok_or_else(|| nonsense(text))?.to_owned();

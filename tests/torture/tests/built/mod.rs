@@ -1,14 +1,14 @@
-//! What these tests run and do not depend on by themselves: cargo builds it.
+//! Builds with cargo the programs that these tests run without depending on their packages.
 #![allow(dead_code, reason = "each of the tests needs a part of it")]
 
 use std::{path::PathBuf, process::Command};
 
-/// The daemon.
+/// The path of the daemon.
 pub(crate) fn daemon() -> PathBuf {
     built("comet-daemon", "comet")
 }
 
-/// libcomet.so
+/// The path of libcomet.so.
 pub(crate) fn library() -> PathBuf {
     built("comet-ffi", "libcomet.so")
 }
@@ -24,7 +24,7 @@ fn built(package: &str, file: &str) -> PathBuf {
     cargo.args(["--package", package]);
     let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(status.unwrap().success(), "{cargo:?}");
-    // This test is target/PROFILE/deps/NAME.
+    // The path of this test is target/PROFILE/deps/NAME.
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).unwrap().join(file)
 }
