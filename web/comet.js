@@ -1,5 +1,5 @@
 /**
- * comet.js: what is published on a channel, in the browser, within a millisecond.
+ * comet.js: brings messages that are published on a channel to the browser, usually within a millisecond.
  *
  *   const news = Comet.subscribe(['news', 'user.42'], {
  *     message(m) { console.log(m.channel, m.id, m.name, m.data); },
@@ -10,52 +10,56 @@
  *   Comet.publish('news', 'hi').then((id) => console.log(id));
  *
  * A subscription is a set of channels and a cursor, the id of the last message that the page saw. A subscription
- * begins with a poll that does not wait. The answer tells the cursor, or the reason of a refusal. Then the
+ * begins with a poll that does not wait. The answer has the cursor, or the reason of a refusal. Then the
  * subscription joins a connection: one stream (Server-Sent Events) for all subscriptions of the page that use the
- * same URL, token, credentials and transport, or one long-poll after the other where streams cannot be had. When the
- * connection ends, the next one begins at the cursor. So no message is lost or seen twice. Where the daemon no longer
- * has what was missed, `gap` is called.
+ * same URL, token, credentials and transport, or one long-poll after the other where streams do not work. When the
+ * connection ends, the next one begins at the cursor. So no message is lost or delivered twice. If the daemon no
+ * longer has the missed messages, `gap` is called.
  *
  * Over HTTP/1.1 a browser opens six connections to a host at most, for all its tabs together. Each tab holds one.
  *
- * A plain script that defines `Comet`; `import './comet.js'` defines it as well. No dependencies.
+ * This is a plain script that defines `Comet`. `import './comet.js'` defines it as well. It has no dependencies.
  */
 (function () {
   'use strict';
 
-  /** Seconds that a long-poll may wait for a message; shorter than the time after which proxies cut. */
+  /** Seconds that a long-poll may wait for a message. Shorter than the time-out of usual proxies. */
   const WAIT = 25;
-  /** Seconds that the first long-poll waits. Its answer shows that waiting polls are answered. */
+  /**
+   * Seconds that the first long-poll waits. A short time, so that the page soon knows that waiting polls are answered.
+   */
   const FIRST_WAIT = 1;
   /** Milliseconds that an answer may take beyond its wait, and that a stream may be silent beyond two heartbeats. */
   const PATIENCE = 10000;
-  /** Milliseconds that the rest of a poll's answer may take after its head: up to 7.6 MiB, to a phone as well. */
+  /** Milliseconds for a poll's body after its head. Enough for 7.6 MiB to a phone. */
   const LONGEST_BODY = 120000;
   /** A poll that is answered within this time, in milliseconds, did not wait. */
   const AT_ONCE = 800;
-  /** A stream that lasted so long, in milliseconds, was no failure. */
+  /** A stream that lasted longer than this, in milliseconds, does not count as a failure. */
   const LASTED = 5000;
-  /** Milliseconds between two signs of life of a stream, until the daemon says how many. */
+  /** Milliseconds between two heartbeats of a stream, until the daemon tells the real interval. */
   const HEARTBEAT = 15000;
-  /** After so many streams in a row that failed while polls were answered, the page polls. */
+  /** After this number of failed streams in a row, while polls were answered, the page polls. */
   const STREAM_TRIES = 3;
-  /** A stream that gives a message so many milliseconds after a poll would have given it is held back. */
+  /** A stream that delivers a message this many milliseconds later than a poll would is held back by a proxy. */
   const LATE = 2000;
   /** Milliseconds between two tests for a stream that is held back. */
   const NEXT_TEST = 10000;
   /** Bounds of the back-off in milliseconds. */
   const FIRST_PAUSE = 1000;
   const LONGEST_PAUSE = 15000;
-  /** Bounds of the time after which the daemon asks to come back, in milliseconds. */
+  /** Bounds in milliseconds of the time after which the daemon asks a client to come back. */
   const SHORTEST_RETRY = 500;
   const LONGEST_RETRY = 300000;
-  /** Bounds of the pause between two calls of `gap`, in milliseconds; without a gap for so long, all is well again. */
+  /**
+   * Bounds in milliseconds of the pause between two calls of `gap`, and the time without a gap that resets the pause.
+   */
   const FIRST_GAP_PAUSE = 1000;
   const LONGEST_GAP_PAUSE = 60000;
   const GAPS_FORGOTTEN = 300000;
-  /** Milliseconds in which subscriptions that come and go change a connection once. */
+  /** Milliseconds in which several changes of subscriptions are gathered into one new request. */
   const GATHER = 10;
-  /** Bounds of one connection's request: channels, and bytes of their names in the URL. */
+  /** Bounds of one connection's request: the number of channels, and bytes of their names in the URL. */
   const MOST_CHANNELS = 100;
   const LONGEST_NAMES = 2000;
 
@@ -64,21 +68,22 @@
    * @typedef {Object} Message
    * @property {string} channel
    * @property {number} id  microseconds since 1970, strictly increasing over all channels
-   * @property {string} name  its label, usually empty
-   * @property {string} data  text, or base64 when `encoding` says so
+   * @property {string} name  the message's label, usually empty
+   * @property {string} data  text, or base64 if `encoding` is `'base64'`
    * @property {string} [encoding]  `'base64'` for data that is not UTF-8
    */
 
   /**
-   * What a subscriber wants to hear of; all of it is optional.
+   * The functions of a subscriber. Each is optional.
    * @typedef {Object} Handlers
-   * @property {function(Message): void} [message]  each message, once, in the order of ids
-   * @property {function(): void} [gap]  messages were missed and are gone: load the state anew. Gaps that follow each
-   *   other fast are told together, after a pause that grows to a minute, also when the page was reloaded meanwhile
-   * @property {function(string, string=): void} [state]  `'connecting'` at first; `'open'`: the daemon has answered
-   *   the stream or waiting poll that brings what is published from now on; `'away'`: the daemon cannot be reached, or
-   *   the page's `token` function failed for the reason in the second argument, and it is tried again; `'closed'`: by
-   *   `close()`, or refused by the daemon for the reason in the second argument
+   * @property {function(Message): void} [message]  called for each message, once, in the order of ids
+   * @property {function(): void} [gap]  called when messages were missed and the daemon no longer has them: load the
+   *   state again. Several gaps within a short time become one call, after a pause. The pause grows to one minute, and
+   *   a reload of the page does not reset it
+   * @property {function(string, string=): void} [state]  called with `'connecting'` at first; with `'open'` when the
+   *   daemon has answered the stream or waiting poll that brings new messages; with `'away'` when the daemon cannot be
+   *   reached, or when the page's `token` function failed (the second argument is the reason), and the request will be
+   *   repeated; with `'closed'` after `close()`, or when the daemon refused (the second argument is the reason)
    */
 
   /**
@@ -86,21 +91,21 @@
    * @param {string|string[]} channels  one or more names
    * @param {Handlers} handlers
    * @param {Object} [options]
-   * @param {string} [options.url]  where the daemon has its channels, with the last slash; `'/ch/'`
-   * @param {number|string} [options.since]  begin after this id, `0` for all that is kept, or a time such as
-   *   `'2026-01-31T12:00:00Z'`; from now on when left out
+   * @param {string} [options.url]  the URL of the daemon's channels, with the last slash; `'/ch/'` by default
+   * @param {number|string} [options.since]  begin after this id, with `0` for all kept messages, or after a time such
+   *   as `'2026-01-31T12:00:00Z'`. Without it, only new messages arrive
    * @param {string|function(): (string|Promise<string>)} [options.token]  a token, for channels that need one. A
-   *   function is asked at first, and for a new token when the daemon says that the last one has expired; it may take
-   *   10 s. It may set the cookie `__Host-comet` and give `''`. Subscriptions with the same function share a connection
-   * @param {boolean} [options.credentials]  bring cookies to a daemon of another origin, which has to list this page's
-   *   origin by name
-   * @param {string} [options.transport]  `'sse'` (falls back to long-poll by itself) or `'longpoll'`
-   * @returns {{close: function(): void, cursor: ?number}}  `cursor` may be the `since` of a later subscription;
-   *   `null` as long as it is not known
+   *   function is called at the beginning, and again when the daemon says that the last token has expired. It may take
+   *   10 s. It may set the cookie `__Host-comet` and return `''`. Subscriptions with the same function share a connection
+   * @param {boolean} [options.credentials]  send cookies to a daemon of another origin. That daemon has to list this
+   *   page's origin by name
+   * @param {string} [options.transport]  `'sse'` (falls back to long-poll automatically) or `'longpoll'`
+   * @returns {{close: function(): void, cursor: ?number}}  `cursor` can be the `since` of a later subscription. It is
+   *   `null` until the daemon has told a cursor
    */
   function subscribe(channels, handlers, options) {
     const subscription = new Subscription([].concat(channels).map(String), handlers || {}, options || {});
-    Promise.resolve().then(() => subscription.begin()); // no handler runs before the caller has what we return
+    Promise.resolve().then(() => subscription.begin()); // no handler runs before the caller has the returned object
     return {
       close() {
         subscription.close();
@@ -112,17 +117,18 @@
   }
 
   /**
-   * Publishes one message, where the daemon lets browsers do so.
+   * Publishes one message, if the daemon allows browsers to publish.
    * @param {string} channel
    * @param {string|Blob|ArrayBuffer} data
    * @param {Object} [options]
    * @param {string} [options.name]  label of the message
-   * @param {string} [options.key]  a second message with the same key is not published again, so it may be
-   *   repeated when no answer came
+   * @param {string} [options.key]  idempotency key. A second message with the same key is not published again, so a
+   *   publish without an answer can be repeated
    * @param {string} [options.url]  as for `subscribe`, like `token` and `credentials`
    * @param {string|function(): (string|Promise<string>)} [options.token]
    * @param {boolean} [options.credentials]
-   * @returns {Promise<number>}  its id; rejected with an `Error` that has the daemon's `message`, `code` and `status`
+   * @returns {Promise<number>}  the message's id. Rejected with an `Error` that has the daemon's `message`, `code` and
+   *   `status`
    */
   async function publish(channel, data, options) {
     const { name = '', key = '' } = options || {};
@@ -133,9 +139,9 @@
     return (await json(answer)).id;
   }
 
-  /** Subscriptions that have been answered; each shares its connection with others of the page. */
+  /** Connections of subscriptions that have a cursor. Subscriptions of the page share connections. */
   const connections = [];
-  /** Who waits before the next attempt. */
+  /** Back-offs that wait before the next attempt. */
   const pausing = new Set();
 
   class Subscription {
@@ -152,7 +158,7 @@
       this.connection = null;
       this.pacer = new Pacer();
       this.task = null;
-      /** Names the gaps of this subscription in the tab's memory. */
+      /** The key of this subscription's gaps in the tab's memory. */
       this.gaps = 'gaps ' + this.access.url + this.names;
       this.gapTimer = 0;
     }
@@ -193,12 +199,12 @@
       this.pacer.note(answer.retry);
     }
 
-    /** A request failed; only the daemon itself and `close()` end a subscription. */
+    /** Handles a failed request. Only a refusal of the daemon and `close()` end a subscription. */
     fail(error) {
       report(error);
       this.pacer.note(error.retry);
       if (error.refused) {
-        this.access.mostTogether = Infinity; // the others may share again
+        this.access.mostTogether = Infinity; // the other subscriptions may share a connection again
         this.close(error.message);
       } else {
         this.say('away', error.page ? error.message : undefined);
@@ -222,7 +228,10 @@
       }
     }
 
-    /** Whether the message was new. One of another subscription's channels moves the cursor as well. */
+    /**
+     * Delivers a message and returns whether it was new. A message of another subscription's channel only moves the
+     * cursor.
+     */
     take(message) {
       if (this.closed || message.id <= this.cursor) {
         return false;
@@ -235,14 +244,19 @@
       return true;
     }
 
-    /** Everything up to here was seen: a cursor that stays behind would be told a gap in vain one day. */
+    /**
+     * Moves the cursor forward. An old cursor could fall out of the history and get a gap although nothing was missed.
+     */
     moveTo(cursor) {
       if (!this.closed && cursor > this.cursor) {
         this.cursor = cursor;
       }
     }
 
-    /** A gap: what the daemon still has comes next. It may lie before our cursor, when ids were lost as well. */
+    /**
+     * Handles a gap. The messages that the daemon still has follow. They may lie before the cursor, if the daemon lost
+     * ids.
+     */
     skipTo(cursor) {
       if (this.closed) {
         return;
@@ -253,14 +267,14 @@
         const pause = count ? Math.min(LONGEST_GAP_PAUSE, FIRST_GAP_PAUSE * 2 ** (count - 1)) : 0;
         const left = last + pause - Date.now();
         if (left > 0) {
-          this.gapTimer = setTimeout(() => this.tellGap(count), left); // more gaps until then are this one
+          this.gapTimer = setTimeout(() => this.tellGap(count), left); // further gaps until then share this call
         } else {
           this.tellGap(count);
         }
       }
     }
 
-    /** The tab remembers the call: a page that reloads itself at each gap must not do so without end. */
+    /** Calls `gap`. The tab counts the calls, so that a page that reloads at each gap does not reload without end. */
     tellGap(count) {
       this.gapTimer = 0;
       remember(this.gaps, count + 1);
@@ -283,7 +297,7 @@
       try {
         this.handlers[handler](...args);
       } catch (error) {
-        throwLater(error); // the page's mistake, and no reason to end the subscription
+        throwLater(error); // an error of the page does not end the subscription
       }
     }
   }
@@ -314,9 +328,12 @@
       this.restarts = false;
       this.gathering = 0;
       this.failedStreams = 0;
-      /** When the answer or the sign of life that comes next is overdue. */
+      /** Time at which the next answer or heartbeat is overdue. */
       this.overdue = 0;
-      /** The smallest time in milliseconds from a message's id to its arrival: how clocks differ, and the way. */
+      /**
+       * The smallest time in milliseconds from a message's id to its arrival: clock difference and network delay
+       * together.
+       */
       this.usualDelay = Infinity;
       this.nextTest = 0;
     }
@@ -357,7 +374,7 @@
       this.restart();
     }
 
-    /** Asks anew, in a moment, with the channels that are wanted then. */
+    /** Sends a new request, in a moment, with the channels that are wanted then. */
     change() {
       this.gathering = this.gathering || setTimeout(() => {
         this.gathering = 0;
@@ -365,7 +382,7 @@
       }, GATHER);
     }
 
-    /** Ends the request under way and asks anew from the cursor, so nothing is lost. */
+    /** Ends the request under way and sends a new one from the cursor, so that nothing is lost. */
     restart() {
       this.pacer.end();
       if (this.task) {
@@ -374,7 +391,7 @@
       }
     }
 
-    /** The smallest cursor: each subscription takes only what comes after its own. */
+    /** The smallest cursor of all members. Each subscription takes only messages after its own cursor. */
     cursor() {
       return Math.min(...this.members.map((one) => one.cursor));
     }
@@ -405,7 +422,7 @@
         return this.pollOnAndOn();
       }
       if (this.failedStreams) {
-        await this.poll(0); // is it the stream alone that fails?
+        await this.poll(0); // tests whether only the stream fails
       }
       if (this.failedStreams >= STREAM_TRIES) {
         this.giveUpStreams();
@@ -419,7 +436,10 @@
       remember('polls ' + this.access.url, 1);
     }
 
-    /** The request failed or ended. What the daemon refuses to several subscriptions each of them asks by itself. */
+    /**
+     * Handles a failed or ended request. If the daemon refused several subscriptions together, each then asks
+     * separately.
+     */
     fail(error) {
       const together = error.refused && this.members.length > 1;
       if (together) {
@@ -458,12 +478,12 @@
         if (!gap && (fresh || Date.now() - began >= AT_ONCE)) {
           this.pacer.failures = 0;
         } else if (!this.restarts) {
-          await this.pacer.pause(); // whatever answers at once without anything new must not be asked on and on
+          await this.pacer.pause(); // an answer at once without new messages must not cause a busy loop
         }
       }
     }
 
-    /** One long-poll; rejected when there is no answer or none of the daemon's. */
+    /** Sends one long-poll. Rejected if there is no answer, or if the answer is not the daemon's. */
     async poll(wait) {
       const since = this.cursor();
       this.overdue = Date.now() + wait * 1000 + LATE;
@@ -477,17 +497,20 @@
       return { fresh, gap: answer.gap };
     }
 
-    /** One stream, from its opening to its end. */
+    /** Reads one stream, from its opening to its end. */
     async stream() {
       const { task } = this;
       const since = this.cursor();
       const began = Date.now();
-      /** What the stream has said so far: messages and signs up to this id, or nothing but when to come back. */
+      /**
+       * What the stream has delivered: the last id, the retry time, whether a message was new, and whether there was a
+       * gap.
+       */
       const said = { id: 0, retry: null, fresh: false, gap: false };
       let heartbeat = HEARTBEAT;
       const alive = () => {
         this.overdue = Date.now() + heartbeat + LATE;
-        task.limit(2 * heartbeat + PATIENCE); // a connection can die without a word
+        task.limit(2 * heartbeat + PATIENCE); // a connection can be lost without an error
       };
       const take = {
         message: (message) => {
@@ -508,7 +531,7 @@
         },
         expired: () => {
           this.access.renew();
-          this.restarts = Date.now() - began > AT_ONCE; // with the next token, or to be refused
+          this.restarts = Date.now() - began > AT_ONCE; // repeat at once: with the next token, or to get the refusal
         },
       };
       this.failedStreams += 1;
@@ -535,14 +558,16 @@
           this.pacer.failures = 0;
         }
         if (!said.id && said.retry !== null) {
-          // The same time is told to many clients.
+          // Many clients get the same time, so a random part is added.
           this.pacer.note(Math.max(said.retry, FIRST_PAUSE) * (1 + Math.random() / 2));
         }
       }
     }
 
-    /** A message that is seconds later than others were, though the stream stood when it was published, is a reason
-     * to test the stream. */
+    /**
+     * Tests the stream if a message is seconds later than usual, although the stream was open when the message was
+     * published.
+     */
     judge(id, began, said, task) {
       const now = Date.now();
       this.usualDelay = Math.min(this.usualDelay, now - id / 1000);
@@ -553,7 +578,10 @@
       }
     }
 
-    /** Does something on the way hold the stream back? A poll that does not wait has what a good stream gave before. */
+    /**
+     * Tests whether a proxy holds the stream back: a poll that does not wait gets messages that the stream should have
+     * brought.
+     */
     async test(said, task) {
       try {
         const { messages } = await this.access.poll(this.names, said.id || this.cursor(), 0, new Task());
@@ -566,19 +594,22 @@
           this.giveUpStreams();
           this.restart();
         } else {
-          this.usualDelay = Infinity; // a clock was set, or the page was busy
+          this.usualDelay = Infinity; // a clock was changed, or the page was busy
         }
       } catch (_) {
-        // Without an answer nothing is known; the stream has time limits of its own.
+        // Without an answer the test says nothing. The stream has its own time limits.
       }
     }
 
-    /** Whether the message was new for a subscription. */
+    /** Delivers a message and returns whether it was new for at least one subscription. */
     take(message) {
       return this.members.filter((one) => one.take(message)).length > 0;
     }
 
-    /** A gap after `since` that ends at `cursor`. Who has seen more missed nothing, unless ids were lost as well. */
+    /**
+     * Handles a gap from `since` to `cursor`. A subscription that is further missed nothing, unless the daemon lost
+     * ids.
+     */
     skipTo(cursor, since) {
       this.members.forEach((one) => {
         if (one.cursor <= cursor || cursor < since) {
@@ -588,17 +619,17 @@
     }
   }
 
-  /** How the daemon is asked: where, with which token and cookies. Subscriptions with the same options share one. */
+  /** The URL, token and credentials of requests. Subscriptions with the same options share one object. */
   class Access {
     constructor({ url = '/ch/', token = '', credentials = false }) {
       this.url = url;
       this.token = token;
       this.credentials = credentials;
-      /** The promise of a token, and the last one whose token was good. */
+      /** The promise of the current token, and the last promise whose token was accepted. */
       this.asked = null;
       this.proven = null;
       this.users = 0;
-      /** Subscriptions that one connection may have; fewer when the daemon has refused them together. */
+      /** Maximum number of subscriptions on one connection. It is lowered when the daemon refuses several together. */
       this.mostTogether = Infinity;
     }
 
@@ -620,7 +651,7 @@
       }
     }
 
-    /** Polls for what the channels have after `since`. */
+    /** Polls for the messages of the channels after `since`. */
     async poll(names, since, wait, task) {
       const from = since === null ? '' : '&since=' + encodeURIComponent(since);
       const limit = wait * 1000 + PATIENCE;
@@ -646,7 +677,7 @@
       return answer;
     }
 
-    /** Asks once more with a new token when one that was good is refused. */
+    /** Sends a request. If a token that was accepted before is refused, repeats the request once with a new token. */
     async request(path, init, task = new Task(), limit = 0) {
       for (;;) {
         const asked = this.asked || (this.asked = this.ask());
@@ -675,7 +706,7 @@
       this.asked = null;
     }
 
-    /** The token of the page. What goes wrong in the page's function is an error of the `page`. */
+    /** Gets the page's token. An error of the page's function is marked with `page`. */
     async ask() {
       try {
         const token = (typeof this.token === 'function' ? await inTime(this.token()) : this.token) || '';
@@ -693,7 +724,7 @@
 
   const EVENTS = 'text/event-stream';
 
-  /** A request under way. It is ended when it takes longer than `limit` said last. */
+  /** A request under way. It is aborted when it takes longer than the last `limit`. */
   class Task {
     constructor() {
       this.controller = new AbortController();
@@ -711,11 +742,13 @@
     }
   }
 
-  /** Pauses between attempts: longer from failure to failure, and random, so that not all clients come at once. */
+  /**
+   * Pauses between attempts. They grow from failure to failure and are random, so that clients do not come all at once.
+   */
   class Pacer {
     constructor() {
       this.failures = 0;
-      /** The daemon asks to come back after so many milliseconds. */
+      /** Milliseconds after which the daemon asks to come back, or null. */
       this.retry = null;
       this.end = () => {};
     }
@@ -734,7 +767,7 @@
       }
       const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.failures);
       if (!isOffline()) {
-        this.failures += 1; // without a network nothing is said about the daemon
+        this.failures += 1; // a failure without a network says nothing about the daemon
       }
       return 100 + Math.random() * longest;
     }
@@ -752,7 +785,10 @@
     }
   }
 
-  /** The browser says that the network or the page is back. Not all pages ask at once. */
+  /**
+   * Called when the browser reports that the network or the page is back. The delay is random to spread the pages'
+   * requests.
+   */
   function wake(isLost) {
     setTimeout(() => {
       pausing.forEach((pacer) => {
@@ -767,7 +803,7 @@
     }, Math.random() * 1000);
   }
 
-  /** In a page; a worker has no document, and other programs have none of these. */
+  /** Listens to the events of a page. A worker has no document, and other programs have no such events. */
   function watchThePage() {
     let hidden = Date.now();
     addEventListener('online', () => wake(true));
@@ -791,8 +827,10 @@
     return typeof ReadableStream === 'function' && typeof TextDecoder === 'function';
   }
 
-  /** Reads an event stream (HTML standard, "Server-sent events"). `alive` is called for all that comes, and
-   * `take(type, data, retry)` for each event. */
+  /**
+   * Reads an event stream (HTML standard, "Server-sent events"). Calls `alive` for each piece that arrives, and
+   * `take(type, data, retry)` for each event.
+   */
   async function readEvents(body, alive, take) {
     const reader = body.getReader();
     const decoder = new TextDecoder();
@@ -807,7 +845,7 @@
       const text = decoder.decode(value, { stream: true });
       rest += text;
       if (!text.includes('\n')) {
-        continue; // a long line is not searched again and again
+        continue; // an incomplete line is not split again for each piece
       }
       const lines = rest.split('\n');
       rest = lines.pop();
@@ -816,7 +854,7 @@
         if (field === 'retry') {
           event.retry = Number(content);
         } else if (field) {
-          event[field] = content; // the daemon's data is one line
+          event[field] = content; // the daemon's data always has one line
         } else if (!line.trim()) {
           take(event.event, event.data, event.retry);
           event = { event: 'message', data: '', retry: null };
@@ -831,12 +869,15 @@
     return [line.slice(0, Math.max(0, colon)), line.slice(start, line.endsWith('\r') ? -1 : undefined)];
   }
 
-  /** Where what is missing ends: before the first message that follows, or at the answer's cursor. */
+  /** The cursor where a gap ends: just before the first message that follows, or at the answer's cursor. */
   function gapEnd({ messages, cursor }) {
     return messages.length ? messages[0].id - 1 : cursor;
   }
 
-  /** An answer of the daemon. An error is `refused` when the daemon itself said that asking again is of no use. */
+  /**
+   * Fetches an answer of the daemon. An error is `refused` when the daemon itself says that repeating the request is of
+   * no use.
+   */
   async function send(url, init) {
     const answer = await fetch(url, Object.assign({ cache: 'no-store' }, init));
     if (answer.ok) {
@@ -851,7 +892,7 @@
   }
 
   async function json(answer) {
-    const body = await answer.json(); // rejected for a proxy's page
+    const body = await answer.json(); // rejected for an HTML page of a proxy
     if (body === null || typeof body !== 'object') {
       throw new Error('the answer is none of the daemon');
     }
@@ -870,7 +911,7 @@
     return new Promise((resolve) => setTimeout(resolve, time));
   }
 
-  /** Errors of the page's own functions are reported as uncaught, once. */
+  /** Reports an error of the page's own functions as an uncaught error, once. */
   function report(error) {
     if (error.page && !error.reported) {
       error.reported = true;
@@ -884,7 +925,10 @@
     });
   }
 
-  /** What the tab remembers over a reload: a number, and when it was set. Where storage is forbidden, the page does. */
+  /**
+   * Values that the tab keeps over a reload: a number and the time when it was set. Without storage, the page keeps
+   * them.
+   */
   const memory = {};
 
   function recall(key, longest = Infinity) {

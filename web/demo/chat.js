@@ -1,11 +1,11 @@
-/** A chat by long-poll: the message is the text, its label (`name`) who says it. */
+/** A chat by long-poll: a message's data is the text, and its label (`name`) is the author. */
 'use strict';
 
 const messages = document.getElementById('messages');
 const form = document.getElementById('form');
 const failed = document.getElementById('failed');
 const { name: author, text, send } = form.elements;
-/** Names the text that is being sent, so that a second attempt cannot publish it twice. */
+/** The idempotency key of the text that is being sent. A second attempt with it cannot publish the text twice. */
 let key = '';
 
 function show(row) {
@@ -15,7 +15,7 @@ function show(row) {
     messages.firstElementChild.remove();
   }
   if (atEnd) {
-    messages.scrollTop = messages.scrollHeight; // who reads what was said before is left there
+    messages.scrollTop = messages.scrollHeight; // a reader who has scrolled up stays at that place
   }
 }
 

@@ -1,12 +1,12 @@
 /**
- * The daemon's clock by a forever-iframe. Scripts in the frame call `comet.printServerTime` of this page. A frame
- * cannot say that its stream ended, so the page watches the ticks, and makes another frame when they stop.
+ * Shows the daemon's clock by a forever-iframe. Scripts in the frame call `comet.printServerTime` of this page. A page
+ * cannot see that a frame's stream has ended. So the page watches the ticks, and makes a new frame when they stop.
  */
 'use strict';
 
-/** Milliseconds without a tick after which a frame is given up. */
+/** Milliseconds without a tick after which a frame is replaced. */
 const SILENCE = 3500;
-/** Ticks after which a frame is replaced: its document grows by a script a second. */
+/** Ticks after which a frame is replaced, because its document grows by one script a second. */
 const LONG_ENOUGH = 600;
 
 let frame = null;
@@ -14,7 +14,7 @@ let made = 0;
 let ticks = 0;
 let ticksOfFrame = 0;
 let failures = 0;
-/** When the frame is given up. */
+/** Time at which the frame is replaced unless a tick arrives. */
 let deadline = Infinity;
 
 function makeFrame() {
@@ -29,12 +29,12 @@ function makeFrame() {
   made += 1;
   ticksOfFrame = 0;
   document.getElementById('frames').textContent = made;
-  // Longer from failure to failure, and random: many pages may wait for the same daemon.
+  // The time grows with each failure and is random, because many pages may wait for the same daemon.
   deadline = Date.now() + SILENCE + Math.random() * Math.min(15000, 1000 * 2 ** failures);
   failures += 1;
 }
 
-/** What the daemon's scripts call, once a second, with the seconds since 1970. */
+/** The function that the daemon's scripts call once a second with the seconds since 1970. */
 window.comet = {
   printServerTime(seconds) {
     const date = new Date(seconds * 1000);
@@ -59,7 +59,7 @@ function watch() {
   }
 }
 
-// A frame that never ends, made before the page has loaded, would keep it from ever being loaded.
+// The frame never ends. Made earlier, it would keep the page from finishing its loading.
 addEventListener('load', () => {
   setTimeout(makeFrame);
   setInterval(watch, 500);

@@ -1,18 +1,18 @@
-/** What the demo pages share: facts about the daemon, whether it is there, and lists of messages. */
+/** Code that the demo pages share: facts about the daemon, the state of the connection, and lists of messages. */
 'use strict';
 
 const Demo = {
-  /** Asks the daemon for facts and shows them. */
+  /** Asks the daemon for its facts and shows them. */
   async inform() {
     Demo.fill({ origin: location.origin });
     try {
       Demo.fill(await (await fetch('/demo.json', { cache: 'no-store' })).json());
     } catch (_) {
-      // The daemon is away. The page shows what is true of a default daemon, and asks again when the daemon is back.
+      // The daemon is down. The page shows the facts of a default daemon, and asks again when the daemon is back.
     }
   },
 
-  /** Fills every `data-info="dir"` (`socket`, `version`, `origin`) of the page with the fact of that name. */
+  /** Fills every element with `data-info="dir"` (`socket`, `version`, `origin`) with the fact of that name. */
   fill(info) {
     document.querySelectorAll('[data-info]').forEach((element) => {
       const value = info[element.dataset.info];
@@ -23,12 +23,12 @@ const Demo = {
     });
   },
 
-  /** A word for a shell: in quotes where it needs them. */
+  /** Quotes a word for a shell if necessary. */
   quote(word) {
     return /^[\w@%+=:,./-]+$/.test(word) ? word : "'" + word.replace(/'/g, "'\\''") + "'";
   },
 
-  /** Shows a state of `Comet.subscribe`; to be passed as its `state` handler. */
+  /** Shows a state of `Comet.subscribe`. Pass this function as the `state` handler. */
   state(state, reason) {
     const texts = {
       connecting: 'connecting …',
@@ -42,11 +42,11 @@ const Demo = {
     element.textContent = texts[state];
     document.getElementById('away').hidden = state !== 'away';
     if (state === 'open' && before === 'away') {
-      Demo.inform(); // another daemon may answer now
+      Demo.inform(); // another daemon with other facts may answer now
     }
   },
 
-  /** An element with a class and a text; all that came from outside enters the page through here. */
+  /** Makes an element with a class and a text. All outside data enters the page through this function, as text. */
   element(tag, className, text) {
     const element = document.createElement(tag);
     element.className = className;
@@ -62,13 +62,13 @@ const Demo = {
     return two(date.getHours()) + ':' + two(date.getMinutes()) + ':' + seconds;
   },
 
-  /** How long ago an id is; only said of what is new, and where browser and daemon have the same clock. */
+  /** The age of an id as text. Empty if the message is old, or if the clocks of browser and daemon differ. */
   delay(id) {
     const ms = performance.timeOrigin + performance.now() - id / 1000;
     return ms > 0 && ms < 1000 ? ms.toFixed(1) + ' ms later' : '';
   },
 
-  /** A list that shows messages, the newest first and 200 at most. */
+  /** Handlers for `Comet.subscribe` that show messages in a list, the newest first and 200 at most. */
   list(element) {
     const add = (row) => {
       element.prepend(row);
@@ -98,4 +98,4 @@ const Demo = {
   },
 };
 
-Demo.inform(); // scripts are deferred, so the page is there
+Demo.inform(); // scripts are deferred, so the page is already parsed

@@ -1,4 +1,4 @@
-/** The first page: what came on `hello`, live. */
+/** The first page: shows the messages of the channel `hello`. */
 'use strict';
 
 Comet.subscribe('hello', { ...Demo.list(document.getElementById('messages')), state: Demo.state }, { since: 0 });

@@ -1,4 +1,4 @@
-/** What came on `hello`, and a button that publishes there. */
+/** Shows the messages of the channel `hello`, and publishes to it by a button. */
 'use strict';
 
 Comet.subscribe('hello', { ...Demo.list(document.getElementById('messages')), state: Demo.state }, { since: 0 });
