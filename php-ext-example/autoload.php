@@ -1,11 +1,11 @@
 <?php
 
-/* For applications without Composer. With the extension loaded only Comet\Token is loaded from here. */
+/* Loads the classes for applications without Composer. If the extension is loaded, only Comet\Token comes from here. */
 
 declare(strict_types=1);
 
 spl_autoload_register(static function (string $class): void {
-    // A list, since a look at the file system can be forbidden (disable_functions).
+    // A list of names, because disable_functions can forbid a look at the file system.
     static $names = ['ClientInterface', 'Client', 'Token', 'Exception', 'ArgumentException', 'ConnectException',
         'TimeoutException', 'UnknownException', 'RefusedException', 'FileException'];
     foreach ($names as $name) {

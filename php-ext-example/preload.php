@@ -1,8 +1,8 @@
 <?php
 
 /*
- * opcache.preload for a strict set-up: FFI stays closed to everything but the functions compiled here. Beside it
- * php.ini has ffi.preload=/usr/local/share/comet/php/comet_ffi.h; see README.md.
+ * The opcache.preload script of the strict set-up: only the functions that are compiled here may use FFI. php.ini also
+ * needs ffi.preload=/usr/local/share/comet/php/comet_ffi.h. See README.md.
  */
 
 declare(strict_types=1);

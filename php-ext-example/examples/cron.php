@@ -1,12 +1,12 @@
 <?php
 
 /*
- * Publishes how busy the machine is. In a crontab:
+ * Publishes the machine's load. The line in a crontab:
  *
  *   * * * * *  www-data  php /usr/local/share/comet/php/examples/cron.php
  *
- * Cron jobs run while the daemon restarts, too: then the messages wait in the spool, and are published once whatever
- * became of the first attempt. Exit code 75 (EX_TEMPFAIL) says that not even this was possible.
+ * Cron jobs also run while the daemon restarts. Then the messages wait in the spool. Each is published once, even if the
+ * first attempt had succeeded without an answer. Exit code 75 (EX_TEMPFAIL) means that the spool failed as well.
  */
 
 declare(strict_types=1);

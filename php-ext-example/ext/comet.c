@@ -1,5 +1,5 @@
-/* Comet\Client over libcomet: types and exceptions, nothing else. What the methods do is said in ../src/Client.php
- * and in comet.h. */
+/* Comet\Client over libcomet. This file adds only PHP's types and exceptions. ../src/ClientInterface.php and comet.h
+ * say what the methods do. */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
@@ -16,7 +16,7 @@
 
 #include "comet.h"
 
-#define ABI_MAJOR 1 /* of libcomet's interface, as this file is written for it */
+#define ABI_MAJOR 1 /* the version of libcomet's interface that this file needs */
 
 typedef struct {
     comet_t *handle; /* the pool's: never closed here */
@@ -56,7 +56,7 @@ static zend_class_entry *exception_of(comet_result result) {
     }
 }
 
-/* Throws what went wrong; true: the daemon is away, and the spool has it. */
+/* Throws the exception for an error. Returns true if the message is in the spool, because the daemon is down. */
 static bool check(comet_result result) {
     if ((int)result < 0) {
         zend_throw_exception(exception_of(result), comet_error(NULL), result);
@@ -72,7 +72,7 @@ static zend_object *client_create(zend_class_entry *ce) {
     return &client->std;
 }
 
-/* A warning never becomes an exception here: it would end the request, at a place that no code can catch. */
+/* Raises a warning that never becomes an exception: an exception here would end the request and could not be caught. */
 static void warn(const char *reason) {
     bool thrown_before = EG(exception) != NULL;
     char *text;
@@ -121,7 +121,7 @@ ZEND_METHOD(Client, publish) {
 
     client_object *client = client_of(Z_OBJ_P(ZEND_THIS));
     comet_receipt receipt = {0};
-    /* C has 32 bits; what is cut off must not become a valid flag */
+    /* C has 32 bits. A larger value must not become a valid flag when it is cut off. */
     uint32_t bits = (uint32_t)MIN(MAX(flags, -1), UINT32_MAX) | COMET_FLAG_SPOOL;
     comet_result result = comet_publish_named(
         client->handle, ZSTR_VAL(channel), ZSTR_LEN(channel), ZSTR_VAL(name), ZSTR_LEN(name),
@@ -179,7 +179,7 @@ ZEND_METHOD(Client, cursor) {
     RETURN_LONG((zend_long)cursor);
 }
 
-/* Data that came as base64 becomes bytes. */
+/* Replaces base64 data by its bytes. */
 static void decode_message(zval *message) {
     zval *data = zend_hash_str_find(Z_ARRVAL_P(message), ZEND_STRL("data"));
     if (data == NULL || Z_TYPE_P(data) != IS_STRING
@@ -193,7 +193,7 @@ static void decode_message(zval *message) {
     }
 }
 
-/* Makes the array that history() returns from the daemon's line. False: the line is no such answer. */
+/* Makes the array that history() returns from the daemon's line. Returns false if the line is no such answer. */
 static bool decode_history(zval *line, zval *history) {
     if (Z_TYPE_P(line) != IS_ARRAY) {
         return false;

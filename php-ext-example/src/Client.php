@@ -5,10 +5,10 @@ declare(strict_types=1);
 namespace Comet;
 
 /**
- * Publishes to every browser that listens to a channel. This is the class over libcomet by FFI; with the comet
- * extension loaded PHP has the same class natively and never reads this file.
+ * Publishes to every browser that listens to a channel. This class calls libcomet by FFI. If the comet extension is
+ * loaded, PHP already has the same class and never reads this file.
  *
- * All clients of one DSN share the connection of their PHP process, which survives requests.
+ * All clients of one DSN share one connection of their PHP process. The connection stays open after a request.
  */
 final class Client implements ClientInterface
 {
@@ -42,7 +42,7 @@ final class Client implements ClientInterface
         string $name = '',
         ?string $key = null,
     ): ?int {
-        $this->spooled = false; // also when this call fails
+        $this->spooled = false; // stays false when this call fails
         $receipt = $this->comet->new('comet_receipt');
         $this->spooled = $this->check($this->comet->comet_publish_named(
             $this->handle,
@@ -54,7 +54,7 @@ final class Client implements ClientInterface
             \strlen($key ?? ''),
             $data,
             \strlen($data),
-            // C has 32 bits; what is cut off must not become a valid flag.
+            // C has 32 bits. A larger value must not become a valid flag when it is cut off.
             \min(\max($flags, -1), 0xFFFFFFFF) | $this->comet->COMET_FLAG_SPOOL,
             \FFI::addr($receipt),
         ));
@@ -120,17 +120,20 @@ final class Client implements ClientInterface
         }
     }
 
-    /** A warning never becomes an exception here: it would end the request, at a place that no code can catch. */
+    /**
+     * Raises a warning that never becomes an exception: an exception here would end the request and could not be
+     * caught.
+     */
     private static function warn(string $text): void
     {
         try {
             \trigger_error($text, \E_USER_WARNING);
         } catch (\Throwable) {
-            // The application's handler has thrown, or the function is disabled.
+            // The application's error handler has thrown, or the function is disabled.
             try {
                 \error_log($text);
             } catch (\Error) {
-                // This function is disabled, too: PHP has no place for the text.
+                // error_log is disabled, too. PHP has no other place for the text.
             }
         }
     }
@@ -187,7 +190,7 @@ final class Client implements ClientInterface
         }
     }
 
-    /** The header lies beside this class, also where open_basedir lets PHP read nothing else. */
+    /** Reads the C header in the folder above this file. open_basedir has to allow its path. */
     private static function header(): string
     {
         $path = \dirname(__DIR__) . '/comet_ffi.h';
@@ -202,7 +205,7 @@ final class Client implements ClientInterface
         return $header;
     }
 
-    /** The manual that came with this file: in a checkout, an installation and a package of Composer alike. */
+    /** The path of the manual: in a checkout, an installation or a Composer package. */
     private static function manual(): string
     {
         return \dirname(__DIR__) . '/README.md';
@@ -216,7 +219,7 @@ final class Client implements ClientInterface
         return $comet;
     }
 
-    /** Throws what went wrong; true: the daemon is away, and the spool has it. */
+    /** Throws the exception for an error. Returns true if the message is in the spool, because the daemon is down. */
     private function check(int $result): bool
     {
         if ($result >= 0) {

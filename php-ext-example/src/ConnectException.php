@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Comet;
 
-/** No connection to the daemon. Nothing was published. */
+/** The daemon could not be reached. Nothing was published. */
 class ConnectException extends Exception
 {
 }

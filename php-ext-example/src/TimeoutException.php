@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Comet;
 
-/** Not done in time. What was sent may be published all the same. */
+/** The time-out was reached. Messages that were sent may still be published. */
 class TimeoutException extends Exception
 {
 }

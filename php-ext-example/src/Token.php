@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Comet;
 
-/** Tokens that let a browser read, and publish to, channels whose rule says "token". Needs neither FFI nor extension. */
+/**
+ * Signs tokens that let a browser read or publish to channels whose rule says "token". Needs neither FFI nor extension.
+ */
 final class Token
 {
     private const MIN_SECRET = 32;
@@ -16,17 +18,17 @@ final class Token
     private const SIGNS = '_.:=+@~-';
 
     /**
-     * A token signed with HS256, for a key that the daemon has under [[auth.key]].
+     * Returns a token signed with HS256, for a key that the daemon has under [[auth.key]].
      *
-     * @param string $secret the key's secret, 32 bytes at least. Line ends at its end are taken off, as the daemon does:
-     *     the contents of a file can be given as they are
-     * @param string $kid the name that the daemon knows it by
+     * @param string $secret the key's secret, 32 bytes at least. Line ends at its end are removed, as the daemon does, so
+     *     the contents of a file can be passed without a change
+     * @param string $kid the key's name in the daemon's configuration
      * @param string[] $subscribe channels that may be read, such as `news`, `user.42.*`, or `*` for all
      * @param string[] $publish channels that may be published to
-     * @param int $seconds how long it holds, from now on
-     * @param bool $history what was published before may be read, too
-     * @param string $audience what `audience` under [auth] says
-     * @throws ArgumentException when the daemon would not take it
+     * @param int $seconds seconds from now until the token expires
+     * @param bool $history whether older messages may be read, too
+     * @param string $audience the value of `audience` under [auth]
+     * @throws ArgumentException when the daemon would refuse the token
      */
     public static function mint(
         #[\SensitiveParameter] string $secret,
@@ -60,7 +62,7 @@ final class Token
         return $token;
     }
 
-    /** A channel, the start of channels that ends in no letter or digit with * behind it, or * for all. */
+    /** Whether the text is a channel, `*`, or a prefix that ends in a sign (no letter or digit) with `*` behind it. */
     private static function isPattern(string $pattern): bool
     {
         if ($pattern === '*') {

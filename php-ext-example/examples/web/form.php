@@ -1,7 +1,7 @@
 <?php
 
 /*
- * A page whose readers see at once what any of them sends. PHP only answers requests: the browsers wait at the
+ * A page that shows each sent text to all its readers at once. PHP only answers requests. The browsers wait at the
  * daemon, behind the same nginx (../../nginx.conf).
  */
 
@@ -13,9 +13,9 @@ $error = null;
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     try {
         $text = is_string($_POST['text'] ?? null) ? $_POST['text'] : '';
-        // Nobody waits for a page longer than this because of Comet.
+        // A page waits at most this time for Comet.
         $id = (new Comet\Client('unix:?timeout_ms=2000'))->publish('news', $text);
-        // While the daemon restarts the message waits in the spool.
+        // While the daemon restarts, the message waits in the spool.
         header('X-Message-Id: ' . ($id ?? 'spooled'));
         header('Location: ' . strtok($_SERVER['REQUEST_URI'], '?'), true, 303);
         exit;
@@ -25,7 +25,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     }
 }
 
-// What readers have missed, and from where their browsers go on. While the daemon is away the page shows nothing old.
+// Messages that readers have missed, and the cursor for their browsers. While the daemon is down, the page shows none.
 try {
     $history = (new Comet\Client('unix:?timeout_ms=2000'))->history('news');
 } catch (Comet\Exception) {
