@@ -1,4 +1,4 @@
-//! Messages that propose a setting: what they propose is taken by `comet check`, and helps.
+//! Messages that propose a setting: `comet check` accepts the proposed setting, and the setting solves the problem.
 
 use std::{fs, os::unix::fs::chown, process::Command, sync::Arc};
 
@@ -11,8 +11,8 @@ use crate::{
     wire::{WEBSOCKET, ask, get, metric, post, refusal},
 };
 
-/// The settings in `message`, as a configuration: `KEY = [VALUES]`, or `KEY = true`, and the table that the message
-/// names. Nothing: the message proposes none.
+/// The settings that `message` proposes, as a configuration: `KEY = [VALUES]` or `KEY = true`, and the table that the
+/// message names. Empty: the message proposes no setting.
 fn proposed(message: &str) -> Option<String> {
     let keys = [
         "origins",
@@ -48,7 +48,7 @@ fn proposed(message: &str) -> Option<String> {
     Some(format!("{table}\n{prefix}{setting}"))
 }
 
-/// `comet check` takes what the message proposes; returns it.
+/// Checks that `comet check` accepts the proposal of the message. Returns the proposal.
 #[track_caller]
 fn checked(message: &str) -> Option<String> {
     let config = proposed(message)?;
@@ -204,7 +204,7 @@ fn publishing_is_switched_on_as_proposed() {
     assert_eq!(ask(&helped, post("/ch/a", "", b"x")).status, 201);
 }
 
-/// What the log says of a file that was refused.
+/// The log's message about a file that was refused.
 fn refused(daemon: &Daemon) -> String {
     wait_for("a refusal", || {
         let log = daemon.log();

@@ -9,10 +9,10 @@ use super::{
     webdriver::Browser,
 };
 
-/// What the list of a page shows: data or `touched`.
+/// CSS selector of what the list of a page shows: data or `touched`.
 pub const SHOWN: &str = "#messages [data-id] .data, #messages [data-id] .empty";
 const CHAT: &str = "#messages [data-id] .text";
-/// The page listens: what is published from now on comes.
+/// True when the page is connected, so that it gets messages from now on.
 pub const OPEN: &str = "return document.getElementById('state').dataset.state === 'open'";
 const AWAY: &str = "return !document.getElementById('away').hidden";
 
@@ -126,7 +126,8 @@ fn the_chat_page_survives_a_crash() {
     survives_a_restart("/chat", "chat", CHAT, "KILL", |_| {});
 }
 
-/// Nothing published before, during or after is lost or shown twice; `order` puts texts as the page does.
+/// Checks that no message before, during or after a restart is lost or shown twice. `order` sorts texts as the page
+/// does.
 fn survives_a_restart(path: &str, channel: &str, css: &str, signal: &str, order: fn(&mut [&str])) {
     let (port, root, browser) = (Port::reserve(), Arc::new(directory()), Browser::start());
     let mut shown = Vec::new();
@@ -263,7 +264,7 @@ pub fn url(daemon: &Daemon, path: &str) -> String {
     format!("http://{}{path}", daemon.addr())
 }
 
-/// Runs a line that a page shows, as a user would; `comet` is the one under test.
+/// Runs a command line that a page shows, as a user would. `comet` is the program under test.
 pub fn shell(line: &str) {
     let comet = std::path::Path::new(env!("CARGO_BIN_EXE_comet"))
         .parent()
@@ -277,7 +278,7 @@ pub fn shell(line: &str) {
     assert!(output.status.success(), "{line}: {output:?}");
 }
 
-/// A port that stays ours while no daemon listens on it: bound, and never listened on.
+/// A port that stays reserved while no daemon listens on it. The socket is bound and never listens.
 struct Port(
     SocketAddr,
     #[expect(dead_code, reason = "holds the port")] Socket,
@@ -286,7 +287,8 @@ struct Port(
 impl Port {
     fn reserve() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Both let the daemon bind beside it; the kernel gives such a port to nobody who asks for any.
+        // Both options let the daemon bind to the same port. The kernel gives such a port to no client that asks for
+        // any port.
         socket.set_reuse_address(true).unwrap();
         socket.set_reuse_port(true).unwrap();
         socket

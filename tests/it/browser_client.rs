@@ -40,7 +40,7 @@ fn without_readable_streams_the_page_polls() {
 #[test]
 fn a_blocked_stream_gives_way_to_polls() {
     let (daemon, browser) = (demo(), Browser::start());
-    // As behind a proxy that knows no streams: each is refused, while polls are answered.
+    // As behind a proxy without streams: every stream is refused, and polls are answered.
     browser.before_pages(
         "const ask = window.fetch;
          const isStream = (init) => init && init.headers && init.headers.Accept === 'text/event-stream';
@@ -90,13 +90,13 @@ fn a_gap_is_told_and_what_is_left_follows() {
     for transport in ["sse", "longpoll"] {
         daemon.publish(transport, "kept");
         browser.open(&url(&daemon, "/"));
-        // No daemon has all since then.
+        // No daemon has all messages since that time.
         let subscription = |since| {
             format!("'{transport}', HANDLERS, {{ since: {since}, transport: '{transport}' }}")
         };
         subscribe(&browser, &subscription("1"));
         browser.wait_for("return heard.messages.length === 1 && heard.gaps === 1");
-        // Nor does it know ids that are still to come: this cursor is another daemon's.
+        // The daemon does not know ids of the future. Such a cursor belongs to another daemon.
         subscribe(&browser, &subscription("8e15"));
         browser.wait_for("return heard.gaps === 1 && heard.states.length === 2");
         daemon.publish(transport, "new");
@@ -113,7 +113,7 @@ fn a_connection_that_died_without_a_word_is_missed() {
     let browser = Browser::start();
     browser.open(&url(&daemon, "/"));
     subscribe(&browser, "'news', HANDLERS");
-    // The signs of life move the cursor, also past what is of no interest here.
+    // Heartbeats move the cursor, also past messages of other channels.
     let id = daemon.publish("other", "x");
     browser.wait_for(&format!("return subscription.cursor >= {id}"));
     daemon.signal("STOP"); // the kernel holds its connections
@@ -130,7 +130,7 @@ fn a_connection_that_died_without_a_word_is_missed() {
 fn a_gap_within_a_stream_is_told() {
     let (daemon, browser) = (demo(), Browser::start());
     daemon.publish("news", "kept");
-    // The poll before the stream sees no gap; the stream, begun long ago, does.
+    // The poll before the stream has no gap. The stream, with its older cursor, has one.
     browser.before_pages(
         "const ask = window.fetch;
          window.fetch = (url, init) => ask(String(url).replace(/[?]since=[0-9]+/, '?since=1'), init);",
@@ -177,7 +177,7 @@ fn a_closed_subscription_is_silent() {
         browser.run("window.former = heard; window.toClose = subscription;");
         browser.wait_for("return heard.states.length === 2");
         browser.run("toClose.close(); toClose.close();");
-        // A second subscriber shows that the message came as far as this page.
+        // A second subscriber shows that the message had time to arrive at this page.
         subscribe(
             &browser,
             &format!("'news', HANDLERS, {{ transport: '{transport}' }}"),
@@ -203,7 +203,7 @@ fn a_page_of_another_origin_subscribes_where_that_is_configured() {
         let options = format!("{{ transport: '{transport}', url: '{their_channels}' }}");
         subscribe(&browser, &format!("'{transport}', HANDLERS, {options}"));
         browser.wait_for("return heard.states.length === 2");
-        // The header of the key has to be asked for beforehand; the second of the two is the first.
+        // The key's header needs a preflight. The second publish with the same key returns the id of the first.
         let publish = format!(
             "const options = {{ url: '{their_channels}', key: '{transport}' }};
              return Comet.publish('{transport}', 'hi', options)"
@@ -229,8 +229,8 @@ fn a_page_of_another_origin_subscribes_where_that_is_configured() {
     );
 }
 
-/// The requests of NovComet's client (the old PHP long-poll), in a page of ours: one poll after the other, with
-/// the values that came last, and the end for good after anything that it does not understand.
+/// Sends the requests of NovComet's client (the old PHP long-poll) from a test page: one poll after the other with the
+/// last values. It stops for good after any answer that it does not understand.
 const NOVCOMET: &str = "
     window.changes = [];
     window.ended = false;
@@ -253,14 +253,14 @@ const NOVCOMET: &str = "
 fn the_loop_of_novcomet_hears_of_touches() {
     let (daemon, browser) = (demo(), Browser::start());
     browser.open(&url(&daemon, "/demo.json")); // a document of the daemon's origin without scripts of its own
-    // The page has seen this; a time of its own would be rounded, before or after what it should hear of.
+    // A value that the page has seen. The page's own time would be rounded, so the order would be unknown.
     let seen = daemon.publish("news", "") as f64 / 1e6;
     browser.run(&NOVCOMET.replace("SEEN", &format!("{seen:.6}")));
 
     let file = daemon.dir().join("news.comet");
     shell(&format!("touch {}", file.display()));
     browser.wait_for("return changes.length === 1");
-    // Two within a second are two changes.
+    // Two changes within a second are reported as two changes.
     assert_eq!(
         browser.run("return fetch('/comet.php?&publish=news').then((answer) => answer.json())"),
         true
@@ -279,7 +279,7 @@ fn the_loop_of_novcomet_hears_of_touches() {
     assert_eq!(browser.run("return ended"), false);
 }
 
-/// Subscribes by comet.js with these arguments and keeps all that its handlers are called with.
+/// Subscribes with comet.js and these arguments, and records all calls of its handlers.
 pub fn subscribe(browser: &Browser, arguments: &str) {
     browser.run(&format!(
         "const heard = window.heard = {{ messages: [], gaps: 0, states: [] }};

@@ -1,4 +1,4 @@
-//! A proxy that holds streams back is found out by what comes late.
+//! comet.js detects a proxy that holds streams back, because messages arrive late.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ struct Nginx {
 
 impl Nginx {
     fn start(daemon: &Daemon, lines: &str) -> Self {
-        // A port that is free a moment ago; another process takes it rarely, and then nginx says so.
+        // The port was free a moment ago. If another process takes it, which is rare, nginx reports an error.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = free.local_addr().unwrap().to_string();
         drop(free);
@@ -70,7 +70,7 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx compresses the stream and waits for whole buffers, whatever the daemon asks for.
+/// nginx compresses the stream and waits for full buffers, although the daemon asks it not to.
 const GZIP: &str = "gzip on; gzip_types text/event-stream; gzip_proxied any; gzip_min_length 0;
                     proxy_ignore_headers X-Accel-Buffering;";
 
@@ -89,7 +89,7 @@ fn a_stream_that_a_proxy_holds_back_gives_way_to_polls() {
     let publisher = Publisher::start(daemon);
     browser.wait_for(POLLS);
     browser.wait_for("return heard.states.some(([state]) => state === 'open')");
-    // What is published when all is quiet comes, though it fills no buffer.
+    // A message after a quiet time arrives, although it does not fill a buffer.
     let daemon = publisher.stop();
     let id = daemon.publish("news", "the last one");
     browser.wait_for(&format!("return heard.messages.some((m) => m.id === {id})"));
@@ -106,7 +106,7 @@ fn a_stream_that_a_proxy_holds_back_gives_way_to_polls() {
     assert!(ids.ends_with(&kept), "{ids:?} {kept:?}");
     assert_eq!(browser.run("return heard.gaps"), 0);
 
-    // The next page of the tab knows.
+    // The next page of the tab polls at once, because the tab remembers the proxy.
     browser.reload();
     browser.run(include_str!("../../web/comet.js"));
     subscribe(&browser, "'news', HANDLERS");
@@ -139,13 +139,13 @@ fn a_stream_that_nothing_holds_back_is_kept() {
     let browser = Browser::start();
     browser.open(&format!("http://{}/demo.json", nginx.addr));
     browser.run(include_str!("../../web/comet.js"));
-    // The page does nothing for some seconds, as on a slow machine: then messages seem to be late.
+    // The page does nothing for some seconds, as on a slow machine. Then messages seem to be late.
     subscribe(&browser, "'news', HANDLERS");
     browser.wait_for("return heard.states.some(([state]) => state === 'open')");
     let publisher = Publisher::start(daemon);
     browser.wait_for("return heard.messages.length > 20");
     browser.run("const end = Date.now() + 4000; while (Date.now() < end);");
-    // It is tested; the answer to the test is the second poll that does not wait.
+    // The page tests the stream. The answer to the test is the second poll that does not wait.
     browser.wait_for("return performance.getEntriesByType('resource').filter((e) => e.name.includes('wait=0')).length > 1");
     browser.wait_for(
         "const n = heard.messages.length; window.seen = window.seen || n; return n > seen + 60",
@@ -154,7 +154,7 @@ fn a_stream_that_nothing_holds_back_is_kept() {
     drop(publisher);
 }
 
-/// Publishes 15 messages a second, of 160 bytes that do not compress.
+/// Publishes 15 messages a second, each with 160 bytes that cannot be compressed.
 struct Publisher {
     ended: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<Daemon>>,

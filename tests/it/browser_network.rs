@@ -1,4 +1,4 @@
-//! What the browser says of network and page brings subscriptions back at once.
+//! Events of the browser about network and page make subscriptions reconnect at once.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::{
     webdriver::Browser,
 };
 
-/// Pauses last for ever: a page that comes back does so because it was told to.
+/// Pauses never end in this test, so a page reconnects only because of an event.
 const NEVER: &str = "
     window.pauses = [];
     const later = window.setTimeout;
@@ -31,7 +31,7 @@ fn hide(browser: &Browser, is_hidden: bool) {
     ));
 }
 
-/// The daemon goes away and comes back; the page is told so by this script.
+/// Stops the daemon and starts it again. The page learns of it only by this script.
 fn comes_back_by(script: &str) {
     for transport in ["sse", "longpoll"] {
         let browser = Browser::start();
@@ -88,7 +88,7 @@ fn a_page_that_was_hidden_for_a_moment_goes_on_waiting() {
     browser.wait_for("return pauses.length === 1");
     hide(&browser, true);
     hide(&browser, false);
-    // As long as the jitter may be.
+    // Waits as long as the longest random delay.
     browser.run("return new Promise((resolve) => later(resolve, 1100))");
     assert_eq!(fake.asked().len(), 1);
 }
@@ -125,7 +125,7 @@ fn a_stream_that_died_without_a_word_is_opened_anew_when_the_network_is_back() {
 #[test]
 fn without_a_network_no_pause_grows() {
     let browser = Browser::start();
-    // Pauses are as long as they can be, and gone by at once.
+    // Pauses have their longest length, and end at once.
     browser.before_pages(
         "Math.random = () => 0.9991;
          window.pauses = [];
@@ -159,7 +159,7 @@ fn without_a_network_no_pause_grows() {
 #[test]
 fn a_slow_network_is_given_time_while_something_comes() {
     let browser = Browser::start();
-    // The limits for the head of an answer and for a silent stream, 20 times as fast.
+    // The time limits for the head of an answer and for a silent stream are 20 times shorter.
     browser.before_pages(
         "const later = window.setTimeout;
          const short = { 10000: 500, 40000: 2000 };
@@ -170,7 +170,7 @@ fn a_slow_network_is_given_time_while_something_comes() {
     browser.run(include_str!("../../web/comet.js"));
     subscribe(&browser, "'news', HANDLERS");
     browser.wait_for(OPEN);
-    // The message takes three seconds.
+    // The message takes three seconds to arrive.
     browser.cdp("Network.enable", json!({}));
     browser.cdp(
         "Network.emulateNetworkConditions",

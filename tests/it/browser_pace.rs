@@ -1,4 +1,4 @@
-//! comet.js pauses after every answer that came at once without anything new, whatever the server says.
+//! comet.js pauses after every answer that came at once without a new message, whatever the server answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use super::{
     webdriver::Browser,
 };
 
-/// Notes requests and pauses in their order, and shortens the pauses: their lengths are random, so they are the only
+/// Records requests and pauses in their order, and shortens the pauses. The pauses are random, so they are the only
 /// times that are no whole numbers.
 const WATCH: &str = "
     window.order = [];
@@ -21,11 +21,11 @@ const WATCH: &str = "
     };
     window.fetch = (...request) => { order.push(0); return ask(...request); };";
 
-/// Requests without a pause before them: the subscription's own poll, and a poll each beside the streams that are tried.
+/// Requests without a pause before them: the subscription's own poll, and a poll beside each stream that is tried.
 const FREE: usize = 5;
 
-/// Subscribes to a server by each transport, and asserts that there is a pause before each request after the first
-/// few ones.
+/// Subscribes to a server by each transport, and asserts that there is a pause before each request except the first
+/// few.
 fn paces(reply: fn(&str, bool) -> Reply) {
     let browser = Browser::start();
     browser.before_pages(WATCH);
@@ -44,7 +44,7 @@ fn paces(reply: fn(&str, bool) -> Reply) {
             "{transport}: {begun} requests, and these pauses: {pauses:?}"
         );
         assert!(pauses.iter().all(|time| *time >= 100.0), "{pauses:?}");
-        // 20 times in a row no pause was longer than the first may be: by chance once in 10^13.
+        // At least one of the pauses is longer than the first one may be. By chance this fails once in 10^13 runs.
         assert!(pauses.iter().any(|time| *time > 1100.0), "{pauses:?}");
     }
 }
@@ -181,7 +181,7 @@ fn a_page_that_reloads_itself_at_each_gap_does_so_more_and_more_rarely() {
          const note = (name, value) => { sessionStorage[name] = JSON.stringify([...kept(name), value]); };
          note('loads', 1);
          const later = window.setTimeout;
-         // A second at least has gone by when a pause of two begins.
+         // At least a second has passed when a pause of two seconds begins.
          window.setTimeout = (f, time) => { if (/tellGap/.test(f)) { note('pauses', time); } return later(f, time); };
          addEventListener('load', () => Comet.subscribe('news', { gap() { location.reload(); } }, { since: 5 }));",
     );
@@ -193,7 +193,7 @@ fn a_page_that_reloads_itself_at_each_gap_does_so_more_and_more_rarely() {
         pauses[0] <= 1000.0 && pauses[1] > 1000.0 && pauses[1] <= 2000.0,
         "{pauses:?}"
     );
-    // Another subscription of the page has gaps of its own.
+    // Each subscription of the page has its own gaps.
     subscribe(&browser, "'other', HANDLERS, { since: 5 }");
     browser.wait_for("return heard.gaps === 1");
 }

@@ -1,4 +1,4 @@
-//! What a real browser does when the daemon stops and another one begins: comet.js, and EventSource by itself.
+//! A real browser while one daemon stops and the next one starts: with comet.js, and with EventSource alone.
 
 use super::{
     browser::{demo, url},
@@ -6,7 +6,7 @@ use super::{
     webdriver::Browser,
 };
 
-/// Stops a daemon and starts the next one at its address.
+/// Stops a daemon and starts the next one at the same address.
 fn restart(daemon: Daemon, meanwhile: impl FnOnce()) -> Daemon {
     let (root, listen) = (daemon.root(), daemon.addr().to_string());
     assert!(daemon.stop().success());
@@ -35,7 +35,7 @@ fn comet_js_comes_back_when_the_daemon_asked_it_to() {
         browser.wait_for("return states.at(-1) === 'open'");
         first.publish("news", "before");
         browser.wait_for("return heard.length === 1");
-        // Its own pauses are never a whole number.
+        // The page's own pauses are never whole numbers, so 500 is the daemon's value.
         assert_eq!(browser.run("return pauses.includes(500)"), false);
         let second = restart(first, || {
             browser.wait_for("return pauses.includes(500)");

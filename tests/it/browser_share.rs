@@ -1,4 +1,4 @@
-//! Subscriptions of one page share a connection, and say `open` when they are heard.
+//! Subscriptions of one page share a connection, and report `open` when they get messages.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
     webdriver::Browser,
 };
 
-/// `many(names, options)` subscribes to each name by itself and keeps what each of them hears.
+/// `many(names, options)` subscribes to each name separately and records the calls of each subscription's handlers.
 const MANY: &str = "
     window.many = (names, options) => names.map((channels) => {
       const heard = { messages: [], gaps: 0, states: [] };
@@ -27,7 +27,7 @@ const MANY: &str = "
     window.asked = [];
     window.fetch = (...request) => { asked.push(request[0]); return ask(...request); };";
 
-/// Names of channels, as JavaScript.
+/// Names of channels, as a JavaScript expression.
 fn names(count: usize) -> String {
     let names: Vec<String> = (1..=count).map(|n| format!("n{n}")).collect();
     json!(names).to_string()
@@ -75,7 +75,7 @@ fn twelve_subscriptions_of_a_page_hear_all_and_leave_room_for_its_requests() {
 
 #[test]
 fn open_is_said_when_the_stream_is_answered_and_not_before() {
-    // Polls are answered; streams are answered never.
+    // The server answers polls and never answers streams.
     let fake = Fake::start(|_, stream| {
         if stream {
             std::thread::park();
@@ -87,7 +87,7 @@ fn open_is_said_when_the_stream_is_answered_and_not_before() {
     browser.open(&fake.url("/"));
     browser.run("window.all = many(['a', 'b']);");
     browser.wait_for("return asked.some((url) => !url.includes('wait='))");
-    // The stream is found out to be held back; then the waiting poll is answered.
+    // The page detects that the stream is held back. Then the waiting poll is answered.
     browser.wait_for("return areOpen(all)");
     let order = browser.run("return asked");
     let order: Vec<String> = serde_json::from_value(order).unwrap();
@@ -107,7 +107,7 @@ fn a_subscription_that_joins_loses_nothing_and_gets_nothing_from_before_its_star
             let before = format!("before {n}");
             daemon.publish("steady", &before);
             daemon.publish(&format!("late{n}"), &before);
-            // Everything from its start on: what is published at once is among it.
+            // `since` 0: a message that is published at once is among the messages.
             browser.run(&format!(
                 "window.late = many([['late{n}', 'steady']], {options})[0];
                  return new Promise((resolve) => {{
@@ -231,7 +231,7 @@ fn a_quiet_subscription_is_told_no_gap_of_a_busy_one() {
         browser.wait_for("return areOpen(all)");
         let first = daemon.publish("busy", "first");
         let mut count = 1;
-        // The daemon forgets what is older than a second.
+        // The daemon removes messages that are older than a second.
         wait_for("a gap after the first message", || {
             count += 1;
             daemon.publish("busy", "next");
@@ -239,7 +239,7 @@ fn a_quiet_subscription_is_told_no_gap_of_a_busy_one() {
             (oldest > first + 1_000).then_some(())
         });
         browser.wait_for(&format!("return all[1].messages.length === {count}"));
-        // The connection begins anew with a third one.
+        // A third subscription makes the connection start again.
         browser.run(&format!(
             "all.push(...many(['third'], {options})); asked.length = 0;"
         ));
@@ -268,7 +268,7 @@ fn after_a_refusal_the_others_share_again() {
     let shut = format!("{open}[[channel]]\nprefix = \"shut\"\nread = \"closed\"\n");
     let daemon = Daemon::start_in(root, &shut, &["--demo", "--listen", &listen]);
     browser.wait_for("return all[1].states.some(([state]) => state === 'closed')");
-    // The page's own subscription to `hello` goes on as well.
+    // The page's own subscription to `hello` continues as well.
     browser.run("all.splice(1, 1); asked.length = 0; all.push(...many(['e', 'f', 'g', 'h']));");
     browser.wait_for("return areOpen(all) && asked.some((url) => /(,[^,]+){4}.since=/.test(url))");
     daemon.publish("c", "x");

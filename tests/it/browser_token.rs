@@ -1,4 +1,4 @@
-//! The page's own function for tokens, streams with a token, and cookies for a daemon of another origin.
+//! The page's token function, streams with a token, and cookies for a daemon of another origin.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
     webdriver::Browser,
 };
 
-/// Subscribes with a token function that works the third time, and asserts what the page is told meanwhile.
+/// Subscribes with a token function that works at the third call, and checks the states that the page gets meanwhile.
 fn a_bad_function(body: &str, reason: &str) {
     let daemon = start_with("demo = true\n", "");
     let browser = Browser::start();
@@ -101,7 +101,7 @@ fn a_token_is_brought_to_a_stream_and_renewed_there() {
     browser.run(&format!(
         "window.tokens = {tokens}; window.token = () => tokens.shift();"
     ));
-    // One function, one token for both.
+    // Both subscriptions have the same function, so they share one token.
     subscribe(&browser, "'chat.7', HANDLERS, { token }");
     browser.run("window.one = heard;");
     subscribe(&browser, "'chat.7', HANDLERS, { token }");
@@ -133,7 +133,7 @@ fn cookies_go_to_another_origin_where_the_page_asks_for_it() {
     browser.open(&format!("http://{}/demo.json", ours.addr()));
     browser.run(include_str!("../../web/comet.js"));
     let token = token(&json!({"s": ["news"], "p": ["news"]}), 600);
-    // Cookies know no ports: the other origin has the same.
+    // Cookies do not depend on ports, so the other origin has the same cookie.
     browser.run(&format!(
         "document.cookie = '__Host-comet={token}; Secure; Path=/; SameSite=Strict';"
     ));

@@ -1,5 +1,5 @@
-//! The ceiling on what connections take of the memory, driven there by real connections: what is shed, in which order,
-//! and that publishers never notice.
+//! The limit on memory for connections (`max_memory`), reached by real connections: what the daemon sheds, in which
+//! order, and that publishers are never affected.
 
 use std::{
     io::{ErrorKind, Read},
@@ -15,7 +15,7 @@ use crate::{
     wire::{data, get, metric, parked, post, refusal, send_some},
 };
 
-/// A figure, over the socket: no connection of HTTP is needed to see it.
+/// A figure of `status` over the socket, which needs no HTTP connection.
 fn status(daemon: &Daemon, name: &str) -> u64 {
     let out = daemon.comet(&["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -25,7 +25,7 @@ fn status(daemon: &Daemon, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {name}: {status}"))
 }
 
-/// A client that is answered, or refused with 503 or 429: then the answer.
+/// Polls. Returns a client whose poll waits, or the answer if the daemon refuses by 503 or 429.
 fn try_poll(daemon: &Daemon, addr: SocketAddr) -> Result<Http, (u16, String, String)> {
     let before = status(daemon, "subscribers");
     let mut client = Http::connect(addr);
@@ -47,7 +47,7 @@ fn try_poll(daemon: &Daemon, addr: SocketAddr) -> Result<Http, (u16, String, Str
 
 #[test]
 fn near_the_ceiling_new_connections_are_refused_and_publishes_go_on() {
-    // 1 MiB holds 460 connections of 2 KiB up to nine tenths.
+    // 1 MiB has room for 460 connections of 2 KiB below nine tenths.
     let daemon = Daemon::start("[http]\nmax_memory = \"1MiB\"\n");
     let mut bystander = parked(&daemon, get("/ch/bystander", ""));
     let mut open: Vec<Http> = Vec::new();
@@ -69,7 +69,7 @@ fn near_the_ceiling_new_connections_are_refused_and_publishes_go_on() {
     assert!((400..=470).contains(&waiting), "{waiting}");
     assert!(daemon.log().contains("http.max_memory"), "{}", daemon.log());
 
-    // Publishes are acknowledged, and all who wait are told.
+    // Publishes are acknowledged, and all waiting clients get the message.
     for n in 0..100 {
         daemon.publish("other", &n.to_string());
     }
@@ -82,13 +82,13 @@ fn near_the_ceiling_new_connections_are_refused_and_publishes_go_on() {
         .map(|client| u64::from(is_told(client, "told")));
     assert_eq!(told.sum::<u64>(), waiting - 1);
 
-    // Room that is given back is taken again.
+    // Memory that was freed is used again.
     drop(open);
     wait_for("room", || try_poll(&daemon, daemon.addr()).ok());
     assert!(status(&daemon, "http_refused") > 0);
 }
 
-/// The client gets the text, and no refusal.
+/// Whether the client gets the text and no refusal.
 fn is_told(client: &mut Http, text: &str) -> bool {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -104,7 +104,7 @@ fn is_told(client: &mut Http, text: &str) -> bool {
     }
 }
 
-/// Answers that nobody takes are what grows, when there are few connections.
+/// With few connections, unread answers are what needs memory.
 #[test]
 fn at_the_ceiling_slow_clients_are_cut_and_come_back_with_their_cursors() {
     let daemon = Daemon::start(
@@ -116,7 +116,8 @@ fn at_the_ceiling_slow_clients_are_cut_and_come_back_with_their_cursors() {
         daemon.publish("a", &format!("{n} {text}"));
     }
     let mut bystander = parked(&daemon, get("/ch/bystander", ""));
-    // Each asks again and again for large answers, and reads none: what the kernel does not take is the daemon's.
+    // Each client requests large answers again and again and reads none. Bytes that the kernel does not accept stay in
+    // the daemon.
     let request = get(&format!("/ch/a?since={first}"), "").repeat(100);
     let slow: Vec<Http> = (0..60)
         .map_while(|_| {
@@ -129,12 +130,12 @@ fn at_the_ceiling_slow_clients_are_cut_and_come_back_with_their_cursors() {
         (status(&daemon, "http_shed") > 0).then_some(())
     });
     assert!(slow.len() > 2);
-    // Never for publishers, nor for those who wait.
+    // Publishers and waiting clients are never shed.
     let id = daemon.publish("bystander", "undisturbed");
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
     assert_eq!(daemon.history("bystander"), [(id, "undisturbed".into())]);
     drop(slow);
-    // Who was cut lost nothing.
+    // A client that was closed lost no message.
     let back = wait_for("room", || {
         let mut client = Http::connect(daemon.addr());
         send_some(
@@ -159,7 +160,7 @@ fn bodies_that_would_pass_the_ceiling_are_refused() {
         client.send(get("/healthz", ""));
         assert_eq!(client.answer().status, 200); // it is in
     }
-    // All but the last byte of each: they are read at the same time.
+    // All bytes except the last of each body, so that all bodies are read at the same time.
     for client in &mut clients {
         send_some(client, &large[..large.len() - 1]);
     }
@@ -171,7 +172,7 @@ fn bodies_that_would_pass_the_ceiling_are_refused() {
         assert_eq!((told.0, &*told.1), (503, "memory"), "{}", told.2);
     }
     assert!(daemon.history("a").is_empty());
-    // A small one needs no memory that is not there.
+    // A small request needs no further memory.
     let mut client = Http::connect(daemon.addr());
     client.send(post("/ch/a", "", b"small"));
     assert_eq!(client.answer().status, 201);
@@ -182,13 +183,13 @@ fn bodies_that_would_pass_the_ceiling_are_refused() {
     });
 }
 
-/// The daemon's own limit ends before the address space does: it is never killed.
+/// The daemon reaches its own limit before the limit of the address space, so it is never killed.
 #[test]
 fn the_ceiling_holds_before_the_memory_ends() {
     let daemon = Daemon::start(
         "workers = 1\n[http]\npublish = true\nmax_body = \"64MiB\"\nmax_memory = \"64MiB\"\n",
     );
-    // What it may still take is less than what the clients would have it take.
+    // The remaining memory is less than the clients would use.
     let size = daemon.memory("VmSize") + (192 << 20);
     let limit = Command::new("prlimit")
         .args(["--pid", &daemon.pid().to_string(), &format!("--as={size}")])
@@ -203,7 +204,7 @@ fn the_ceiling_holds_before_the_memory_ends() {
     for client in &mut clients {
         send_some(client, head.as_bytes());
     }
-    // 20 MiB of each: 800 MiB.
+    // 20 MiB for each client: 800 MiB in all.
     let piece = vec![b'x'; 4 << 20];
     for _ in 0..5 {
         for client in &mut clients {
@@ -247,7 +248,7 @@ fn an_address_has_its_share_and_others_go_on() {
     let message = "more than 5 connections of your address are open".to_owned();
     let refused = try_poll(&daemon, theirs).err();
     assert_eq!(refused, Some((429, "connections".into(), message)));
-    // Loopback is a proxy's address, and has no limit.
+    // A loopback address may be a proxy's, so it has no limit.
     let local: Vec<Http> = (0..10).map(|_| poll(ours).unwrap()).collect();
     daemon.publish("a", "told");
     for client in open.iter_mut().chain(&mut { local }) {
@@ -258,7 +259,7 @@ fn an_address_has_its_share_and_others_go_on() {
     assert!(status(&daemon, "http_refused_by_address") > 0);
 }
 
-/// The order of shedding, driven there by publishers and connections at once.
+/// The order of shedding, with publishers and connections at the same time.
 #[test]
 fn history_is_shed_first_and_connections_next_and_publishes_never() {
     let daemon = Daemon::start(
@@ -296,7 +297,7 @@ fn history_is_shed_first_and_connections_next_and_publishes_never() {
     wait_for("room", || try_poll(&daemon, daemon.addr()).ok());
 }
 
-/// A flood of names: each is there only for as long as somebody listens.
+/// A flood of channel names: each channel exists only while it has a subscriber.
 #[test]
 fn names_that_nobody_publishes_to_leave_nothing_behind() {
     let daemon = Daemon::start("");
@@ -314,7 +315,7 @@ fn names_that_nobody_publishes_to_leave_nothing_behind() {
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
 
-/// The daemon, started with this limit on its address space.
+/// Starts the daemon with this limit on its address space.
 fn limited(space: usize, config: &str) -> Daemon {
     let limit = format!("--as={space}");
     let root = std::sync::Arc::new(crate::daemon::directory());
@@ -363,7 +364,7 @@ fn limits_that_are_more_than_the_memory_are_told() {
     });
     let proposed = log.split("values that fit are ").nth(1).expect(&log);
     let proposed = proposed.lines().next().unwrap();
-    // What it proposes is enough.
+    // The proposed limit is enough.
     let (total, max_memory) = proposed.split_once(" under [history] and ").unwrap();
     let max_memory = max_memory.strip_suffix(" under [http]").unwrap();
     let config = format!("[history]\n{total}\n[http]\n{max_memory}\n");

@@ -1,4 +1,4 @@
-//! The command line: help, exit codes, and what each command prints.
+//! The command line: help, exit codes, and the output of each command.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Exit code, standard output, standard error.
+/// Runs a command. Returns exit code, standard output and standard error.
 fn run(mut command: Command) -> (Option<i32>, String, String) {
     let Output {
         status,
@@ -41,7 +41,7 @@ fn run(mut command: Command) -> (Option<i32>, String, String) {
     (status.code(), text(&stdout), text(&stderr))
 }
 
-/// A `comet subscribe` that runs; killed when dropped.
+/// A running `comet subscribe`. It is killed when this value is dropped.
 struct Subscriber {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -84,7 +84,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// Waits until the daemon has so many subscribers.
+/// Waits until the daemon has this many subscribers.
 fn wait_for_subscribers(daemon: &Daemon, count: u64) {
     wait_for("subscribers", || {
         let status = run(daemon.comet(&["status", "--json"])).1;
@@ -305,7 +305,7 @@ fn publish_without_data_reads_a_pipe_or_file_that_has_something() {
         let (told, stderr) = shell(channel, script);
         assert_eq!((told, &*stderr), (vec![data.to_owned()], ""), "{script}");
     }
-    // A pipe that stays open without data does not block the command.
+    // An open pipe without data does not block the command.
     let script = r#"mkfifo idle && exec 3<>idle && "$1" publish "$2" <&3"#;
     let (told, stderr) = shell("idle", script);
     assert_eq!(told, [""]);
@@ -326,7 +326,7 @@ fn publish_tells_the_daemons_refusal() {
     );
 }
 
-/// A daemon that says what it likes.
+/// A daemon that sends this reply to any request.
 fn lying(reply: &'static str) -> (tempfile::TempDir, std::path::PathBuf) {
     let root = directory();
     let path = root.path().join("lying.sock");
@@ -342,7 +342,7 @@ fn lying(reply: &'static str) -> (tempfile::TempDir, std::path::PathBuf) {
     (root, path)
 }
 
-/// Characters that steer a terminal, or hide or turn text.
+/// Characters that control a terminal, or that hide or reverse text.
 const STEERING: [char; 8] = [
     '\u{1b}', '\u{7f}', '\u{85}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{2028}', '\u{feff}',
 ];
@@ -479,7 +479,7 @@ fn subscribe_comes_back_after_a_restart() {
         assert!(first.stop().success());
 
         let second = Daemon::start_in(root, "", flags);
-        // It may be published before the subscriber is back: its cursor brings it all the same.
+        // The message may be published before the subscriber has reconnected. Its cursor brings the message anyway.
         let id = second.publish("news", "after");
         assert!(id > seen);
         assert_eq!(subscriber.message()["id"], id, "over HTTP: {over_http}");
@@ -495,13 +495,13 @@ fn subscribe_comes_back_after_a_restart() {
     }
 }
 
-/// An address that a daemon can leave and come back to: no other process has it on the loopback network.
+/// An address that a daemon can leave and take again, because no other process uses it on the loopback network.
 fn own_address() -> String {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     format!("127.{}.{b}.{c}:2061", a | 64)
 }
 
-/// Answers every poll at once without a message; returns when so many have come.
+/// Answers every poll at once without a message. Returns after this many polls.
 fn answer_at_once(listener: &TcpListener, answer: &str, polls: usize) {
     let (stream, _) = listener.accept().unwrap();
     let mut requests = BufReader::new(&stream).lines();
@@ -523,7 +523,7 @@ fn subscribe_pauses_after_answers_that_come_at_once() {
             Subscriber::start(comet(&["subscribe", "a", "--since", "7", "--url", &url]));
         let start = Instant::now();
         answer_at_once(&listener, &answer, 5);
-        // The pauses double, from a tenth of a second on.
+        // The pauses double, beginning with a tenth of a second.
         let paused = Duration::from_millis(100 + 200 + 400 + 800);
         assert!(start.elapsed() >= paused, "{:?}", start.elapsed());
         drop(subscriber);
@@ -549,7 +549,7 @@ fn subscribe_tells_a_gap_up_to_the_messages_that_follow() {
     }
 }
 
-/// A time is passed on as one: it need not be the time of a message.
+/// A time is sent as a time. It need not be the time of a message.
 #[test]
 fn subscribe_since_a_time_is_told_no_gap_in_vain() {
     let daemon = Daemon::start("");
@@ -574,14 +574,14 @@ fn subscribe_ends_when_its_reader_is_gone() {
     let mut subscriber = Subscriber::start(daemon.comet(&["subscribe", "news"]));
     wait_for_subscribers(&daemon, 1);
     let Subscriber { child, stdout } = &mut subscriber;
-    // Replaced by something else, the pipe's only reader is closed.
+    // Replacing the pipe closes its only reader.
     drop(std::mem::replace(stdout, BufReader::new(silence())));
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(subscriber.errors(), "");
 }
 
-/// The output of a program that has none.
+/// The output of a program that prints nothing.
 fn silence() -> ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
@@ -592,7 +592,7 @@ fn silence() -> ChildStdout {
 #[test]
 fn subscribe_ends_quietly_by_sigint() {
     let daemon = Daemon::start("");
-    // A shell lets what it runs in the background ignore the signal, and so all that comes of it.
+    // A shell starts background programs with SIGINT ignored, and their children inherit that.
     let mut command = Command::new("env");
     let program = env!("CARGO_BIN_EXE_comet");
     command.args(["--default-signal=INT", program, "subscribe", "news"]);
@@ -600,7 +600,7 @@ fn subscribe_ends_quietly_by_sigint() {
     let mut subscriber = Subscriber::start(command);
     wait_for_subscribers(&daemon, 1);
     signal(&subscriber.child, "INT");
-    // As any filter: a shell that runs it in a loop must see the signal.
+    // The program ends by the signal like any filter, so that a shell that runs it in a loop sees the signal.
     assert_eq!(subscriber.child.wait().unwrap().signal(), Some(2));
     assert_eq!(subscriber.errors(), "");
     wait_for_subscribers(&daemon, 0);
@@ -636,7 +636,7 @@ fn status_is_readable_and_raw() {
     );
 }
 
-/// What an address needs that others reach.
+/// Configuration that an address needs if other machines can reach it.
 const READABLE: &str = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
 const READABLE_AS_SHOWN: &str =
     "\n  [[channel]]\n  prefix = \"\"          # all channels\n  read = \"public\" ";
@@ -754,7 +754,7 @@ fn check_tries_directories_and_keys_as_the_user_who_runs_it() {
         assert!(stderr.contains(" (owned by root:root, mode 0"), "{stderr}");
         let missing = format!("{} does not exist", new.display());
         assert_eq!(stderr.contains(&missing), text.contains("deep"), "{stderr}");
-        // Root can, and is told what is root's alone.
+        // Root can read the files, and the message names those that only root can read.
         let (exit, _, stderr) = check(&text, 0);
         assert_eq!(exit, Some(0), "{stderr}");
         let told = stderr.contains("warning: only root can");

@@ -1,4 +1,4 @@
-//! A system clock that a test sets, for one daemon: libfaketime, which leaves the monotonic clock alone.
+//! A system clock for one daemon that a test can set, with libfaketime. The monotonic clock is unchanged.
 
 use std::{
     cell::Cell,
@@ -8,10 +8,10 @@ use std::{
 
 use crate::daemon::directory;
 
-/// See the module.
+/// A system clock that a test sets. See the module.
 pub(crate) struct Clock {
     directory: tempfile::TempDir,
-    /// Seconds by which it differs from the real one.
+    /// Difference to the real clock in seconds.
     offset: Cell<i64>,
 }
 
@@ -29,7 +29,7 @@ impl Clock {
         format!("{}/offset", self.directory.path().display())
     }
 
-    /// What starts a daemon with this clock, for `Daemon::try_start_by`.
+    /// The program that starts a daemon with this clock, for `Daemon::try_start_by`.
     pub(crate) fn program(&self) -> Vec<String> {
         vec![
             "env".into(),
@@ -40,7 +40,7 @@ impl Clock {
         ]
     }
 
-    /// Sets the clock by so many seconds.
+    /// Moves the clock by this number of seconds.
     pub(crate) fn step(&self, seconds: i64) {
         self.offset.set(self.offset.get() + seconds);
         let next = self.file() + ".next";
@@ -48,7 +48,7 @@ impl Clock {
         fs::rename(&next, self.file()).unwrap();
     }
 
-    /// What it says, in seconds since 1970.
+    /// The time of this clock in seconds since 1970.
     pub(crate) fn now(&self) -> u64 {
         let real = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let real = real + Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! Settings, as the running daemon takes them: a flag beats the environment beats the file.
+//! Settings of the running daemon: a flag overrides the environment, and the environment overrides the file.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::daemon::{Daemon, Lines, directory, serve, signal};
 
-/// A daemon started by a command of the test's own; killed when dropped.
+/// A daemon started by a command of the test. It is killed when this value is dropped.
 pub(crate) struct Served {
     child: Child,
     ready: String,
@@ -17,8 +17,8 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Runs `command` with settings that keep the daemon within `root`, and with `config` as its file, until it
-    /// is ready. What the command sets by itself stays.
+    /// Runs `command` until the daemon is ready, with settings that keep the daemon within `root`, and with `config` as
+    /// its configuration file. Settings of the command itself are kept.
     pub(crate) fn start(root: tempfile::TempDir, mut command: Command, config: &str) -> Self {
         let path = |name: &str| root.path().join(name);
         let (dir, store, socket) = (path("dir"), path("store"), path("comet.sock"));
@@ -30,7 +30,7 @@ impl Served {
         Self::run(root, command)
     }
 
-    /// Like [`Served::start`], but with the settings of the command alone.
+    /// Like [`Served::start`], but only with the settings of the command.
     fn run(root: tempfile::TempDir, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,4 +1,5 @@
-//! Pages of other sites: what they have a browser send neither publishes nor, by a name of theirs that points here, reads.
+//! Pages of other sites: their requests do not publish. They cannot read either, even if a host name of theirs resolves
+//! to this machine.
 
 use crate::{
     daemon::{Answer, Daemon, Http},
@@ -8,7 +9,7 @@ use crate::{
 
 const PUBLISHING: &str = "[http]\npublish = true\n";
 
-/// What browsers say about a page of another site, new ones and old ones.
+/// Headers that old and new browsers send for a page of another site.
 const FOREIGN: [&str; 9] = [
     "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\n",
     "Origin: https://evil.example\r\n",
@@ -32,7 +33,7 @@ fn assert_refused(answer: &Answer, what: &str) {
 fn a_page_of_another_site_publishes_nothing() {
     let daemon = Daemon::start(PUBLISHING);
     for headers in FOREIGN {
-        // What a form or fetch() sends without asking first.
+        // Requests that a form or fetch() sends without a preflight.
         for kind in [
             "text/plain",
             "application/x-www-form-urlencoded",
@@ -43,7 +44,7 @@ fn a_page_of_another_site_publishes_nothing() {
                 assert_refused(&ask(&daemon, post(path, &headers, b"a=b")), &headers);
             }
         }
-        // What an image or a link does.
+        // The request of an image or a link.
         assert_refused(&ask(&daemon, get("/chat.php?msg=x", headers)), headers);
         let answer = ask(&daemon, get("/comet.php?publish=chat", headers));
         assert_eq!((answer.status, &*answer.body), (200, "false"), "{headers}");
@@ -84,7 +85,7 @@ fn a_page_of_this_site_publishes_and_so_does_no_browser() {
     assert_eq!(daemon.history("chat").len(), 4 * ours.len());
 }
 
-/// Requests of all kinds under a name that is not ours; the browser takes the page for ours.
+/// Requests of all kinds with a foreign host name, for which the browser treats the daemon as part of the foreign site.
 fn rebound(host: &str) -> Vec<String> {
     let with = |request: String| {
         let origin = format!("\r\nOrigin: http://{host}\r\nSec-Fetch-Site: same-origin\r\n");
@@ -182,7 +183,7 @@ fn a_request_says_whom_it_asks() {
             refusal(&ask(&daemon, format!("GET {path} HTTP/1.1\r\n\r\n")));
         assert_eq!((status, &*code), (400, "host"));
         assert!(message.contains("Host header"), "{message}");
-        // HTTP/1.0 knows no such header.
+        // HTTP/1.0 does not have this header.
         assert_eq!(
             ask(&daemon, format!("GET {path} HTTP/1.0\r\n\r\n")).status,
             200
@@ -190,7 +191,7 @@ fn a_request_says_whom_it_asks() {
         let rebound = format!("GET {path} HTTP/1.0\r\nHost: evil.example\r\n\r\n");
         assert_eq!(ask(&daemon, rebound).status, 421);
     }
-    // What the URL says counts (RFC 9112, section 3.2.2).
+    // The host in an absolute URL counts (RFC 9112, section 3.2.2).
     let absolute = |url: &str, host: &str| {
         ask(
             &daemon,
@@ -200,7 +201,7 @@ fn a_request_says_whom_it_asks() {
     assert_eq!(data(&absolute("localhost", "localhost")), ["x"]);
     assert_eq!(absolute("evil.example", "localhost").status, 421);
     assert_eq!(absolute("evil.example", "evil.example").status, 421);
-    // The connection goes on.
+    // The connection stays open.
     let mut client = Http::connect(daemon.addr());
     client.send(get("/ch/a?since=0", "").replace("comet.localhost", "evil.example"));
     assert_eq!(client.answer().status, 421);
@@ -221,7 +222,7 @@ fn http2_says_it_by_its_authority() {
             assert_eq!((status, &json["error"]), (421, &"host".into()), "{path}");
         }
         assert_eq!(evil.post("/ch/a", "x").await.status(), 421);
-        // A page of that authority is a page of this site.
+        // A page of this authority belongs to this site.
         let ours = client.asking("comet.localhost");
         let page = ours.with_header("origin", "http://comet.localhost");
         assert_eq!(page.post("/ch/a", "x").await.status(), 201);

@@ -1,4 +1,5 @@
-//! One publisher who takes all that the Unix socket has: places, turns, memory. Another publisher and `comet status` go on.
+//! One publisher that uses up what the Unix socket has: connections, time and memory. Another publisher and
+//! `comet status` still work.
 
 use std::{
     fs::{self, Permissions},
@@ -15,11 +16,11 @@ use crate::{
     wire::metric,
 };
 
-/// The publisher who is to go on.
+/// The user of the publisher that must still work.
 const VICTIM: u32 = 54321;
 
-/// What the programs below begin with: `argv` is the socket's path and a number of connections. A program prints one
-/// line when it has done what it is to do, and stays until its standard input ends.
+/// The common beginning of the programs below. `argv` has the socket's path and a number of connections. Each program
+/// prints one line when it has done its work, and runs until its standard input ends.
 const BEGIN: &str = r#"
 import os, resource, select, socket, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -52,7 +53,7 @@ while True:
     told = True
 "#;
 
-/// Connects, says it subscribes, and counts the connections that were not refused.
+/// Connects, subscribes, and counts the connections that were not refused.
 pub(crate) const HOLD: &str = r#"
 open = [connect() for _ in range(number)]
 taken = 0
@@ -63,7 +64,7 @@ for s in open:
 done(taken)
 "#;
 
-/// Connects again and again, and keeps what is refused.
+/// Connects again and again, and keeps the refused connections.
 const KNOCK: &str = r#"
 open = [connect() for _ in range(number)]
 done(number)
@@ -77,7 +78,7 @@ except BrokenPipeError: pass
 done(s.recv(4096).decode().strip())
 "#;
 
-/// Sends a long line on each connection, as much of it as is taken, and not its end.
+/// Sends the beginning of a long line on each connection, as much as the daemon accepts, and never the end.
 const HALF_A_LINE: &str = r#"
 open = [connect() for _ in range(number)]
 line = b'{"op":"publish","channel":"a","data":"' + b'x' * 1000000
@@ -90,7 +91,7 @@ for s in open:
 done("sent")
 "#;
 
-/// Publishes a long line on all connections at once, and prints how many were taken.
+/// Publishes a long line on all connections at once, and prints how many were accepted.
 const LONG_LINES: &str = r#"
 import threading
 taken = []
@@ -104,14 +105,14 @@ for t in threads: t.join()
 done(len(taken))
 "#;
 
-/// A program of another user that uses the socket; ended when dropped.
+/// A program of another user that uses the socket. It is ended when this value is dropped.
 pub(crate) struct Hostile {
     child: Child,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Hostile {
-    /// Starts it, and returns the line that it prints.
+    /// Starts the program. Returns it with the line that it prints.
     pub(crate) fn start(
         daemon: &Daemon,
         user: u32,
@@ -146,12 +147,12 @@ impl Drop for Hostile {
     }
 }
 
-/// What the group's members have in a real set-up.
+/// Opens the socket to all users, as the members of the group have it in a real set-up.
 fn open_to_all(daemon: &Daemon) {
     fs::set_permissions(daemon.socket_path(), Permissions::from_mode(0o666)).unwrap();
 }
 
-/// The other publisher publishes on a connection of its own; returns the reply.
+/// Publishes as the other publisher on a new connection. Returns the reply.
 fn victim_publishes(daemon: &Daemon) -> Value {
     let (_program, reply) = Hostile::start(daemon, VICTIM, PUBLISH, 1);
     serde_json::from_str(&reply).unwrap_or_else(|e| panic!("{e}: {reply:?}"))
@@ -162,10 +163,11 @@ fn published(client: &mut Lines) -> u64 {
     status["hub"]["published"].as_u64().unwrap()
 }
 
-/// How much of a flood is published before another connection has its answer says how long that waits, on any machine.
+/// Checks that at most `most` messages of a flood are published before another connection gets its answer. This measure
+/// of waiting does not depend on the machine's speed.
 fn is_served_between_small_turns(daemon: &Daemon, most: u64) {
     for _ in 0..10 {
-        // A new connection each time.
+        // Each request has a new connection.
         let mut client = Lines::connect(&daemon.socket_path());
         let before = published(&mut client);
         let reply = client.ask(r#"{"op":"publish","channel":"quiet","data":"x"}"#);
@@ -183,10 +185,10 @@ fn a_flood_on_many_connections_leaves_turns_for_other_users() {
     let daemon = Daemon::start("");
     let (_flood, said) = Hostile::start(&daemon, STRANGER, FLOOD, 200);
     assert_eq!(said, "floods");
-    // Each of 200 connections has some 1,500 lines in its buffers: 300,000 in one round.
+    // Each of 200 connections has about 1,500 lines in its buffers: 300,000 lines in one round.
     is_served_between_small_turns(&daemon, 20_000);
     assert_eq!(victim_publishes(&daemon)["ok"], true);
-    // The client library's half second.
+    // The client library's time-out is half a second.
     for _ in 0..10 {
         let output = daemon.comet(&["publish", "quiet", "x"]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -218,7 +220,7 @@ fn one_user_has_its_share_of_the_places_and_the_last_ones_are_root_s() {
         "{log}"
     );
 
-    // A second hostile user takes all that is left for others; not what is kept for root.
+    // A second hostile user takes all connections that are left for others. Those reserved for root stay free.
     let (second, taken) = Hostile::start(&daemon, STRANGER - 1, HOLD, 1100);
     assert_eq!(taken, "496");
     assert_eq!(victim_publishes(&daemon)["error"], "connections");
@@ -241,7 +243,7 @@ fn the_share_of_a_user_can_be_set() {
     let (hold, taken) = Hostile::start(&daemon, STRANGER, HOLD, 10);
     assert_eq!(taken, "3");
     drop(hold);
-    // Root has no share.
+    // Root's connections have no such limit.
     let mut roots: Vec<Lines> = (0..10)
         .map(|_| Lines::connect(&daemon.socket_path()))
         .collect();
@@ -284,7 +286,7 @@ fn users_who_may_not_connect_hold_no_places() {
     let daemon =
         Daemon::start("[socket]\nallow = [\"user:0\", \"user:54321\"]\nmax_connections = 100\n");
     let (_knock, _) = Hostile::start(&daemon, STRANGER, KNOCK, 1100);
-    // Nothing of them is left to be accepted, and they still hold their ends.
+    // No connection is left to be accepted, and the clients still hold their ends.
     wait_for("all refusals", || {
         (metric(&daemon, "comet_socket_refused_total") == 1100).then_some(())
     });
@@ -296,13 +298,13 @@ fn users_who_may_not_connect_hold_no_places() {
     assert_eq!(log.matches("may not connect").count(), 1, "{log}");
 }
 
-/// Memory that the daemon has beyond what it needs for `connections` that read nothing.
+/// Checks how much memory the daemon needs beyond what it needs for `connections` that read nothing.
 fn grows_at_most(daemon: &Daemon, before: usize, bytes: usize) {
     let grown = daemon.memory("VmRSS").saturating_sub(before);
     assert!(grown < bytes, "{grown} bytes more");
 }
 
-/// Sends a request and waits until its reply has begun, which nobody reads.
+/// Sends a request and waits until its reply has begun. The reply is never read.
 fn asks_and_reads_nothing(daemon: &Daemon, request: &str) -> Lines {
     let mut client = Lines::connect(&daemon.socket_path());
     client.send(format!("{request}\n"));
@@ -328,7 +330,7 @@ fn histories_that_nobody_reads_hold_no_messages_that_are_gone() {
     }
     fill("last");
     grows_at_most(&daemon, before, 48 << 20);
-    // The first reply is what could be read before it was gone, and says that there was more.
+    // The first reply has the messages that were read before their removal. Its gap says that there were more.
     let reply = slow[0].read().unwrap();
     assert_eq!((&reply["ok"], &reply["gap"]), (&json!(true), &json!(true)));
     let kept = daemon.history("last");
@@ -347,7 +349,7 @@ fn a_history_that_escapes_to_six_times_its_size_is_rendered_in_pieces() {
     let mut slow: Vec<Lines> = (0..300)
         .map(|n| asks_and_reads_nothing(&daemon, asks[n % 2]))
         .collect();
-    // Whole, it would be a megabyte for each.
+    // Complete replies would need a megabyte each.
     grows_at_most(&daemon, before, 150 << 20);
     let reply = slow[0].read().unwrap();
     let data = reply["messages"][0]["data"].as_str().unwrap();
@@ -364,7 +366,7 @@ fn long_lines_that_are_half_sent_take_little_memory_and_hold_up_nobody_else() {
     if !is_root("long_lines_that_are_half_sent_take_little_memory_and_hold_up_nobody_else") {
         return;
     }
-    // By this memory, four long lines of each user.
+    // With this memory, each user may have four long lines.
     let daemon = Daemon::start("[http]\nmax_memory = \"8MiB\"\n[history]\ntotal = \"4MiB\"\n");
     let before = daemon.memory("VmRSS");
     let (half, _) = Hostile::start(&daemon, STRANGER, HALF_A_LINE, 200);
@@ -381,7 +383,7 @@ fn long_lines_that_are_half_sent_take_little_memory_and_hold_up_nobody_else() {
     assert_eq!(taken, "40", "when the others have gone");
 }
 
-/// A reply never comes in the middle of a large message.
+/// A reply never arrives inside a large message.
 #[test]
 fn requests_of_a_subscriber_are_answered_between_large_messages() {
     let daemon = Daemon::start("");
@@ -410,7 +412,7 @@ fn requests_of_a_subscriber_are_answered_between_large_messages() {
 fn a_history_of_many_channels_comes_in_order_and_without_a_gap() {
     let daemon = Daemon::start(ROOMY);
     let mut client = Lines::connect(&daemon.socket_path());
-    // More than one read of the history; the channels are filled one after the other, the last one last.
+    // The history needs more than one read. The channels are filled one after the other, the last one last.
     for channel in 0..20 {
         for n in 0..10 {
             let data = format!("{n}{}", "x".repeat(10_000));

@@ -1,5 +1,5 @@
-//! Cursors, times and gaps: whatever a client comes back with, it is told of a gap when something may be missing, and
-//! only then; and the cursor of each answer is good for the next request.
+//! Cursors, times and gaps: for any cursor that a client sends, it gets a gap if messages may be missing, and only
+//! then. The cursor of each answer works for the next request.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ use crate::{
     wire::{Events, WEBSOCKET, ask, cursor, data, get, parked, wait_for_subscribers},
 };
 
-/// As RFC 3339, in UTC.
+/// The time in RFC 3339 format, in UTC.
 fn rfc3339(micros: u64) -> String {
     Since::Time(micros).to_string()
 }
 
-/// As NovComet's page sends it.
+/// The time in the format of NovComet's page.
 fn seconds(micros: u64) -> String {
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
@@ -33,7 +33,7 @@ fn gap(answer: &Answer) -> bool {
     answer.json()["gap"].as_bool().unwrap()
 }
 
-/// The token's bearer may look back no further than now.
+/// Starts a daemon with a token whose bearer may read no earlier messages.
 fn limited() -> (Daemon, String) {
     let daemon = start("resume = \"0s\"");
     (daemon, bearer(&token(&json!({"s": ["*"]}), 600)))
@@ -123,13 +123,13 @@ fn what_is_withheld_is_told_once_and_the_answers_cursor_is_good() {
         let (id, kind, _) = events.message();
         assert_eq!((id, &*kind), (second, "gap"));
     }
-    // What has another channel is not missed on this one.
+    // Messages of another channel are not missing on this channel.
     for since in [first, second] {
         let path = format!("/ch/chat.8?wait=0&since={since}");
         assert!(!gap(&ask(&daemon, get(&path, &limited))));
     }
 
-    // The chat's page has no words for a gap alone: it is told with the next message.
+    // The chat's page has no format for a gap alone. It gets the gap with the next message.
     for timestamp in [0, first] {
         let path = format!("/chat.php?timestamp={timestamp}");
         let mut chat = parked(&daemon, get(&path, &limited));
@@ -138,7 +138,7 @@ fn what_is_withheld_is_told_once_and_the_answers_cursor_is_good() {
         assert_eq!(chat.answer().json(), shown);
     }
 
-    // NovComet's page: a change, of which the time is not told; with the answer's time it waits.
+    // NovComet's page gets a change without its time. With the time of the answer, the next poll waits.
     let id = daemon.publish("chat.7", "third");
     daemon.publish("open.a", "elsewhere");
     let page = |time: &str| get(&format!("/comet.php?subscribed[chat.7]={time}"), &limited);
@@ -151,7 +151,7 @@ fn what_is_withheld_is_told_once_and_the_answers_cursor_is_good() {
     drop(parked(&daemon, page(time)));
 }
 
-/// The largest message there may be is evicted at once, so that the gap is all that there is to tell.
+/// A message of the largest size is evicted at once, so that only the gap remains to be reported.
 #[test]
 fn a_chat_is_never_answered_with_nothing() {
     let daemon = Daemon::start("[history]\ntotal = \"64KiB\"\n");
@@ -165,7 +165,7 @@ fn a_chat_is_never_answered_with_nothing() {
     assert_eq!(chat.answer().json(), shown);
 }
 
-/// Every way to say "since this moment" on this daemon waits: nothing came since.
+/// Checks that a request since this moment waits, in every format of the moment: no message was published since then.
 fn assert_waits(daemon: &Daemon, micros: u64) {
     let time = rfc3339(micros);
     for since in [
@@ -200,7 +200,7 @@ fn assert_waits(daemon: &Daemon, micros: u64) {
     wait_for_subscribers(daemon, 0);
 }
 
-/// The clock's next second, in microseconds: no id has it, and the chat's page can write it.
+/// The clock's next full second in microseconds. No message has this id, and the chat's page can express it.
 fn next_second(daemon: &Daemon) -> u64 {
     let second = |micros| micros / 1_000_000 * 1_000_000;
     let time = second(daemon.publish("other", "x")) + 1_000_000;
@@ -216,10 +216,10 @@ fn a_time_after_the_last_message_waits() {
     let daemon = Daemon::start("");
     let time = next_second(&daemon);
     assert_waits(&daemon, time);
-    // One that is still to come counts as now.
+    // A time of the future counts as now.
     let answer = ask(&daemon, get("/ch/x?wait=0&since=2200-01-01T00:00:00Z", ""));
     assert!(!gap(&answer));
-    // An id that was not given yet is another daemon's.
+    // An id that was not assigned yet belongs to another daemon.
     let later = cursor(&answer) + 1;
     assert!(gap(&ask(
         &daemon,
@@ -237,14 +237,14 @@ fn a_time_before_a_restart_waits_where_the_log_is_whole() {
         let daemon = Daemon::start_in(root, "", &[]);
         assert_waits(&daemon, time);
         let root = end_by(daemon, end);
-        // And after another one, though nothing was published.
+        // Also after a restart, although no message was published.
         let daemon = Daemon::start_in(root, "", &[]);
         let answer = ask(
             &daemon,
             get(&format!("/ch/z?wait=0&since={}", rfc3339(time)), ""),
         );
         assert!(!gap(&answer), "{end}");
-        // An id from in between stands for a message that the log does not have.
+        // An id in between belongs to a message that the log does not have.
         let lost = ask(
             &daemon,
             get(&format!("/ch/z?wait=0&since={}", last + 1), ""),
@@ -262,7 +262,7 @@ fn end_by(daemon: Daemon, signal: &str) -> Arc<tempfile::TempDir> {
     root
 }
 
-/// Cuts the newest segment of the log.
+/// Cuts bytes off the newest segment of the log.
 fn cut(root: &Path, bytes: u64) {
     let files = fs::read_dir(root.join("store")).unwrap();
     let logs = files.map(|entry| entry.unwrap().path());
@@ -281,7 +281,7 @@ fn cut(root: &Path, bytes: u64) {
 fn a_time_before_a_restart_is_a_gap_where_messages_may_be_gone() {
     let since = |time| format!("/ch/x?wait=0&since={}", rfc3339(time));
     let page = |time| format!("/comet.php?subscribed[x]={}", seconds(time));
-    // Without a log, and with one that was cut, also when it is whole again.
+    // Without a log, and with a log that was cut and is intact again.
     for (config, bytes) in [("[store]\ndurability = \"memory\"\n", 0), ("", 3)] {
         let daemon = Daemon::start(config);
         let time = next_second(&daemon);
@@ -314,7 +314,7 @@ fn the_clock_steps_back_and_what_was_before_a_token_stays_unread() {
         );
         assert_eq!((data(&answer), gap(&answer)), (vec![], true), "{since}");
     }
-    // A daemon that starts now does not know how long the one before had been silent.
+    // A daemon that starts now does not know how long the previous daemon had published nothing.
     let root = daemon.root();
     assert!(daemon.stop().success());
     let daemon = start_again_at(&clock, root, "resume = \"60s\"");

@@ -1,4 +1,4 @@
-//! The real daemon as a process of its own, in a temporary directory, and raw clients for it.
+//! The real daemon as a separate process in a temporary directory, and raw clients for it.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test fails; nothing waits for so long when all is well.
+/// Time-out after which a test fails. No wait takes that long if all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `comet serve` with nothing of this process's settings. Its log is in `root` unless the test says otherwise: where it
-/// would be by itself belongs to the daemon of this machine.
+/// `comet serve` without settings of this process. The log is in `root` unless the test sets another place, because the
+/// default place belongs to an installed daemon.
 pub fn serve(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
     for (name, _) in std::env::vars_os() {
@@ -34,7 +34,7 @@ pub fn signal(child: &Child, name: &str) {
     assert!(kill.status().unwrap().success());
 }
 
-/// Runs a command that reads this, to its end.
+/// Runs a command with this input, to its end.
 pub fn feed(command: &mut Command, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -42,7 +42,7 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A running `comet serve`; killed when dropped.
+/// A running `comet serve`. It is killed when this value is dropped.
 pub struct Daemon {
     child: Child,
     addr: SocketAddr,
@@ -52,18 +52,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts with this configuration file (TOML), watching an empty temporary directory.
+    /// Starts the daemon with this configuration file (TOML). It watches an empty temporary directory.
     pub fn start(config: &str) -> Self {
         Self::start_in(Arc::new(directory()), config, &[])
     }
 
-    /// Starts with further flags in an existing directory (of [`directory`]), to test what outlives a daemon.
+    /// Starts the daemon with further flags in an existing directory (of [`directory`]), to test what a new daemon
+    /// finds there.
     pub fn start_in(root: Arc<tempfile::TempDir>, config: &str, flags: &[&str]) -> Self {
         Self::try_start_in(root, config, flags)
             .unwrap_or_else(|log| panic!("comet did not start:\n{log}"))
     }
 
-    /// Like [`Daemon::start_in`]; when it ends before it is ready, its log.
+    /// Like [`Daemon::start_in`]. If the daemon ends before it is ready, returns its log.
     pub fn try_start_in(
         root: Arc<tempfile::TempDir>,
         config: &str,
@@ -72,7 +73,7 @@ impl Daemon {
         Self::try_start_by(&[], root, config, flags)
     }
 
-    /// Like [`Daemon::try_start_in`], by a program (and its arguments) that becomes the daemon in the end.
+    /// Like [`Daemon::try_start_in`], through a program (with arguments) that finally executes the daemon.
     pub fn try_start_by(
         program: &[&str],
         root: Arc<tempfile::TempDir>,
@@ -135,7 +136,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The directory that it watches.
+    /// The directory that the daemon watches.
     pub fn dir(&self) -> PathBuf {
         self.root.path().join("dir")
     }
@@ -148,7 +149,7 @@ impl Daemon {
         self.root.clone()
     }
 
-    /// What it has logged so far.
+    /// What the daemon has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -158,7 +159,7 @@ impl Daemon {
         signal(&self.child, name);
     }
 
-    /// A figure of its memory in `/proc/PID/status`, such as `VmRSS`; in bytes.
+    /// A memory figure of the daemon in `/proc/PID/status`, such as `VmRSS`, in bytes.
     pub fn memory(&self, figure: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let mut values = status.lines().filter_map(|line| line.split_once(':'));
@@ -173,7 +174,7 @@ impl Daemon {
         self.child.wait().unwrap()
     }
 
-    /// A command of the command line, with this daemon's socket.
+    /// A `comet` command with this daemon's socket.
     pub fn comet(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_comet"));
         command
@@ -183,7 +184,7 @@ impl Daemon {
         command
     }
 
-    /// One request on a connection of its own: status, head and body.
+    /// Sends one request on a new connection. Returns status, head and body.
     pub fn http(&self, request: &str) -> Answer {
         let mut client = Http::connect(self.addr);
         client.send(request);
@@ -207,7 +208,7 @@ impl Daemon {
             .unwrap_or_else(|| panic!("refused: {reply}"))
     }
 
-    /// All that the channel keeps, over the socket: (id, data).
+    /// All messages of the channel, over the socket: (id, data).
     pub fn history(&self, channel: &str) -> Vec<(u64, String)> {
         let line = serde_json::json!({"op": "history", "channels": [channel]}).to_string();
         let reply = Lines::connect(&self.socket_path()).ask(&line);
@@ -231,7 +232,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A directory for [`Daemon::start_in`]; what is watched is `dir` in it. On tmpfs where there is one.
+/// A directory for [`Daemon::start_in`]. The daemon watches `dir` in it. It is on tmpfs if there is one.
 pub fn directory() -> tempfile::TempDir {
     let base = if Path::new("/dev/shm").is_dir() {
         PathBuf::from("/dev/shm")
@@ -256,7 +257,7 @@ fn address(ready: &str) -> Option<SocketAddr> {
         .ok()
 }
 
-/// Calls `condition` until it holds, and fails the test when it does not for long.
+/// Repeats `condition` until it returns a value. After the time-out the test fails.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -268,7 +269,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -290,7 +291,7 @@ impl Answer {
     }
 }
 
-/// A raw HTTP/1 client: bytes out, answers in.
+/// A raw HTTP/1 client: sends bytes and reads responses.
 pub struct Http {
     pub stream: TcpStream,
     buffer: Vec<u8>,
@@ -317,12 +318,12 @@ impl Http {
         ));
     }
 
-    /// Reads until the text has come; returns all up to its end. For streams.
+    /// Reads until the text has arrived. Returns everything up to the text's end. For streams.
     pub fn until(&mut self, text: &str) -> String {
         String::from_utf8(self.until_bytes(text.as_bytes())).unwrap()
     }
 
-    /// Likewise, where not all is text.
+    /// Like [`Http::until`], for bytes that are not all text.
     pub fn until_bytes(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = find(&self.buffer, end) {
@@ -337,7 +338,7 @@ impl Http {
         }
     }
 
-    /// Reads one answer: by its length, its chunks, or until the connection closes.
+    /// Reads one response: by its length, its chunks, or until the connection closes.
     pub fn answer(&mut self) -> Answer {
         let head = self.until("\r\n\r\n");
         let mut answer = Answer {
@@ -363,13 +364,13 @@ impl Http {
         answer
     }
 
-    /// Reads all until the server closes.
+    /// Reads everything until the server closes.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() > 0 {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// The server closed, and nothing more came.
+    /// Whether the server closed, and nothing more arrived.
     pub fn is_closed(&mut self) -> bool {
         self.fill() == 0 && self.buffer.is_empty()
     }
@@ -381,7 +382,7 @@ impl Http {
         self.buffer.drain(..length).collect()
     }
 
-    /// The next chunk of a stream (RFC 9112, section 7.1); nothing after the last.
+    /// The next chunk of a stream (RFC 9112, section 7.1). `None` after the last chunk.
     pub fn chunk(&mut self) -> Option<String> {
         let line = self.until("\r\n");
         let length = usize::from_str_radix(line.trim(), 16).unwrap();
@@ -394,7 +395,7 @@ impl Http {
         let mut chunk = [0; 16 << 10];
         let read = loop {
             match self.stream.read(&mut chunk) {
-                // A read with a time-out is not begun again when the machine was stopped meanwhile.
+                // A read with a time-out returns `EINTR` when the machine was suspended meanwhile. It is repeated.
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 read => break read,
             }
@@ -415,7 +416,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// A client of the Unix socket: lines out, JSON in.
+/// A client of the Unix socket: sends lines and reads JSON.
 pub struct Lines {
     stream: BufReader<UnixStream>,
 }
@@ -438,7 +439,7 @@ impl Lines {
         self.read().expect("a reply")
     }
 
-    /// Waits until something has come, and reads nothing. False: the daemon closed.
+    /// Waits until something has arrived, without reading. Returns false if the daemon closed.
     pub fn has_something(&mut self) -> bool {
         let mut first = [0];
         let peeked = nix::sys::socket::recv(
@@ -449,7 +450,7 @@ impl Lines {
         peeked.unwrap() > 0
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub fn end(&mut self) {
         self.stream
             .get_ref()
@@ -457,7 +458,7 @@ impl Lines {
             .unwrap();
     }
 
-    /// The next line, or `None` when the daemon closed.
+    /// The next line, or `None` if the daemon closed.
     pub fn read(&mut self) -> Option<serde_json::Value> {
         let mut line = String::new();
         let n = self.stream.read_line(&mut line).unwrap();

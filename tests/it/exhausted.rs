@@ -1,4 +1,5 @@
-//! Clients that take nothing, and a machine that has no descriptor left: said clearly, counted, and over when it is over.
+//! Clients that read nothing, and a machine without free descriptors: the log reports it clearly, a figure counts it,
+//! and the daemon recovers afterwards.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use crate::{
     wire::{WEBSOCKET, data, descriptors, get, metric, parked, wait_for_subscribers},
 };
 
-/// On every transport; another client that reads gets each message at once, meanwhile.
+/// On every transport. Meanwhile another client that reads gets each message at once.
 #[test]
 fn who_takes_nothing_is_cut_on_every_transport() {
     let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
@@ -31,7 +32,7 @@ fn who_takes_nothing_is_cut_on_every_transport() {
         slow.send(&request);
         let before = metric(&daemon, "comet_http_connections");
         let mut n = 0;
-        // Its socket takes some hundred kilobytes; then it has 300 ms.
+        // The client's socket accepts some hundred kilobytes. Then the client has 300 ms.
         wait_for("the cut", || {
             let mut reader = next_poll(&daemon);
             daemon.publish("a", &format!("{n} {text}"));
@@ -45,7 +46,7 @@ fn who_takes_nothing_is_cut_on_every_transport() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// A poll that waits for what comes next.
+/// A poll that waits for the next message.
 fn next_poll(daemon: &Daemon) -> Http {
     let since = daemon.history("a").last().unwrap().0;
     let mut client = Http::connect(daemon.addr());
@@ -61,7 +62,7 @@ fn limit(daemon: &Daemon, files: &str) {
     assert!(set.unwrap().success());
 }
 
-/// Files, the socket, the log and those who are connected, with not one descriptor to be had.
+/// Files, the socket, the log and open connections, without any free descriptor.
 #[test]
 fn without_descriptors_nothing_is_lost() {
     let daemon = Daemon::start("");
@@ -71,12 +72,12 @@ fn without_descriptors_nothing_is_lost() {
     let before = descriptors(&daemon);
     limit(&daemon, "3");
 
-    // A socket that is there goes on, and so does who waits.
+    // Existing connections and waiting clients continue.
     let published =
         publisher.ask("{\"op\":\"publish\",\"channel\":\"a\",\"data\":\"by the socket\"}");
     assert_eq!(published["ok"], true, "{published}");
     assert_eq!(data(&waits.answer()), ["by the socket"]);
-    // What needs a descriptor waits: a file with content, and a new publisher.
+    // Work that needs a descriptor waits: a file with content, and a new publisher.
     fs::write(daemon.dir().join("file.comet"), "by a file").unwrap();
     let mut late = Lines::connect(&daemon.socket_path());
     late.send("{\"op\":\"publish\",\"channel\":\"a\",\"data\":\"late\"}\n");
@@ -113,7 +114,7 @@ fn without_descriptors_nothing_is_lost() {
     });
 }
 
-/// A user of whom nobody else has a process.
+/// A user without any process.
 const LONELY: u32 = 54_322;
 
 #[test]
@@ -126,7 +127,7 @@ fn without_threads_the_daemon_says_what_it_needs() {
         let root = directory();
         std::os::unix::fs::chown(root.path(), Some(LONELY), Some(LONELY)).unwrap();
         std::os::unix::fs::chown(root.path().join("dir"), Some(LONELY), Some(LONELY)).unwrap();
-        // The build directory may be closed to other users.
+        // Other users may not be allowed to read the build directory.
         let comet = root.path().join("comet");
         fs::copy(env!("CARGO_BIN_EXE_comet"), &comet).unwrap();
         let mut command = Command::new("prlimit");

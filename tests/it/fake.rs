@@ -1,4 +1,4 @@
-//! A server that answers as no daemon would: what a client must bear. Each connection gets one answer.
+//! A server whose answers differ from the daemon's. A client has to cope with them. Each connection gets one answer.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,14 +10,14 @@ use std::{
     thread,
 };
 
-/// Serves comet.js, an empty page at any path outside `/ch/`, and what the test says for `/ch/`.
+/// Serves comet.js, an empty page at any path outside `/ch/`, and the test's answers for `/ch/`.
 pub struct Fake {
     addr: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
 
-/// An answer for `/ch/`: content type and body, after a status.
+/// An answer for `/ch/`: status, content type and body.
 pub struct Reply(pub &'static str, pub &'static str, pub String);
 
 impl Reply {
@@ -31,7 +31,7 @@ impl Reply {
 }
 
 impl Fake {
-    /// `reply` gets the target of the request (path and query), and whether a stream is asked for.
+    /// Starts the server. `reply` gets the request target (path and query), and whether a stream is requested.
     pub fn start(reply: impl Fn(&str, bool) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let fake = Self {
@@ -56,7 +56,7 @@ impl Fake {
         format!("http://{}{path}", self.addr)
     }
 
-    /// The targets below `/ch/` that were asked for.
+    /// The request targets below `/ch/` so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -69,7 +69,7 @@ impl Drop for Fake {
     }
 }
 
-/// A browser may open connections that it does not use, and close any at any time.
+/// Serves one connection. A browser may open connections that it does not use, and close any at any time.
 fn serve(stream: &TcpStream, asked: &Mutex<Vec<String>>, reply: &dyn Fn(&str, bool) -> Reply) {
     let lines = BufReader::new(stream).lines().map_while(Result::ok);
     let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();

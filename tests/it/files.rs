@@ -16,8 +16,8 @@ use std::{
 
 use crate::daemon::{Daemon, Lines, wait_for};
 
-/// What is done in the watched directory before (files exist, or do not), and then; `$F` is the file, `$OUT` a
-/// directory beside the watched one, `$AWAY` one on another file system.
+/// Actions in the watched directory: first with and without existing files, then the tested action. `$F` is the file,
+/// `$OUT` a directory beside the watched one, and `$AWAY` a directory on another file system.
 struct Action {
     before: &'static str,
     then: &'static str,
@@ -106,7 +106,7 @@ const ACTIONS: &[Action] = &[
         "cp --preserve=all $OUT/s $F",
         "new\n",
     ),
-    // As many bytes and the same time, but written: new content.
+    // The file has the same length and time, but it was written, so it has new content.
     one(
         "echo new > $OUT/s; echo old > $F; touch -d @1700000000 $F $OUT/s",
         "cp --preserve=all $OUT/s $F",
@@ -127,13 +127,13 @@ const ACTIONS: &[Action] = &[
         "rsync -a --inplace $OUT/s $F",
         "new\n",
     ),
-    // vim with backupcopy=no, and emacs: the file becomes the backup, and a new one takes the name.
+    // vim with backupcopy=no, and emacs: the old file becomes the backup, and a new file gets the name.
     one(
         EXISTING,
         "mv $F $F~; echo new > $F; chmod 644 $F; rm $F~",
         "new\n",
     ),
-    // vim with backupcopy=yes, and nano: written in place, then the mode and attributes are set again.
+    // vim with backupcopy=yes, and nano: the file is written in place, then mode and attributes are set again.
     one(
         EXISTING,
         "cp -p $F $F~; echo new > $F; chmod 644 $F; rm $F~",
@@ -200,7 +200,7 @@ const ACTIONS: &[Action] = &[
     none(EXISTING, "cp $F $F~ && touch $F~"),
 ];
 
-/// PHP 8.2's ways.
+/// The ways in which PHP 8.2 writes a file.
 const fn php(how: &'static str) -> &'static str {
     match how.as_bytes() {
         b"touch" => "php -r 'touch(getenv(\"F\"));'",
@@ -246,8 +246,8 @@ fn each_action_is_one_message_or_none() {
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), daemon.log());
 }
 
-/// The events of one action may be heard of one by one, with the daemon at work in between. What PHP does at once,
-/// and says so by printing its number, is one message; what took longer may be two.
+/// The events of one action may be read one by one, and the daemon may work in between. Writes that PHP does at once
+/// are one message. PHP prints a number for these. Slower writes may become two messages.
 #[test]
 fn an_action_of_several_calls_is_one_message_however_its_events_are_heard() {
     const TIMES: usize = 150;
@@ -333,8 +333,8 @@ fn after_a_burst_the_last_state_is_told() {
     assert_eq!(told.last().unwrap().1, "1999");
 }
 
-/// Four programs do all sorts of things to the same five files; messages may be fewer than changes and show what
-/// was half written, but the last one of each channel has what the file has in the end.
+/// Four programs change the same five files in many ways. There may be fewer messages than changes, and a message may
+/// have half-written data. But the last message of each channel has the final content of the file.
 #[test]
 fn whatever_happens_the_last_content_is_told() {
     let daemon = Daemon::start("[history]\nmessages = 100000\n");
@@ -348,7 +348,7 @@ fn whatever_happens_the_last_content_is_told() {
             let (path, what) = (file((random >> 32) % 5), (random >> 40) % 7);
             let content = format!("{seed}-{step}");
             let temporary = daemon.dir().join(format!(".{seed}"));
-            // The others delete and rename too, so each of these may fail.
+            // The other programs delete and rename files too, so each of these calls may fail.
             let _ = match what {
                 0 | 1 => fs::write(&path, content),
                 2 => fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, &path)),
@@ -425,11 +425,11 @@ fn a_lock_that_is_never_released_does_not_silence_a_channel() {
     drop(holder);
 }
 
-/// Waits until the daemon has decided about all that happened in its directory before.
+/// Waits until the daemon has handled all earlier events of its directory.
 ///
-/// It hears of a new empty file after everything that happened earlier, and waits for what may follow its close as
-/// long as for anything else. So when the second of two has been told, of which the other was told before it was
-/// made, the windows of all earlier events are over.
+/// The daemon gets the event of a new empty file after all earlier events, and waits for further events of this file as
+/// long as for any other file. The test makes two such files, the second after the message of the first. When the
+/// message of the second has arrived, the waiting times of all earlier events are over.
 pub(crate) fn settle(daemon: &Daemon) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     for _ in 0..2 {
@@ -473,12 +473,12 @@ fn in_shell(dir: &Path, channel: &str, script: &str, out: &Path, away: &Path) {
         .env("OUT", out)
         .env("AWAY", away);
     let output = command.output().unwrap();
-    // `touch` of a directory entry that is refused by the daemon succeeds all the same.
+    // `touch` of a directory entry succeeds even if the daemon refuses the entry.
     assert!(output.status.success(), "{script}: {output:?}");
 }
 
-/// Whether programs can be run without others on their processor. A program that is held up for more than 2 ms
-/// between two calls of one action may rightly be told twice.
+/// Whether programs run here without others on their processor. A program that is delayed for more than 2 ms between
+/// two calls of one action may rightly cause two messages.
 static UNDISTURBED: LazyLock<bool> = LazyLock::new(|| {
     let may = Command::new("chrt").args(["--fifo", "1", "true"]).output();
     may.is_ok_and(|output| output.status.success())

@@ -1,4 +1,5 @@
-//! Entries of the directory that are no messages, by accident or by malice: said once, counted, and nothing waits.
+//! Directory entries that are no messages, by accident or by an attack: each is logged once and counted, and nothing
+//! has to wait.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,7 +20,7 @@ use crate::{
     files::{metric, run, settle},
 };
 
-/// A user who is not the daemon's.
+/// A user other than the daemon's.
 fn stranger() -> Option<User> {
     let user = User::from_name("www-data").unwrap();
     if !Uid::effective().is_root() || user.is_none() {
@@ -29,7 +30,7 @@ fn stranger() -> Option<User> {
     user
 }
 
-/// All that was logged about what happened before.
+/// The log up to now, with everything about earlier events.
 pub(crate) fn log(daemon: &Daemon) -> String {
     let mark = "end of log.comet";
     File::create(daemon.dir().join(mark)).unwrap();
@@ -38,7 +39,7 @@ pub(crate) fn log(daemon: &Daemon) -> String {
     })
 }
 
-/// What the log says about this file.
+/// The log lines about this file.
 pub(crate) fn said<'a>(log: &'a str, file: &str) -> Vec<&'a str> {
     let name = format!("\"{file}\" refused: ");
     log.lines()
@@ -122,7 +123,7 @@ fn each_reason_is_said_once_and_counted_each_time() {
             assert!(daemon.history(name).is_empty(), "{name}");
         }
     }
-    // A link to a file is nothing yet when it is made: it is refused when it is touched.
+    // A new link to a file is no event yet. The link is refused when it is touched.
     assert!(once >= make.len() as u64 - 1, "{once} refused");
     assert!(metric(&daemon, "files_refused") >= once + make.len() as u64);
 }
@@ -178,7 +179,7 @@ fn a_fifo_is_never_opened() {
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     assert!(run("touch", &["-h".as_ref(), &fifo]).status.success());
     settle(&daemon);
-    // Opening for writing fails as long as nobody reads.
+    // Opening for writing fails as long as no process reads.
     let writer = OpenOptions::new()
         .write(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -261,7 +262,7 @@ fn a_hundred_thousand_entries_stop_nobody() {
     assert!(lines < 10_000, "{lines} lines were logged");
 }
 
-/// Makes a file of another user's by renaming, so that the daemon never sees it as its own.
+/// Makes a file of another user by renaming, so that the daemon never sees the file as its own user's.
 fn write_as(user: &User, path: &Path) {
     let temporary = path.with_extension("new");
     fs::write(&temporary, "from outside").unwrap();

@@ -1,4 +1,4 @@
-//! What changes while nobody looks: a full queue of events, no daemon, another directory at the same path.
+//! Changes without events: a full event queue, no daemon, or another directory at the same path.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -89,7 +89,7 @@ fn what_changed_while_no_daemon_ran_is_told_once() {
     settle(&daemon);
     assert_eq!(told_since(&daemon, since, &channels), told);
 
-    // The next start has nothing to add.
+    // The next start adds no message.
     let (root, since) = (daemon.root(), daemon.publish("mark", ""));
     assert!(daemon.stop().success());
     let daemon = Daemon::start_in(root, "", &[]);
@@ -124,7 +124,7 @@ fn a_killed_daemon_loses_no_change() {
     }
 }
 
-/// The stamp does not say yet what was told in the last second; the log does.
+/// The stamp does not yet cover the messages of the last second. The log does.
 #[test]
 fn what_was_told_just_before_a_kill_is_not_told_again() {
     const ROUNDS: usize = 10;
@@ -184,7 +184,7 @@ fn a_file_that_is_closed_while_no_daemon_runs_is_told() {
 fn after_an_overflow_the_last_state_of_every_file_is_told() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
-    // A write to an existing file is a change and a close.
+    // A write to an existing file causes two events: a change and a close.
     let files = limit / 2 + 500;
     if files > 50_000 {
         return println!("skipped: a queue of {limit} events takes too many files");
@@ -280,7 +280,7 @@ fn a_directory_that_takes_the_place_of_another_is_watched_instead() {
     assert_eq!(daemon.history("new").len(), 1);
 }
 
-/// Unmounts when dropped, even from under a daemon.
+/// Unmounts the directory when dropped, even while a daemon uses it.
 struct Mount<'a>(&'a Path);
 
 impl Drop for Mount<'_> {

@@ -1,5 +1,5 @@
 //! Clients that send a request, close their sending side, and still read: they are answered at once (RFC 9112, section
-//! 6.3). Whoever has gone altogether looks the same, and leaves nothing behind.
+//! 6.3). A client that has left altogether looks the same, and leaves no memory behind.
 
 use crate::{
     daemon::{Daemon, Http, feed},
@@ -11,14 +11,14 @@ use crate::{
 
 const PUBLISHING: &str = "[http]\npublish = true\n";
 
-/// Requests of each transport, and what their answers hold after this id.
+/// Requests of each transport, and what their answers contain after this id.
 fn transports(id: u64) -> [(String, String, String); 9] {
     let poll = format!("{{\"cursor\":\"{id}\",\"gap\":false,\"messages\":[]}}");
     let sign = format!("id: {id}\nevent: cursor\n");
     let chunked_end = "\r\n0\r\n\r\n".to_owned();
     [
         (get("/ch/a", ""), "HTTP/1.1 200 ".to_owned(), poll.clone()),
-        // By hyper.
+        // A request that hyper handles.
         (get("/ch/%61", ""), "HTTP/1.1 200 ".to_owned(), poll.clone()),
         (
             "GET /ch/a HTTP/1.0\r\n\r\n".to_owned(),
@@ -76,7 +76,7 @@ fn who_waits_and_closes_the_sending_side_is_answered() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// Each line of the request and the end may come by themselves.
+/// Each line of the request, and the end, may arrive separately.
 #[test]
 fn however_the_request_is_cut() {
     let daemon = Daemon::start("workers = 1");
@@ -110,7 +110,7 @@ fn a_websocket_is_closed_in_order() {
     }
 }
 
-/// What is published is in the answer, whether the end comes before or after.
+/// The answer has the published message, whether the end arrives before or after the message.
 #[test]
 fn messages_that_are_there_are_in_the_answer() {
     let daemon = Daemon::start("");
@@ -160,7 +160,7 @@ fn requests_behind_a_poll_are_served_after_it() {
         }
     }
     assert_eq!(daemon.history("b").len(), 4);
-    // Half a request behind the poll is none, and is told so.
+    // Half a request after the poll is no request, and the client is told so.
     let mut client = Http::connect(daemon.addr());
     client.send(format!("{poll}GET /healthz HTT"));
     half_close(&client);
@@ -195,7 +195,7 @@ fn a_request_that_breaks_off_is_told_so() {
         assert!(client.is_closed(), "{shown:?}");
     }
     assert!(daemon.history("a").is_empty());
-    // One that is whole is served; nothing, or half of HTTP/2's preface, is not answered.
+    // A complete request is served. No bytes, or half of HTTP/2's preface, get no answer.
     let mut client = Http::connect(daemon.addr());
     client.send(&whole);
     half_close(&client);

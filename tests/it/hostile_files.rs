@@ -1,5 +1,5 @@
-//! Another user of the machine who may make files in the watched directory, as everybody may in /dev/shm, and uses
-//! every trick to publish what is not theirs, to read it, or to keep others from it.
+//! Another user of the machine who may make files in the watched directory, as everybody may in /dev/shm, and tries in
+//! every way to publish or read messages of others, or to disturb others.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,8 +30,7 @@ fn file(dir: &Path, channel: &str) -> std::path::PathBuf {
     dir.join(format!("{channel}.comet"))
 }
 
-/// What the stranger does, to which channel, and what the log says of it. `$R` is a directory of root's on the same
-/// file system.
+/// What the stranger does, the channel, and the expected log line. `$R` is a directory of root on the same file system.
 const TRICKS: &[(&str, &str, &str)] = &[
     ("own", "echo evil > own.comet", "it belongs to"),
     (
@@ -86,7 +85,7 @@ const TRICKS: &[(&str, &str, &str)] = &[
         "a directory",
     ),
     ("fifo", "mkfifo fifo.comet; touch -h fifo.comet", "a FIFO"),
-    // Where fs.protected_hardlinks forbids these, root makes the links, as if it did not.
+    // If fs.protected_hardlinks forbids these links, root makes them.
     (
         "hard-link",
         "mkdir m3; ln $R/secret m3/x; mv m3/x hard-link.comet",
@@ -150,14 +149,14 @@ fn names_that_another_user_took_before_the_daemon_came_publish_nothing() {
     }
     let root = shared();
     let dir = root.path().join("dir");
-    // As if a daemon had run before, and told all up to 1970.
+    // As if an earlier daemon had published everything up to 1970.
     let stamp = format!(
         "printf '0\\n.\\n' > .comet-seen; echo evil > {}",
         "news.comet"
     );
     assert!(stranger_runs(&dir, &stamp).status.success());
     fs::write(file(&dir, "old"), "x").unwrap();
-    // So old that no clock is in doubt about it.
+    // The files are old enough that their times are certain.
     wait_for("time to pass", || {
         let written = fs::metadata(file(&dir, "old")).unwrap().modified().unwrap();
         (written.elapsed().unwrap() > Duration::from_millis(100)).then_some(())
@@ -175,7 +174,7 @@ fn names_that_another_user_took_before_the_daemon_came_publish_nothing() {
             .then_some(())
     });
 
-    // What root puts in its place is told, and the daemon makes a stamp when the planted one is gone.
+    // A file that root puts in this place is published. The daemon writes its stamp when the planted file is gone.
     fs::remove_file(file(&dir, "news")).unwrap();
     fs::remove_file(dir.join(".comet-seen")).unwrap();
     fs::write(file(&dir, "news"), "good").unwrap();
@@ -189,7 +188,7 @@ fn names_that_another_user_took_before_the_daemon_came_publish_nothing() {
     assert!(stamp.ends_with(".\n"), "{stamp}");
 }
 
-/// Things that may not be read take the place of one that may, and give it back, as fast as they can.
+/// Entries that may not be read replace a readable file and give its place back, as fast as possible.
 #[test]
 fn what_is_swapped_in_while_the_daemon_reads_is_never_told() {
     if !is_root("what_is_swapped_in_while_the_daemon_reads_is_never_told") {
@@ -259,7 +258,8 @@ fn a_directory_that_another_user_swaps_for_a_link_is_not_followed() {
             .then_some(())
     });
     fs::write(file(&theirs, "news"), "evil").unwrap();
-    // It looks for the directory every second: when it is there again, it has passed the link by.
+    // The daemon looks for the directory every second. When the directory is there again, the daemon has ignored the
+    // link.
     fs::remove_file(&dir).unwrap();
     fs::rename(&aside, &dir).unwrap();
     fs::write(file(&dir, "back"), "x").unwrap();
@@ -270,7 +270,7 @@ fn a_directory_that_another_user_swaps_for_a_link_is_not_followed() {
     assert!(!theirs.join(".comet-seen").exists());
 }
 
-/// Kills a program of another user at the end.
+/// A program of another user. It is killed when this value is dropped.
 struct Holder(Child);
 
 impl Drop for Holder {
@@ -280,7 +280,7 @@ impl Drop for Holder {
     }
 }
 
-/// Whoever may read a file may lock it. The owner's messages come all the same, if a second late.
+/// A user who may read a file may lock it. The owner's messages still arrive, a second late.
 #[test]
 fn a_lock_of_another_user_silences_no_channel() {
     if !is_root("a_lock_of_another_user_silences_no_channel") {
@@ -302,7 +302,7 @@ fn a_lock_of_another_user_silences_no_channel() {
     });
 }
 
-/// A lease (fcntl) makes whoever opens the file wait until its holder gives it up, for 45 seconds at most.
+/// With a lease (fcntl), the kernel lets an open() wait until the holder releases the lease, for at most 45 seconds.
 #[test]
 fn a_lease_stops_nobody_but_its_own_file() {
     if !is_root("a_lease_stops_nobody_but_its_own_file") {
@@ -338,7 +338,7 @@ fn a_lease_stops_nobody_but_its_own_file() {
     });
 }
 
-/// Its writer never ends, and opens and closes it all the time.
+/// The writer of this file never ends, and opens and closes the file all the time.
 #[test]
 fn a_file_without_end_stops_nobody_and_fills_no_memory() {
     let daemon = Daemon::start("");
@@ -360,7 +360,7 @@ fn a_file_without_end_stops_nobody_and_fills_no_memory() {
                 .write_all(&block)
                 .unwrap();
             if n % 64 == 63 {
-                // A terabyte that costs nothing.
+                // A sparse file of a terabyte, which needs no space.
                 File::options()
                     .write(true)
                     .open(file(&daemon.dir(), "endless"))
@@ -390,7 +390,7 @@ fn a_file_without_end_stops_nobody_and_fills_no_memory() {
     assert!(grown < 32 << 20, "{grown} bytes more than before");
 }
 
-/// A hundred thousand files of a user who may not publish: memory, log and the others.
+/// A hundred thousand files of a user who may not publish must not affect memory, the log or other users.
 #[test]
 fn a_flood_of_names_and_touches_stops_nobody_and_fills_neither_memory_nor_log() {
     if !is_root("a_flood_of_names_and_touches_stops_nobody_and_fills_neither_memory_nor_log") {
@@ -427,7 +427,7 @@ fn a_flood_of_names_and_touches_stops_nobody_and_fills_neither_memory_nor_log() 
     assert!(published < 2 * n + 10, "{published} for {n} of the owner"); // a write may be told twice on a slow day
 }
 
-/// Rules name who may publish what by files; the others go on as before.
+/// Rules say which user may publish to which channels by files. Other channels work as before.
 #[test]
 fn rules_say_whose_files_publish_to_which_channels() {
     if !is_root("rules_say_whose_files_publish_to_which_channels") {

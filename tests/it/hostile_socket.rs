@@ -1,5 +1,5 @@
-//! Another user of the machine at the Unix socket: its path taken or locked, and publishing where a rule does not let
-//! them.
+//! Another user of the machine at the Unix socket: the user takes or locks its path, or publishes to channels that a
+//! rule forbids.
 
 use std::{
     fs::{self, File, Permissions},
@@ -20,7 +20,7 @@ use crate::{
     wire::metric,
 };
 
-/// A user of the daemon's own, so that it is not root.
+/// Runs the daemon as its own user, so that it is not root.
 const AS_DAEMON: [&str; 4] = [
     "setpriv",
     "--reuid=54321",
@@ -29,7 +29,7 @@ const AS_DAEMON: [&str; 4] = [
 ];
 const DAEMON: u32 = 54321;
 
-/// Where everybody may make files: the socket's directory, too.
+/// A directory where everybody may make files, also for the socket.
 fn open_to_all() -> Arc<tempfile::TempDir> {
     let root = shared();
     fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
@@ -124,7 +124,7 @@ fn a_directory_where_anybody_may_remove_the_socket_is_refused() {
     });
 }
 
-/// Those who may connect may also open the directory, and flock() asks for no more.
+/// Users who may connect may also open the directory, and flock() needs no further right.
 #[test]
 fn a_lock_on_the_directory_keeps_no_daemon_from_starting() {
     let root = shared();
@@ -155,7 +155,7 @@ fn a_daemon_of_its_own_user_takes_over_what_it_left() {
     daemon.publish("news", "hi");
 }
 
-/// Sends lines as this user and group; the replies.
+/// Sends lines as this user and group. Returns the replies.
 pub(crate) fn ask_as(daemon: &Daemon, user: u32, group: u32, lines: &str) -> Vec<Value> {
     fs::set_permissions(daemon.socket_path(), Permissions::from_mode(0o666)).unwrap();
     let mut command = Command::new("setpriv");
@@ -232,7 +232,7 @@ fn rules_say_who_publishes_where_over_the_socket() {
     );
 }
 
-/// The rule is about publishing; the connection goes on, and a key is not used up by what was refused.
+/// The rule limits publishing only. The connection stays open, and a refused publish does not use up its key.
 #[test]
 fn who_may_not_publish_may_read_and_goes_on() {
     if !is_root("who_may_not_publish_may_read_and_goes_on") {

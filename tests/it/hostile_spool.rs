@@ -1,5 +1,5 @@
-//! Other users in the spool's directory. They may add files there, as every publisher may, and are not trusted any
-//! further: neither the daemon nor the messages of others may have to wait for what they do.
+//! Other users in the spool's directory. They may add files there as every publisher may, and are not trusted any
+//! further: neither the daemon nor messages of other users may have to wait because of them.
 
 use std::{
     fs::{self, Permissions},
@@ -24,11 +24,11 @@ const AS_DAEMON: [&str; 4] = [
     "--regid=54321",
     "--clear-groups",
 ];
-/// Its group is that of all who may publish.
+/// The daemon's user. Its group is that of all publishers.
 const DAEMON: u32 = 54321;
 const VICTIM: u32 = 54322;
 
-/// Everything of the daemon's user, as a package would set it up.
+/// A directory of the daemon's user, as a package would set it up.
 fn root() -> Arc<tempfile::TempDir> {
     let root = directory();
     let own = |path: &Path| {
@@ -40,7 +40,7 @@ fn root() -> Arc<tempfile::TempDir> {
     Arc::new(root)
 }
 
-/// As the daemon makes it.
+/// Makes the spool's directory as the daemon does.
 fn make_spool(root: &tempfile::TempDir) -> PathBuf {
     let spool = root.path().join("comet.spool");
     fs::create_dir(&spool).unwrap();
@@ -68,7 +68,7 @@ fn run(user: u32, spool: &Path, text: &str) -> Output {
     output
 }
 
-/// The victim leaves a message, for which no daemon answers.
+/// Lets the victim write a message into the spool. No daemon answers.
 fn leave(spool: &Path, data: &str) {
     let comet = env!("CARGO_BIN_EXE_comet");
     let output = run(
@@ -99,7 +99,7 @@ impl Drop for Holder {
     }
 }
 
-/// Leases of the stranger on some files with these numbers, given up and taken again all the time.
+/// Leases of the stranger on some files with these numbers, released and taken again all the time.
 fn lease(spool: &Path, files: u32) -> Holder {
     let hold = format!(
         r#"exec perl -e '$SIG{{IO}} = "IGNORE"; my @f;
@@ -143,7 +143,7 @@ fn files_that_come_and_go_fill_no_log() {
     let daemon = start(&root);
     let spool = root.path().join("comet.spool");
     let _holder = lease(&spool, 1);
-    // Neither message nor readable, each of them is refused once it is seen.
+    // None of these files is a message or readable, and each is refused at its first sight.
     let flood = "perl -e 'for (1..3000) { for my $n (\"a$_.msg1\", \"x\") { open(F, \">\", $n); print F $n; close(F);
         unlink($n) if $_ % 3; } mkdir(\"d$_.msg1\"); }'";
     run(STRANGER, &spool, flood);
@@ -187,7 +187,7 @@ fn names_that_were_taken_before_the_start_keep_no_daemon_from_starting() {
     }
 }
 
-/// Whoever holds a lock on a file of his own at the lock's name.
+/// A user holds a lock on his own file at the lock's name.
 #[test]
 fn a_lock_of_another_user_keeps_no_daemon_from_the_spool() {
     if !is_root("a_lock_of_another_user_keeps_no_daemon_from_the_spool") {
@@ -219,7 +219,8 @@ fn what_one_user_leaves_takes_no_room_of_another() {
     wait_for_news(&daemon, &["1", "2"]);
 }
 
-/// Also while the daemon runs, and what cannot be removed, such as a folder with something in it, is no more than that.
+/// Also while the daemon runs. An entry that cannot be removed, such as a folder with files in it, does no further
+/// harm.
 #[test]
 fn what_does_not_belong_there_goes_away_and_stops_nobody() {
     if !is_root("what_does_not_belong_there_goes_away_and_stops_nobody") {
@@ -236,7 +237,7 @@ fn what_does_not_belong_there_goes_away_and_stops_nobody() {
     wait_for_news(&daemon, &["1"]);
     leave(&spool, "2");
     wait_for_news(&daemon, &["1", "2"]);
-    // Up to 1,000 refused ones and 1,000 others of a user may stay, and the 1,000 full folders.
+    // Up to 1,000 refused files and 1,000 others of a user may stay, and the 1,000 full folders.
     wait_for("the rest to be removed", || {
         let left = fs::read_dir(&spool).unwrap().count();
         (left < 3100).then_some(())
@@ -271,7 +272,7 @@ fn no_kind_of_entry_stops_the_messages_of_others() {
     leave(&spool, "1");
     let daemon = start(&root);
     wait_for_news(&daemon, &["1"]);
-    // Some of the names are taken by now.
+    // Some of the names are in use by now.
     run(STRANGER, &spool, &format!("set +e; {odd}; true"));
     leave(&spool, "2");
     wait_for_news(&daemon, &["1", "2"]);

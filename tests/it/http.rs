@@ -1,5 +1,4 @@
-//! HTTP beside the transports: methods, origins, the right to publish, pages, and what keeps proxies from
-//! spoiling it.
+//! HTTP apart from the transports: methods, origins, the right to publish, pages, and headers for proxies.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::{
 
 const PUBLISHING: &str = "[http]\npublish = true\n";
 
-/// The head that answers, also when the answer never ends.
+/// Reads the head of the answer, also if the body never ends.
 fn head(daemon: &Daemon, request: impl AsRef<[u8]>) -> Answer {
     let mut client = Http::connect(daemon.addr());
     client.send(request);
@@ -128,7 +127,7 @@ fn serves_its_client_always_and_its_pages_with_demo_only() {
     assert_eq!(about["listen"], demo.addr().to_string());
 }
 
-/// Whoever serves the pages, they load nothing from elsewhere and run no script within.
+/// The pages load nothing from other origins and run no inline script, whoever serves the pages.
 #[test]
 fn pages_load_nothing_from_elsewhere() {
     let daemon = demo();
@@ -172,14 +171,14 @@ fn head_shows_the_head_of_get_at_once() {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
         assert!(head.contains("content-type: "), "{path}: {head}");
         if path.contains("/c") && !path.ends_with(".js") {
-            // What the length of the answer will be is not known.
+            // The length of the answer is not known in advance.
             assert!(!head.contains("content-length: 0"), "{path}: {head}");
         }
     }
-    // No body came, or this would not be the answer.
+    // HEAD had no body, otherwise the next answer would not be this one.
     client.send(get("/healthz", ""));
     assert_eq!(client.answer().body, "ok\n");
-    // A HEAD that GET would refuse is refused, and nothing is published by one.
+    // HEAD is refused where GET is refused, and never publishes.
     client.send("HEAD /ch/.. HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 400 "));
     for path in ["/comet.php?publish=a", "/chat.php?msg=a"] {
@@ -255,7 +254,7 @@ fn pages_of_other_origins_may_read_when_they_are_configured() {
                 "{origin}: {}",
                 answer.head
             );
-            // Or a cache would give one site's answer to another.
+            // Without Vary, a cache could give one site's answer to another.
             let varies = !std::ptr::eq(daemon, &raw const closed);
             assert_eq!(
                 answer.header("vary"),
@@ -281,7 +280,7 @@ fn pages_of_other_origins_may_read_when_they_are_configured() {
     }
 }
 
-/// One channel, one message, and readers of different origins: each has its own header.
+/// One channel and one message with readers of different origins: each reader gets its own header.
 #[test]
 fn a_shared_answer_names_each_readers_origin() {
     let origins: Vec<String> = (0..5).map(|n| format!("https://site{n}.example")).collect();
@@ -319,7 +318,7 @@ fn a_shared_answer_names_each_readers_origin() {
     }
 }
 
-/// What an address needs that others reach.
+/// Configuration that an address needs if other machines can reach it.
 const READABLE: &str = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
 
 #[test]
@@ -331,7 +330,7 @@ fn publishing_by_http_is_off_unless_somebody_switched_it_on() {
         (start(PUBLISHING, &[]), true),
         (start("", &["--demo"]), true),
         (start("[http]\npublish = false\n", &["--demo"]), false),
-        // Whoever reaches a network's address is not asked to publish by a demo.
+        // A demo that other machines can reach does not let them publish.
         (start(READABLE, &["--demo", "--listen", "0.0.0.0:0"]), false),
         (
             start(&[READABLE, PUBLISHING].concat(), &["--listen", "0.0.0.0:0"]),
@@ -533,7 +532,7 @@ fn a_poll_is_not_idle() {
     assert_eq!(data(&client.answer()), ["x"]);
 }
 
-/// The daemon speaks to many at once, each with many requests behind each other.
+/// Many connections at the same time, each with many pipelined requests.
 #[test]
 fn a_thousand_pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::start("");

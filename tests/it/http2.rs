@@ -1,4 +1,4 @@
-//! HTTP/2 in cleartext, told by its preface: the same answers, many of them on one connection.
+//! HTTP/2 in cleartext, recognised by its preface: the same answers as HTTP/1.1, many of them on one connection.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
-    /// Whom it says that it asks.
+    /// The authority (host) in its requests.
     authority: String,
     headers: Vec<(&'static str, String)>,
 }
@@ -35,14 +35,14 @@ impl Client {
         }
     }
 
-    /// The same connection, under another name.
+    /// The same connection with another authority.
     pub(crate) fn asking(&self, authority: &str) -> Self {
         let mut client = self.clone();
         client.authority = authority.to_owned();
         client
     }
 
-    /// The same connection, with one more header on each request.
+    /// The same connection with one more header on each request.
     pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();
         client.headers.push((name, value.to_owned()));
@@ -77,7 +77,7 @@ impl Client {
         .await
     }
 
-    /// Status and JSON of a whole answer.
+    /// Sends a GET. Returns the status and the JSON of the complete answer.
     pub(crate) async fn json(&self, path: &str) -> (u16, Value) {
         json(self.get(path).await).await
     }
@@ -89,13 +89,13 @@ pub(crate) async fn json(response: Response<Incoming>) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-/// A whole body, as text.
+/// Reads a complete body as text.
 pub(crate) async fn text(response: Response<Incoming>) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.into()).unwrap()
 }
 
-/// A stream up to this text.
+/// Reads a stream up to this text.
 pub(crate) async fn text_until(response: Response<Incoming>, end: &str) -> String {
     let (mut body, mut text) = (response.into_body(), String::new());
     while !text.contains(end) {
@@ -104,13 +104,13 @@ pub(crate) async fn text_until(response: Response<Incoming>, end: &str) -> Strin
     text
 }
 
-/// The next piece of a stream, as text; nothing after the last.
+/// The next piece of a stream as text. `None` after the last piece.
 pub(crate) async fn piece(body: &mut Incoming) -> Option<String> {
     let frame = body.frame().await?.unwrap();
     Some(String::from_utf8(frame.into_data().unwrap().into()).unwrap())
 }
 
-/// Runs a client on a runtime of its own; what waits in vain fails.
+/// Runs a client on its own runtime. A client that waits too long fails the test.
 pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -123,7 +123,7 @@ pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
     })
 }
 
-/// The daemon is asked by other connections, which block.
+/// Waits for this many subscribers. Blocking requests on other connections ask the daemon.
 pub(crate) async fn subscribers(daemon: &Daemon, count: u64) {
     while metric(daemon, "comet_subscribers") != count {
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -172,7 +172,7 @@ fn answers_as_http_1_does() {
             .body(Full::default())
             .unwrap();
         assert_eq!(json(client.send(delete).await).await.0, 405);
-        // All on one connection, beside that of the figures.
+        // All requests use one connection, beside the connection that reads the figures.
         assert_eq!(metric(&daemon, "comet_http_connections"), 2);
     });
 }
@@ -296,11 +296,11 @@ fn a_connection_that_breaks_leaves_nothing_behind() {
         tokio::spawn(async move { client.json("/ch/a").await });
         subscribers(&daemon, 1).await;
     });
-    // The runtime is gone, and the connection with it.
+    // The runtime has ended, and the connection with it.
     wait_for_subscribers(&daemon, 0);
 }
 
-/// The client's window bounds what waits for it; nothing is lost, and others go on.
+/// The client's window limits what the daemon buffers for it. No message is lost, and other streams continue.
 #[test]
 fn a_slow_stream_gets_all() {
     let daemon = Daemon::start("workers = 1\n[history]\nmessages = 1000\nbytes = 134217728\n");
@@ -338,7 +338,7 @@ fn a_stream_that_takes_nothing_is_cut() {
             daemon.publish("a", &text);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // The connection goes on with what else there is.
+        // The connection continues with its other streams.
         assert_eq!(client.json("/ch/b?wait=0").await.0, 200);
         drop(slow);
     });
@@ -362,7 +362,7 @@ fn old_clients_and_origins_are_served_too() {
     });
 }
 
-/// What follows the preface is HTTP/2's own business: it is told by a GOAWAY, and nothing else is disturbed.
+/// An error after the preface is answered in HTTP/2 by a GOAWAY. No other connection is disturbed.
 #[test]
 fn garbage_behind_the_preface_ends_the_connection() {
     let daemon = Daemon::start("");
@@ -374,7 +374,7 @@ fn garbage_behind_the_preface_ends_the_connection() {
         client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" as &[u8], garbage].concat());
         client.rest(); // SETTINGS and GOAWAY, then the end
     }
-    // The preface may come byte by byte, like any other request.
+    // The preface may arrive byte by byte, like any other request.
     let mut client = Http::connect(daemon.addr());
     for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
         client.send([*byte]);
@@ -386,7 +386,7 @@ fn garbage_behind_the_preface_ends_the_connection() {
     assert_eq!(daemon.get("/healthz").status, 200);
 }
 
-/// curl drops an answer that comes together with the reset of its stream.
+/// curl drops an answer that arrives together with the reset of its stream.
 #[test]
 fn curl_reads_the_answer_to_a_body_that_is_not_read() {
     let daemon = Daemon::start("[http]\npublish = true\nmax_body = 1000");

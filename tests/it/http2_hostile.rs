@@ -1,4 +1,5 @@
-//! HTTP/2 by hand-written frames: what floods, stalls or lies ends its own stream or connection, and nobody else's.
+//! HTTP/2 with hand-written frames: a client that floods, stalls or breaks rules ends only its own stream or
+//! connection.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -27,14 +28,14 @@ const END_HEADERS: u8 = 4;
 /// Error codes (RFC 9113, section 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A frame (section 4.1).
+/// Builds a frame (section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     [&head, payload].concat()
 }
 
-/// The fields of a request as HPACK (RFC 7541) without Huffman coding: none of them is kept in the table.
+/// Encodes the fields of a request with HPACK (RFC 7541), without Huffman coding and without entries in the table.
 fn fields(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     let all = [
@@ -63,14 +64,14 @@ fn request(stream: u32, path: &str) -> Vec<u8> {
     )
 }
 
-/// A client that says what it likes.
+/// A client that sends any frames.
 struct Raw {
     stream: TcpStream,
-    /// Has acknowledged pings and settings by itself.
+    /// Whether it acknowledges pings and settings automatically.
     answers: bool,
 }
 
-/// What came.
+/// A received frame.
 #[derive(Debug, PartialEq)]
 struct Frame {
     kind: u8,
@@ -93,7 +94,8 @@ impl Raw {
         raw
     }
 
-    /// As far as the daemon takes it: what floods may be cut. False: it was.
+    /// Sends as much as the daemon accepts, because the daemon may close the connection of a flood. Returns false if it
+    /// was closed.
     fn send(&mut self, bytes: &[u8]) -> bool {
         match self.stream.write_all(bytes) {
             Ok(()) => true,
@@ -105,7 +107,7 @@ impl Raw {
         }
     }
 
-    /// `None`: the connection has ended.
+    /// Reads a frame. `None`: the connection has ended.
     fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.fill(&mut head)?;
@@ -149,7 +151,7 @@ impl Raw {
         }
     }
 
-    /// The error of the GOAWAY that ends the connection. A reset may overtake it.
+    /// The error code of the GOAWAY that ends the connection. A reset may overtake the GOAWAY.
     fn goaway(&mut self) -> Option<u32> {
         let frame = self.until(GOAWAY)?;
         let code = frame.payload[4..8].try_into().unwrap();
@@ -157,7 +159,7 @@ impl Raw {
         Some(u32::from_be_bytes(code))
     }
 
-    /// The stream is answered, and so the connection is alive.
+    /// Checks that the stream is answered, so the connection still works.
     fn is_served(&mut self, stream: u32) {
         self.send(&request(stream, "/healthz"));
         let headers = self.until(HEADERS).expect("an answer");
@@ -169,7 +171,7 @@ impl Raw {
     }
 }
 
-/// A client of another connection, which must get its message in the end.
+/// A client on another connection, which must get its message in the end.
 struct Bystander(Http);
 
 impl Bystander {
@@ -184,12 +186,12 @@ impl Bystander {
     }
 }
 
-/// Sends until the daemon cuts the connection.
+/// Sends frames until the daemon closes the connection.
 fn flood_is_cut(daemon: &Daemon, client: &mut Raw, frames: &[u8]) {
     let flood = frames.repeat((64 << 10) / frames.len() + 1);
     let mut sent = 0;
     let mut reader = client.stream.try_clone().unwrap();
-    // It reads its answers, so that only what it sends is the matter.
+    // The client reads its answers, so that only its frames can be the reason.
     let reading =
         std::thread::spawn(move || while matches!(reader.read(&mut [0; 65536]), Ok(1..)) {});
     while client.send(&flood) {
@@ -211,7 +213,7 @@ fn rapid_resets_end_the_connection() {
     bystander.gets_its_message(&daemon);
 }
 
-/// A connection that is ended for it.
+/// Opens and resets streams until the daemon ends the connection.
 pub(crate) fn reset_rapidly(daemon: &Daemon) {
     let mut client = Raw::connect(daemon, &[]);
     let resets: Vec<u8> = (0..1000)
@@ -247,7 +249,7 @@ fn frames_that_ask_for_nothing_end_the_connection() {
         client.is_served(1);
         flood_is_cut(&daemon, &mut client, &flood);
     }
-    // An upload that never goes on.
+    // An upload that never continues.
     let mut client = Raw::connect(&daemon, &[]);
     client.send(&frame(
         HEADERS,
@@ -273,7 +275,7 @@ fn frames_that_ask_for_nothing_end_the_connection() {
 fn a_head_without_end_ends_the_connection() {
     let daemon = Daemon::start("");
     let bystander = Bystander::wait(&daemon);
-    // Each field is small, and there is always one more.
+    // Each field is small, and the fields never end.
     let more: Vec<u8> = (0..100)
         .flat_map(|_| [&[0, 1][..], b"a", &[1], b"b"].concat())
         .collect();
@@ -285,31 +287,32 @@ fn a_head_without_end_ends_the_connection() {
     bystander.gets_its_message(&daemon);
 }
 
-/// A small head that the table of HPACK makes large.
+/// HPACK's table expands this small head to a large one.
 #[test]
 fn a_head_that_unpacks_to_more_than_the_limit_is_refused() {
     let daemon = Daemon::start("");
     let bystander = Bystander::wait(&daemon);
     let bomb = |times| {
         let mut block = fields("GET", "/ch/a", &[]);
-        // A field of 3,000 bytes that is kept (section 6.2.1), its length as an integer of 7 bits and two bytes more.
+        // A field of 3,000 bytes that enters the table (section 6.2.1). Its length is an integer of 7 bits with two
+        // more bytes.
         block.extend_from_slice(&[0x40, 1, b'a', 0x7f, 0xb9, 0x16]);
         block.extend_from_slice(&[b'v'; 3000]);
-        // And by its index, 62, many times.
+        // The same field again by its index 62, many times.
         block.extend(vec![0x80 | 62; times]);
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)
     };
     let mut client = Raw::connect(&daemon, &[]);
     client.send(&bomb(6));
     let answer = client.until(HEADERS).expect("an answer");
-    // ":status" 431 by the Huffman code of HPACK: 4 is 011010, 3 is 011001, 1 is 00001, and the rest is ones.
+    // ":status" 431 in HPACK's Huffman code: 4 is 011010, 3 is 011001, 1 is 00001, and the padding is ones.
     let code = [0b0110_1001, 0b1001_0000, 0b1111_1111];
     assert!(answer.payload.windows(3).any(|w| w == code), "{answer:?}");
     client.is_served(3);
     let mut client = Raw::connect(&daemon, &[]);
     client.send(&bomb(10_000));
     assert!(matches!(client.goaway(), Some(ENHANCE_YOUR_CALM) | None));
-    // A table larger than was agreed on is a lie.
+    // A table that is larger than agreed is an error.
     let mut liar = Raw::connect(&daemon, &[]);
     liar.send(&frame(
         HEADERS,
@@ -346,7 +349,7 @@ fn frames_that_break_the_rules_end_the_connection() {
     bystander.gets_its_message(&daemon);
 }
 
-/// What HTTP/1 would call smuggling: fields that mean something only there.
+/// In HTTP/1 these fields would be request smuggling. They have a meaning only there.
 #[test]
 fn fields_of_http_1_and_odd_names_end_their_stream() {
     let daemon = Daemon::start("[http]\npublish = true\n");
@@ -366,7 +369,7 @@ fn fields_of_http_1_and_odd_names_end_their_stream() {
         let block = fields("POST", "/ch/a", more);
         client.send(&frame(HEADERS, END_HEADERS, 1, &block));
         client.send(&frame(DATA, END_STREAM, 1, b"body"));
-        // A reset, a GOAWAY, or a refusal, and no publish.
+        // A reset, a GOAWAY or a refusal is right. A publish is not.
         loop {
             match client.read() {
                 None => break,
@@ -383,7 +386,7 @@ fn fields_of_http_1_and_odd_names_end_their_stream() {
     bystander.gets_its_message(&daemon);
 }
 
-/// The window stays shut: the answer must not wait for ever.
+/// The window stays closed. The answer must not wait for ever.
 #[test]
 fn a_stream_whose_window_stays_shut_is_reset() {
     let daemon = Daemon::start("[http]\nwrite_time = \"300ms\"\n");
@@ -400,7 +403,7 @@ fn a_stream_whose_window_stays_shut_is_reset() {
         assert_eq!(reset.stream, stream, "{path}");
     }
     wait_for_subscribers(&daemon, 1);
-    // The connection itself goes on: an answer without a body needs no window.
+    // The connection itself continues: an answer without a body needs no window.
     let head = frame(
         HEADERS,
         END_HEADERS | END_STREAM,
@@ -418,13 +421,13 @@ fn a_connection_without_a_stream_is_ended() {
     let mut client = Raw::connect(&daemon, &[]);
     client.is_served(1);
     assert_eq!(client.goaway(), Some(0));
-    // It takes no notice, and says nothing: neither to the end nor to a ping.
+    // This client ignores everything: it answers neither the GOAWAY nor a ping.
     let mut deaf = Raw::connect(&daemon, &[]);
     deaf.answers = false;
     wait_for("the cut", || {
         (metric(&daemon, "comet_http_connections") <= 1).then_some(())
     });
-    // Half a head, and no more.
+    // Half a head, and nothing after it.
     let mut half = Raw::connect(&daemon, &[]);
     half.send(&frame(HEADERS, END_STREAM, 1, &fields("GET", "/ch/a", &[])));
     wait_for("the cut", || {

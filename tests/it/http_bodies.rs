@@ -1,4 +1,5 @@
-//! Bodies that are too large, unwanted, late, cut or malformed: none is read as a request, none becomes half a message.
+//! Bodies that are too large, unwanted, late, cut or malformed: none is read as a request, and none becomes half a
+//! message.
 
 use crate::{
     daemon::{Daemon, Http, wait_for},
@@ -7,7 +8,7 @@ use crate::{
     wire::{get, half_close, metric, post, refusal, send_some},
 };
 
-/// A body that nobody wants must not be taken for the next request.
+/// A body that no handler reads must not be read as the next request.
 #[test]
 fn a_body_is_never_read_as_a_request() {
     let daemon = Daemon::start("[http]\npublish = true\nmax_body = 1000\n");
@@ -52,7 +53,7 @@ fn a_body_is_never_read_as_a_request() {
     for (request, status, code, message) in cases {
         let shown = String::from_utf8_lossy(&request[..30]).into_owned();
         let head = request.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-        // With its head, behind it, and behind the answer.
+        // The body arrives with its head, after its head, and after the answer.
         for split in [request.len(), head, head + 1] {
             let mut client = Http::connect(daemon.addr());
             client.send(&request[..split]);
@@ -65,7 +66,8 @@ fn a_body_is_never_read_as_a_request() {
             let told = refusal(&client.answer());
             assert_eq!((told.0, &*told.1), (status, code), "{shown:?}");
             assert!(told.2.contains(message), "{shown:?}: {}", told.2);
-            // Kept, when the body was there to be passed over; otherwise closed. Nothing else is answered.
+            // The connection is kept if the body had arrived and could be skipped, otherwise it is closed. There is no
+            // second answer.
             half_close(&client);
             let rest = client.rest();
             assert!(
@@ -75,7 +77,7 @@ fn a_body_is_never_read_as_a_request() {
             );
         }
         let mut client = Http::connect(daemon.addr());
-        // Of chunks the first has to come: they could be none.
+        // With chunked coding the first chunk has to arrive, because the body could be empty.
         client.send(&request[..head + 8]);
         assert_eq!(client.answer().status, status, "{shown:?}");
         send_some(&mut client, &request[head + 8..]);
@@ -113,7 +115,7 @@ fn a_small_body_that_is_not_wanted_keeps_the_connection() {
     );
 }
 
-/// The client sends on and on, and would not see an answer that a reset overtakes.
+/// The client sends without end, and would lose an answer that a reset overtakes.
 #[test]
 fn a_client_that_is_still_sending_learns_that_its_body_is_too_large() {
     let daemon = Daemon::start(PUBLISHING);
@@ -161,7 +163,7 @@ fn a_body_of_just_the_limit_is_taken() {
     assert_eq!(refusal(&client.answer()).0, 413);
 }
 
-/// curl asks before it sends more than a kilobyte.
+/// curl asks (`Expect: 100-continue`) before it sends more than a kilobyte.
 #[test]
 fn a_client_that_asks_before_it_sends_is_told() {
     let daemon = Daemon::start(PUBLISHING);

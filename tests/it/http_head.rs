@@ -10,7 +10,7 @@ use crate::{
     wire::get,
 };
 
-/// Status line and headers, but for the time and for how a body without a length is sent.
+/// Status line and headers, without the date and without the headers of a body's framing.
 fn fields(head: &str) -> BTreeMap<String, String> {
     let mut lines = head.trim_end().split("\r\n");
     let status = ("status".to_owned(), lines.next().unwrap().to_owned());
@@ -70,7 +70,7 @@ fn a_head_is_that_of_get() {
             let mut client = Http::connect(daemon.addr());
             client.send(request.replacen("GET", "HEAD", 1));
             let head = client.until("\r\n\r\n");
-            // No body came, or this would not be the answer.
+            // HEAD had no body, otherwise the next answer would not be this one.
             client.send(get("/healthz", ""));
             assert_eq!(client.answer().body, "ok\n", "{path}");
             client.send(&request);
@@ -86,7 +86,7 @@ fn a_head_is_that_of_get() {
             assert!(!is_poll || expected.contains("etag: \""), "{expected}");
         }
     }
-    // What GET would publish HEAD does not, with the same head.
+    // Where GET would publish, HEAD does not, and has the same head.
     for path in ["/comet.php?publish=a", "/chat.php?msg=x"] {
         let head = |method: &str| {
             let mut client = Http::connect(daemon.addr());

@@ -1,5 +1,5 @@
-//! Clients that send no request, stop in the middle, or are too many: they get an answer and are closed, and nobody else
-//! is disturbed.
+//! Clients that send no request, stop in the middle, or are too many: they get an answer and are closed. No other
+//! client is disturbed.
 
 use std::{
     io::{Read, Write},
@@ -31,7 +31,7 @@ impl Bystander {
     }
 }
 
-/// hyper refuses these by itself; the answer is ours all the same, and the connection is over.
+/// hyper refuses these requests by itself. The answer is still in Comet's format, and the connection ends.
 #[test]
 fn what_is_no_request_is_answered_and_closed() {
     let daemon = Daemon::start("");
@@ -182,7 +182,7 @@ fn a_head_that_is_not_completed_in_time_is_answered_and_closed() {
     bystander.gets_its_message(&daemon);
 }
 
-/// It could be a request, or HTTP/2's preface: too little to answer.
+/// These bytes could begin a request or HTTP/2's preface. They are too few for an answer.
 #[test]
 fn a_client_that_begins_and_says_no_more_is_closed() {
     let daemon = Daemon::start("[http]\nheader_time = \"300ms\"\nidle = \"1s\"\n");
@@ -215,7 +215,7 @@ fn connections_over_the_limit_are_refused_and_others_go_on() {
         );
         assert!(answer.header("retry-after").is_some());
         assert!(refused.is_closed());
-        // Those within the limit are still served, and room is given back.
+        // Clients within the limit are still served, and freed connections can be used again.
         clients[0].send(get("/healthz", ""));
         assert_eq!(clients[0].answer().status, 200);
         Some(())
@@ -269,7 +269,7 @@ fn rlimit(daemon: &Daemon) -> String {
     soft.unwrap().to_owned()
 }
 
-/// It sends requests and takes no answer: hyper alone would wait for it without end.
+/// The client sends requests and reads no answer. hyper alone would wait for it without end.
 #[test]
 fn a_client_that_never_reads_is_cut() {
     let daemon = Daemon::start("[http]\nwrite_time = \"300ms\"\n");
@@ -297,7 +297,7 @@ fn random_bytes_disturb_nobody() {
     let bystander = Bystander::wait(&daemon);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = || {
-        // xorshift: the same bytes each time
+        // xorshift: the same bytes in each run
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

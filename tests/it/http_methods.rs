@@ -1,5 +1,5 @@
-//! The order of checks: path, then method, then what the method makes of its body; and bodies that are empty, or that
-//! nothing announces.
+//! The order of checks: path, then method, then what the method requires of the body. Also empty bodies, and bodies
+//! that no header announces.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ const PUBLISHING: &str = "[http]\npublish = true\nmax_body = 1000\n";
 const CHANNEL: &str = "GET, HEAD, POST, OPTIONS";
 const PAGE: &str = "GET, HEAD, OPTIONS";
 
-/// Paths, what they allow, and a method that they do not.
+/// Paths, the methods that they allow, and a method that they refuse.
 fn cases() -> Vec<(&'static str, &'static str, &'static str)> {
     let mut cases = Vec::new();
     for method in [
@@ -61,7 +61,7 @@ fn a_method_is_refused_before_its_body_is_looked_at() {
                 small.clone(),
                 format!("{head}Content-Length: 0\r\n\r\n"),
                 format!("{head}Content-Length: 5000\r\n\r\n{large}"),
-                // Nothing of these has come yet.
+                // No byte of these bodies has arrived yet.
                 format!("{head}Content-Length: 5000\r\n\r\n"),
                 format!("{head}Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"),
             ];
@@ -113,7 +113,7 @@ fn a_path_is_refused_before_its_method() {
     }
 }
 
-/// An empty body is none, however it is announced, on the plain path and on the other one.
+/// An empty body counts as no body in every coding, on the plain path and in hyper.
 #[test]
 fn an_empty_body_is_no_body() {
     let daemon = Daemon::start(PUBLISHING);
@@ -152,7 +152,7 @@ fn an_empty_body_is_no_body() {
             }
         }
     }
-    // In pieces: what is not known yet is waited for.
+    // In pieces: the daemon waits for the bytes that it needs.
     let mut client = Http::connect(daemon.addr());
     client.send(
         "GET /ch/a?since=0 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -170,7 +170,7 @@ fn http_2_takes_empty_bodies_alike() {
     daemon.publish("a", "x");
     http2::run(async {
         let client = http2::Client::connect(daemon.addr()).await;
-        // Frames without data, and the end of the stream only then.
+        // Frames without data come first, and the end of the stream after them.
         let frames = |count, data| Frames { count, data };
         for (method, path, status) in [("GET", "/ch/a?since=0", 200), ("POST", "/ch/a", 201)] {
             for count in [0, 1, 3] {
@@ -190,7 +190,7 @@ fn http_2_takes_empty_bodies_alike() {
     });
 }
 
-/// A body of so many frames.
+/// A body with this many frames.
 struct Frames {
     count: usize,
     data: &'static str,
@@ -221,7 +221,7 @@ async fn streaming(addr: std::net::SocketAddr) -> hyper::client::conn::http2::Se
     sender
 }
 
-/// A publisher that forgot the length must not be told that its message is published.
+/// A publisher without a length must not be told that its message is published.
 #[test]
 fn a_body_that_nothing_announces_is_not_taken_for_an_empty_one() {
     let daemon = Daemon::start(PUBLISHING);
@@ -248,10 +248,10 @@ fn a_body_that_nothing_announces_is_not_taken_for_an_empty_one() {
             assert!(client.rest().is_empty(), "{request:?}");
         }
     }
-    // What is behind HTTP/1.0 is never a request.
+    // Bytes after an HTTP/1.0 request are never a request.
     let request = format!("POST /ch/a HTTP/1.0\r\n\r\n{}", get("/healthz", ""));
     assert_eq!(ask(&daemon, request).status, 411);
-    // Path and method come first.
+    // Path and method are checked first.
     for (path, status) in [("/nowhere", 404), ("/healthz", 405)] {
         let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\nx=1");
         assert_eq!(ask(&daemon, request).status, status);
@@ -269,7 +269,7 @@ fn a_post_with_nothing_behind_it_is_an_empty_message() {
             assert_eq!(daemon.history("a").len(), 2 * n + m + 1);
         }
     }
-    // Another request behind it, also a part of one.
+    // Another request after it, also an incomplete one.
     let mut client = Http::connect(daemon.addr());
     let post = "POST /ch/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.send(format!("{post}{post}{}GE", get("/healthz", "")));

@@ -1,4 +1,4 @@
-//! One URL has one reading: escapes in paths are decoded once, for all paths alike, and nothing else is normalised.
+//! Each URL has one meaning: escapes in paths are decoded once, in all paths alike. No other normalisation takes place.
 
 use http_body_util::Full;
 
@@ -8,7 +8,7 @@ use crate::{
     wire::{ask, data, get, post, refusal},
 };
 
-/// Each byte of the path as an escape, but for the slashes.
+/// The path with each byte escaped, except the slashes.
 fn escaped(path: &str) -> String {
     let escape = |c: char| match c {
         '/' => "/".to_owned(),
@@ -41,7 +41,7 @@ fn escapes_mean_what_they_stand_for_on_every_path() {
         for spelt in [&whole, &upper, &one] {
             assert_eq!(ask(spelt), 200, "{spelt}");
         }
-        // An escaped slash is no separator, a double escape is decoded once, and dots and slashes are themselves.
+        // An escaped slash is no separator, a double escape is decoded once, and dots and slashes are not normalised.
         for other in [
             path.replacen("/", "/%2f", 1),
             escaped(path).replace('%', "%25"),
@@ -114,7 +114,7 @@ fn channels_are_found_by_escaped_paths_with_the_rules_of_their_names() {
     });
 }
 
-/// What load balancers send: no Host, or one of their own.
+/// Load balancers send no Host, or their own.
 #[test]
 fn whether_the_daemon_is_well_may_be_asked_under_any_name() {
     let daemon = Daemon::start("");
@@ -141,7 +141,7 @@ fn whether_the_daemon_is_well_may_be_asked_under_any_name() {
             }
         }
     }
-    // Nothing else may.
+    // No other path allows that.
     for path in [
         "/ch/a?wait=0",
         "/metrics",
@@ -156,7 +156,7 @@ fn whether_the_daemon_is_well_may_be_asked_under_any_name() {
             assert!(is_old || matches!(status, 400 | 421), "{status} {request}");
         }
     }
-    // Two Hosts are two readings.
+    // With two Hosts a request would have two meanings.
     let twice = "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
     assert_eq!(ask(&daemon, twice).status, 400);
     http2::run(async {

@@ -1,4 +1,5 @@
-//! Requests that break a rule: a status, a code and a message that names the rule, and a connection that goes on.
+//! Requests that break a rule: they get a status, a code and a message that names the rule, and the connection stays
+//! open.
 
 use crate::{
     daemon::{Answer, Daemon, Http},
@@ -6,7 +7,7 @@ use crate::{
     wire::{get, post, refusal},
 };
 
-/// A refusal of a request that was read: its error, and a connection that goes on.
+/// Checks the error of a refused request, and that the connection stays open.
 #[track_caller]
 pub(crate) fn is_refused(
     client: &mut Http,
@@ -245,7 +246,7 @@ fn publishes_are_refused_with_the_rule() {
             "idempotency-key",
             "visible ASCII without blanks",
         ),
-        // Not by the plain path.
+        // These requests do not take the plain path.
         (
             "/ch/%61",
             "Idempotency-Key: a b\r\n",

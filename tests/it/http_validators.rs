@@ -1,4 +1,4 @@
-//! Files that a client has already are not sent again (RFC 9110, section 13).
+//! A client that already has a file gets 304 without the file (RFC 9110, section 13).
 
 use super::{
     browser::demo,

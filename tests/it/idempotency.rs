@@ -1,5 +1,5 @@
-//! Idempotency keys of several publishers: nobody's key stands in the way of another's message, and a retry of the same
-//! user is found to be one, whichever way it comes.
+//! Idempotency keys of several publishers: a key of one user does not block messages of another user. A retry of the
+//! same user is recognised, whichever way it arrives.
 
 use std::{fs, os::unix::fs::chown, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const VICTIM: u32 = 54321;
 
-/// Publishes with so many keys.
+/// Publishes with this many keys.
 const MANY_KEYS: &str = r#"
 s = connect()
 replies = s.makefile()
@@ -30,7 +30,7 @@ fn line(key: &str, data: &str) -> String {
     json!({"op": "publish", "channel": "a", "data": data, "key": key}).to_string() + "\n"
 }
 
-/// As a client of this user does it.
+/// Writes a message into the spool as a client of this user does.
 fn put_into_spool(root: &Path, user: u32, name: &str, line: &str) {
     let spool = root.join("comet.spool");
     let (begun, done) = (spool.join(format!(".{name}")), spool.join(name));
@@ -65,13 +65,13 @@ fn a_key_that_another_user_has_read_in_the_spool_suppresses_nothing() {
     }
     let root = shared();
     let daemon = Daemon::start_in(root.clone(), "", &[]);
-    // While it is away, V leaves a message and A one that sorts before it, with V's key.
+    // While the daemon is down, V writes a message, and A writes one that sorts before it and has V's key.
     assert!(daemon.stop().success());
     put_into_spool(root.path(), VICTIM, "1-1-1.msg1", &line("k", "mine"));
     put_into_spool(root.path(), STRANGER, "0-0-0.msg1", &line("k", "theirs"));
     let daemon = Daemon::start_in(root.clone(), "", &[]);
     assert_eq!(data(&daemon), ["theirs", "mine"]);
-    // The same user's retry is one, over a restart too, by the socket and by the spool.
+    // A retry of the same user is recognised, also after a restart, over the socket and from the spool.
     assert!(daemon.stop().success());
     put_into_spool(root.path(), VICTIM, "1-1-2.msg1", &line("k", "again"));
     let daemon = Daemon::start_in(root.clone(), "", &[]);
@@ -116,7 +116,7 @@ fn one_user_s_many_keys_make_no_retry_of_another_publish_twice() {
     assert_eq!(done, "70000");
     let retry = ask_as(&daemon, VICTIM, VICTIM, &line("k", "again"));
     assert_eq!(retry[0]["id"], mine[0]["id"]);
-    // Nor over a restart.
+    // The same after a restart.
     assert!(daemon.stop().success());
     let daemon = Daemon::start_in(root, "", &[]);
     let retry = ask_as(&daemon, VICTIM, VICTIM, &line("k", "again"));
@@ -138,6 +138,6 @@ fn by_http_a_key_belongs_to_the_token_s_subject() {
     assert!(first.is_sorted_by(|a, b| a < b), "three messages");
     let again: Vec<u64> = subjects.iter().cloned().map(publish).collect();
     assert_eq!(again, first);
-    // The same subject, as PHP may write it.
+    // The same subject in another JSON type, as PHP may write it.
     assert_eq!(publish(json!(42)), first[0]);
 }

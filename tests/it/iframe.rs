@@ -7,7 +7,7 @@ use crate::{
     wire::{ask, get, parked, post},
 };
 
-/// An open frame, after its opening.
+/// An open frame, after its first bytes.
 fn open(daemon: &Daemon, query: &str) -> Http {
     let mut client = parked(daemon, get(&format!("/ch/a?as=iframe&{query}"), ""));
     let head = client.until("\r\n\r\n");
@@ -21,7 +21,7 @@ fn open(daemon: &Daemon, query: &str) -> Http {
     client
 }
 
-/// The argument of the next call; signs of life are passed over.
+/// The argument of the next call. Heartbeats are skipped.
 fn call(client: &mut Http, callback: &str) -> Value {
     loop {
         let chunk = client.chunk().unwrap();
@@ -98,7 +98,7 @@ fn a_frame_resumes_and_is_told_of_a_gap() {
         client
     };
     assert_eq!(call(&mut client(first), "f")["data"], "two");
-    // Calls that are due at once come in one piece.
+    // Calls that are due at the same time arrive in one chunk.
     let calls = client(1).chunk().unwrap();
     let calls: Vec<&str> = calls.lines().collect();
     assert_eq!(calls.len(), 3);

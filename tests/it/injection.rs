@@ -1,5 +1,5 @@
-//! Nothing that others send becomes markup, an event, a frame or a header of ours: not data, labels or names, on no
-//! transport, and nothing of a request in its answer.
+//! Data, labels and names of clients never become markup, an event, a frame or a header of the daemon, on any
+//! transport. No part of a request appears unescaped in its answer.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     wire::{ask, data, get, parked, post, refusal},
 };
 
-/// What would do harm where it is not escaped.
+/// Texts that do harm where they are not escaped.
 const POISONS: [&str; 14] = [
     "</script><script>alert(1)</script>",
     "</SCRIPT ><img src=x onerror=alert(1)>",
@@ -27,10 +27,10 @@ const POISONS: [&str; 14] = [
     "\u{10ffff}\u{fffd}é",
 ];
 
-/// A label that is allowed and does no harm either.
+/// A label that is allowed and must do no harm either.
 const LABEL: &str = "</script>\u{2028}\"'<b>";
 
-/// The JSON of a message, which must be this one.
+/// Checks that the text is the JSON of this message, and returns it.
 #[track_caller]
 fn is_message(json: &str, text: &str) {
     let message: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {json:?}"));
@@ -63,7 +63,7 @@ fn no_message_is_more_than_a_message_on_any_transport() {
         );
         assert_eq!(published.status, 201, "{}", published.body);
 
-        // Two lines and an empty one: whatever ends a line there (LF, CR, both) is not within them.
+        // Two lines and an empty one. No line end of any kind (LF, CR, both) is inside the lines.
         let event = events.chunk().unwrap();
         let lines: Vec<&str> = event.split(['\n', '\r']).collect();
         let [id, json, "", ""] = lines[..] else {
@@ -90,7 +90,7 @@ fn no_message_is_more_than_a_message_on_any_transport() {
     }
 }
 
-/// The old chat evaluates what it gets.
+/// The page of the old chat evaluates its answer as code.
 #[test]
 fn no_message_of_the_old_chat_is_markup() {
     let daemon = Daemon::start("[http]\npublish = true\n");
@@ -146,7 +146,7 @@ fn callbacks_that_are_no_names_are_refused() {
             "{callback}"
         );
     }
-    // No other answer takes a callback: there is no JSONP.
+    // No other answer accepts a callback: there is no JSONP.
     for path in [
         "/ch/a?wait=0",
         "/comet.php?subscribed[a]=1",
@@ -159,7 +159,7 @@ fn callbacks_that_are_no_names_are_refused() {
     }
 }
 
-/// The headers that answers have, and no others.
+/// The headers that answers may have.
 const HEADERS: [&str; 20] = [
     "content-type",
     "content-length",
@@ -255,7 +255,7 @@ fn nothing_of_a_request_becomes_a_header_or_markup_of_its_answer() {
     }
 }
 
-/// What a browser must not take for anything else.
+/// Answers that a browser must not interpret as another type.
 #[test]
 fn every_answer_says_what_it_is() {
     let daemon = Daemon::start("demo = true\n[http]\npublish = true\n");

@@ -1,4 +1,4 @@
-//! The kernel's limits of inotify, lowered for the daemon alone by a user namespace of its own.
+//! The kernel's limits of inotify, lowered only for the daemon by a user namespace.
 
 use std::{fs, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     wire::metric,
 };
 
-/// Starts a daemon for which this limit is 0; `None` where the system does not let us.
+/// Starts a daemon for which this limit is 0. `None`: the system does not allow it.
 fn start_without(limit: &str) -> Option<Daemon> {
     let sysctl = format!("/proc/sys/user/{limit}");
     let script = format!("echo 0 > {sysctl} && exec \"$@\"");
@@ -34,7 +34,7 @@ fn start_without(limit: &str) -> Option<Daemon> {
     Some(started.unwrap_or_else(|log| panic!("comet did not start:\n{log}")))
 }
 
-/// Within the daemon's namespace.
+/// Sets the limit within the daemon's namespace.
 fn set(daemon: &Daemon, limit: &str, value: u32) {
     let script = format!("echo {value} > /proc/sys/user/{limit}");
     let pid = daemon.pid().to_string();
@@ -56,7 +56,7 @@ fn told(daemon: &Daemon, channel: &str) -> Vec<String> {
     told.map(|(_, data)| data).collect()
 }
 
-/// Changes are told while the limit is reached, and after it is lifted, each once.
+/// Checks that each change is published once, while the limit is reached and after it is raised.
 fn degrades_and_recovers(limit: &str, named: &str) {
     let Some(daemon) = start_without(limit) else {
         return;
@@ -88,7 +88,7 @@ fn degrades_and_recovers(limit: &str, named: &str) {
     settle(&daemon);
     assert_eq!(told(&daemon, "news"), ["1", "2", "3", "4"]);
 
-    // Each touch of an unchanged file is a message again, not what a comparison makes of several.
+    // Each touch of an unchanged file is a message again. A comparison would report several touches as one.
     for n in 5..8 {
         assert!(run("touch", &[&file]).status.success());
         wait_for("the touch", || {

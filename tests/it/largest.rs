@@ -1,4 +1,4 @@
-//! The largest message there can be arrives whole on each transport, as large as docs/protocol.md says.
+//! The largest possible message arrives complete on each transport, and is no larger than docs/protocol.md says.
 
 use serde_json::{Value, json};
 
@@ -10,10 +10,10 @@ use crate::{
 
 const LIMIT: usize = 1 << 20;
 
-/// What docs/protocol.md says.
+/// The size that docs/protocol.md states.
 const LARGEST: usize = 6 * LIMIT + 2048;
 
-/// Sends a request, and reads the stream up to the piece that has a message.
+/// Sends a request, and reads the stream up to the piece with a message.
 fn piece(daemon: &Daemon, request: &str) -> String {
     let mut client = Http::connect(daemon.addr());
     client.send(request);
@@ -82,7 +82,7 @@ fn the_largest_message_arrives_on_each_transport() {
     });
 }
 
-/// There `<` is the worst, too.
+/// In this format, too, `<` needs the most bytes.
 #[test]
 fn the_largest_call_of_an_iframe_and_the_largest_chat_arrive() {
     let daemon = Daemon::start("[http]\npublish = true\n");
@@ -98,7 +98,7 @@ fn the_largest_call_of_an_iframe_and_the_largest_chat_arrive() {
     assert!(chat.body.len() <= LARGEST && chat.json()["msg"] == *data);
 }
 
-/// A line of the socket holds less of what grows most, and what does not fit into a smaller limit is refused.
+/// A line of the socket holds less of the data that grows most. Data that does not fit into a smaller limit is refused.
 #[test]
 fn the_settings_bound_it() {
     let daemon = Daemon::start(

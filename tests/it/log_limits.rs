@@ -1,4 +1,4 @@
-//! What outsiders do writes no more than a line a minute into the log.
+//! Actions of clients write at most one line a minute into the log.
 
 use crate::{
     daemon::{Daemon, Http, wait_for},
@@ -23,7 +23,7 @@ fn broken_http2_connections_write_a_line_a_minute() {
         .filter(|line| line.contains("HTTP/2 client"))
         .count();
     assert_eq!(told, 1, "{log}");
-    // Nothing else about it, by the library either.
+    // There is no other line about it, also none of a library.
     assert!(!log.contains("h2::"), "{log}");
     assert!(log.lines().count() < 10, "{log}");
 }
@@ -42,7 +42,7 @@ fn connections_at_the_limit_write_a_line_a_minute() {
     for _ in 0..TIMES {
         let held: Vec<Http> = (0..3).map(|_| Http::connect(daemon.addr())).collect();
         are_open(4);
-        // With a request: without one the refusal waits for it.
+        // Sends a request, because the refusal waits for a request.
         assert_eq!(ask(&daemon, get("/ch/a", "")).status, 503);
         drop(held);
         are_open(1); // at the next connection the trouble is over
@@ -55,7 +55,7 @@ fn connections_at_the_limit_write_a_line_a_minute() {
     assert!(metric(&daemon, "comet_http_refused_total") >= TIMES);
 }
 
-/// The level is the daemon's own; a library is named.
+/// The log level applies to the daemon only. A library's level is set by its name.
 #[test]
 fn libraries_say_errors_alone_unless_they_are_named() {
     for (setting, is_said) in [

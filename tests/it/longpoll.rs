@@ -1,4 +1,4 @@
-//! Long-polls: one connection in all the ways a client may use it, and what the answers say.
+//! Long-polls: all ways in which a client may use one connection, and the content of the answers.
 
 use crate::{
     daemon::{Daemon, Http, wait_for},
@@ -97,14 +97,14 @@ fn a_request_behind_a_poll_waits_for_its_turn() {
     assert_eq!(client.answer().body, "ok\n");
 }
 
-/// Bytes that came while a poll is parked give no further edge of readiness.
+/// Bytes that arrive while a poll is parked cause no further edge-triggered event.
 #[test]
 fn a_request_sent_while_a_poll_is_parked_is_not_forgotten() {
     let daemon = Daemon::start("");
     for request in [get("/healthz", ""), get("/ch/a?since=0", "")] {
         let mut client = parked(&daemon, get("/ch/a", ""));
         client.send(&request);
-        // Another request on the same thread's loop, so that the bytes have probably been noticed.
+        // Another request on the same thread's loop, so that the thread has probably noticed the bytes.
         assert_eq!(daemon.get("/healthz").status, 200);
         daemon.publish("a", "poll");
         assert!(data(&client.answer()).contains(&"poll".to_owned()));
@@ -137,7 +137,7 @@ fn a_head_may_come_byte_by_byte() {
     assert_eq!(data(&client.answer()), ["poll"]);
 }
 
-/// At every place, among them those where HTTP/2's preface could still begin.
+/// The request is cut at every position, also where HTTP/2's preface could still begin.
 #[test]
 fn a_request_may_be_split_anywhere() {
     let daemon = Daemon::start(PUBLISHING);
@@ -184,7 +184,7 @@ fn a_client_that_resets_while_parked_is_gone() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// The request and the end may be told as one: nothing tells of the end again when the poll has been parked.
+/// epoll may report the request and the end as one event. No second event reports the end after the poll was parked.
 #[test]
 fn an_end_that_comes_with_the_request_is_seen() {
     let daemon = Daemon::start("workers = 1");
@@ -200,7 +200,8 @@ fn an_end_that_comes_with_the_request_is_seen() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// What fills the daemon's buffer to the last byte may have more behind it, of which no other event tells.
+/// A request that fills the daemon's buffer to the last byte may have more bytes behind it, which no other event
+/// reports.
 #[test]
 fn requests_that_fill_the_buffer_to_the_last_byte_are_answered() {
     let daemon = Daemon::start("");
@@ -242,7 +243,7 @@ fn a_poll_that_does_not_wait_is_answered_with_what_there_is() {
     assert_eq!(answer.header("etag"), Some(&*format!("\"{id}\"")));
 }
 
-/// With one worker what was asked first is answered first, unless it had to wait.
+/// With one worker the answers come in the order of the requests, except for requests that had to wait.
 #[test]
 fn a_poll_that_does_not_wait_is_answered_before_what_is_asked_later() {
     let daemon = Daemon::start("workers = 1");
@@ -263,7 +264,7 @@ fn a_poll_whose_wait_is_over_gets_an_empty_list() {
     let mut client = parked(&daemon, get("/ch/a?wait=1", ""));
     let answer = client.answer();
     assert_eq!((answer.status, data(&answer).len()), (200, 0));
-    // The connection goes on.
+    // The connection stays open.
     client.send(get("/healthz", ""));
     assert_eq!(client.answer().body, "ok\n");
 }
@@ -334,7 +335,7 @@ fn a_cursor_is_an_id_a_time_or_an_entity_tag() {
             format!("If-None-Match: W/\"{}\"\r\n", ids[1]),
             1,
         ),
-        // The URL is the newer word for a poll: nothing repeats it by itself.
+        // The URL's cursor is newer than the header's, because no client repeats the URL of a poll by itself.
         (
             format!("since={}", ids[1]),
             format!("If-None-Match: \"{}\"\r\n", ids[0]),
@@ -350,7 +351,7 @@ fn a_cursor_is_an_id_a_time_or_an_entity_tag() {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS` of seconds since the epoch (days to civil, Howard Hinnant's algorithm).
+/// Formats seconds since the epoch as `YYYY-MM-DDTHH:MM:SS` (days to civil, Howard Hinnant's algorithm).
 fn rfc3339(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -382,7 +383,7 @@ fn a_gap_is_told_and_the_poll_goes_on() {
         (Some(true), last)
     );
     assert_eq!(data(&answer).len(), 1);
-    // Older than the daemon, newer than anything: told at once, though there may be no message.
+    // A cursor older than the daemon or newer than any message is answered at once, even without a message.
     for since in ["1", "99999999999999999"] {
         let answer = ask(&daemon, get(&format!("/ch/empty?since={since}"), ""));
         assert_eq!(
@@ -391,7 +392,7 @@ fn a_gap_is_told_and_the_poll_goes_on() {
             "{since}"
         );
     }
-    // 0 asks for what is kept.
+    // 0 requests all kept messages.
     let answer = ask(&daemon, get("/ch/a?since=0", ""));
     assert_eq!(answer.json()["gap"], false);
 }
@@ -405,7 +406,7 @@ fn messages_larger_than_socket_buffers_arrive_whole() {
         .map(|_| parked(&daemon, get("/ch/a", "") + &get("/healthz", "")))
         .collect();
     assert_eq!(ask(&daemon, post("/ch/a", "", text.as_bytes())).status, 201);
-    // Nobody has read yet; another client is served all the same.
+    // The first client has not read yet. Another client is served anyway.
     assert_eq!(daemon.get("/healthz").status, 200);
     for client in &mut clients {
         let answer = client.answer();
@@ -419,7 +420,7 @@ fn messages_larger_than_socket_buffers_arrive_whole() {
     }
 }
 
-/// One answer carries a bounded part; the cursor says where to go on.
+/// One answer has a limited number of bytes. The cursor says where the next request continues.
 #[test]
 fn a_long_backlog_comes_in_parts() {
     let daemon = Daemon::start("");
@@ -465,7 +466,7 @@ fn data_that_is_no_text_is_base64() {
     }
 }
 
-/// A poll that is answered by a close is also complete without one.
+/// The client asks the daemon to close the connection. The answer has its full length before the close.
 #[test]
 fn connection_close_is_honoured_by_polls() {
     let daemon = Daemon::start("");
@@ -481,7 +482,8 @@ fn connection_close_is_honoured_by_polls() {
     }
 }
 
-/// Closing a socket with unread bytes throws away what the client has not yet received of the answer.
+/// If a socket with unread bytes is closed, the system discards the part of the answer that the client has not
+/// received.
 #[test]
 fn bytes_behind_the_last_poll_do_not_cost_its_answer() {
     let daemon = Daemon::start("");
@@ -494,7 +496,7 @@ fn bytes_behind_the_last_poll_do_not_cost_its_answer() {
     wait_for_subscribers(&daemon, 0);
     assert!(data(&closing.answer()) == [text.as_str()]);
 
-    // And when the daemon closes it.
+    // The same holds if the daemon closes the connection.
     let mut stopped = parked(&daemon, get("/ch/a", ""));
     stopped.send(&more);
     assert_eq!(daemon.get("/healthz").status, 200); // it has seen that more came
@@ -527,8 +529,8 @@ fn many_clients_of_one_channel_get_the_same_answer() {
     assert_eq!(metric(&daemon, "comet_delivered_total"), 300);
 }
 
-/// The daemon keeps nothing of hyper for a connection that has not asked yet, or that waits: each of its buffers
-/// has 8 KiB.
+/// The daemon keeps no buffer of hyper for a connection without a request, or with a waiting poll. Each such buffer has
+/// 8 KiB.
 #[test]
 fn waiting_connections_cost_little_memory() {
     const CONNECTIONS: u64 = 400;
@@ -542,7 +544,7 @@ fn waiting_connections_cost_little_memory() {
             .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     };
-    // Few at a time: what hyper needs for many at once would stay with the allocator.
+    // Few at a time, because the allocator would keep the memory that hyper needs for many at once.
     let park = || {
         let before = metric(&daemon, "comet_subscribers");
         let mut clients = Vec::new();
@@ -572,7 +574,7 @@ fn waiting_connections_cost_little_memory() {
     drop((idle, held));
 }
 
-/// A client that takes its answer slowly, and one that takes nothing, hold up nobody.
+/// A client that reads its answer slowly, and a client that reads nothing, delay no other client.
 #[test]
 fn a_poll_that_is_not_read_is_cut() {
     let daemon = Daemon::start(

@@ -1,4 +1,4 @@
-//! Everything that a user can see, against the real daemon: one file per subject.
+//! Tests of everything that a user can see, against the real daemon: one file for each subject.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(unreachable_pub, reason = "pub is what other modules of the tests use")]

@@ -1,5 +1,5 @@
-//! Which form of a subscription a request gets by its `Accept` headers (RFC 9110, section 12.5.1), by the plain path and
-//! by hyper alike.
+//! The form of a subscription that a request gets by its `Accept` headers (RFC 9110, section 12.5.1), the same on the
+//! plain path and in hyper.
 
 use crate::{
     daemon::{Daemon, Http},
@@ -55,11 +55,11 @@ fn the_heavier_form_wins() {
         ("Accept:\r\n", poll),
     ];
     for (headers, expected) in cases {
-        // `%61` keeps a request from the plain path.
+        // `%61` keeps a request off the plain path.
         for path in ["/ch/a?wait=0", "/ch/%61?wait=0"] {
             assert_eq!(form(&daemon, path, headers), expected, "{path} {headers}");
         }
-        // The URL's own word beats the headers.
+        // A parameter in the URL overrides the headers.
         assert_eq!(
             form(&daemon, "/ch/a?wait=0&as=poll", headers),
             poll,

@@ -1,4 +1,4 @@
-//! What an event stream is told by a daemon that has no room for it: when to come back, by an answer that does not end a
+//! A daemon without room for an event stream tells the client when to come back, by an answer that does not end a
 //! browser's EventSource (HTML standard, section 9.2.3).
 
 use std::{net::SocketAddr, sync::Arc};
@@ -13,7 +13,7 @@ use crate::{
 const PAGE: &str = "https://page.example";
 const STREAM: &str = "Accept: text/event-stream\r\n";
 
-/// A daemon with room for two connections, and those who take it.
+/// A daemon with room for two connections, and the clients that use it up.
 fn full(origin: &str) -> (Daemon, Vec<Http>) {
     let daemon = Daemon::start(&format!(
         "workers = 1\n[http]\nmax_connections = 2\npublish = true\norigins = [\"{origin}\"]\n"
@@ -30,7 +30,7 @@ fn full(origin: &str) -> (Daemon, Vec<Http>) {
     (daemon, waiting)
 }
 
-/// A figure, without a connection of HTTP.
+/// A figure, read without an HTTP connection.
 fn figure(daemon: &Daemon, name: &str) -> u64 {
     let out = daemon.comet(&["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -45,7 +45,7 @@ fn ask(addr: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     answer
 }
 
-/// An event stream that ends at once and says when to come back.
+/// Checks that the answer is an event stream that ends at once and says when to come back.
 fn asks_back(answer: &Answer, shown: &str) {
     assert_eq!(answer.status, 200, "{shown}: {answer:?}");
     let kind = answer.header("content-type");
@@ -85,7 +85,7 @@ fn a_full_daemon_asks_event_streams_to_come_back() {
     asks_back(&ask(daemon.addr(), old), old);
     let absolute = "GET http://localhost/ch/a?as=sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
     asks_back(&ask(daemon.addr(), absolute), absolute);
-    // The head comes when the refusal is long due, and in pieces.
+    // The head arrives in pieces, long after the connection was refused.
     let mut client = Http::connect(daemon.addr());
     client.send("GET /ch/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/ev");
     client.send("ent-stream\r\n\r\n");
@@ -99,7 +99,7 @@ fn a_full_daemon_asks_event_streams_to_come_back() {
         "{told}"
     );
 
-    // NovComet's page would never ask again either.
+    // NovComet's page would not ask again after an error either.
     for (path, body) in [
         ("/comet.php?&subscribed[a]=1&99", "{\"s\":0}"),
         ("/%63omet.php", "{\"s\":0}"),
@@ -109,7 +109,7 @@ fn a_full_daemon_asks_event_streams_to_come_back() {
         assert_eq!((answer.status, &*answer.body), (200, body), "{path}");
     }
 
-    // The others are told by a status.
+    // Other clients get an error status.
     for request in [
         get("/ch/a", "").into_bytes(),
         get("/ch/a", "Accept: text/event-stream;q=0\r\n").into(),
@@ -128,7 +128,7 @@ fn a_full_daemon_asks_event_streams_to_come_back() {
         assert_eq!(answer.header("retry-after"), Some("5"));
     }
     assert!(daemon.history("a").is_empty());
-    // Room that is given back is taken by the next, whoever is still being refused.
+    // A freed connection can be used by the next client, although others are still being refused.
     let before = figure(&daemon, "http_refused");
     let silent: Vec<Http> = (0..5).map(|_| Http::connect(daemon.addr())).collect();
     wait_for("all to be refused", || {
@@ -145,7 +145,7 @@ fn a_full_daemon_asks_event_streams_to_come_back() {
     assert_eq!(data(&waiting[0].answer()), ["told"]);
 }
 
-/// What such connections may take is bounded: beyond that the answer does not wait for the request.
+/// The number of such connections is limited. Beyond the limit the daemon answers without waiting for the request.
 #[test]
 fn silent_connections_that_are_refused_hold_up_nobody() {
     let (daemon, mut waiting) = full(PAGE);
@@ -213,7 +213,7 @@ fn the_limit_of_an_address_asks_event_streams_to_come_back() {
     );
 }
 
-/// A head that does not come in time is a passing trouble as well; what is wrong for good stays a status.
+/// A head that arrives too late is a temporary error as well. A permanent error still gets an error status.
 #[test]
 fn permanent_refusals_stay_statuses() {
     let daemon = Daemon::start(
@@ -249,7 +249,7 @@ fn a_daemon_that_stops_asks_event_streams_to_come_back() {
     assert!(daemon.stop().success());
 }
 
-/// Only a browser can tell what ends its EventSource.
+/// Only a browser can show what ends its EventSource.
 #[test]
 fn a_browser_comes_back_when_there_is_room() {
     let pages = Daemon::start("");

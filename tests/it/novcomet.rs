@@ -1,5 +1,6 @@
-//! NovComet's `comet.php`, asked as its page asks: the URL begins with `?&`, names are not encoded, and the query
-//! ends with the second as a parameter without a value. The page stops for good on anything but a 200 with JSON.
+//! NovComet's `comet.php`, requested as NovComet's page does: the URL begins with `?&`, names are not encoded, and the
+//! query ends with the second as a parameter without a value. The page stops for good after any answer except a 200
+//! with JSON.
 
 use std::{
     process::Command,
@@ -22,13 +23,13 @@ fn now() -> u64 {
         .as_secs()
 }
 
-/// What the page knows: ids and the value it saw last, as it came.
+/// The state of the page: ids, and the last value of each as it arrived.
 struct Page {
     values: Vec<(String, String)>,
 }
 
 impl Page {
-    /// `subscribe(id)` of a page whose clock reads `seconds`.
+    /// `subscribe(id)` of a page whose clock shows `seconds`.
     fn subscribe(ids: &[&str], seconds: u64) -> Self {
         let values = ids
             .iter()
@@ -49,7 +50,7 @@ impl Page {
         )
     }
 
-    /// Keeps the new values as JavaScript does, and returns the ids. Anything unexpected would end the page's loop.
+    /// Keeps the new values as JavaScript does. Returns the ids. An unexpected answer would end the page's loop.
     fn take(&mut self, answer: &Answer) -> Vec<String> {
         assert_eq!(
             (answer.status, answer.header("content-type")),
@@ -63,7 +64,7 @@ impl Page {
         let changed = json["k"].as_object().unwrap();
         for (id, value) in changed {
             let known = self.values.iter_mut().find(|(known, _)| known == id);
-            // A JavaScript number, written back as shortly as it can be.
+            // A JavaScript number, written in its shortest form.
             let number = value.as_f64().unwrap();
             known.unwrap_or_else(|| panic!("foreign id {id}")).1 = number.to_string();
         }
@@ -116,7 +117,7 @@ fn values_are_seconds_with_six_decimals() {
     assert_eq!(answer.body.trim_end(), expected);
 }
 
-/// The original reported whole seconds, and lost the second of them.
+/// The original server reported full seconds, and lost the second of two changes in a second.
 #[test]
 fn two_touches_within_a_second_are_two_changes() {
     let daemon = Daemon::start("");
@@ -147,7 +148,7 @@ fn what_happens_between_polls_is_told_by_the_next() {
     daemon.publish("a", "");
     client.send(page.request());
     assert_eq!(page.take(&client.answer()), ["a", "b"]);
-    // Everything is told by now.
+    // All changes were reported before.
     client.send(page.request());
     wait_for_subscribers(&daemon, 1);
     daemon.publish("c", "");
@@ -214,7 +215,7 @@ fn whatever_is_subscribed_the_poll_is_held_and_answered() {
     }
 }
 
-/// The original warned, waited for nothing, and answered; the page goes on.
+/// The original server printed a warning, did not wait, and answered. The page continues.
 #[test]
 fn a_poll_without_valid_ids_waits_too() {
     let daemon = Daemon::start("");

@@ -1,4 +1,4 @@
-//! Pages of other origins: what the headers of answers let them do, and whose page a request is of.
+//! Pages of other origins: what the headers of answers allow them, and to which page a request belongs.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const PAGE: &str = "https://page.example";
 
-/// A daemon whose channels are read and published to with a token, and whose `origins` are these.
+/// A daemon whose channels need a token to read and publish, and whose `origins` are these.
 fn with_tokens(origins: &[&str]) -> Daemon {
     let secret = vectors()["keys"][0]["secret"].to_string();
     Daemon::start(&format!(
@@ -57,7 +57,7 @@ fn vary_of(line: &str) -> Option<&str> {
     name.eq_ignore_ascii_case("vary").then_some(value)
 }
 
-/// Only the head: a stream goes on.
+/// Reads only the head, because a stream does not end.
 fn head_of(daemon: &Daemon, request: impl AsRef<[u8]>) -> Answer {
     let mut client = crate::daemon::Http::connect(daemon.addr());
     client.send(request);
@@ -69,7 +69,7 @@ fn head_of(daemon: &Daemon, request: impl AsRef<[u8]>) -> Answer {
     }
 }
 
-/// Requests of all kinds, with the status of each.
+/// Requests of all kinds, each with its expected status.
 fn requests(headers: &str) -> Vec<(u16, Vec<u8>)> {
     let sse = format!("Accept: text/event-stream\r\n{headers}");
     let head = get("/ch/a", headers).replacen("GET", "HEAD", 1);
@@ -122,7 +122,7 @@ fn a_listed_page_may_send_its_cookie_and_read_every_answer() {
         assert_eq!(answer.status, status, "{what}: {}", answer.head);
         assert_readable(&answer, Some(PAGE), true, &what);
     }
-    // One that has waited, and what shows that the token is needed, or over.
+    // An answer after a wait, and answers that say that a token is missing or has expired.
     let mut waiting = parked(&listed, get("/ch/a", &headers));
     listed.publish("a", "y");
     assert_readable(&waiting.answer(), Some(PAGE), true, "a poll that waited");
@@ -158,7 +158,7 @@ fn no_other_page_may_send_a_cookie() {
     for (daemon, origin, allowed) in cases {
         let headers = format!("Origin: {origin}\r\n{}", cookie(600));
         let requests = requests(&headers).into_iter();
-        // NovComet's answer leaves out what may not be read, and waits.
+        // NovComet's answer leaves out channels that may not be read, and waits.
         for (_, request) in requests.filter(|(_, it)| !it.starts_with(b"GET /comet.php")) {
             let answer = head_of(daemon, &request);
             let what = String::from_utf8_lossy(&request[..request.len().min(60)]).into_owned();
@@ -168,7 +168,7 @@ fn no_other_page_may_send_a_cookie() {
         assert_eq!((status, &*code), (403, "forbidden"), "{origin}");
         assert!(message.contains("the cookie __Host-comet"), "{message}");
     }
-    // A name counts before "*".
+    // A listed name takes precedence over "*".
     let headers = format!("Origin: {PAGE}\r\n{}", cookie(600));
     let answer = ask(&both, get("/ch/a?wait=0", &headers));
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -251,7 +251,7 @@ fn preflights_allow_what_is_asked_for() {
             assert!(usual.contains(name), "{odd}: {usual}");
         }
     }
-    // A page that is not listed is told nothing about what it asks for.
+    // A page that is not listed learns nothing about the headers that it asks for.
     assert!(!allowed(&listed, "https://evil.example", "x-mine").contains("x-mine"));
 }
 
@@ -277,8 +277,8 @@ fn a_listed_page_may_ask_from_another_network() {
     assert_eq!(ask_for("\"*\"", PAGE), None);
 }
 
-/// What a browser says about a page, and whether the page is of this site (`comet.localhost`), of an origin that is
-/// listed, or neither.
+/// What a browser says about a page, and whether the page is of this site (`comet.localhost`), of a listed origin, or
+/// of neither.
 #[test]
 fn whose_page_it_is() {
     let listed = [
@@ -288,9 +288,9 @@ fn whose_page_it_is() {
     ];
     let daemon = with_tokens(&listed);
     let ours = "comet.localhost";
-    // Host, Origin, Sec-Fetch-Site: allowed.
+    // Columns: Host, Origin, Sec-Fetch-Site, allowed.
     let cases = [
-        // Browsers that say nothing else: Origin is compared with Host, whatever the scheme.
+        // Browsers without Sec-Fetch-Site: Origin is compared with Host, whatever the scheme.
         (ours, "http://comet.localhost", "", true),
         (ours, "https://comet.localhost", "", true),
         (ours, "https://comet.localhost:443", "", true),
@@ -316,7 +316,7 @@ fn whose_page_it_is() {
         (ours, "null", "", false),
         (ours, "file://", "", false),
         (ours, "*", "", false),
-        // What the browser has compared beats what looks alike.
+        // The browser's own comparison takes precedence over equal names.
         (ours, "http://comet.localhost", "same-origin", true),
         (ours, "http://comet.localhost", "cross-site", false),
         (ours, "http://comet.localhost", "same-site", false),
@@ -328,7 +328,7 @@ fn whose_page_it_is() {
         (ours, "https://evil.example", "none", false),
         (ours, "http://comet.localhost", "nonsense", true), // to be ignored, as the standard says
         (ours, "https://evil.example", "nonsense", false),
-        // Listed ones.
+        // Listed origins.
         (ours, "https://page.example", "", true),
         (ours, "https://page.example:443", "cross-site", true),
         (ours, "HTTPS://PAGE.example", "same-site", true),
@@ -383,7 +383,7 @@ fn several_origins_are_none() {
     }
 }
 
-/// No browser sends `Sec-Fetch-Site` twice. What a proxy has merged or doubled gives no right.
+/// No browser sends `Sec-Fetch-Site` twice. A header that a proxy has merged or doubled gives no right.
 #[test]
 fn several_sites_of_the_page_are_none() {
     let daemon = with_tokens(&[]);
@@ -402,7 +402,7 @@ fn several_sites_of_the_page_are_none() {
     }
 }
 
-/// The browser refuses what the headers do not allow, so only a browser can tell.
+/// The browser enforces the headers, so only a browser can show their effect.
 #[test]
 fn a_browser_brings_the_cookie_to_a_listed_origin() {
     let pages = Daemon::start("");

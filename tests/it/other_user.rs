@@ -1,4 +1,4 @@
-//! Acting as another user of the machine, where the tests run as root.
+//! Acts as another user of the machine, if the tests run as root.
 
 use std::{
     fs::{self, Permissions},
@@ -10,10 +10,10 @@ use std::{
 
 use crate::daemon::directory;
 
-/// A user whom no rule names, and who owns nothing else here.
+/// A user that no rule names, and that owns nothing else here.
 pub(crate) const STRANGER: u32 = 65534;
 
-/// False: this test cannot act as another user, and has said so.
+/// Whether this test can act as another user. If not, prints that.
 pub(crate) fn is_root(test: &str) -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
@@ -22,7 +22,7 @@ pub(crate) fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// As [`directory`], but what is watched is like /dev/shm: everybody may make files there and remove their own.
+/// Like [`directory`], but the watched directory is like /dev/shm: everybody may make files there and remove their own.
 pub(crate) fn shared() -> Arc<tempfile::TempDir> {
     let root = directory();
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -39,7 +39,7 @@ pub(crate) fn script_of(user: u32, dir: &Path, script: &str) -> Command {
     command
 }
 
-/// Runs a script of the stranger.
+/// Runs a script as the stranger.
 pub(crate) fn stranger_runs(dir: &Path, script: &str) -> Output {
     script_of(STRANGER, dir, script).output().unwrap()
 }

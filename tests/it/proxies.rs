@@ -1,4 +1,4 @@
-//! The set-ups of `docs/proxies.md`, as they are printed there, with the real proxies.
+//! The configurations of `docs/proxies.md`, exactly as they are printed there, with the real proxies.
 
 use std::{
     fs::{self, File, Permissions},
@@ -18,13 +18,13 @@ use crate::{
 
 const MANUAL: &str = include_str!("../../docs/proxies.md");
 
-/// Lines around the manual's part that make it a whole configuration of a program of its own.
+/// Lines around the manual's part that complete it to the configuration of a separate program.
 const NGINX: &str = "daemon off;\nerror_log stderr;\npid ROOT/nginx.pid;\nevents {}\nhttp {\naccess_log off;\n\
     client_body_temp_path ROOT/body;\nproxy_temp_path ROOT/proxy;\nfastcgi_temp_path ROOT/fastcgi;\n\
     uwsgi_temp_path ROOT/uwsgi;\nscgi_temp_path ROOT/scgi;\nMANUAL\n}\n";
 const APACHE: &str = "ServerName localhost\nPidFile ROOT/apache.pid\nErrorLog /dev/stderr\nDefaultRuntimeDir ROOT\n\
     User www-data\nGroup www-data\nListen PROXY\n<VirtualHost *>\nMANUAL\n</VirtualHost>\n";
-/// `a2enmod` loads those that the manual names; Debian loads the others by itself.
+/// Modules that Debian enables by default. `a2enmod` enables those that the manual names.
 const MODULES: [&str; 10] = [
     "mpm_event",
     "authz_core",
@@ -49,7 +49,7 @@ enum Kind {
 const ALL: [Kind; 4] = [Kind::Nginx, Kind::Apache, Kind::Haproxy, Kind::Caddy];
 
 impl Kind {
-    /// The heading of its part of the manual, and the language of its configuration.
+    /// The heading of its section in the manual, and the language of its code block.
     fn heading(self) -> (&'static str, &'static str) {
         match self {
             Self::Nginx => ("## nginx", "nginx"),
@@ -59,7 +59,7 @@ impl Kind {
         }
     }
 
-    /// The first block in this language below its heading.
+    /// The first code block of this language after its heading.
     fn block(self, language: &str) -> &'static str {
         let (heading, _) = self.heading();
         let part = &MANUAL[MANUAL.find(heading).unwrap()..];
@@ -115,7 +115,7 @@ impl Kind {
     }
 }
 
-/// A running proxy; stopped when dropped.
+/// A running proxy. It is stopped when this value is dropped.
 struct Proxy {
     child: Child,
     addr: SocketAddr,
@@ -123,7 +123,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Starts with the manual's configuration, after `change` has had its way with it.
+    /// Starts the proxy with the manual's configuration, altered by `change`.
     fn start(kind: Kind, daemon: &Daemon, change: impl Fn(String) -> String) -> Self {
         let root = tempfile::Builder::new()
             .prefix("comet-proxy-")
@@ -181,7 +181,7 @@ impl Proxy {
         client
     }
 
-    /// What curl gets with these arguments: the head and, if it was compressed, the plain body.
+    /// Runs curl with these arguments. Returns the head and the body, decompressed if necessary.
     fn curl(&self, path: &str, arguments: &[&str]) -> String {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--compressed", "--include", "--max-time", "20"]);
@@ -199,7 +199,7 @@ impl Drop for Proxy {
     }
 }
 
-/// An address that nobody listens at. The proxies cannot say which port they took.
+/// An address on which no program listens. The proxies cannot report a port of their own choice.
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
@@ -350,7 +350,7 @@ fn while_the_daemon_is_away_event_streams_are_asked_to_come_back() {
     }
 }
 
-/// The short set-up in `docs/operations.md`: two lines for `http { }`, the rest for the site's own `server { }`.
+/// The short configuration in `docs/operations.md`: two lines for `http { }`, the rest for the site's own `server { }`.
 fn nginx_of_operations(configuration: &str, proxy: SocketAddr, daemon: SocketAddr) -> String {
     let manual = include_str!("../../docs/operations.md");
     let (_, part) = manual.split_once("## Behind nginx").unwrap();
@@ -403,7 +403,7 @@ fn an_event_source_survives_a_restart_behind_each_proxy() {
         browser.wait_for("return heard.length === 1");
         let (root, listen) = (daemon.root(), daemon.addr().to_string());
         assert!(daemon.stop().success());
-        // The second opening is the proxy's answer in the daemon's place.
+        // The proxy itself answers the second opening, while the daemon is down.
         browser.wait_for("return opened >= 2");
         let daemon = restarted(root, &listen);
         daemon.publish("news", "while the page waited");
@@ -440,7 +440,7 @@ fn pages_of_older_servers_come_through_nginx_and_outlive_the_daemon() {
     assert_eq!(body, "{\"s\":0}");
 }
 
-/// HAProxy asks `/healthz` by HTTP/1.0 without a host, and takes the server out when it is not well.
+/// HAProxy requests `/healthz` by HTTP/1.0 without a host, and stops using the server if the answer is an error.
 #[test]
 fn haproxy_finds_the_daemon_well_and_notices_its_end() {
     let daemon = publishes();

@@ -1,4 +1,4 @@
-//! SIGHUP: what can change changes, the rest is named, and a mistake changes nothing.
+//! SIGHUP: settings that can change do change, the others are named in the log, and a faulty file changes nothing.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use crate::{
     wire::{ask, data, get, metric, parked, post, refusal},
 };
 
-/// Replaces the configuration file and waits until the daemon has read it; returns what it said.
+/// Replaces the configuration file and waits until the daemon has read it. Returns the daemon's log lines about it.
 pub(crate) fn reload(daemon: &Daemon, config: &str) -> String {
     fs::write(daemon.root().path().join("comet.toml"), config).unwrap();
     let before = reloads(&daemon.log()).len();
@@ -28,7 +28,7 @@ fn reloads(log: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Asks again until the answer is as wished: each thread takes new settings when its turn comes.
+/// Repeats the request until the answer is as expected, because each thread takes over new settings at its own time.
 fn wait_for_answer(daemon: &Daemon, request: impl AsRef<[u8]>, is_it: impl Fn(&Answer) -> bool) {
     wait_for("an answer by the new settings", || {
         is_it(&ask(daemon, &request)).then_some(())
@@ -45,7 +45,7 @@ fn history_takes_new_limits() {
         }
     }
     assert_eq!((kept("a"), kept("chat:a")), (3, 3));
-    // The newest stays whatever its size.
+    // The newest message stays, whatever its size.
     reload(
         &daemon,
         "[history]\nbytes = 0\n[[history.prefix]]\nprefix = \"chat:\"\nbytes = \"1MiB\"\n",
@@ -94,7 +94,7 @@ fn rules_origins_and_publishing_change() {
         answer.status == 201
     });
 
-    // Who waits keeps what it was let in by.
+    // A waiting client keeps the settings with which it was accepted.
     let headers = "Origin: https://page.example\r\n";
     let mut waiting = parked(&daemon, get("/ch/b", headers));
     reload(
@@ -144,7 +144,7 @@ fn http_limits_and_paths_change() {
     );
     let large = post("/ch/a", "", &[b'x'; 100]);
     wait_for_answer(&daemon, &large, |answer| answer.status == 413);
-    // Its thread may be another one than that which has just answered.
+    // The thread of this connection may be another one than the thread that has just answered.
     let refused = wait_for("the limit", || {
         client.send(&large);
         Some(client.answer()).filter(|answer| answer.status != 201)
@@ -183,7 +183,7 @@ fn files_of_others_and_larger_ones_are_taken() {
     let write = |name: &str, owner: u32, data: &str| {
         let (file, part) = (daemon.dir().join(name), daemon.root().path().join("part"));
         fs::write(&part, data).unwrap();
-        // Without the right to give files away all are our own, and taken.
+        // Without the right to change owners, all files belong to the test's user and are accepted.
         let _ = chown(&part, Some(owner), None);
         fs::rename(part, file).unwrap();
     };
@@ -219,7 +219,7 @@ fn rules_of_sources_change() {
         Lines::connect(&daemon.socket_path()).ask(&line.to_string())
     };
     assert_eq!(publish("news.a")["ok"], true);
-    // Somebody else, who is not here.
+    // A user other than this test's user.
     let closed =
         "[[channel]]\nprefix = \"news.\"\nsocket = [\"user:65533\"]\nfiles = [\"user:65533\"]\n";
     reload(&daemon, closed);
@@ -281,7 +281,7 @@ fn what_needs_a_restart_is_named_and_stays() {
 #[test]
 fn flags_still_beat_the_file() {
     let daemon = Daemon::start("");
-    // Given by flags, all three.
+    // All three settings come from flags.
     let said = reload(
         &daemon,
         "dir = \"/\"\nlisten = \"127.0.0.2:0\"\n[socket]\npath = \"/nowhere/comet.sock\"\n",
@@ -307,7 +307,7 @@ fn without_a_file_it_ends_the_daemon() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Opening a FIFO waits for somebody who writes. Neither the start nor a reload may wait.
+/// Opening a FIFO waits for a writer. Neither the start nor a reload may wait.
 #[test]
 fn what_is_no_regular_file_is_refused_without_waiting() {
     let daemon = Daemon::start("");
@@ -364,7 +364,7 @@ fn connections_of_users_who_may_not_connect_any_more_end() {
     let publish = r#"{"op":"publish","channel":"a","data":"x"}"#;
     assert_eq!(publisher.ask(publish)["ok"], true);
     assert_eq!(subscriber.read().unwrap()["data"], "x");
-    // Whoever is allowed still goes on.
+    // Users who are still allowed stay connected.
     reload(&daemon, &format!("{}idle = \"4m\"\n", allow(user)));
     assert_eq!(publisher.ask(publish)["ok"], true);
     assert_eq!(subscriber.read().unwrap()["data"], "x");

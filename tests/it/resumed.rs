@@ -1,11 +1,11 @@
-//! The ways in which clients, polyfills and proxies hand back the cursor that they were given.
+//! All ways in which clients, polyfills and proxies send back the cursor that they got.
 
 use crate::{
     daemon::{Daemon, Http},
     wire::{Events, WEBSOCKET, ask, cursor, data, get, refusal},
 };
 
-/// The parameters that stand in for the header `Last-Event-ID`.
+/// The parameters that replace the header `Last-Event-ID`.
 const PARAMETERS: [&str; 5] = [
     "lastEventId",
     "Last-Event-ID",
@@ -14,7 +14,7 @@ const PARAMETERS: [&str; 5] = [
     "last_event_id",
 ];
 
-/// What comes first on a transport: the data of the message that it holds.
+/// The first data of a transport: the data of its first message.
 fn first(daemon: &Daemon, transport: &str, query: &str, headers: &str) -> String {
     let path = format!("/ch/a?{transport}&{query}");
     let headers = match transport {
@@ -39,7 +39,7 @@ fn every_transport_resumes_by_the_header_or_by_the_parameters_that_stand_in_for_
         (format!("lastEventId={one}"), "", "two"),
         (format!("Last-Event-ID={one}"), "", "two"),
         (format!("lastEventID={one}"), "", "two"),
-        // The header is the newest word, the URL's own cursor the oldest: the URL is repeated.
+        // The header is the newest cursor and the URL's own is the oldest, because the client repeats the URL.
         (
             format!("since={one}&lastEventID={two}&Last-Event-ID={two}&lastEventId={three}"),
             &*header,
@@ -56,7 +56,7 @@ fn every_transport_resumes_by_the_header_or_by_the_parameters_that_stand_in_for_
             "four",
         ),
         (format!("lastEventID={two}&since={one}"), "", "three"),
-        // Of two with one name the last counts, and an empty one is none.
+        // Of two parameters with one name the last one counts. An empty parameter counts as none.
         (format!("lastEventId={one}&lastEventId={two}"), "", "three"),
         (format!("lastEventId={two}&lastEventId="), "", "three"),
         (
@@ -77,7 +77,7 @@ fn every_transport_resumes_by_the_header_or_by_the_parameters_that_stand_in_for_
         ),
         (format!("last_event_id={two}&since={one}"), "", "three"),
         (format!("since={one}&since="), "", "two"),
-        // What comes later is not looked at.
+        // Later parameters are not read.
         ("since=all".to_owned(), &*header, "five"),
         (format!("since=undefined&lastEventId={two}"), "", "three"),
         (format!("%6castEventId={one}"), "", "two"),
@@ -125,7 +125,7 @@ fn an_id_that_is_not_ours_is_a_gap_for_an_event_stream() {
             assert_eq!(events.message_of(next), "after", "{path} {headers}");
         }
     }
-    // Bytes that are no text.
+    // Bytes that are not text.
     let mut events = Events::open(&daemon, "/ch/a", "Last-Event-ID: \u{e9}\r\n");
     assert_eq!(events.message().1, "gap");
 }
@@ -176,7 +176,7 @@ fn an_empty_cursor_is_none_on_every_transport() {
     assert!(data(&answer).is_empty());
 }
 
-/// What proxies that compress or cache make of a poll's entity tag.
+/// What compressing or caching proxies make of a poll's entity tag.
 #[test]
 fn a_poll_resumes_by_its_tag_whatever_proxies_made_of_it() {
     let daemon = Daemon::start("");
@@ -204,7 +204,8 @@ fn a_poll_resumes_by_its_tag_whatever_proxies_made_of_it() {
         assert_eq!(data(&answer), ["four"], "{tags}");
         assert_eq!(answer.json()["gap"], false, "{tags}");
     }
-    // What holds no cursor cannot be resumed: the client is told to load its state, and given a tag that can.
+    // A tag without a cursor cannot be resumed. The client gets a gap, so that it loads its state, and a tag with a
+    // cursor.
     for tags in [
         "*",
         "\"5f-61c3\"",

@@ -1,4 +1,4 @@
-//! Who may read and publish what by HTTP: `[[channel]]` rules, on every transport.
+//! Who may read and publish to which channel by HTTP: `[[channel]]` rules, on every transport.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     wire::{Events, WEBSOCKET, ask, data, get, parked, post, refusal},
 };
 
-/// `open.` may be read, `box.` published to, and `closed.` neither.
+/// `open.` may be read, `box.` may be published to, and `closed.` neither.
 const RULES: &str = r#"
 [[channel]]
 prefix = ""
@@ -173,7 +173,7 @@ fn an_address_that_others_reach_needs_a_rule_about_reading() {
             "{log}"
         );
     }
-    // What no rule opens is closed.
+    // A channel without a rule is closed.
     let daemon = start("[[channel]]\nprefix = \"open.\"\nread = \"public\"\n").unwrap();
     let local = std::net::SocketAddr::from(([127, 0, 0, 1], daemon.addr().port()));
     for (name, status) in [("open.a", 200), ("other", 403)] {

@@ -1,5 +1,5 @@
-//! Rights that end while somebody waits: by the system's clock, also when that is set, and by new settings. Who waits is
-//! told on every transport, and nobody else is.
+//! Rights that end while a client waits: by the system's clock, also if the clock is set, and by new settings. The
+//! waiting client is told on every transport, and no other client is affected.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ impl Waiting {
         }
     }
 
-    /// They come back with their cursors, and get nothing that is newer.
+    /// Checks that the clients, which come back with their cursors, get nothing newer.
     fn assert_sent_away(mut self) {
         let answer = self.poll.answer();
         let retry = answer.json()["retry"].as_u64().unwrap();
@@ -139,7 +139,7 @@ fn a_clock_that_is_set_forward_ends_tokens_at_once() {
     assert_eq!(data(&open.answer()), ["for all"]);
 }
 
-/// A chat has no answer without a message: a token that is good for longer again must not give one.
+/// The chat's protocol has no answer without a message. A token that is valid for longer must not cause one.
 #[test]
 fn a_clock_that_is_set_back_ends_nothing() {
     let clock = Clock::new();
@@ -153,7 +153,7 @@ fn a_clock_that_is_set_back_ends_nothing() {
     let mut chat = parked(&daemon, get(&format!("/chat.php?timestamp={last}"), &soon));
     let mut events = Events::open(&daemon, "/ch/chat.7", &soon);
     clock.step(-3600);
-    // By now the first token would have ended.
+    // The first token would have expired by now.
     let mut ended = parked(&daemon, get("/ch/chat.8?wait=60", &short));
     assert_unauthorized(&ended.answer(), "token_expired", "expired");
     let id = daemon.publish("chat.7", "after");
@@ -165,7 +165,7 @@ fn config(daemon: &Daemon) -> String {
     fs::read_to_string(daemon.root().path().join("comet.toml")).unwrap()
 }
 
-/// Reloads, and waits until all have heard of it: threads take new settings one after the other.
+/// Reloads, and waits until all threads have the new settings. The threads take them over one after the other.
 fn reload_and_end(daemon: &Daemon, config: &str, left: u64) {
     reload(daemon, config);
     wait_for_subscribers(daemon, left);
@@ -227,7 +227,7 @@ fn a_public_channel_that_is_closed_ends_its_subscriptions() {
     reload_and_end(&daemon, &format!("{config}{}", rule("chat.", "closed")), 1);
     waiting.assert_sent_away();
     assert!(both.answer().json()["retry"].is_u64());
-    // The connection goes on.
+    // The connection stays open.
     both.send(get("/ch/other?wait=0", ""));
     assert_eq!(both.answer().status, 200);
     both.send(get("/ch/chat.7?wait=0", ""));
@@ -243,13 +243,13 @@ fn changes_that_take_nothing_away_end_nothing() {
     let waiting = Waiting::begin(&daemon, &headers);
     let open = parked(&daemon, get("/ch/open.a?wait=60", &headers));
     let first = config(&daemon);
-    // Another key, another rule, another limit; then the channel is public.
+    // Another key, another rule, another limit. Then the channel is public.
     let key = "[[auth.key]]\nkid = \"new\"\nalg = \"HS256\"\nsecret = \"0123456789012345678901234567890123456789\"\n";
     let more = first.replace("prefix = \"closed.\"", "prefix = \"shut.\"") + key;
     let public = more.replace("prefix = \"open.\"", "prefix = \"chat.\"");
     for config in [&more, &public] {
         reload(&daemon, config);
-        // Each thread has it when a request is answered by it.
+        // Each thread has the settings when it answers this request.
         let path = "/ch/open.a?wait=0";
         let status: Value = ask(&daemon, get(path, &headers)).status.into();
         assert_eq!(status, 200);

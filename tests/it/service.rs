@@ -1,4 +1,4 @@
-//! As a service: sockets that outlive the daemon, and what it tells its manager.
+//! Comet as a service: sockets that outlive the daemon, and the daemon's notices to its service manager.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ use crate::{
     wire::{cursor, data, get, post},
 };
 
-/// What systemd is for a service with a socket unit: holds the sockets, and starts daemons with them.
+/// Acts as systemd does for a service with a socket unit: holds the sockets, and starts daemons with them.
 struct Manager {
     root: tempfile::TempDir,
     http: TcpListener,
@@ -31,7 +31,7 @@ struct Manager {
     config: String,
 }
 
-/// A daemon of a [`Manager`]; killed when dropped.
+/// A daemon of a [`Manager`]. It is killed when this value is dropped.
 struct Service {
     child: Child,
     ready: String,
@@ -60,7 +60,8 @@ impl Manager {
         self.http.local_addr().unwrap()
     }
 
-    /// A shell that makes the sockets, its input and error output, descriptors 3 and 4, and becomes the daemon.
+    /// A shell that turns its standard input and standard error into the sockets, descriptors 3 and 4, and executes the
+    /// daemon.
     fn command(&self) -> Command {
         fs::write(self.path("comet.toml"), &self.config).unwrap();
         let mut command = Command::new("sh");
@@ -89,12 +90,13 @@ impl Manager {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
-    /// What the daemon tells next.
+    /// The daemon's next notice.
     fn notice(&self) -> String {
         let mut text = [0; 4096];
         let length = loop {
             match self.notices.recv(&mut text) {
-                // By a signal that another test's child sends: a call with a time-out is not begun again.
+                // A signal of another test's child interrupts the call, because a call with a time-out is not repeated
+                // by the kernel.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 received => break received.expect("a notice"),
             }
@@ -151,7 +153,7 @@ fn passed_sockets_are_served_instead_of_own_ones() {
         socket.display()
     );
     assert!(service.ready.starts_with(&expected), "{}", service.ready);
-    // On each of the workers, which share the one listener.
+    // Clients on each of the workers, which share one listener.
     let mut clients: Vec<Http> = (0..30).map(|_| Http::connect(addr)).collect();
     for client in &mut clients {
         client.send(get("/healthz", ""));
@@ -182,8 +184,8 @@ fn who_connects_while_no_daemon_runs_is_served_by_the_next() {
     assert_eq!(lines.read().unwrap()["ok"], true);
 }
 
-/// One request on a connection of its own. False: the connection ended without an answer, as one may that was
-/// accepted and had said nothing yet. A refused connection fails the test.
+/// Sends one request on a new connection. Returns false if the connection ended without an answer, which may happen to
+/// an accepted connection without a request. A refused connection fails the test.
 fn is_answered(addr: SocketAddr, request: &[u8]) -> bool {
     let mut stream = TcpStream::connect(addr).expect("the port is open all the time");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -318,7 +320,7 @@ fn one_worker_serves_several_passed_sockets() {
     service.stop();
 }
 
-/// They are for the process that `LISTEN_PID` names.
+/// The descriptors are only for the process that `LISTEN_PID` names.
 #[test]
 fn sockets_of_another_process_are_left_alone() {
     let manager = Manager::new("listen = \"127.0.0.1:0\"\n");
@@ -377,7 +379,7 @@ fn a_manager_that_is_not_there_or_does_not_listen_holds_nothing_up() {
     let mut command = manager.command();
     command.env("WATCHDOG_USEC", "40000");
     let service = Service::start(command).unwrap();
-    // Nobody takes the notices: the socket is full after some.
+    // No program reads the notices, so the socket becomes full after some of them.
     wait_for("the log", || {
         manager
             .log()
@@ -406,7 +408,7 @@ fn an_abstract_name_of_the_managers_socket_is_understood() {
     service.stop();
 }
 
-/// A thread is stuck for real: it logs, and nobody takes the log.
+/// The daemon's thread is really blocked: it writes to the log, and no program reads the log.
 #[test]
 fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     let manager = Manager::new("workers = 2\n");
@@ -428,7 +430,7 @@ fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     let addr = service.ready.split("http://").nth(1).unwrap();
     let addr: SocketAddr = addr.split(',').next().unwrap().parse().unwrap();
     let mut client = Http::connect(addr);
-    // HTTP/2 logs each frame: an empty SETTINGS, then PINGs.
+    // At this log level each HTTP/2 frame is logged: an empty SETTINGS frame, then PINGs.
     client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
     client.send(b"\0\0\x08\x06\0\0\0\0\0pingpong".repeat(2000));
     let stuck = loop {
@@ -439,7 +441,7 @@ fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
     };
     assert!(stuck.starts_with("STATUS=stuck: http-"), "{stuck}");
 
-    // Until here nothing was told meanwhile; from here on the log is read.
+    // Up to here the daemon sent no notice. From here on the log is read.
     manager.notices.set_nonblocking(true).unwrap();
     assert!(manager.notices.recv(&mut [0; 64]).is_err());
     manager.notices.set_nonblocking(false).unwrap();
@@ -463,7 +465,7 @@ fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {
     })
 }
 
-/// Where systemd is installed: it takes the units as they are, but for the path of the daemon.
+/// If systemd is installed, it accepts the units unchanged, except for the path of the daemon.
 #[test]
 fn systemd_understands_the_units() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
@@ -485,12 +487,12 @@ fn systemd_understands_the_units() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
-    // It also tells of other units of the machine.
+    // systemd also reports other units of the machine.
     let ours: Vec<&str> = text.lines().filter(|line| line.contains("comet")).collect();
     assert!(said.status.success() && ours.is_empty(), "{text}");
 }
 
-/// systemd names device and inode of the stream that leads to the journal.
+/// systemd names the device and inode of the stream that leads to the journal.
 #[test]
 fn the_journal_gets_priorities_and_no_time() {
     let log_of = |is_journal: bool| {

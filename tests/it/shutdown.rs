@@ -1,4 +1,4 @@
-//! SIGTERM: nobody who waits is left without an answer, and nothing that was acknowledged is lost on the way.
+//! SIGTERM: each waiting client gets an answer, and no acknowledged message is lost.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -17,7 +17,7 @@ use crate::{
     wire::{Events, cursor, data, get, parked, post, refusal, wait_for_subscribers},
 };
 
-/// The event moves the client's cursor to this id.
+/// Whether the event moves the client's cursor to this id.
 fn tells(event: Option<String>, id: u64) -> bool {
     event.is_some_and(|event| event.lines().next() == Some(&format!("id: {id}")))
 }
@@ -63,7 +63,7 @@ fn streams_end_with_their_last_chunk() {
     let mut clock = parked(&daemon, get("/clock.php", ""));
     assert!(daemon.stop().success());
     let last = events.next().unwrap();
-    // For the browser, and for a script.
+    // One line for the browser, and one for scripts.
     let data = format!("data: {{\"cursor\":\"{id}\",\"heartbeat\":15,\"retry\":500}}");
     let lines = [&format!("id: {id}"), "event: cursor", &data, "retry: 500"];
     assert_eq!(last.lines().collect::<Vec<_>>(), lines);
@@ -76,7 +76,7 @@ fn streams_end_with_their_last_chunk() {
     assert!(clock.answer().status == 200 && clock.is_closed());
 }
 
-/// A browser keeps the time of a farewell until it is told another.
+/// A browser keeps the last event's retry time until it gets another one.
 #[test]
 fn a_stream_begins_with_the_time_for_its_next_return() {
     let daemon = Daemon::start("");
@@ -99,7 +99,8 @@ fn clients_are_asked_back_over_a_window() {
         .map(|client| client.answer().json()["retry"].as_u64());
     let mut retries: Vec<u64> = retries.map(Option::unwrap).collect();
     retries.sort_unstable();
-    // 2,000 a second, from half a second on; a connection more or less may have been open beside them.
+    // The times rise by 2,000 clients a second, beginning with half a second. One connection more or less may have been
+    // open.
     assert_eq!(retries[0], 500);
     let last = retries[399];
     assert!((699..705).contains(&last), "{last}");
@@ -107,7 +108,8 @@ fn clients_are_asked_back_over_a_window() {
     assert!((195..205).contains(&in_half), "{in_half}");
 }
 
-/// Requests that the kernel has when the daemon is told to stop, on connections that it does not look at just then.
+/// Requests that are in the kernel when the daemon is told to stop, on connections that the daemon does not read just
+/// then.
 #[test]
 fn what_has_come_before_the_stop_is_answered() {
     let daemon = Daemon::start("[http]\npublish = true\n");
@@ -130,14 +132,14 @@ fn what_has_come_before_the_stop_is_answered() {
         let answer = client.answer();
         match n % 3 {
             0 => assert!(answer.json()["cursor"].is_string(), "{answer:?}"),
-            // Before it noticed the signal, or after.
+            // The request was read before the daemon noticed the signal, or after it.
             1 => assert!(matches!(answer.status, 201 | 503), "{answer:?}"),
             _ => assert_eq!(answer.status, 200),
         }
     }
 }
 
-/// Publishes by POST until the daemon refuses or is gone; the last id that it acknowledged.
+/// Publishes by POST until the daemon refuses or has ended. Returns the last acknowledged id.
 fn post_on_and_on(addr: SocketAddr, published: &AtomicUsize) -> u64 {
     let (mut last, request) = (0, post("/ch/a", "", &vec![b'x'; 4 << 20]));
     let mut stream = TcpStream::connect(addr).unwrap();
@@ -166,7 +168,7 @@ fn post_on_and_on(addr: SocketAddr, published: &AtomicUsize) -> u64 {
     last
 }
 
-/// The ids of a stream's messages, to its end.
+/// The ids of a stream's messages, up to its end.
 fn ids_of(mut events: Events) -> Vec<u64> {
     let mut ids = Vec::new();
     while let Some(event) = events.next() {
@@ -177,7 +179,8 @@ fn ids_of(mut events: Events) -> Vec<u64> {
     ids
 }
 
-/// Publishing takes a worker some time with a large body, within which others could say farewell.
+/// A publish with a large body keeps a worker busy for some time. Meanwhile other workers could already send their last
+/// events.
 #[test]
 fn no_post_is_acknowledged_after_the_last_answers() {
     for round in 0..4 {
@@ -198,7 +201,7 @@ fn no_post_is_acknowledged_after_the_last_answers() {
         });
         assert!(daemon.stop().success());
         let acknowledged = publishers.into_iter().map(|p| p.join().unwrap()).max();
-        // Up to its cursor each client knows of everything.
+        // Each client has all messages up to its cursor.
         for client in &mut waiting {
             let cursor = cursor(&client.answer());
             assert!(acknowledged <= Some(cursor), "{acknowledged:?} > {cursor}");
@@ -246,8 +249,8 @@ fn http_2_streams_are_ended_too() {
     assert!(daemon.stop().success());
 }
 
-/// Its head was not complete when the daemon was told to stop: it is answered from its own cursor, not with all
-/// that is kept.
+/// The client's head was incomplete when the daemon was told to stop. The client gets an answer from its own cursor,
+/// not with all kept messages.
 #[test]
 fn a_poll_that_comes_while_the_daemon_stops_gets_no_old_messages() {
     let daemon = Daemon::start("workers = 1");
@@ -318,10 +321,10 @@ fn two_hundred_who_wait_get_what_was_just_published() {
     }
 }
 
-/// All that a publisher has an id for is at those who listen before their streams end.
+/// All messages with an id have arrived at the subscribers before the streams end.
 #[test]
 fn streams_carry_every_acknowledged_message_to_the_end() {
-    // Whoever reads late, on a busy machine, still finds it.
+    // With this long history, slow readers on a busy machine still find all messages.
     let daemon = Daemon::start("[history]\nmessages = 1000000\nbytes = 134217728\n");
     let streams: Vec<Events> = (0..50)
         .map(|_| Events::open(&daemon, "/ch/a", ""))
@@ -357,7 +360,7 @@ fn streams_carry_every_acknowledged_message_to_the_end() {
     let acknowledged = publisher.join().unwrap();
     for reader in readers {
         let ids = reader.join().unwrap();
-        // What is more was published, and its publisher gone.
+        // Later messages were published, but their publisher had left.
         assert!(
             ids.starts_with(&acknowledged),
             "{} of {}",

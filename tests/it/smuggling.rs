@@ -1,5 +1,5 @@
-//! Requests that two parsers could read differently, as a proxy and this server: each is refused, the connection
-//! closes, and what stands behind it is not served.
+//! Requests that a proxy and this server could read differently: each is refused, the connection closes, and the bytes
+//! behind the request are not served.
 
 use crate::{
     daemon::{Daemon, Http},
@@ -8,17 +8,17 @@ use crate::{
 
 const PUBLISHING: &str = "[http]\npublish = true\nmax_body = 1000\n";
 
-/// A publish that must never be taken for a request.
+/// A publish that must never be read as a request.
 fn smuggled() -> Vec<u8> {
     post("/ch/smuggled", "", b"x")
 }
 
-/// A publish to `/ch/a` with these header lines, and this behind its head.
+/// A publish to `/ch/a` with these header lines, followed by these bytes.
 fn publish(headers: &str, body: &str) -> Vec<u8> {
     format!("POST /ch/a HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}").into()
 }
 
-/// What is refused, with a part of what is said about it.
+/// Refused heads, each with a part of the expected error text.
 fn refused_heads() -> Vec<(Vec<u8>, &'static str)> {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let body = "0\r\n\r\n";
@@ -186,7 +186,7 @@ fn what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_served() {
     let mut bystander = parked(&daemon, get("/ch/bystander", ""));
     for (request, message) in refused_heads() {
         let shown = String::from_utf8_lossy(&request).into_owned();
-        // Alone, and behind requests that are served, by the plain path and by hyper.
+        // Alone, and after requests that the plain path or hyper serves.
         for before in [
             "",
             "GET /ch/a?wait=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -222,7 +222,7 @@ fn what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_served() {
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
 
-/// The same bytes, one at a time: how they are cut must not matter.
+/// The same bytes one at a time: the result must not depend on how the bytes are cut.
 #[test]
 fn what_is_refused_whole_is_refused_in_pieces() {
     let daemon = Daemon::start(PUBLISHING);
@@ -290,7 +290,8 @@ fn chunked_tricks_are_refused_and_nothing_behind_them_is_served() {
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
 
-/// Odd, and clear all the same: the body is what it says, trailers change nothing, and the next request is the next.
+/// Unusual but unambiguous requests: the body has its stated length, trailers change nothing, and the next request is
+/// served.
 #[test]
 fn what_is_odd_and_clear_is_read_as_it_says() {
     let daemon = Daemon::start(PUBLISHING);
@@ -333,7 +334,7 @@ fn what_is_odd_and_clear_is_read_as_it_says() {
     }
 }
 
-/// A poll that waits holds its place: what comes behind it is served after it, in order, and no more than that.
+/// A waiting poll keeps its place. Requests behind it are served after it, in order, and each once.
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let daemon = Daemon::start(PUBLISHING);

@@ -1,4 +1,4 @@
-//! The Unix socket: what is said on it, and its limits.
+//! The Unix socket: its requests and replies, and its limits.
 
 use std::{
     io::{BufRead, BufReader},
@@ -207,7 +207,7 @@ fn pipelined_replies_keep_the_order_of_the_requests() {
             _ => requests += &(publish("news", &i.to_string()) + "\n"),
         }
     }
-    // Both ways at once: replies fill their buffer long before the last request is sent.
+    // Both directions at the same time, because replies fill their buffer long before the last request is sent.
     let stream = UnixStream::connect(daemon.socket_path()).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sending =
@@ -236,7 +236,8 @@ fn a_line_may_come_in_pieces_and_the_last_one_without_its_end() {
     let mut client = connect(&daemon);
     for piece in ["{\"op\":", "\"pi", "ng\"}\r", "\n{\"op\":\"ping\"}\n{"] {
         client.send(piece);
-        // Another connection has been served since: the piece was read on its own, or will be with the next.
+        // After this reply on another connection the piece was probably read separately, otherwise it is read with the
+        // next one.
         assert_eq!(
             connect(&daemon).ask(r#"{"op":"ping"}"#),
             json!({"ok": true})

@@ -1,4 +1,4 @@
-//! The Unix socket's file: who may open it, who is let in, and which daemon has it.
+//! The Unix socket's file: who may open it, who may connect, and which daemon owns it.
 
 use std::{
     fs,
@@ -76,7 +76,7 @@ fn a_server_that_is_too_busy_to_accept_is_live() {
     let root = directory();
     let path = root.path().join("comet.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    // Fills its queue: the next one could only wait.
+    // Fills the socket's queue, so that the next connection could only wait.
     let waiting = fill(&path);
     let refused = Daemon::try_start_in(Arc::new(root), "", &[])
         .err()
@@ -85,7 +85,7 @@ fn a_server_that_is_too_busy_to_accept_is_live() {
     drop((listener, waiting));
 }
 
-/// Connects until no more connections fit into the queue.
+/// Connects until the queue has no more room.
 fn fill(path: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     use std::os::fd::AsRawFd;
@@ -192,7 +192,7 @@ fn only_listed_users_and_groups_are_let_in() {
         eprintln!("not root: other users cannot be tried");
         return;
     }
-    // Numbers, since a machine need not have these users; 12345 as a group belongs to no user.
+    // Numbers, because a machine need not have these users. The group 12345 belongs to no user.
     let daemon = Daemon::start("[socket]\nallow = [\"user:54321\", \"group:12345\"]");
     let mut root = connect(&daemon);
     let refusal = root.read().unwrap();

@@ -1,4 +1,4 @@
-//! Subscribers and histories on the Unix socket: nothing lost, nothing twice, and gaps told.
+//! Subscribers and histories on the Unix socket: no message is lost or sent twice, and gaps are reported.
 
 use std::thread;
 
@@ -74,7 +74,7 @@ fn nothing_is_lost_or_told_twice_while_others_publish() {
                 })
             })
             .collect();
-        // Subscribers that come at any time, and one that leaves and comes back with its cursor all the time.
+        // Subscribers that start at any time, and one that leaves and resumes from its cursor again and again.
         let subscribe = |since: u64| {
             let mut client = Lines::connect(&path);
             let line = json!({"op": "subscribe", "channels": ["c0", "c1", "c2"], "since": since});
@@ -166,7 +166,7 @@ fn a_history_is_complete_however_long() {
     let mut client = connect(&daemon);
     let mut published = Vec::new();
     for i in 0..20 {
-        // More than one read of the hub gives, and several channels in turn.
+        // More than one read of the hub returns, and several channels in turn.
         let data = format!("{i}{}", "\u{1}".repeat(100_000));
         published.push(client.ask(&publish(&format!("c{}", i % 3), &data))["id"].clone());
     }

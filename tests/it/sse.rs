@@ -1,4 +1,4 @@
-//! Server-sent events: cursors, gaps, signs of life, and readers that are slow.
+//! Server-sent events: cursors, gaps, heartbeats, and slow readers.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Whoever reads late, on a busy machine, still finds it.
+/// A long history, so that slow readers on a busy machine still find all messages.
 const MUCH_HISTORY: &str = "[history]\nmessages = 1000000\nbytes = 134217728\n";
 
 #[test]
@@ -65,7 +65,7 @@ fn a_stream_resumes_after_its_cursor() {
         (format!("?since={}", ids[0]), String::new(), "two"),
         ("?since=0".to_owned(), String::new(), "one"),
         (String::new(), last(1), "three"),
-        // A browser repeats the URL when it comes back, so the header is the newer word.
+        // A browser repeats the URL when it reconnects, so the header is newer.
         (format!("?since={}", ids[0]), last(1), "three"),
         ("?since=0".to_owned(), last(0), "two"),
         (
@@ -85,7 +85,7 @@ fn a_stream_resumes_after_its_cursor() {
     }
 }
 
-/// The backlog and what is published while it is sent meet without loss, repetition or disorder.
+/// The backlog and messages that are published while it is sent join without loss, repetition or wrong order.
 #[test]
 fn streams_that_join_while_messages_come_miss_none() {
     let daemon = Daemon::start(MUCH_HISTORY);
@@ -114,7 +114,7 @@ fn streams_that_join_while_messages_come_miss_none() {
                 last = id;
                 got.push(id);
             }
-            // All there was between the two, by another way.
+            // All messages between the two, read in another way.
             let (mut all, mut cursor) = (Vec::new(), since);
             while all.len() < got.len() {
                 client.send(get(&format!("/ch/a,b?since={cursor}"), ""));
@@ -134,7 +134,7 @@ fn streams_that_join_while_messages_come_miss_none() {
     });
 }
 
-/// "From now on" is when the stream was asked for, not a moment after its opening was read.
+/// "From now on" begins with the request of the stream, not with the moment at which its opening was read.
 #[test]
 fn what_is_published_on_seeing_the_opening_arrives() {
     let daemon = Daemon::start("");
@@ -156,7 +156,7 @@ fn a_sign_of_life_moves_the_cursor() {
         let data = format!("data: {{\"cursor\":\"{id}\",\"heartbeat\":0.2}}");
         (event == format!("id: {id}\nevent: cursor\n{data}")).then_some(())
     });
-    // And the stream goes on.
+    // The stream continues.
     assert_eq!(events.message_of(daemon.publish("quiet", "hello")), "hello");
 }
 
@@ -170,7 +170,7 @@ fn a_gap_is_an_event_of_its_own() {
     let mut events = Events::open(&daemon, &format!("/ch/a?since={first}"), "");
     let (id, kind, told) = events.message();
     assert_eq!((&*kind, &told["gap"]), ("gap", &true.into()));
-    // Whoever breaks off here comes back for the message.
+    // A client that disconnects here reconnects and gets the message.
     assert!(first < id && id < last);
     assert_eq!(told["cursor"], id.to_string());
     assert_eq!(events.message().0, last);
@@ -268,7 +268,7 @@ fn clients_that_leave_a_stream_leave_nothing_behind() {
     });
 }
 
-/// HTTP/1.0 knows no chunks: the stream is what comes until the end.
+/// HTTP/1.0 has no chunks: the stream ends with the connection.
 #[test]
 fn http_1_0_gets_a_stream_without_chunks() {
     let daemon = Daemon::start("");

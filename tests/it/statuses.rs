@@ -1,5 +1,5 @@
-//! What a status code obliges to (RFC 9110, section 15, and what docs/protocol.md promises), for each status that the
-//! daemon answers with.
+//! The obligations of a status code (RFC 9110, section 15, and docs/protocol.md), for each status that the daemon
+//! sends.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,7 +20,7 @@ fn documented() -> BTreeSet<u16> {
     statuses.collect()
 }
 
-/// The headers that a status must or should have. `_`: any value.
+/// The headers that a status must or should have. `_` stands for any value.
 fn obligations(status: u16) -> &'static [(&'static str, &'static str)] {
     match status {
         401 => &[("www-authenticate", "Bearer realm=\"comet\"")],
@@ -143,7 +143,7 @@ fn by_a_full_daemon() -> u16 {
     keeps_its_word(&ask(&daemon, get("/ch/a", "")))
 }
 
-/// The figures over HTTP would need a connection of their own.
+/// Parks a poll on the only connection. Figures over HTTP would need a second connection.
 fn parked_alone(daemon: &Daemon) -> Http {
     let mut client = Http::connect(daemon.addr());
     client.send(get("/ch/a", ""));
@@ -169,7 +169,7 @@ fn by_a_full_address() -> Option<u16> {
     Some(keeps_its_word(&other.answer()))
 }
 
-/// A file system with room for a few messages in the log.
+/// A file system with room for only a few messages in the log.
 fn by_a_full_disk() -> Option<u16> {
     if !may_mount() {
         return None;

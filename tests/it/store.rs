@@ -1,4 +1,4 @@
-//! What is kept over a restart, a `kill -9`, and a full disk.
+//! What remains after a restart, a `kill -9`, and a full disk.
 
 use std::{fs, os::unix::fs::FileExt, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const DISK: &str = "[store]\ndurability = \"disk\"\n";
 
-/// The log's newest segment.
+/// The newest segment of the log.
 fn segment(root: &Path) -> std::path::PathBuf {
     let files = fs::read_dir(root.join("store")).unwrap();
     let paths = files.map(|entry| entry.unwrap().path());
@@ -94,7 +94,7 @@ fn a_log_that_somebody_removes_moves_or_cuts_is_written_anew() {
     }
 }
 
-/// The end comes before the daemon has looked.
+/// The daemon ends before it has noticed the change.
 #[test]
 fn a_log_that_is_removed_just_before_the_end_is_written_anew() {
     let daemon = Daemon::start("");
@@ -175,7 +175,7 @@ fn damage_is_skipped_and_a_torn_end_is_cut_each_with_a_message_and_a_gap() {
     assert_eq!(poll(&daemon, cursor(&answer)).json()["gap"], false);
 }
 
-/// A log that was cut at any place has lost messages that were acknowledged.
+/// A log that was cut anywhere has lost acknowledged messages.
 #[test]
 fn whoever_comes_back_to_a_log_that_was_cut_is_told_of_a_gap() {
     for missing in [1, 20, 40] {
@@ -194,7 +194,7 @@ fn whoever_comes_back_to_a_log_that_was_cut_is_told_of_a_gap() {
     }
 }
 
-/// A record of docs/log-format.md with a message to `staff`, as a publisher makes it who has read only this document.
+/// A record of docs/log-format.md with a message to `staff`, as a publisher could forge it with only that document.
 fn forged(mark: &[u8]) -> Vec<u8> {
     let id = (u64::MAX / 4).to_le_bytes();
     let body = [&id[..], b"\x05\0staff\0\0\0\0believe me"].concat();
@@ -295,7 +295,7 @@ fn the_log_is_written_anew_when_most_of_it_is_dead() {
     assert_eq!(Daemon::start_in(root, config, &[]).history("a"), kept);
 }
 
-/// Mounting needs the rights for it: root in a container may lack them.
+/// Whether the test may mount. Root in a container may lack this right.
 pub(crate) fn may_mount() -> bool {
     let tried = Command::new("unshare")
         .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])

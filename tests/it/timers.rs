@@ -1,4 +1,4 @@
-//! Short times end when they are over, and not at the next look at all connections.
+//! Short times end on time, and not at the next check of all connections.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// The seconds that calls of the old page tell.
+/// The seconds in the script calls of the old page.
 fn seconds(text: &str) -> Vec<u64> {
     let calls = text.split("comet.printServerTime(").skip(1);
     calls
@@ -23,7 +23,7 @@ fn seconds(text: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Each second once, and while it lasts. A machine that stands still for a second has another try.
+/// Whether each second is reported once, within that second. If the machine stalls for a second, the test tries again.
 fn tells_each_second(mut next: impl FnMut() -> u64) -> bool {
     let first = next();
     (1..=6).all(|n| {
@@ -50,7 +50,7 @@ fn the_clock_tells_each_second_over_http_2() {
         let client = http2::Client::connect(daemon.addr()).await;
         let mut body = client.get("/clock.php").await.into_body();
         let mut told = Vec::new();
-        // Of so many seconds without a break six are in a row.
+        // Waits until seven reports in a row each arrived within their own second.
         while !told.windows(7).any(|some: &[(u64, u64)]| {
             let first = some[0].0;
             let now = |n: usize| some[n] == (first + n as u64, first + n as u64);
@@ -66,7 +66,8 @@ fn the_clock_tells_each_second_over_http_2() {
     });
 }
 
-/// Sooner or later five signs of life come in a row, 300 ms apart; they were at least 500 ms apart.
+/// Repeats until five heartbeats in a row arrive 300 ms apart. With a fault of the past they were at least 500 ms
+/// apart.
 fn come_in_time(mut next: impl FnMut()) {
     wait_for("signs of life in time", || {
         next();
@@ -104,7 +105,7 @@ fn heartbeats_of_less_than_a_second_come_in_time() {
     });
 }
 
-/// A token ends with a second: who waits by it learns that within a fifth of one, and not only by luck.
+/// A token expires with a second. A waiting client is told within a fifth of a second, and not only by chance.
 #[test]
 fn the_end_of_a_token_is_told_in_time() {
     let daemon = start("");
@@ -134,7 +135,7 @@ fn the_end_of_a_token_is_told_in_time() {
     in_time("the end of a stream", Box::new(ends_stream));
 }
 
-/// A poll that waits for a second is answered when it is over.
+/// A poll that waits for a second is answered when the second is over.
 #[test]
 fn short_waits_end_in_time() {
     let daemon = Daemon::start("");

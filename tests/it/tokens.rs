@@ -1,4 +1,5 @@
-//! Tokens: who has a good one gets what it grants, on every transport and until it expires; everyone else a reason.
+//! Tokens: a valid one gives what it grants, on every transport and until it expires. Otherwise the client gets a
+//! reason.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ use crate::{
     wire::{Events, WEBSOCKET, ask, data, get, post, refusal},
 };
 
-/// Everything needs a token but `open.`, to read, and `box.`, to publish.
+/// Every channel needs a token, except `open.` for reading and `box.` for publishing.
 const RULES: &str = r#"
 [[channel]]
 prefix = ""
@@ -49,19 +50,19 @@ pub(crate) fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/tokens.json")).unwrap()
 }
 
-/// A daemon with [`RULES`] and the keys of the vectors; `more` is for `[auth]`.
+/// A daemon with [`RULES`] and the keys of the test vectors. `more` is added to `[auth]`.
 pub(crate) fn start(more: &str) -> Daemon {
     start_with("", more)
 }
 
-/// Likewise, with settings in front of all tables.
+/// Like [`start`], with settings before all tables.
 pub(crate) fn start_with(first: &str, more: &str) -> Daemon {
     let root = Arc::new(directory());
     let config = config(&root, first, more);
     Daemon::start_in(root, &config, &[])
 }
 
-/// Like [`start`], with a clock of the test's.
+/// Like [`start`], with a clock of the test.
 pub(crate) fn start_at(clock: &Clock, more: &str) -> Daemon {
     start_again_at(clock, Arc::new(directory()), more)
 }
@@ -94,17 +95,17 @@ fn now() -> u64 {
     now.unwrap().as_secs()
 }
 
-/// A good token that ends in so many seconds.
+/// A valid token that expires in this number of seconds.
 pub(crate) fn token(comet: &Value, seconds: u64) -> String {
     token_until(now() + seconds, comet)
 }
 
-/// A good token that ends in that second since 1970.
+/// A valid token that expires at this second since 1970.
 pub(crate) fn token_until(end: u64, comet: &Value) -> String {
     signed(&json!({"aud": "comet", "exp": end, "comet": comet}))
 }
 
-/// A good token for an hour whose subject is this.
+/// A valid token for an hour with this subject.
 pub(crate) fn token_of(subject: &Value, comet: &Value) -> String {
     signed(&json!({"aud": "comet", "exp": now() + 3600, "sub": subject, "comet": comet}))
 }
@@ -126,7 +127,7 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// What reads `chat.7` on each transport, with these header lines.
+/// Requests that read `chat.7` on each transport, with these header lines.
 fn reads(headers: &str) -> Vec<(&'static str, String)> {
     let with = |more: &str| format!("{headers}{more}");
     vec![
@@ -145,7 +146,7 @@ fn reads(headers: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Sends a request and reads until `text` has come, or the answer to a refusal.
+/// Sends a request and reads until `text` has arrived. Returns the answer if the request was refused.
 fn read_until(daemon: &Daemon, request: &str, text: &[u8]) -> Result<(), Answer> {
     let mut client = Http::connect(daemon.addr());
     client.send(request);
@@ -206,7 +207,7 @@ fn every_transport_takes_good_tokens_and_no_other() {
             "/comet.php?subscribed[chat.7]=1&subscribed[open.a]=1",
             &bearer(token),
         );
-        // What may not be read never changes.
+        // A channel that may not be read looks like a channel without changes.
         let body = ask(&daemon, novcomet).body;
         assert!(
             body.starts_with("{\"s\":1,\"k\":{") && body.contains("\"open.a\":"),
@@ -314,7 +315,7 @@ fn a_good_token_that_grants_something_else_is_forbidden() {
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(challenge.contains("insufficient_scope"), "{challenge}");
     }
-    // What is closed no token opens.
+    // A token does not open a closed channel.
     assert_eq!(ask(&daemon, get("/ch/closed.a?wait=0", &grant)).status, 403);
     assert_eq!(ask(&daemon, post("/ch/closed.a", &grant, b"x")).status, 403);
 }
@@ -389,7 +390,7 @@ fn a_cookie_counts_for_pages_of_this_site_alone() {
             if status == 200 { 201 } else { 403 },
             "{headers}"
         );
-        // A header is no cookie: no browser adds it by itself.
+        // A header is unlike a cookie: no browser adds it automatically.
         let header = bearer(&token(&grant, 600)) + "Cookie: __Host-comet=nonsense\r\n";
         assert_eq!(ask(&daemon, get("/ch/a?wait=0", &header)).status, 200);
     }
@@ -430,12 +431,12 @@ fn without_the_right_to_history_one_resumes_and_reads_nothing_older() {
         (data(&all), &all.json()["gap"]),
         (vec!["before".into()], &json!(false))
     );
-    // It begins now, and is told that it does not begin where it said.
+    // The stream begins now, and the client is told that it does not begin at the requested place.
     let cut = ask(&daemon, get("/ch/chat.7?since=0&wait=0", &grant(false)));
     assert_eq!((data(&cut), &cut.json()["gap"]), (vec![], &json!(true)));
     let mut events = Events::open(&daemon, "/ch/chat.7?since=0", &grant(false));
     assert_eq!(events.message().1, "gap");
-    // Who has seen the last message misses nothing.
+    // A client that has seen the last message misses nothing.
     let mut seen = Events::open(&daemon, &format!("/ch/chat.7?since={first}"), &grant(false));
     let id = daemon.publish("chat.7", "after");
     assert_eq!(events.message_of(id), "after");
@@ -451,7 +452,7 @@ fn without_the_right_to_history_one_resumes_and_reads_nothing_older() {
             (&json!(true), &json!([]))
         );
     });
-    // Who was away for less is told all.
+    // A client that was disconnected for a shorter time gets all messages.
     let daemon = start("resume = \"1h\"");
     let first = daemon.publish("chat.7", "seen");
     daemon.publish("chat.7", "missed");

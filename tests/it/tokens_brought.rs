@@ -1,4 +1,4 @@
-//! Tokens as sites and clients have them: minted by PHP, brought by a page and by the command line.
+//! Tokens as sites and clients use them: signed by PHP, and sent by a page and by the command line.
 
 use std::{
     io::{BufRead, BufReader},
@@ -14,7 +14,7 @@ use crate::{
     wire::{ask, data, get, post},
 };
 
-/// With real PHP, which signs as the site does.
+/// With real PHP, which signs the token as a site does.
 #[test]
 fn a_token_that_php_has_minted_is_taken() {
     let daemon = start("");
@@ -67,7 +67,7 @@ fn a_token_that_php_has_minted_is_taken() {
     assert_eq!(refused.len(), 14);
 }
 
-/// The page's function gives the first token, and a new one when the daemon says that it has expired.
+/// The page's function returns the first token, and a new one when the daemon says that the first has expired.
 #[test]
 fn a_page_goes_on_with_a_new_token() {
     let daemon = start_with("demo = true\n", "");
@@ -91,7 +91,7 @@ fn a_page_goes_on_with_a_new_token() {
     let states = browser.run("return states.join()");
     assert_eq!(states, "connecting,open", "no break is shown");
 
-    // One that is refused though it is new ends it, with the reason.
+    // A new token that is refused ends the subscription, with the reason.
     browser.run(
         "window.asked = 0; states.length = 0;\
          Comet.subscribe('chat.8', { state(s, why) { states.push(s + ': ' + why); } },\

@@ -1,4 +1,4 @@
-//! Tokens that expire while somebody waits: he is told so, on every transport, and nobody else is.
+//! Tokens that expire while a client waits: the client is told on every transport, and no other client is affected.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -29,7 +29,7 @@ fn who_waits_when_the_token_expires_is_told_so() {
     let mut sse = wait("/ch/chat.7?since=LAST", "Accept: text/event-stream\r\n");
     let mut iframe = wait("/ch/chat.7?as=iframe&callback=f&since=LAST", "");
     let mut socket = wait("/ch/chat.7?since=LAST", WEBSOCKET);
-    // Nobody else's connection ends.
+    // No other client's connection ends.
     let mut others = parked(
         &daemon,
         get("/ch/chat.7?wait=60", &bearer(&token(&grant, 600))),
@@ -40,7 +40,7 @@ fn who_waits_when_the_token_expires_is_told_so() {
     assert_unauthorized(&answer, "token_expired", "expired");
     assert_eq!(answer.json()["cursor"], last.to_string());
     assert_eq!(answer.header("etag"), Some(&*format!("\"{last}\"")));
-    // The connection goes on, with a new token.
+    // The connection stays open for a request with a new token.
     let new = bearer(&token(&grant, 600));
     poll.send(get(&format!("/ch/chat.7?wait=0&since={last}"), &new));
     assert_eq!(poll.answer().status, 200);
@@ -102,7 +102,7 @@ fn an_http2_stream_ends_when_its_token_expires() {
     });
 }
 
-/// A stream that is never idle is not asked by a heartbeat.
+/// A stream that is never idle sends no heartbeat at which the token could be checked.
 #[test]
 fn a_busy_stream_ends_when_its_token_expires() {
     let daemon = start("");

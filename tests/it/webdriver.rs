@@ -1,4 +1,5 @@
-//! A real browser: headless Chromium, driven through chromedriver by the few WebDriver commands (W3C) needed here.
+//! A real browser: headless Chromium, controlled through chromedriver with the few WebDriver commands (W3C) needed
+//! here.
 
 use std::{
     io::{BufRead, BufReader},
@@ -19,13 +20,13 @@ use serde_json::{Value, json};
 
 use super::daemon::Http;
 
-/// How long a browser may take for anything: it starts slowly on a busy machine, and pages back off for 15 s.
+/// Time-out for a browser. It starts slowly on a busy machine, and pages back off for up to 15 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Browsers at a time; more only slow each other down.
+/// Browsers that run at the same time. More of them would only slow each other down.
 const MOST: usize = 2;
 
-/// A browser with a profile of its own; it and all its processes are killed when dropped.
+/// A browser with its own profile. The browser and all its processes are killed when this value is dropped.
 pub struct Browser {
     driver: Child,
     addr: SocketAddr,
@@ -53,7 +54,7 @@ impl Browser {
             _stdout: stdout,
             _turn: turn,
         };
-        // On a busy machine Chromium may give up while it starts, which says nothing about Comet.
+        // On a busy machine Chromium may fail to start, which says nothing about Comet.
         let begin = || {
             let capabilities = capabilities(browser.profile.path());
             browser.try_call("POST", "/session", Some(&capabilities))
@@ -72,7 +73,7 @@ impl Browser {
         self.post("/refresh", json!({}));
     }
 
-    /// Goes back to the page before, which the browser may have kept as it was.
+    /// Goes back to the previous page, which the browser may have kept unchanged.
     pub fn back(&self) {
         self.post("/back", json!({}));
     }
@@ -85,7 +86,7 @@ impl Browser {
             .to_owned()
     }
 
-    /// Opens an empty tab and goes there.
+    /// Opens an empty tab and switches to it.
     pub fn new_tab(&self) -> String {
         let tab = self.post("/window/new", json!({"type": "tab"}));
         let tab = tab["handle"].as_str().unwrap().to_owned();
@@ -97,7 +98,7 @@ impl Browser {
         self.post("/window", json!({"handle": tab}));
     }
 
-    /// Runs this before the scripts of each page that is opened from now on in this tab.
+    /// Runs this script before the scripts of each page that this tab opens from now on.
     pub fn before_pages(&self, script: &str) {
         let command = "Page.addScriptToEvaluateOnNewDocument";
         self.cdp(command, json!({"source": script}));
@@ -109,7 +110,7 @@ impl Browser {
         self.post("/goog/cdp/execute", call);
     }
 
-    /// Runs a script in the page and gives what it returns.
+    /// Runs a script in the page and returns its result.
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", json!({"script": script, "args": []}))
     }
@@ -135,7 +136,7 @@ impl Browser {
         serde_json::from_value(texts).unwrap()
     }
 
-    /// Waits until the elements that match have just these texts.
+    /// Waits until the elements that match have exactly these texts.
     pub fn wait_for_texts(&self, css: &str, expected: &[&str]) {
         let start = Instant::now();
         loop {
@@ -171,7 +172,7 @@ impl Browser {
         }
     }
 
-    /// What the console got since it was asked last: script errors, violated policies, failed requests.
+    /// The console's new entries since the last call: script errors, violated policies, failed requests.
     pub fn console(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({"type": "browser"}));
         let texts = log.as_array().unwrap().iter();
@@ -219,7 +220,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-        // Chromium outlives its driver; a process of it may start another before it is gone itself.
+        // Chromium's processes outlive the driver, and one of them may start another before it ends.
         let start = Instant::now();
         loop {
             let left = processes_with(self.profile.path());
@@ -268,11 +269,11 @@ fn missing(what: &str) -> ! {
     )
 }
 
-/// The driver, and its port. `None`: it found no port that was free for both families, and ended.
+/// The driver and its port. `None`: the driver found no port that was free for IPv4 and IPv6, and ended.
 fn start_driver(profile: &Path) -> Option<(Child, BufReader<ChildStdout>, u16)> {
     let mut driver = Command::new("chromedriver")
         .arg("--port=0")
-        // Whatever is started from here carries the profile's path in its arguments or its environment.
+        // All processes that are started from here have the profile's path in their arguments or environment.
         .env("HOME", profile)
         .env("TMPDIR", profile)
         .stdin(Stdio::null())
@@ -283,7 +284,7 @@ fn start_driver(profile: &Path) -> Option<(Child, BufReader<ChildStdout>, u16)> 
     let mut stdout = BufReader::new(driver.stdout.take().unwrap());
     let mut output = String::new();
     while stdout.read_line(&mut output).unwrap() > 0 {
-        // `ChromeDriver was started successfully on port N.`
+        // The line is `ChromeDriver was started successfully on port N.`
         if let Some((_, rest)) = output.split_once("successfully on port ") {
             let port = rest.trim().trim_end_matches('.').parse().unwrap();
             return Some((driver, stdout, port));

@@ -1,4 +1,4 @@
-//! WebSocket, with a client library of its own.
+//! WebSocket with an independent client library.
 
 use std::{
     io::Write,
@@ -64,13 +64,13 @@ fn carries_one_message_a_frame() {
     }
 }
 
-/// One thread serves them all.
+/// One thread serves all clients.
 #[test]
 fn a_client_that_sends_without_end_holds_up_nobody() {
     let daemon = Daemon::start("workers = 1");
     let flood = open(&daemon, "/ch/flood");
     let mut stream = flood.get_ref().try_clone().unwrap();
-    // An empty pong (RFC 6455, section 5.5.3), which gets no answer, over and over.
+    // An empty pong (RFC 6455, section 5.5.3), which gets no answer, many times.
     let pongs = [0x8a, 0x80, 1, 2, 3, 4].repeat(10_000);
     let flooding = thread::spawn(move || while stream.write_all(&pongs).is_ok() {});
     let mut socket = open(&daemon, "/ch/news");

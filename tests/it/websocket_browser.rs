@@ -7,7 +7,7 @@ use crate::{
     webdriver::Browser,
 };
 
-/// A browser ends a socket whose answer names none of the subprotocols that it offered.
+/// A browser closes a socket whose answer selects none of the offered subprotocols.
 #[test]
 fn a_page_offers_subprotocols_and_brings_its_token_as_one() {
     let daemon = start_with("demo = true\n", "");
@@ -54,7 +54,7 @@ fn a_page_offers_subprotocols_and_brings_its_token_as_one() {
         ),
         0
     );
-    // The closing handshake, begun by the page.
+    // The page begins the closing handshake.
     browser.run(
         "const socket = new WebSocket(location.origin.replace('http', 'ws') + '/ch/open.a');\
          window.clean = null;\

@@ -1,4 +1,4 @@
-//! The frames of a WebSocket, rule by rule (RFC 6455, sections 5 to 8). `docs/websocket.md` is the table of them.
+//! The frames of a WebSocket, rule by rule (RFC 6455, sections 5 to 8). `docs/websocket.md` lists the rules.
 
 use crate::{
     daemon::{Daemon, Http},
@@ -18,10 +18,10 @@ fn close_with(code: u16, reason: &[u8]) -> Vec<u8> {
     close(&[&code.to_be_bytes(), reason].concat())
 }
 
-/// A new client that sends this is answered by a close with this code alone, and the connection ends.
+/// Checks that these bytes of a new client are answered by a close with this code only, and that the connection ends.
 #[track_caller]
 fn fails(daemon: &Daemon, bytes: &[u8], code: u16) {
-    // Whole, and byte by byte.
+    // Sent at once, and byte by byte.
     for size in [bytes.len(), 1] {
         let mut client = open(daemon, "a");
         for chunk in bytes.chunks(size) {
@@ -34,7 +34,7 @@ fn fails(daemon: &Daemon, bytes: &[u8], code: u16) {
     }
 }
 
-/// The client may send this: pings are answered, and messages come.
+/// Checks that the client may send these bytes: pings are answered, and messages arrive.
 #[track_caller]
 fn goes_on(daemon: &Daemon, client: &mut Http, bytes: &[u8]) {
     client.send(bytes);
@@ -129,7 +129,7 @@ fn text_is_utf_8_also_over_fragments() {
         let message = [&frame(0x01, b"good "), &pieces[..], &frame(0x80, b"")].concat();
         fails(&daemon, &message, NO_TEXT);
     }
-    // As soon as no end can make a text of it.
+    // As soon as no further byte can complete the text.
     fails(&daemon, &frame(0x01, b"\xed\xa0"), NO_TEXT);
     fails(&daemon, &frame(0x81, b"\xff and more")[..7], NO_TEXT);
 
@@ -149,7 +149,7 @@ fn text_is_utf_8_also_over_fragments() {
         assert_eq!(read(&mut client), (0x8a, b"between".into()));
     }
     goes_on(&daemon, &mut client, &frame(0x80, b""));
-    // Binary data and pings are any bytes.
+    // Binary data and pings may have any bytes.
     goes_on(&daemon, &mut client, &frame(0x82, b"\xff\xfe\xed\xa0\x80"));
     client.send(frame(0x89, b"\xff\xfe"));
     assert_eq!(read(&mut client), (0x8a, b"\xff\xfe".into()));
@@ -258,7 +258,7 @@ fn closes_have_codes_that_may_be_sent_and_reasons_in_utf_8() {
     assert!(client.is_closed());
 }
 
-/// Section 5.5.1: neither side says anything after its close.
+/// Section 5.5.1: neither side sends anything after its close.
 #[test]
 fn nothing_is_answered_and_nothing_told_after_a_close() {
     let daemon = Daemon::start("");
@@ -274,14 +274,14 @@ fn nothing_is_answered_and_nothing_told_after_a_close() {
     assert!(client.is_closed());
     wait_for_subscribers(&daemon, 0);
 
-    // After a close for a fault likewise.
+    // The same holds after a close for an error.
     let mut client = open(&daemon, "a");
     client.send([frame(0x80, b"stray"), after.concat()].concat());
     assert_eq!(read(&mut client), (0x88, PROTOCOL.to_be_bytes().into()));
     assert!(client.is_closed());
 }
 
-/// Section 7.1: the server says it first when it stops, takes the client's answer, and ends the connection.
+/// Section 7.1: when the server stops, it sends the first close, reads the client's answer, and ends the connection.
 #[test]
 fn the_servers_own_close_takes_the_clients_answer() {
     let daemon = Daemon::start("");
@@ -297,7 +297,7 @@ fn the_servers_own_close_takes_the_clients_answer() {
     assert!(daemon.stop().success());
 }
 
-/// Section 7.1.5. The client may still read: it is told that the end is in order.
+/// Section 7.1.5. The client may still read, and gets a close without an error.
 #[test]
 fn a_client_that_leaves_without_a_close_is_let_go() {
     let daemon = Daemon::start("");

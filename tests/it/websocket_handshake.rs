@@ -1,5 +1,5 @@
 //! The handshake of a WebSocket, rule by rule (RFC 6455, section 4.2), and what the client offers in it.
-//! `docs/websocket.md` is the table of the rules.
+//! `docs/websocket.md` lists the rules.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{
 const UPGRADE: &str = "Upgrade: websocket\r\n";
 const CONNECTION: &str = "Connection: Upgrade\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
-/// RFC 6455, section 1.3.
+/// The example of RFC 6455, section 1.3.
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -29,7 +29,7 @@ fn answer_to(daemon: &Daemon, path: &str, lines: &[&str]) -> (Http, Answer) {
     (client, answer)
 }
 
-/// The client opens, with this subprotocol.
+/// Checks that the client gets an open socket with this subprotocol.
 #[track_caller]
 fn opens(daemon: &Daemon, path: &str, lines: &[&str], protocol: Option<&str>) {
     let (client, answer) = answer_to(daemon, path, lines);
@@ -80,7 +80,7 @@ fn a_handshake_has_each_header_that_it_needs_once() {
         &[UPGRADE, "Connection: ,upgrade\t ,\r\n", VERSION, KEY],
         &["Upgrade: h2c\r\n", UPGRADE, CONNECTION, VERSION, KEY],
         &["Upgrade: h2c, websocket\r\n", CONNECTION, VERSION, KEY],
-        // 16 bytes whose last bits are not zero, as some clients make them.
+        // 16 bytes whose last bits are not zero, as some clients send them.
         &[
             UPGRADE,
             CONNECTION,
@@ -192,7 +192,7 @@ fn a_handshake_is_a_get_by_http_1_1_with_one_host() {
         let answer = ask(&daemon, format!("GET /ch/a HTTP/1.1\r\n{hosts}{good}\r\n"));
         assert_eq!(answer.status, 400, "{hosts:?}");
     }
-    // Other methods are what they are without an upgrade.
+    // Other methods are answered as without an upgrade.
     for (method, status) in [
         ("POST", 201),
         ("OPTIONS", 204),
@@ -209,7 +209,7 @@ fn a_handshake_is_a_get_by_http_1_1_with_one_host() {
     ));
     let head = client.until("\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    // A body would be taken for frames.
+    // A body would be read as frames.
     let body = ask(
         &daemon,
         get("/ch/a", &format!("{good}Content-Length: 1\r\n")) + "x",
@@ -310,7 +310,7 @@ fn a_token_may_come_as_a_subprotocol() {
     );
     let two_lines = offers("comet") + &format!("Sec-WebSocket-Protocol: comet.token.{good}\r\n");
     opens(&daemon, path, &[&two_lines], comet);
-    // Before a cookie and after an Authorization header.
+    // The offered token takes precedence over a cookie. An Authorization header takes precedence over it.
     let (good_offer, other_offer) = (
         offers(&format!("comet, comet.token.{good}")),
         offers(&format!("comet, comet.token.{other}")),
@@ -331,17 +331,17 @@ fn a_token_may_come_as_a_subprotocol() {
     assert_unauthorized(&refused(&expired, 401), "token_expired", "expired");
     let forged = offers(&format!("comet, comet.token.{good}x"));
     assert_unauthorized(&refused(&forged, 401), "token", "");
-    // Without the name that is spoken, the answer could only repeat the token.
+    // Without `comet` among the names, the answer could only repeat the token.
     let alone = refused(&offers(&format!("comet.token.{good}")), 400);
     assert!(
         alone.body.contains("offer that name, too"),
         "{}",
         alone.body
     );
-    // Only in the handshake of a WebSocket.
+    // The token counts only in the handshake of a WebSocket.
     let poll = format!("Sec-WebSocket-Protocol: comet, comet.token.{good}\r\n");
     assert_eq!(ask(&daemon, get("/ch/chat.7?wait=0", &poll)).status, 401);
-    // Pages of other origins stay out, as with any token.
+    // Pages of other origins are refused, as with any token.
     refused(&(good_offer + "Origin: https://evil.example\r\n"), 403);
     for secret in [&good, &other, &old] {
         assert!(

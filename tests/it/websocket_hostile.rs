@@ -1,4 +1,4 @@
-//! WebSocket clients that break the rules, or keep them without end: frames by hand.
+//! WebSocket clients that break the rules, or that follow them without end, with hand-written frames.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -15,7 +15,7 @@ pub(crate) fn open(daemon: &Daemon, channel: &str) -> Http {
     client
 }
 
-/// A frame as clients send it (RFC 6455, section 5.2), masked by zeros.
+/// A client's frame (RFC 6455, section 5.2), with a mask of zeros.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = match payload.len() {
         short @ ..126 => vec![0x80 | u8::try_from(short).unwrap()],
@@ -24,7 +24,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first][..], &length, &[0; 4], payload].concat()
 }
 
-/// The next frame, of at most 125 bytes: its first byte and its payload.
+/// Reads the next frame, of at most 125 bytes. Returns its first byte and its payload.
 pub(crate) fn read(client: &mut Http) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     client.stream.read_exact(&mut head).unwrap();
@@ -82,7 +82,7 @@ fn what_breaks_the_protocol_is_told_why_and_closed() {
     wait_for_subscribers(&daemon, 0);
 }
 
-/// Nothing of it is kept, or it would be 64 MiB.
+/// The daemon keeps nothing of these frames, which have 64 MiB together.
 #[test]
 fn fragments_without_end_cost_nothing_and_hold_up_nobody() {
     let daemon = Daemon::start("workers = 1");
@@ -109,7 +109,7 @@ fn fragments_without_end_cost_nothing_and_hold_up_nobody() {
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
 
-/// Each ping is owed a pong, and nobody takes them.
+/// Each ping needs a pong, and the client does not read.
 #[test]
 fn a_flood_of_pings_from_a_client_that_reads_nothing_is_cut() {
     let daemon = Daemon::start("workers = 1\n[http]\nwrite_time = \"300ms\"\n");
@@ -129,7 +129,7 @@ fn a_flood_of_pings_from_a_client_that_reads_nothing_is_cut() {
     assert_eq!(data(&bystander.answer()), ["undisturbed"]);
 }
 
-/// Somebody in between could have been made to take them for HTTP (RFC 6455, section 10.3).
+/// A proxy could have read these frames as HTTP (RFC 6455, section 10.3).
 #[test]
 fn frames_before_the_handshake_is_answered_end_the_connection() {
     let daemon = Daemon::start("");

@@ -1,4 +1,4 @@
-//! What the HTTP tests ask for and read, beside what the harness has.
+//! Requests and parsers of the HTTP tests, in addition to those of the harness.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::daemon::{Answer, Daemon, Http, wait_for};
 
-/// A `GET` request; `headers` are lines with their ends.
+/// A `GET` request. `headers` are lines with their line ends.
 pub(crate) fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: comet.localhost\r\n{headers}\r\n")
 }
@@ -19,7 +19,7 @@ pub(crate) fn get(path: &str, headers: &str) -> String {
 pub(crate) const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// A publish; `headers` are lines with their ends.
+/// A publish. `headers` are lines with their line ends.
 pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
@@ -28,14 +28,14 @@ pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub(crate) fn ask(daemon: &Daemon, request: impl AsRef<[u8]>) -> Answer {
     let mut client = Http::connect(daemon.addr());
     client.send(request);
     client.answer()
 }
 
-/// A client whose request the daemon holds by now.
+/// A client whose request the daemon has received.
 pub(crate) fn parked(daemon: &Daemon, request: impl AsRef<[u8]>) -> Http {
     let before = metric(daemon, "comet_subscribers");
     let mut client = Http::connect(daemon.addr());
@@ -61,14 +61,14 @@ pub(crate) fn wait_for_subscribers(daemon: &Daemon, count: u64) {
     });
 }
 
-/// All threads have begun, and opened what they need: the kernel deals connections out among them.
+/// Waits until all threads have started and opened what they need. The kernel distributes connections among them.
 pub(crate) fn wait_for_all_workers(daemon: &Daemon) {
     let clients: Vec<Http> = (0..50).map(|_| parked(daemon, get("/ch/a", ""))).collect();
     drop(clients);
     wait_for_subscribers(daemon, 0);
 }
 
-/// Files and sockets that the daemon has open.
+/// Number of files and sockets that the daemon has open.
 pub(crate) fn descriptors(daemon: &Daemon) -> usize {
     fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
         .unwrap()
@@ -90,12 +90,12 @@ pub(crate) fn data_of(poll: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The cursor of a poll.
+/// The cursor of a poll's answer.
 pub(crate) fn cursor(answer: &Answer) -> u64 {
     answer.json()["cursor"].as_str().unwrap().parse().unwrap()
 }
 
-/// The status, and code and message of the error.
+/// The status, and the code and message of the error.
 pub(crate) fn refusal(answer: &Answer) -> (u16, String, String) {
     let json = answer.json();
     let text = |name: &str| {
@@ -107,7 +107,7 @@ pub(crate) fn refusal(answer: &Answer) -> (u16, String, String) {
     (answer.status, text("error"), text("message"))
 }
 
-/// Sends as much as the server takes. A server that refuses need not take all.
+/// Sends as much as the server accepts. A server that refuses need not read all bytes.
 pub(crate) fn send_some(client: &mut Http, bytes: &[u8]) {
     if let Err(e) = client.stream.write_all(bytes) {
         assert!(
@@ -117,19 +117,19 @@ pub(crate) fn send_some(client: &mut Http, bytes: &[u8]) {
     }
 }
 
-/// Says that nothing more will be sent.
+/// Closes the sending side.
 pub(crate) fn half_close(client: &Http) {
     client.stream.shutdown(Shutdown::Write).unwrap();
 }
 
-/// One event of an SSE stream, or one of its comments: the lines up to the empty one, without the chunks' frames.
+/// A client that reads an SSE stream, without the framing of chunks.
 pub(crate) struct Events {
     client: Http,
     text: String,
 }
 
 impl Events {
-    /// Opens `path`, with further header lines, and reads up to the first comment.
+    /// Opens `path` with further header lines, and reads up to the first comment.
     pub(crate) fn open(daemon: &Daemon, path: &str, headers: &str) -> Self {
         let mut client = Http::connect(daemon.addr());
         client.send(get(
@@ -139,7 +139,7 @@ impl Events {
         Self::read_head(client)
     }
 
-    /// The client has sent its request.
+    /// Reads the head. The client has already sent its request.
     pub(crate) fn read_head(mut client: Http) -> Self {
         let head = client.until("\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -155,7 +155,7 @@ impl Events {
         events
     }
 
-    /// The next event; nothing after the stream's last chunk.
+    /// The next event or comment: the lines up to an empty line. `None` after the stream's last chunk.
     pub(crate) fn next(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -167,7 +167,7 @@ impl Events {
         }
     }
 
-    /// The next message or gap, as id, event type and JSON; signs of life are passed over.
+    /// The next message or gap as id, event type and JSON. Heartbeats are skipped.
     pub(crate) fn message(&mut self) -> (u64, String, Value) {
         loop {
             let event = self.next().expect("the stream goes on");
@@ -195,13 +195,13 @@ impl Events {
         message["data"].as_str().unwrap().to_owned()
     }
 
-    /// The server closed.
+    /// Whether the server closed.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.client.is_closed()
     }
 }
 
-/// An event that only moves the cursor.
+/// Whether the event only moves the cursor.
 pub(crate) fn is_sign_of_life(event: &str) -> bool {
     event.contains("\nevent: cursor\n")
 }

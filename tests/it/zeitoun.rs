@@ -1,4 +1,4 @@
-//! The two zeitoun demos, asked as their pages ask: the chat by long-poll, the clock in an iframe.
+//! The two zeitoun demos, requested as their pages do: the chat by long-poll, the clock in an iframe.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::{
 
 const PUBLISHING: &str = "[http]\npublish = true\n";
 
-/// What Prototype's `Ajax.Request` adds.
+/// The headers that Prototype's `Ajax.Request` adds.
 const PROTOTYPE: &str = "X-Requested-With: XMLHttpRequest\r\nX-Prototype-Version: 1.6.0\r\n\
     Accept: text/javascript, text/html, application/xml, text/xml, */*\r\n";
 
@@ -22,7 +22,7 @@ fn poll(timestamp: impl std::fmt::Display) -> String {
     get(&format!("/chat.php?timestamp={timestamp}"), PROTOTYPE)
 }
 
-/// What the page shows, and what it echoes.
+/// The text that the page shows, and the timestamp that it sends back.
 fn shown(answer: &Answer) -> (String, u64) {
     assert_eq!(
         (answer.status, answer.header("content-type")),
@@ -73,7 +73,7 @@ fn nothing_is_lost_between_polls() {
     }
 }
 
-/// The page shows whatever it gets: there is no word for "nothing yet".
+/// The page shows every answer, and the protocol has no answer for "nothing yet".
 #[test]
 fn an_empty_chat_waits_for_its_first_message() {
     let daemon = Daemon::start(PUBLISHING);
@@ -112,7 +112,7 @@ fn a_message_is_carried_unchanged() {
         send(&daemon, sent);
         let answer = ask(&daemon, poll(0));
         assert_eq!(shown(&answer).0, text, "{sent}");
-        // The page evaluates it.
+        // The page evaluates this text as code.
         assert!(
             !answer.body.contains(['<', '\u{2028}', '\u{2029}']),
             "{}",
@@ -121,7 +121,7 @@ fn a_message_is_carried_unchanged() {
     }
     assert_eq!(ask(&daemon, post("/ch/chat", "", b"\xffx")).status, 201);
     assert_eq!(shown(&ask(&daemon, poll(0))).0, "\u{fffd}x");
-    // Its keys stand in the order of the original.
+    // The keys have the order of the original.
     assert!(ask(&daemon, poll(0)).body.starts_with("{\"msg\":\""));
 }
 
@@ -134,7 +134,7 @@ fn a_timestamp_may_be_anything() {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    // These read as 0, which shows the last message.
+    // These values count as 0, which shows the last message.
     for timestamp in ["", "abc", "-5", "0", "%00", "99999999999999999999999"] {
         assert_eq!(
             shown(&ask(&daemon, poll(timestamp))).0,
@@ -142,7 +142,7 @@ fn a_timestamp_may_be_anything() {
             "{timestamp}"
         );
     }
-    // Of an old server, in seconds: what came after it, oldest first.
+    // A timestamp of an old server, in seconds: the messages after it, oldest first.
     for timestamp in [
         (now - 1000).to_string(),
         format!("{}.5", now - 1000),
@@ -154,7 +154,7 @@ fn a_timestamp_may_be_anything() {
             "{timestamp}"
         );
     }
-    // Of the future: as now.
+    // A timestamp of the future counts as now.
     for timestamp in [now + 1000, u64::MAX, 1 << 53] {
         let mut client = parked(&daemon, poll(timestamp));
         send(&daemon, "live");
@@ -173,14 +173,15 @@ fn the_chat_is_a_channel() {
     assert_eq!(client.answer().json()["messages"][0]["data"], "hi");
     std::fs::write(daemon.dir().join("lobby.comet"), "by file").unwrap();
     client.send(get("/backend.php?timestamp=99999999999", ""));
-    // It came before or after the poll; either way the page has it when it asks for what is there.
+    // The message was published before or after the poll. In both cases the page has it when it asks for the kept
+    // messages.
     crate::daemon::wait_for("the file", || {
         (shown(&ask(&daemon, get("/backend.php?timestamp=0", ""))).0 == "by file").then_some(())
     });
     assert_eq!(ask(&daemon, get("/chat.php", "")).status, 404);
 }
 
-/// Pages of another origin need a preflight for Prototype's headers.
+/// Pages of another origin need a preflight, because of Prototype's headers.
 #[test]
 fn a_page_of_a_configured_origin_may_chat() {
     let daemon = Daemon::start("[http]\npublish = true\norigins = [\"https://a.example\"]\n");
