@@ -1,10 +1,10 @@
-//! The two headers as cbindgen makes them from the library's source.
+//! Generates the two headers from the library's source with cbindgen.
 
 use std::path::Path;
 
 const NOTICE: &str = "/* Generated from ffi/src by `make headers`; do not edit. */";
 
-/// `include/comet.h`, for C and C++.
+/// Generates `include/comet.h`, for C and C++.
 pub(super) fn c() -> String {
     let mut config = config();
     config.header = Some(NOTICE.into());
@@ -14,7 +14,7 @@ pub(super) fn c() -> String {
     generate(config)
 }
 
-/// `include/comet_ffi.h`, for PHP. `FFI::load` reads the two names only from its very first lines.
+/// Generates `include/comet_ffi.h`, for PHP. `FFI::load` reads the two names only in the first lines of the file.
 pub(super) fn php() -> String {
     let mut config = config();
     let names = "#define FFI_SCOPE \"COMET\"\n#define FFI_LIB \"libcomet.so.1\"";

@@ -1,4 +1,4 @@
-//! The library as a file: its headers, its names, and how it is linked.
+//! Tests of the library file: its headers, its exported names, and its linking.
 
 use std::{fs, process::Command};
 
@@ -71,7 +71,7 @@ fn only_comets_names_are_exported() {
     );
 }
 
-/// Parentheses in the header's comments.
+/// Number of parentheses in the header's comments.
 fn prose(header: &str) -> usize {
     let comments = header
         .lines()

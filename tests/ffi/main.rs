@@ -1,5 +1,5 @@
-//! libcomet as programs in C and Python see it: the library that is shipped, the headers, and the real daemon,
-//! or a peer on its worst day. And PHP, over it: tests/php.
+//! Tests libcomet from C and Python: the built library and its headers, against the real daemon or against a faulty
+//! server. Tests of PHP over libcomet are in tests/php.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod headers;

@@ -1,4 +1,4 @@
-//! C programs (tests/c) and a Python one, run against the daemon or a peer that misbehaves to order.
+//! Runs C programs (tests/c) and a Python program against the daemon, or against a server with prescribed faults.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -91,7 +91,7 @@ fn four_publishers_lose_double_and_reorder_nothing_while_the_daemon_is_killed() 
         .iter_mut()
         .any(|p| p.try_wait().unwrap().is_none())
     {
-        // No moment is waited for: any is as good as another to die.
+        // This sleep waits for no condition: the daemon may be killed at any moment.
         thread::sleep(Duration::from_millis(150));
         daemon.kill();
         kills += 1;
@@ -184,7 +184,8 @@ fn threads_share_a_handle_and_a_fork_does_not_wait_for_them() {
 #[test]
 fn the_pool_keeps_one_connection_over_loads_and_unloads() {
     let library = library().to_str().unwrap();
-    // Every message on one connection but the other thread's: the peer would never accept a third.
+    // All messages use one connection, except those of the other thread. The server would never accept a third
+    // connection.
     let peer = Peer::start(|accept| {
         let mut first = accept();
         for _ in 0..4 {
@@ -230,7 +231,7 @@ fn python_publishes_with_ctypes() {
     );
 }
 
-/// A peer that follows a script, which gets connections one after the other.
+/// A server that follows a script. The script accepts connections one after the other.
 struct Peer {
     directory: tempfile::TempDir,
     script: JoinHandle<()>,
@@ -261,7 +262,7 @@ impl Peer {
         )
     }
 
-    /// Waits for the script's end; its assertions are the test's.
+    /// Waits for the script's end. A failed assertion of the script fails the test.
     fn done(self) {
         self.script.join().unwrap();
     }
@@ -270,7 +271,7 @@ impl Peer {
 struct Visitor(BufReader<UnixStream>);
 
 impl Visitor {
-    /// The next line, or nothing when the client has left.
+    /// Reads the next line. Empty: the client has closed the connection.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();

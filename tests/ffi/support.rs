@@ -1,4 +1,4 @@
-//! The library and the daemon as they were built, C programs compiled against the one, and the other as a process.
+//! Builds the library and the daemon, compiles C programs against the library, and runs the daemon as a process.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use nix::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long anything may take before a test fails; nothing waits for so long when all is well.
+/// Time-out after which a test fails. No wait takes that long if all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn repository() -> PathBuf {
@@ -26,7 +26,7 @@ pub(crate) fn repository() -> PathBuf {
     root.canonicalize().unwrap()
 }
 
-/// Has cargo build what this test does not depend on by itself, and says where it is.
+/// Lets cargo build a package that this test does not depend on. Returns the path of the file.
 fn built(package: &str, file: &str) -> PathBuf {
     let profile = if cfg!(debug_assertions) {
         "dev"
@@ -43,7 +43,7 @@ fn built(package: &str, file: &str) -> PathBuf {
         package,
     ]);
     run(cargo.current_dir(repository()));
-    // This test is target/PROFILE/deps/NAME.
+    // The path of this test is target/PROFILE/deps/NAME.
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).unwrap().join(file)
 }
@@ -58,7 +58,7 @@ fn daemon() -> &'static Path {
     DAEMON.get_or_init(|| built("comet-daemon", "comet"))
 }
 
-/// A directory with the library under the names that linker and loader look for.
+/// A directory with the library under the names that the linker and the loader use.
 pub(crate) fn library_dir() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
@@ -74,7 +74,7 @@ pub(crate) fn library_dir() -> &'static Path {
     })
 }
 
-/// Runs a command to its end, and fails the test with what it printed unless it succeeds.
+/// Runs a command to its end. If the command fails, the test fails with the command's output.
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
     let Output {
@@ -90,7 +90,7 @@ pub(crate) fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// Calls `condition` until it holds, and fails the test when it does not for long.
+/// Repeats `condition` until it returns a value. After the time-out the test fails.
 pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -102,15 +102,15 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
     }
 }
 
-/// Runs tests/c/NAME.c, see [`steps`].
+/// Runs tests/c/NAME.c with the steps of [`steps`].
 pub(crate) fn c_program(name: &str, arguments: &[&str], step: impl FnMut(&str)) {
     let directory = tempfile::tempdir().unwrap();
     let mut program = Command::new(compile(name, directory.path()));
     steps(program.args(arguments), step);
 }
 
-/// Runs a program to its end and expects it to succeed. `step` is called with each line that it prints; then the
-/// program goes on, with a line to read.
+/// Runs a program to its end and expects success. Calls `step` for each line that the program prints, and then sends
+/// the program a line, so that it continues.
 pub(crate) fn steps(program: &mut Command, mut step: impl FnMut(&str)) {
     let mut child = program
         .env("LD_LIBRARY_PATH", library_dir())
@@ -135,7 +135,7 @@ pub(crate) fn steps(program: &mut Command, mut step: impl FnMut(&str)) {
     assert_eq!(stderr, "", "{program:?} prints nothing of its own accord");
 }
 
-/// A program of tests/c, compiled, to be run beside others: `arguments` go to each.
+/// Compiles a program of tests/c and starts it once for each list of arguments.
 pub(crate) fn c_programs(name: &str, arguments: &[Vec<String>], directory: &Path) -> Vec<Child> {
     let program = compile(name, directory);
     let run = |arguments: &Vec<String>| {
@@ -166,17 +166,17 @@ fn compile(name: &str, directory: &Path) -> PathBuf {
     cc.arg("-I").arg(root.join("include"));
     cc.arg(root.join(format!("tests/c/{name}.c")));
     cc.arg("-o").arg(&program).arg("-L").arg(library_dir());
-    // A program that only loads the library must not be linked with it.
+    // A program that only loads the library at run time must not be linked with it.
     cc.args(["-Wl,--as-needed", "-lcomet", "-ldl"]);
     run(&mut cc);
     program
 }
 
-/// A running `comet serve`; killed when dropped.
+/// A running `comet serve`. It is killed when this value is dropped.
 pub(crate) struct Daemon {
     root: TempDir,
     process: Option<(Child, BufReader<ChildStdout>)>,
-    /// Where it listens for HTTP.
+    /// The address for HTTP.
     pub(crate) addr: String,
 }
 
@@ -197,12 +197,12 @@ impl Daemon {
         daemon
     }
 
-    /// The command line, for those who need more of it.
+    /// The path of the command line program.
     pub(crate) fn program() -> &'static Path {
         daemon()
     }
 
-    /// Starts it on the directory and the socket that it had.
+    /// Starts the daemon again on the same directory and socket.
     pub(crate) fn go(&mut self) {
         let mut child = Command::new(daemon())
             .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
@@ -230,7 +230,7 @@ impl Daemon {
         self.process = Some((child, stdout));
     }
 
-    /// Its configuration: empty, until a test has written something there.
+    /// The path of its configuration file. The file is empty until a test writes to it.
     pub(crate) fn config(&self) -> PathBuf {
         self.root.path().join("comet.toml")
     }
@@ -250,7 +250,7 @@ impl Daemon {
         }
     }
 
-    /// Stops it as Ctrl-Z does; returns when no thread of it runs any more.
+    /// Stops the daemon as Ctrl-Z does. Returns when all its threads have stopped.
     pub(crate) fn pause(&self) {
         self.signal(Signal::SIGSTOP);
         let tasks = format!("/proc/{}/task", self.pid());
@@ -291,7 +291,7 @@ impl Daemon {
         self.root.path().join("comet.sock")
     }
 
-    /// Lets the members of a group in, as an administrator does who has the daemon run in that group.
+    /// Lets the members of a group connect, as an administrator does by running the daemon in that group.
     pub(crate) fn admit(&self, group: &str) {
         for path in [self.root.path().to_owned(), self.socket(), self.spool()] {
             run(Command::new("chgrp").arg(group).arg(&path));
@@ -299,7 +299,7 @@ impl Daemon {
         run(Command::new("chmod").arg("g+rx").arg(self.root.path()));
     }
 
-    /// Goes on after a pause; returns when the spool is empty.
+    /// Continues after a pause. Returns when the spool is empty.
     pub(crate) fn resume_and_catch_up(&self) {
         self.resume();
         self.catch_up();
@@ -321,7 +321,7 @@ impl Daemon {
         self.root.path().join("comet.spool")
     }
 
-    /// A DSN for it, with the patience of a test.
+    /// A DSN for the daemon with a long time-out.
     pub(crate) fn dsn(&self) -> String {
         self.dsn_within(PATIENCE)
     }
@@ -335,7 +335,7 @@ impl Daemon {
         )
     }
 
-    /// All that the channel keeps, oldest first: id and data (base64 when it is no text).
+    /// All messages of the channel, oldest first: id and data (base64 if the data is not UTF-8).
     pub(crate) fn history(&self, channel: &str) -> Vec<(u64, String)> {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,10 +1,10 @@
-//! `make install` into a directory, which needs no rights.
+//! Tests `make install` into a directory, which needs no root rights.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::{output, profile, repository, run};
 
-/// `make` for a tree of a package.
+/// `make` with the directory tree of a package as its target.
 fn make_command(directory: &Path, arguments: &[&str]) -> Command {
     let mut make = Command::new("make");
     make.current_dir(repository()).args(arguments);
@@ -17,7 +17,7 @@ fn make(directory: &Path, arguments: &[&str]) -> String {
     run(&mut make_command(directory, arguments))
 }
 
-/// The library belongs to another package, which cargo does not build for these tests.
+/// Builds the library. It belongs to another package, which cargo does not build for these tests.
 fn build() {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -29,7 +29,7 @@ fn build() {
     run(&mut cargo);
 }
 
-/// Files and links below a directory.
+/// All files and links below a directory.
 fn files(directory: &Path) -> Vec<String> {
     let mut find = Command::new("find");
     let found = run(find
@@ -121,7 +121,7 @@ fn another_prefix_is_named_by_all_that_is_installed() {
     assert_eq!(files(root.path()), ["/opt/comet/etc/comet.toml"]);
 }
 
-/// C programs find the library by pkg-config, and need no more than its soname at run time.
+/// C programs find the library by pkg-config. At run time they need only its soname.
 #[test]
 fn a_program_is_linked_by_pkg_config() {
     build();
@@ -156,7 +156,7 @@ fn make_alone_lists_the_targets_and_starts_nothing() {
     }
 }
 
-/// An old cargo ends with the version that is wanted, and the way to it.
+/// An old cargo stops with a message that names the required version and how to get it.
 #[test]
 fn a_cargo_that_is_too_old_is_named_before_it_fails() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A machine with systemd (`machine.sh`), and the manuals whose commands are run on it.
+//! A container with systemd (`machine.sh`), in which the commands of the manuals are run.
 
 use std::{
     cell::RefCell,
@@ -19,23 +19,23 @@ use crate::{
     output, profile, repository, settings, wait_for,
 };
 
-/// Where commands run: name and value of each environment variable.
+/// Environment variables of a command: name and value.
 type Environment = Vec<(&'static str, String)>;
 
 pub(crate) struct Machine {
-    /// `machine.sh`
+    /// The process of `machine.sh`.
     child: Child,
-    /// systemd, by its number here.
+    /// systemd's process id outside the container.
     init: Pid,
     environment: Environment,
     blocks: Vec<Block>,
-    /// Places of blocks that were run.
+    /// Positions of the blocks that were run.
     done: RefCell<BTreeSet<String>>,
     _root: TempDir,
 }
 
 impl Machine {
-    /// None, with a word about the reason: this system does not allow such a machine.
+    /// Starts the container. `None`: this system does not allow such a container. The reason is printed.
     pub(crate) fn start() -> Option<Self> {
         if let Err(reason) = possible() {
             println!("skipped: {reason}");
@@ -72,7 +72,7 @@ impl Machine {
         Some(machine)
     }
 
-    /// Runs a script in the checkout, as root, to its end; whether it succeeded, and what it printed.
+    /// Runs a script in the checkout as root, to its end. Returns whether it succeeded, and its output.
     pub(crate) fn attempt(&self, script: &str) -> (bool, String) {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.init));
@@ -85,21 +85,21 @@ impl Machine {
         output(command.args(["sh", "-e", "-c", &go]))
     }
 
-    /// Runs a script that must succeed; what it printed.
+    /// Runs a script that must succeed. Returns its output.
     pub(crate) fn run(&self, script: &str) -> String {
         let (succeeded, text) = self.attempt(script);
         assert!(succeeded, "{script}\n{text}\n{}", self.logs());
         text
     }
 
-    /// Runs a script that must fail; what it printed.
+    /// Runs a script that must fail. Returns its output.
     pub(crate) fn fails(&self, script: &str) -> String {
         let (succeeded, text) = self.attempt(script);
         assert!(!succeeded, "succeeded: {script}\n{text}");
         text
     }
 
-    /// The text of a manual's block.
+    /// The text of a block of a manual.
     pub(crate) fn block(&self, manual: &str, name: &str) -> &str {
         let block = self.blocks.iter().find(|block| {
             block.place.starts_with(&format!("{manual}:")) && block.name.as_deref() == Some(name)
@@ -109,13 +109,13 @@ impl Machine {
         &block.text
     }
 
-    /// Runs a block of a manual as it is printed there.
+    /// Runs a block of a manual exactly as it is printed there.
     pub(crate) fn manual(&self, manual: &str, name: &str) -> String {
         println!("{manual}: {name}");
         self.run(self.block(manual, name))
     }
 
-    /// Starts a script that goes on, as a service of this name.
+    /// Starts a long-running script as a service with this name.
     pub(crate) fn begin(&self, name: &str, script: &str) {
         let mut start = format!(
             "cat >/tmp/{name}.sh <<'END'\n{script}\nEND\n\
@@ -128,18 +128,18 @@ impl Machine {
         self.run(&format!("{start} sh -e /tmp/{name}.sh"));
     }
 
-    /// What such a service has printed.
+    /// The output of such a service.
     pub(crate) fn printed(&self, name: &str) -> String {
         self.run(&format!("journalctl --quiet -o cat -u {name}"))
     }
 
-    /// Edits `/etc/comet.toml` as a reader does who is told these lines. The service does not know of them yet.
+    /// Edits `/etc/comet.toml` as a reader does who follows these lines. The service does not reload the file.
     pub(crate) fn set(&self, lines: &str) {
         let edited = settings::edited(&self.run("cat /etc/comet.toml"), lines);
         self.run(&format!("cat >/etc/comet.toml <<'END'\n{edited}END"));
     }
 
-    /// The same with the block of a manual that contains this text.
+    /// Edits the file as with [`Self::set`], with the block of a manual that contains this text.
     pub(crate) fn set_as(&self, manual: &str, text: &str) {
         let place = format!("{manual}:");
         let block = self.blocks.iter().find(|block| {
@@ -149,7 +149,7 @@ impl Machine {
         self.set(&block.text);
     }
 
-    /// Places of marked blocks that were not run.
+    /// Positions of marked blocks that were not run.
     pub(crate) fn not_run(&self) -> Vec<&str> {
         let done = self.done.borrow();
         let missing = self.blocks.iter();
@@ -166,7 +166,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // All other processes of the machine end with its first one.
+        // When its first process ends, all other processes of the container end.
         let _ = kill(self.init, Signal::SIGKILL);
         let _ = self.child.wait();
     }
@@ -174,7 +174,7 @@ impl Drop for Machine {
 
 const UNSHARE: [&str; 4] = ["unshare", "--mount", "--propagation", "private"];
 
-/// Whether a machine can be started, tried with the mounts that systems refuse most often.
+/// Tests whether the container can be started, with the mounts that systems refuse most often.
 fn possible() -> Result<(), String> {
     if !geteuid().is_root() {
         return Err("only root can start a machine for the manuals".into());
@@ -204,7 +204,7 @@ fn home(variable: &str, directory: &str) -> PathBuf {
     env::var_os(variable).map_or_else(home, PathBuf::from)
 }
 
-/// What the build needs, wherever it is mounted.
+/// The directories that the build needs, wherever they are mounted.
 fn directories() -> Vec<PathBuf> {
     let mut all = vec![
         repository(),
@@ -229,16 +229,16 @@ fn environment() -> Environment {
             "RUSTUP_HOME",
             home("RUSTUP_HOME", ".rustup").display().to_string(),
         ),
-        // There is no network, and all is there: these tests were built.
+        // There is no network, and it is not needed, because these tests were already built.
         ("CARGO_NET_OFFLINE", "true".into()),
-        // What was built for these tests is used, where a reader builds a release.
+        // A reader builds a release. Here the build of these tests is used.
         ("PROFILE", profile().into()),
     ];
     all.extend(env::var("CARGO_TARGET_DIR").map(|target| ("CARGO_TARGET_DIR", target)));
     all
 }
 
-/// The process called systemd among the descendants of a process.
+/// Finds the process called systemd among the descendants of a process.
 fn systemd_below(pid: u32) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().find_map(|child| {

@@ -1,13 +1,15 @@
 #!/bin/sh
-# A machine for the manuals: this system's files, of which nothing is changed, in namespaces of their own, with
-# systemd as process 1. Everything written goes to memory and is gone when systemd ends.
+# Starts a container for the manuals. It sees the files of this system, but changes none of them. It has its own
+# namespaces, with systemd as process 1. All written files are in memory and are gone when systemd ends.
+#
 # Usage, as root: unshare --mount --propagation private machine.sh DIR PATH...
-# DIR is an empty directory; the PATHs are seen in the machine, too, wherever they are mounted here.
+#
+# DIR is an empty directory. The container also sees the PATHs, wherever they are mounted here.
 set -eu
 memory=$1
 shift
 
-# A layer in memory over DIR, at the same place in the machine.
+# Mounts a layer in memory over DIR, at the same place in the container.
 overlay() {
     name=$(echo "$1" | tr / _)
     mkdir -p "$memory/upper/$name" "$memory/scratch/$name" "$root$1"
@@ -25,7 +27,7 @@ mount_devices() {
     mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 }
 
-# Settings of the kernel belong to all machines: they can be read and not written.
+# Makes the kernel's settings read-only, because they belong to all containers and to the host.
 mount_kernel() {
     mount -t proc proc "$root/proc"
     mount --bind "$root/proc/sys" "$root/proc/sys"
@@ -34,7 +36,8 @@ mount_kernel() {
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 }
 
-# As after an installation of Debian and of the packages: nothing of Comet, no services but theirs.
+# Prepares the state after an installation of Debian and its packages: nothing of Comet, and only the packages'
+# services.
 make_fresh() {
     find "$root/etc/systemd/system" -mindepth 1 -delete
     find "$root/etc/nginx/conf.d" "$root/etc/nginx/sites-enabled" -mindepth 1 -delete
@@ -46,7 +49,7 @@ make_fresh() {
     done
 }
 
-# Here this process is number 1 of its namespace.
+# Runs as process 1 of its namespace.
 boot() {
     root=$memory/root
     mkdir "$root"
@@ -71,7 +74,7 @@ mkdir "$memory/cgroup"
 mount -t cgroup2 cgroup2 "$memory/cgroup"
 cgroup=$memory/cgroup/comet-manual-$$
 mkdir "$cgroup"
-# The namespaces end with systemd, and systemd with this script or the test.
+# The namespaces end with systemd, and systemd ends with this script or with the test.
 sh -c 'echo 0 >"$0/cgroup.procs"; exec setpriv --pdeathsig KILL \
     unshare --cgroup --pid --net --uts --ipc --mount --propagation private --fork --kill-child "$@"' \
     "$cgroup" "$0" "$memory" "$@" || true

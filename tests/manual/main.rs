@@ -1,7 +1,8 @@
-//! The manuals are run, not read: the commands of README.md, docs/operations.md and php-ext-example/README.md, as they
-//! are printed there, set up a machine, and what they promise is tried on it.
+//! Runs the commands of README.md, docs/operations.md and php-ext-example/README.md exactly as they are printed there,
+//! sets up a machine with them, and tests what these manuals promise.
 //!
-//! In the Markdown `<!-- run: NAME -->` before a block names the block for these tests. A page does not show the mark.
+//! In the Markdown `<!-- run: NAME -->` before a block names the block for these tests. A rendered page does not show
+//! it.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test fails; nothing waits for so long when all is well.
+/// Time-out after which a test fails. No wait takes that long if all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn repository() -> PathBuf {
@@ -28,7 +29,7 @@ fn repository() -> PathBuf {
     root.canonicalize().unwrap()
 }
 
-/// The profile by which cargo has built these tests, as `make` takes it.
+/// The cargo profile of these tests, in the form that `make` accepts.
 fn profile() -> &'static str {
     if cfg!(debug_assertions) {
         "debug"
@@ -37,7 +38,7 @@ fn profile() -> &'static str {
     }
 }
 
-/// Waits until there is a value.
+/// Repeats `attempt` until it returns a value.
 fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -49,7 +50,7 @@ fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Runs a command to its end; what it printed, and whether it succeeded.
+/// Runs a command to its end. Returns whether it succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -59,7 +60,7 @@ fn output(command: &mut Command) -> (bool, String) {
     )
 }
 
-/// Runs a command that must succeed; what it printed.
+/// Runs a command that must succeed. Returns its output.
 fn run(command: &mut Command) -> String {
     let (succeeded, text) = output(command);
     assert!(succeeded, "{command:?}\n{text}");

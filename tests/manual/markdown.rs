@@ -1,4 +1,4 @@
-//! Blocks of code in Markdown.
+//! Finds code blocks in Markdown.
 
 use std::fs;
 
@@ -13,16 +13,16 @@ pub(crate) const MANUALS: [&str; 3] = [
 
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
-    /// The manual and the line where the block begins.
+    /// The manual, and the line where the block begins.
     pub(crate) place: String,
-    /// What `<!-- run: NAME -->` in the line before says.
+    /// The name in `<!-- run: NAME -->` in the line before the block.
     pub(crate) name: Option<String>,
-    /// As in "```sh".
+    /// The language, such as `sh` after the opening fence.
     pub(crate) language: String,
     pub(crate) text: String,
 }
 
-/// All blocks of a manual, first to last.
+/// All blocks of a manual, in their order.
 pub(crate) fn blocks(manual: &str) -> Vec<Block> {
     let markdown = fs::read_to_string(repository().join(manual)).unwrap();
     let mut lines = markdown.lines().enumerate();

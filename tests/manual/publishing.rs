@@ -1,4 +1,4 @@
-//! Publishing by each way that the manuals name, and reading through nginx.
+//! Tests publishing in each way that the manuals name, and reading through nginx.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct Site<'a>(pub(crate) &'a Machine);
 
 impl Site<'_> {
-    /// A request through nginx; the answer's body.
+    /// Sends a request through nginx. Returns the body of the answer.
     fn get(&self, path: &str, flags: &str) -> String {
         let request = "curl --fail-with-body -sS --max-time 60 -H 'Host: example.org'";
         self.0
@@ -29,7 +29,7 @@ impl Site<'_> {
         answer["cursor"].as_str().unwrap().into()
     }
 
-    /// A browser that has seen `cursor` gets this message, however long it has to wait.
+    /// Checks that a browser with the cursor `cursor` gets this message, however long it has to wait.
     pub(crate) fn reads(&self, channel: &str, cursor: &str, data: &str) {
         let mut cursor = cursor.to_string();
         let mut all = Vec::new();
@@ -44,14 +44,14 @@ impl Site<'_> {
         });
     }
 
-    /// Publishes by this script, and a browser gets this message.
+    /// Publishes by this script, and checks that a browser gets this message.
     fn publishes(&self, channel: &str, script: &str, data: &str) {
         let cursor = self.cursor(channel);
         self.0.run(script);
         self.reads(channel, &cursor, data);
     }
 
-    /// Sends examples/web/form.php; what became of the message.
+    /// Submits examples/web/form.php. Returns the outcome of the publish.
     fn submit(&self, text: &str) -> String {
         let answer = self.get("/form.php", &format!("-i --data-urlencode 'text={text}'"));
         let mut lines = answer.lines();
@@ -59,7 +59,7 @@ impl Site<'_> {
         id.unwrap_or_else(|| panic!("{answer}")).trim().into()
     }
 
-    /// Runs PHP as www-data, with the class loaded.
+    /// Runs PHP code as www-data, with the class loaded.
     pub(crate) fn php(&self, code: &str) -> String {
         self.0.run(&format!(
             "cat >/tmp/code.php <<'END'\n<?php\nrequire_once '/usr/local/share/comet/php/autoload.php';\n{code}\nEND\n\
@@ -73,7 +73,7 @@ impl Site<'_> {
     }
 }
 
-/// nginx with Debian's default site beside ours, and php-fpm's user in the group.
+/// Sets up nginx with Debian's default site beside the site, and adds php-fpm's user to the group.
 pub(crate) fn set_up(site: &Site) {
     let machine = site.0;
     machine.run("test -e /etc/nginx/sites-enabled/default");
@@ -85,7 +85,7 @@ pub(crate) fn set_up(site: &Site) {
     machine.set_as(OPERATIONS, "allow");
     machine.run("systemctl reload comet");
     machine.manual(PHP, "command line");
-    // The other examples and the sources are no pages.
+    // The other examples and the sources must not be served as pages.
     for path in ["/cron.php", "/shell.sh", "/../cron.php", "/src/Client.php"] {
         machine.fails(&format!(
             "curl --path-as-is -fsS -H 'Host: example.org' http://127.0.0.1{path}"
@@ -93,7 +93,7 @@ pub(crate) fn set_up(site: &Site) {
     }
 }
 
-/// The three set-ups of php-fpm, each on a fresh configuration, through nginx.
+/// Tests the three set-ups of php-fpm through nginx, each on a new configuration.
 pub(crate) fn php_in_three_ways(site: &Site) {
     let machine = site.0;
     let sample = format!("$json = '{{}}';\n{}", machine.block(PHP, "publish"));
@@ -123,7 +123,7 @@ pub(crate) fn php_in_three_ways(site: &Site) {
     machine.manual(PHP, "extension's tests");
 }
 
-/// What needs no PHP library, and the examples.
+/// Tests the ways to publish that need no PHP library, and the examples.
 pub(crate) fn each_way(site: &Site) {
     let machine = site.0;
     let examples = "/usr/local/share/comet/php/examples";

@@ -1,4 +1,4 @@
-//! The service under systemd: installed, broken, mended, upgraded and removed.
+//! Tests the service under systemd: installed, misconfigured, repaired, upgraded and removed.
 
 use crate::{
     machine::Machine,
@@ -15,7 +15,7 @@ pub(crate) fn install(machine: &Machine) {
     machine.run("systemctl is-enabled comet.service comet.socket");
     machine.run("systemd-analyze verify /usr/local/lib/systemd/system/comet.service");
     machine.run("getent passwd comet | grep ':/usr/sbin/nologin$'");
-    // The manual that the units name is there.
+    // The manual page that the units name is installed.
     machine.run(
         "for unit in comet.service comet.socket; do
              test -f \"$(systemctl show --value -p Documentation $unit | sed 's|^file:||')\"
@@ -26,7 +26,7 @@ pub(crate) fn install(machine: &Machine) {
     );
 }
 
-/// A publisher who is sooner than the daemon, as after each boot.
+/// A publisher that starts before the daemon, as after each boot.
 pub(crate) fn first_boot(site: &Site) {
     let machine = site.0;
     for prepare in ["systemd-tmpfiles --create", "true"] {
@@ -35,7 +35,7 @@ pub(crate) fn first_boot(site: &Site) {
         machine.run(&format!(
             "rm -rf /run/comet; {prepare}; systemctl start comet.socket"
         ));
-        // Before any request: one would start the daemon.
+        // PHP publishes before any HTTP request, because a request would start the daemon.
         site.php("(new Comet\\Client('unix:?timeout_ms=20000'))->publish('boot', 'early');");
         site.reads("boot", &cursor, "early");
     }
@@ -46,7 +46,7 @@ fn restarts(machine: &Machine) -> u32 {
     count.trim().parse().unwrap()
 }
 
-/// A mistake in the configuration costs nothing when the daemon is asked to reload, and no socket when it restarts.
+/// A faulty configuration changes nothing on a reload, and no socket is lost on a restart.
 pub(crate) fn mistakes(site: &Site) {
     let machine = site.0;
     machine.manual(OPERATIONS, "reload");
@@ -60,7 +60,7 @@ pub(crate) fn mistakes(site: &Site) {
         (restarts(machine) > 7).then_some(())
     });
     machine.run("systemctl is-active comet.socket");
-    // Who comes meanwhile is served by the daemon that starts after the repair.
+    // A client that connects meanwhile is served by the daemon that starts after the repair.
     machine.begin("early", "curl -fsS http://127.0.0.1:2061/healthz");
     machine.run("cp /tmp/good.toml /etc/comet.toml");
     wait_for("the service", || {
@@ -74,7 +74,7 @@ pub(crate) fn mistakes(site: &Site) {
     machine.run("systemctl is-active comet.socket");
 }
 
-/// History in a directory that the unit does not know.
+/// Keeps the history in a directory that the unit does not name.
 pub(crate) fn other_directory(site: &Site) {
     let machine = site.0;
     machine.set("[store]\ndir = \"/srv/comet\"\n");
@@ -99,7 +99,7 @@ pub(crate) fn upgrade(site: &Site) {
     site.reads("upgraded", &cursor, "by the new one");
 }
 
-/// The daemon warns that `listen` has no effect beside the socket unit; the manual says where the address is set.
+/// The daemon warns that `listen` has no effect beside the socket unit. The manual says where to set the address.
 pub(crate) fn other_address(site: &Site) {
     let machine = site.0;
     machine.set("listen = \"127.0.0.1:2062\"\n");

@@ -1,7 +1,7 @@
-//! Editing `/etc/comet.toml`, which has every setting, as a reader of the manual does.
+//! Edits `/etc/comet.toml`, which has every setting, as a reader of the manual does.
 
-/// The file with these lines: a value takes the place of the old one in its table, a table in double brackets comes
-/// at the end.
+/// Returns the file with these lines added. A value replaces the old value in its table. A table in double brackets is
+/// appended at the end.
 pub(crate) fn edited(file: &str, lines: &str) -> String {
     let mut file: Vec<String> = file.lines().map(String::from).collect();
     let mut table = String::new();
@@ -19,7 +19,7 @@ pub(crate) fn edited(file: &str, lines: &str) -> String {
     file.join("\n") + "\n"
 }
 
-/// The line of a key in its table, set or commented out.
+/// The line of a key in its table, whether the key is set or commented out.
 fn place_of(file: &[String], table: &str, key: &str) -> usize {
     let begins = |line: &&String| table.is_empty() || line.as_str() == table;
     let table_at = file.iter().position(|line| begins(&line)).unwrap();

@@ -1,4 +1,4 @@
-//! A newcomer's whole way through the manuals, on one machine.
+//! Follows all manuals from the first page on, as a new user does, on one machine.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn the_manuals_lead_to_a_site_that_works() {
     let Some(machine) = Machine::start() else {
         return;
     };
-    // Debian starts these when their packages are installed.
+    // Debian starts these services when their packages are installed.
     machine.run("systemctl enable --now --quiet nginx php8.2-fpm");
     link_the_release(&machine);
 
@@ -40,7 +40,7 @@ fn the_manuals_lead_to_a_site_that_works() {
     assert_eq!(machine.not_run(), [""; 0], "these blocks were not run");
 }
 
-/// The manuals name what a release build makes; the machine has a build of these tests' profile.
+/// The manuals use the paths of a release build. Links make these paths lead to the build of these tests.
 fn link_the_release(machine: &Machine) {
     machine.run(
         "built=${CARGO_TARGET_DIR:-$PWD/target}
@@ -53,9 +53,9 @@ fn link_the_release(machine: &Machine) {
     );
 }
 
-/// README.md's first page, as root, who installs the service next.
+/// The first page of README.md, as root, because root installs the service afterwards.
 fn try_the_demo(machine: &Machine) {
-    // Now, so that the demo is there at once, however busy this system is.
+    // Builds now, so that the demo starts quickly even on a busy machine.
     machine.run("make build");
     machine.begin("demo", machine.block(README, "demo"));
     wait_for("the demo", || {
@@ -83,7 +83,7 @@ fn try_the_demo(machine: &Machine) {
     machine.run("systemctl stop stream && systemctl stop demo"); // by SIGINT, as Ctrl-C does
 }
 
-/// Where no machine can be started, at least the language of the scripts is right.
+/// Checks at least the syntax of the scripts, on systems where no container can be started.
 #[test]
 fn the_shell_understands_the_blocks() {
     for block in crate::markdown::MANUALS

@@ -1,6 +1,6 @@
 <?php
 
-/* Publishes while each warning, notice and deprecation becomes an exception, as frameworks have it: careful.php DSN */
+/* Publishes while each warning, notice and deprecation becomes an exception, as in many frameworks: careful.php DSN */
 
 declare(strict_types=1);
 
@@ -19,7 +19,7 @@ echo "published\n";
 Comet\Token::mint(str_repeat('s', 32) . "\n", 'key', ['user.42.*', 'news', '*'], ['news']);
 echo "signed\n";
 
-// What is gathered here cannot be sent. The destructor says so by a warning.
+// These gathered messages cannot be sent. The destructor reports that by a warning.
 $lost = new Comet\Client('unix:/nonexistent/comet.sock?spool=off');
 $lost->publish('careful', 'lost', Comet\Client::BUFFER);
 unset($lost);

@@ -1,4 +1,4 @@
-//! The class on the command line: one script, the same output over FFI and over the extension.
+//! Tests the class on the command line: one script has to print the same over FFI and over the extension.
 
 use std::{
     fs,
@@ -77,7 +77,7 @@ fn a_stopped_daemon_is_a_timeout_and_a_killed_one_is_found_again() {
             "start" => daemon.go(),
             line => panic!("{line}"),
         });
-        // The second was on its way when nobody waited for its answer any more: it may have arrived.
+        // The second message was under way when the wait for its answer ended. It may have arrived.
         let outcomes = [vec!["before", "back"], vec!["before", "stopped", "back"]];
         let data = daemon.data("news");
         assert!(
@@ -135,7 +135,8 @@ fn a_panic_is_an_exception_and_php_lives_on() {
     for over in BOTH {
         let daemon = Daemon::start();
         let mut script = php(over, "panic.php");
-        // PHP loads libraries with RTLD_DEEPBIND, past any clock but libc's. What is there already it only finds.
+        // PHP loads libraries with RTLD_DEEPBIND, which ignores every clock except libc's. If the library is already
+        // loaded, PHP uses the loaded one.
         let library = library_dir().join("libcomet.so.1");
         let preload = format!("{}:{}", clock.display(), library.display());
         let output = run(script
@@ -182,7 +183,7 @@ fn the_extensions_own_tests_pass() {
 
 #[test]
 fn the_stub_says_what_the_extension_has() {
-    // Both are read by PHP: the stub without the extension, and the extension itself.
+    // PHP reads both: the stub without the extension, and the extension itself.
     let script = repository().join("tests/php/shape.php");
     let stub = repository().join("php-ext-example/ext/comet.stub.php");
     let mut from_stub = Command::new("php");
@@ -196,7 +197,7 @@ fn the_stub_says_what_the_extension_has() {
     );
 }
 
-/// Settings of PHP as hosters have them, beside how the class gets at the library.
+/// PHP settings of hosting providers, combined with each way to reach the library.
 fn careful_setups() -> Vec<(&'static str, Vec<String>)> {
     let package = repository().join("php-ext-example");
     let package = package.display();
@@ -282,7 +283,7 @@ fn a_file_of_another_user_is_named_with_its_owner() {
         "-r",
         script,
     ]);
-    // The checkout may be closed to other users.
+    // Other users may not be allowed to read the checkout.
     let package = directory.path().join("php");
     let mut copy = Command::new("cp");
     run(copy
@@ -309,7 +310,7 @@ fn a_secret_can_be_read_from_its_file_as_it_is() {
         try { Comet\\Token::mint(str_repeat('s', 31) . \"\\n\", 'k'); } catch (Comet\\ArgumentException $e) { echo $e->getMessage(); }";
     let autoload = repository().join("php-ext-example/autoload.php");
     let output = run(Command::new("php").args(["-r", script]).arg(autoload));
-    // Two tokens where the second began between the first and the last.
+    // There are two tokens if the clock's second changes between the first and the last token.
     let (count, refusal) = output.split_once('\n').unwrap();
     assert!(["1", "2"].contains(&count), "{output}");
     assert_eq!(refusal, "secret must have 32 bytes at least");
@@ -368,7 +369,7 @@ fn cron_and_the_shell_publish_as_their_examples_say() {
         .arg(daemon.socket())
         .env("PATH", path));
     let last = super::super::support::wait_for("the files' messages", || {
-        // touch and mv come within the same moment, and may be one message.
+        // touch and mv follow each other at once, and may become one message.
         let history = daemon.history("news");
         let by_file = history.iter().any(|(_, data)| data == "by file");
         (by_file && history.len() >= 3).then_some(history)

@@ -1,6 +1,6 @@
 <?php
 
-/* What a script sees when the daemon stops, dies and comes back: faults.php DSN. Prints what is to be done. */
+/* Publishes while the daemon stops, is killed and comes back: faults.php DSN. Prints what the test has to do next. */
 
 declare(strict_types=1);
 

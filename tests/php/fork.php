@@ -1,6 +1,6 @@
 <?php
 
-/* A child process publishes beside its parent, whose buffer stays its own: fork.php DSN */
+/* Publishes from a child process and its parent. The parent keeps its own buffer: fork.php DSN */
 
 declare(strict_types=1);
 

@@ -1,6 +1,6 @@
 <?php
 
-/* Asks for the history of a server that does not answer as the daemon does: malformed.php DSN */
+/* Asks for the history of a server whose answers differ from the daemon's: malformed.php DSN */
 
 declare(strict_types=1);
 

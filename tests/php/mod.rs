@@ -1,4 +1,4 @@
-//! Comet from PHP: `Comet\Client` over FFI and over the extension, and a whole site with php-fpm and nginx.
+//! Tests Comet from PHP: `Comet\Client` over FFI and over the extension, and a whole site with php-fpm and nginx.
 
 mod client;
 mod relay;
@@ -9,7 +9,7 @@ use std::{path::Path, process::Command, sync::OnceLock};
 
 use super::support::{library, library_dir, repository, run};
 
-/// The extension, built by the script that users run.
+/// Builds the extension with the script that users run.
 fn extension() -> &'static Path {
     static EXTENSION: OnceLock<std::path::PathBuf> = OnceLock::new();
     EXTENSION.get_or_init(|| {
@@ -24,7 +24,7 @@ fn extension() -> &'static Path {
     })
 }
 
-/// Over what the class publishes.
+/// How the class calls the library.
 #[derive(Debug, Clone, Copy)]
 enum Over {
     Ffi,
@@ -33,7 +33,7 @@ enum Over {
 
 const BOTH: [Over; 2] = [Over::Ffi, Over::Extension];
 
-/// PHP's command line with a script of this directory, whose warnings are errors.
+/// PHP's command line with a script of this directory. Every warning is an error.
 fn php(over: Over, script: &str) -> Command {
     let mut php = Command::new("php");
     php.env("LD_LIBRARY_PATH", library_dir());

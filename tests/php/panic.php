@@ -1,6 +1,6 @@
 <?php
 
-/* The clock fails inside the library, which its standard library takes for impossible: panic.php DSN CLOCK */
+/* Lets the clock fail inside the library, which Rust's standard library treats as impossible: panic.php DSN CLOCK */
 
 declare(strict_types=1);
 

@@ -1,4 +1,4 @@
-//! A door before the daemon's socket that counts who comes in.
+//! A relay in front of the daemon's socket that counts connections.
 
 use std::{
     fs::{Permissions, set_permissions},
@@ -35,25 +35,25 @@ impl Relay {
         Self { path, accepted }
     }
 
-    /// Connections so far.
+    /// Number of connections so far.
     pub(super) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Who may connect, as `chmod` says it.
+    /// Sets who may connect, as `chmod` does.
     pub(super) fn allow(&self, mode: u32) {
         set_permissions(&self.path, Permissions::from_mode(mode)).unwrap();
     }
 }
 
-/// Copies both ways until either side leaves.
+/// Copies in both directions until one side closes.
 fn connect(client: UnixStream, daemon: UnixStream) {
     for (mut from, mut to) in [
         (client.try_clone().unwrap(), daemon.try_clone().unwrap()),
         (daemon, client),
     ] {
         thread::spawn(move || {
-            // Which side left, and how, is the test's to notice.
+            // The test itself notices which side closed, and how.
             let _ = io::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Both);
         });

@@ -1,6 +1,6 @@
 <?php
 
-/* Uses all of Comet\Client and prints what it sees, without ids: same.php DSN */
+/* Uses all of Comet\Client and prints the results without ids: same.php DSN */
 
 declare(strict_types=1);
 
@@ -60,7 +60,7 @@ told(fn () => (new Client('unix:/nonexistent/comet.sock'))->publish('php'));
 told(fn () => (new Client('unix:?dir=/nonexistent'))->write('php', ''));
 told(fn () => (new Client('unix:?dir=/nonexistent'))->touch('php'));
 
-// Another object, the same connection: what one gathers, the other's flush sends.
+// Another object with the same connection. The flush of the first object sends the message that this one gathers.
 var_dump((new Client($argv[1]))->publish('php', 'gathered', Client::BUFFER));
 $comet->flush();
 echo "flushed\n";

@@ -1,5 +1,5 @@
-//! A site as an administrator would set it up with the files of php-ext-example: php-fpm with one worker of
-//! www-data behind nginx, which proxies /ch/ to the daemon.
+//! A site as an administrator sets it up with the files of php-ext-example: php-fpm with one worker of www-data behind
+//! nginx. nginx passes /ch/ to the daemon.
 
 use std::{
     fs::{self, Permissions},
@@ -20,27 +20,27 @@ use super::{
     extension,
 };
 
-/// How php-fpm gets at libcomet.
+/// How php-fpm reaches libcomet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Setup {
     /// Not at all.
     Nothing,
-    /// fpm/pool.conf
+    /// By fpm/pool.conf.
     Easy,
-    /// fpm/strict.ini
+    /// By fpm/strict.ini.
     Strict,
-    /// The extension, without FFI.
+    /// By the extension, without FFI.
     Extension,
 }
 
 pub(super) struct Site {
     root: TempDir,
-    /// Stopped in this order.
+    /// The servers, stopped in this order.
     servers: Vec<Child>,
 }
 
 impl Site {
-    /// `socket` is where PHP publishes; browsers' requests go to `daemon`.
+    /// Starts the site. PHP publishes to `socket`, and nginx passes browsers' requests to `daemon`.
     pub(super) fn start(setup: Setup, daemon: &Daemon, root: TempDir, socket: &Path) -> Self {
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
         let mut site = Self {
@@ -57,7 +57,7 @@ impl Site {
         self.root.path().join(name)
     }
 
-    /// As in /usr/local/share/comet.
+    /// Copies the files as they are in /usr/local/share/comet.
     fn install(&self) {
         fs::create_dir_all(self.path("share/php")).unwrap();
         let php = repository().join("php-ext-example");
@@ -77,7 +77,7 @@ impl Site {
         }
     }
 
-    /// Adds a page.
+    /// Adds a page to the site.
     pub(super) fn page(&self, name: &str, code: &str) {
         fs::write(self.path("share/php/examples/web").join(name), code).unwrap();
     }
@@ -113,7 +113,7 @@ impl Site {
         fpm.arg("--nodaemonize")
             .arg("--fpm-config")
             .arg(self.path("fpm.conf"));
-        // The empty element is where PHP looks by itself.
+        // The empty element stands for PHP's default directory.
         fpm.env(
             "PHP_INI_SCAN_DIR",
             format!(":{}", self.path("conf.d").display()),
@@ -199,7 +199,7 @@ impl Site {
         ))
     }
 
-    /// Asks for this media type.
+    /// Sends a GET that accepts this media type.
     pub(super) fn get_as(&self, accept: &str, path: &str) -> Answer {
         self.ask(&format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
@@ -221,25 +221,25 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         for server in &mut self.servers {
-            // SIGTERM, so that the masters end their workers.
+            // After SIGTERM the master processes end their workers.
             let _ = kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGTERM);
             let _ = server.wait();
         }
     }
 }
 
-/// An answer on its way.
+/// An answer that is still being received.
 pub(super) struct Answer(UnixStream);
 
 impl Answer {
-    /// All of it, when the server has closed.
+    /// Reads the whole answer, until the server closes.
     pub(super) fn all(mut self) -> String {
         let mut text = Vec::new();
         self.0.read_to_end(&mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 
-    /// What has come when `text` has, though the answer goes on.
+    /// Reads until `text` has arrived. The answer may continue afterwards.
     pub(super) fn until(&mut self, text: &str) -> String {
         let mut so_far = String::new();
         while !so_far.contains(text) {

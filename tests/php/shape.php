@@ -1,6 +1,6 @@
 <?php
 
-/* Prints the classes' public side: of the file that is named, else of whatever PHP has or loads. */
+/* Prints the public methods of the classes: of the named file, otherwise of the classes that PHP has or loads. */
 
 declare(strict_types=1);
 

@@ -1,4 +1,4 @@
-//! examples/web/form.php on a whole site, in each way that README.md describes.
+//! Tests examples/web/form.php on a whole site, in each way that README.md describes.
 
 use super::{
     super::support::{Daemon, wait_for},
@@ -50,7 +50,7 @@ fn what_a_form_publishes_comes_to_every_browser_through_nginx() {
     assert!(polled.contains(&message), "{polled}");
     stream.until(&message);
 
-    // One worker, one connection, however many requests.
+    // One worker and one connection serve any number of requests.
     for text in ["two", "three"] {
         assert!(site.submit(text).starts_with("HTTP/1.1 303"));
         stream.until(&format!("\"data\":\"{text}\""));

@@ -1,6 +1,8 @@
 <?php
 
-/* What a script sees of the spool when the daemon stops, dies and comes back: spool.php DSN. Prints what is to be done. */
+/*
+ * Uses the spool while the daemon stops, is killed and comes back: spool.php DSN. Prints what the test has to do next.
+ */
 
 declare(strict_types=1);
 

@@ -1,6 +1,6 @@
 <?php
 
-/* Mints tokens as a site does: token.php SECRET; prints them, and what is refused, a line each. */
+/* Signs tokens as a site does: token.php SECRET. Prints tokens and refusals, one a line. */
 
 declare(strict_types=1);
 

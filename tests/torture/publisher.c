@@ -1,4 +1,6 @@
-/* Publishes by libcomet what it reads: "CHANNEL KEY DATA" a line. Answers "ok ID", "away", "unknown" or "refused TEXT". */
+/*
+ * Reads lines "CHANNEL KEY DATA" and publishes them by libcomet. Answers "ok ID", "away", "unknown" or "refused TEXT".
+ */
 
 #include <stdio.h>
 #include <string.h>
