@@ -1,4 +1,4 @@
-/* Everything that can be wrong with an argument, and how it is told. Arguments: DSN, directory of the DSN. */
+/* Passes every kind of invalid argument and checks the errors. Arguments: DSN, directory of the DSN. */
 #include <limits.h>
 
 #include "check.h"
@@ -72,7 +72,7 @@ static void names(comet_t *c) {
     CHECK(comet_publish_named(c, "news", 4, NULL, 0, longest, 129, "", 0, 0, NULL) == COMET_RESULT_KEY);
     CHECK(strcmp(comet_error(c), "key of 129 bytes is over the limit of 128") == 0);
     CHECK(comet_publish_named(c, "news", 4, NULL, 1, NULL, 0, "", 0, 0, NULL) == COMET_RESULT_NULL_PARAMETER);
-    /* None of these needed the daemon, or cost the handle its health. */
+    /* None of these calls needed the daemon, and the handle still works. */
     CHECK(comet_publish(c, longest, 128, NULL, 0, 0, NULL) == COMET_RESULT_OK);
 }
 

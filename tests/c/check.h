@@ -1,4 +1,4 @@
-/* What every C test needs: checks that name themselves, and steps that the test around the program takes. */
+/* Helpers of all C tests: checks that print their own text, and steps that the test around the program does. */
 #ifndef CHECK_H
 #define CHECK_H
 

@@ -1,11 +1,11 @@
-/* A clock that can be broken, found before the C library's. */
+/* A clock that a test can break. The loader finds it before the C library's clock. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-/* How many more times the clock works; negative: always. */
+/* Number of calls after which the clock fails. Negative: never. */
 int works = -1;
 
 int clock_gettime(clockid_t clock, struct timespec *now) {

@@ -1,4 +1,4 @@
-/* A child has a connection of its own, and what the parent has not sent is the parent's. Argument: DSN. */
+/* A child process has its own connection, and does not send messages that its parent has gathered. Argument: DSN. */
 #include <pthread.h>
 #include <sys/wait.h>
 

@@ -1,5 +1,7 @@
-/* An acknowledgement that never comes is an unknown outcome, unless an idempotency key lets the library ask again.
- * The peer closes the first connection that each handle makes. Arguments: DSN, the same with a key. */
+/*
+ * A missing acknowledgement is an unknown outcome, unless an idempotency key lets the library repeat the message. The
+ * server closes the first connection of each handle. Arguments: DSN, the same with a key.
+ */
 #include "check.h"
 
 int main(int argc, char **argv) {

@@ -1,10 +1,12 @@
-/* A panic inside the library is a result, prints nothing, and leaves a handle that works. To cause one in the very
- * library that is shipped, the clock fails: the standard library takes that for impossible. Argument: DSN. */
+/*
+ * A panic inside the library is returned as a result, prints nothing, and leaves a working handle. To cause a panic in
+ * the built library, the clock fails, which Rust's standard library treats as impossible. Argument: DSN.
+ */
 #include "clock.c"
 
 #include "check.h"
 
-/* Breaks the clock ever later within a call, until the call ends before that. Returns how often it panicked. */
+/* Breaks the clock later and later within a call, until the call ends before that. Returns the number of panics. */
 static int panics(comet_t *c, uint32_t flags) {
     for (int after = 0;; after++) {
         comet_receipt receipt = {0};
@@ -27,7 +29,7 @@ int main(int argc, char **argv) {
     CHECK(argc == 2);
     comet_t *c = opened(argv[1]), *pooled = NULL;
     CHECK(comet_popen(argv[1], &pooled) == COMET_RESULT_OK);
-    /* Before and after it has taken the connection, and while it waits for the daemon. */
+    /* Before and after the call has taken the connection, and while it waits for the daemon. */
     CHECK(panics(c, 0) >= 3);
     CHECK(panics(pooled, 0) >= 3);
     CHECK(panics(c, COMET_FLAG_NO_ACK) >= 2);

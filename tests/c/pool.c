@@ -1,4 +1,4 @@
-/* One handle per process, thread and DSN, and with it one connection. Arguments: DSN, another DSN, library. */
+/* Each process, thread and DSN has one handle, and with it one connection. Arguments: DSN, another DSN, library. */
 #include <dlfcn.h>
 #include <pthread.h>
 
@@ -16,7 +16,7 @@ static void *of_thread(void *dsn) {
     return c;
 }
 
-/* As PHP does when it loads the library for a request and unloads it afterwards. */
+/* Loads and unloads the library as PHP does when it loads the library for one request. */
 static void request(const char *library, const char *dsn, comet_t *expected) {
     comet_t *c = NULL;
     void *loaded = dlopen(library, RTLD_NOW | RTLD_LOCAL);

@@ -1,4 +1,4 @@
-/* A daemon that was killed is told at once, without SIGPIPE, and found again when it is back. Argument: DSN. */
+/* A killed daemon is reported at once, without SIGPIPE, and found again when it is back. Argument: DSN. */
 #include <signal.h>
 
 #include "check.h"

@@ -1,5 +1,7 @@
-/* While the daemon is away messages go to the spool, in time, and the result says so. Arguments: DSN with a timeout of
- * five seconds, a directory that cannot be a spool. */
+/*
+ * While the daemon is down, messages go to the spool in time, and the result says so. Arguments: DSN with a time-out of
+ * five seconds, a directory that cannot be a spool.
+ */
 #include <time.h>
 
 #include "check.h"
@@ -43,7 +45,7 @@ int main(int argc, char **argv) {
     CHECK(publish(c, "seven", COMET_FLAG_SPOOL, &receipt) == COMET_RESULT_OK);
     CHECK(comet_publish_named(c, "news", 4, NULL, 0, "own", 3, "six again", 9, 0, NULL) == COMET_RESULT_OK);
 
-    /* Where the spool cannot be used either, the result is the daemon's part, and the text tells both. */
+    /* If the spool fails, too, the result is that of the daemon, and the text has both reasons. */
     step("kill");
     char dsn[4096];
     snprintf(dsn, sizeof dsn, "%s&spool=%s", argv[1], argv[2]);
@@ -58,7 +60,7 @@ int main(int argc, char **argv) {
     CHECK(strstr(comet_error(other), "spool") == NULL);
     comet_close(other);
 
-    /* What is gathered when a handle is closed is not lost. */
+    /* Gathered messages are not lost when a handle is closed. */
     CHECK(publish(c, "last", COMET_FLAG_SPOOL | COMET_FLAG_BUFFER, NULL) == COMET_RESULT_OK);
     comet_close(c);
     step("start");

@@ -1,5 +1,7 @@
-/* Publishes NAME-0, NAME-1, ... with the spool, while the daemon comes and goes. Arguments: DSN, name, count. Prints how
- * many went to the spool. */
+/*
+ * Publishes NAME-0, NAME-1, ... with the spool, while the daemon stops and starts. Prints how many messages went to the
+ * spool. Arguments: DSN, name, count.
+ */
 #include "check.h"
 
 int main(int argc, char **argv) {
@@ -8,7 +10,7 @@ int main(int argc, char **argv) {
     comet_t *c = opened(argv[1]);
     int spooled = 0;
     for (int i = 0; i < atoi(argv[3]); i++) {
-        /* Most are waited for, as a page does; the others are told by the flush. */
+        /* Most messages wait for the acknowledgement, as in a page. The flush reports the others. */
         const uint32_t how[] = {0, 0, COMET_FLAG_NO_ACK, 0, 0, COMET_FLAG_BUFFER};
         char data[64];
         snprintf(data, sizeof data, "%s-%d", argv[2], i);

@@ -1,5 +1,7 @@
-/* Threads share a handle: every message gets its own acknowledgement, every thread its own error text, and a child
- * does not wait for a thread that only its parent has. Arguments: DSN, DSN of a peer that never answers. */
+/*
+ * Threads share a handle: each message gets its own acknowledgement, and each thread its own error text. A child
+ * process does not wait for a thread of its parent. Arguments: DSN, DSN of a server that never answers.
+ */
 #include <pthread.h>
 #include <sys/wait.h>
 
@@ -39,7 +41,7 @@ static void forks_while_a_thread_is_inside(const char *dsn) {
     step("inside"); /* the peer has the thread's message */
     pid_t child = fork();
     if (child == 0) {
-        /* The peer answers the second connection, and closes the first when this process is gone. */
+        /* The server answers the second connection, and closes the first when this process has ended. */
         comet_receipt receipt = {0};
         CHECK(publish(silent, "child", 0, &receipt) == COMET_RESULT_OK);
         CHECK(receipt.id == 7);

@@ -1,5 +1,7 @@
-/* A daemon that is stopped costs a caller its timeout, never more, and never the wrong answer afterwards.
- * Argument: DSN with a timeout of a second. */
+/*
+ * A stopped daemon costs a caller at most its time-out, and no later call gets a wrong answer. Argument: DSN with a
+ * time-out of a second.
+ */
 #include <time.h>
 
 #include "check.h"
@@ -20,7 +22,7 @@ int main(int argc, char **argv) {
     CHECK(receipt.id == 0);
     CHECK(strcmp(comet_error(c), "no answer within 1000 ms; the message may have been published") == 0);
 
-    /* Without acknowledgement messages go into the socket's buffer, until that is full. */
+    /* Without acknowledgement, messages go into the socket's buffer until the buffer is full. */
     char large[4096];
     memset(large, 'x', sizeof large);
     comet_result result = COMET_RESULT_OK;
@@ -32,7 +34,7 @@ int main(int argc, char **argv) {
     CHECK(result == COMET_RESULT_TIMEOUT);
     CHECK(sent > 0);
 
-    /* The late acknowledgement of "stopped" went down with its connection. */
+    /* The late acknowledgement of "stopped" was lost with its connection. */
     step("continue");
     CHECK(publish(c, "after", 0, &receipt) == COMET_RESULT_OK);
     printf("%llu\n", (unsigned long long)receipt.id);

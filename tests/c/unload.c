@@ -1,5 +1,7 @@
-/* A program that is not linked with the library, loads it, unloads it and loads it again: the pool is still there.
- * Arguments: DSN, library. */
+/*
+ * A program that is not linked with the library loads it, unloads it and loads it again. The pool still exists.
+ * Arguments: DSN, library.
+ */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
