@@ -99,12 +99,13 @@ impl Drop for Holder {
     }
 }
 
-/// Leases of the stranger on some files with these numbers, released and taken again all the time.
+/// Leases of the stranger on some files with these numbers, released and taken again all the time. A lease is refused
+/// while the daemon has the file open, so each is tried until it succeeds.
 fn lease(spool: &Path, files: u32) -> Holder {
     let hold = format!(
         r#"exec perl -e '$SIG{{IO}} = "IGNORE"; my @f;
         for (1..{files}) {{ my $n = sprintf("0-%08x-0.msg1", $_); open($f[$_], "+>", $n) or die $!;
-            fcntl($f[$_], 1024, 1) or die $!; }}
+            select(undef, undef, undef, 0.01) until fcntl($f[$_], 1024, 1); }}
         open(H, ">", "held"); close(H);
         while (1) {{ select(undef, undef, undef, 0.5);
             for (1..{files}) {{ fcntl($f[$_], 1024, 2); fcntl($f[$_], 1024, 1); }} }}'"#
