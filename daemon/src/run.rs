@@ -34,7 +34,7 @@ use crate::{
     machine,
     metrics::Metrics,
     source::{
-        files::{Ears, Files, Heard},
+        files::{EventsRead, Files, Watcher},
         socket::Socket,
         spool::Spool,
     },
@@ -87,8 +87,8 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     let metrics = Arc::new(Metrics::default());
     let hub = open_hub(&config, workers + 1)?;
     let drain = Drain::default();
-    let ears = Ears::new().context("cannot watch for files")?;
-    let mut files = Files::open(&config, ears.clone(), hub.clone(), metrics.clone())
+    let watcher = Watcher::new().context("cannot watch for files")?;
+    let mut files = Files::open(&config, watcher.clone(), hub.clone(), metrics.clone())
         .context("cannot watch for files")?;
     let parts = SiteParts {
         addr,
@@ -109,7 +109,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         let keeping = hub.start_keeping().context(NO_THREAD)?;
         // Messages in the spool are older than any new message.
         spool.publish().await;
-        let errand = Errand::new(ears, workers);
+        let errand = Errand::new(watcher, workers);
         let threads = start_workers(
             workers,
             listeners,
@@ -315,9 +315,9 @@ fn local_runtime() -> io::Result<LocalRuntime> {
 }
 
 /// Watches the directory on the workers.
-impl Work for Ears {
+impl Work for Watcher {
     fn run(&self) -> WorkDone {
-        let Heard { more, woken } = self.hear();
+        let EventsRead { more, woken } = self.read_events();
         WorkDone { more, woken }
     }
 }

@@ -6,9 +6,9 @@
 mod bind;
 mod connection;
 mod history;
-mod input;
+mod line_buffer;
 pub(super) mod peer;
-mod places;
+mod slots;
 mod subscription;
 mod unwritten;
 
@@ -37,9 +37,9 @@ pub use bind::SocketError;
 use bind::SocketFile;
 use connection::Connection;
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use input::lines;
+pub(crate) use line_buffer::lines;
 use peer::{Peer, user_name};
-use places::{NoPlace, Places};
+use slots::{NoSlot, Slots};
 
 use crate::{
     config::{ByPrefix, Config, SocketConfig},
@@ -72,16 +72,16 @@ pub struct Socket {
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
     rules: ByPrefix<Allow>,
-    places: Places,
+    slots: Slots,
 }
 
 type WriteStatus = dyn Fn(&mut Vec<u8>);
 
 /// What was refused to a user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Refused {
+enum RefusedAction {
     Connecting,
-    Place,
+    Slot,
     Publishing,
 }
 
@@ -95,7 +95,7 @@ struct Shared {
     /// Appends the reply to `status` as a line.
     write_status: Box<WriteStatus>,
     drain: Drain,
-    places: Rc<Places>,
+    slots: Rc<Slots>,
     /// How often `config` has changed, and who waits for that: connections of peers who are not allowed any more end.
     settings: Cell<u64>,
     changed: Notify,
@@ -104,7 +104,7 @@ struct Shared {
     /// Cached names of users who were refused, because looking one up can take long.
     names: RefCell<HashMap<u32, Rc<str>>>,
     /// The refusals that were already logged, by user.
-    logged: RefCell<HashSet<(u32, Refused)>>,
+    logged: RefCell<HashSet<(u32, RefusedAction)>>,
 }
 
 impl Socket {
@@ -120,7 +120,7 @@ impl Socket {
             file: Some(file),
             config: config.socket.clone(),
             rules: config.channels.socket.clone(),
-            places: Places::new(config),
+            slots: Slots::new(config),
             settings: None,
         })
     }
@@ -133,7 +133,7 @@ impl Socket {
             file: None,
             config: config.socket.clone(),
             rules: config.channels.socket.clone(),
-            places: Places::new(config),
+            slots: Slots::new(config),
             settings: None,
         }
     }
@@ -168,7 +168,7 @@ impl Socket {
             rules: RefCell::new(self.rules),
             write_status: Box::new(move |out| line::write_status(&status(), out)),
             drain,
-            places: Rc::new(self.places),
+            slots: Rc::new(self.slots),
             settings: Cell::new(0),
             changed: Notify::new(),
             refused: Cell::new(0),
@@ -226,7 +226,7 @@ impl Shared {
                 let config = settings.borrow_and_update().clone();
                 self.config.replace(Rc::new(config.socket.clone()));
                 self.rules.replace(config.channels.socket.clone());
-                self.places.follow(&config);
+                self.slots.follow(&config);
                 self.settings.set(self.settings.get() + 1);
                 self.changed.notify_waiters();
             }
@@ -246,23 +246,23 @@ impl Shared {
         if let Some(reason) = self.refusal(&peer) {
             return self.turn_away(stream, peer, "permission", reason, tasks);
         }
-        let place = match self.places.take(peer.uid(), &self.config()) {
-            Ok(place) => place,
+        let slot = match self.slots.take(peer.uid(), &self.config()) {
+            Ok(slot) => slot,
             Err(why) => {
-                let reason = self.refuse_place(&peer, &why);
+                let reason = self.refuse_no_slot(&peer, &why);
                 return self.turn_away(stream, peer, "connections", reason, tasks);
             }
         };
         let open = Open::new(self.clone());
         tasks.spawn_local(async move {
             let connection = Connection::new(stream, peer, open.0.clone());
-            if let Err(error) = connection.converse(place).await {
+            if let Err(error) = connection.converse(slot).await {
                 debug!(%error, "socket connection ended");
             }
         });
     }
 
-    /// Sends a peer the reason of its refusal. The peer takes no place. Its further bytes are read only while few other peers
+    /// Sends a peer the reason of its refusal. The peer takes no slot. Its further bytes are read only while few other peers
     /// are refused.
     fn turn_away(
         self: &Rc<Self>,
@@ -286,24 +286,24 @@ impl Shared {
         });
     }
 
-    /// The error for a peer for which there is no place.
-    fn refuse_place(&self, peer: &Peer, why: &NoPlace) -> String {
+    /// The error for a peer for which there is no slot.
+    fn refuse_no_slot(&self, peer: &Peer, why: &NoSlot) -> String {
         self.metrics.socket_refused.add(1);
         match why {
-            NoPlace::Full(most) => {
+            NoSlot::Full(most) => {
                 let more = self.config().max_connections.saturating_mul(2);
                 format!(
                     "limit of {most} connections; max_connections = {more} under [socket] allows more"
                 )
             }
-            NoPlace::Share(share) => {
+            NoSlot::Share(share) => {
                 let (name, all) = (self.name_of(peer), self.config().max_connections);
                 let more = share.saturating_mul(2).min(all).max(share + 1);
                 let reason = format!(
                     "user {name} has {share} connections, all that one user may have; max_per_user = {more} under \
                      [socket] allows more"
                 );
-                self.log_refusal(peer, Refused::Place, &reason);
+                self.log_refusal(peer, RefusedAction::Slot, &reason);
                 reason
             }
         }
@@ -321,7 +321,7 @@ impl Shared {
         let reason = format!(
             "user {name} may not connect: socket.allow lacks {entry:?}; it is allowed by allow = [{entry:?}] under [socket]"
         );
-        self.log_refusal(peer, Refused::Connecting, &reason);
+        self.log_refusal(peer, RefusedAction::Connecting, &reason);
         Some(reason)
     }
 
@@ -339,7 +339,7 @@ impl Shared {
             "user {name} may not publish to {channel}: socket under [[channel]] lacks {entry:?}; it is allowed by \
              socket = [{entry:?}] under [[channel]] with prefix = {prefix:?}"
         );
-        self.log_refusal(peer, Refused::Publishing, &reason);
+        self.log_refusal(peer, RefusedAction::Publishing, &reason);
         Some(reason)
     }
 
@@ -353,7 +353,7 @@ impl Shared {
         name.or_insert_with(|| user_name(peer.uid()).into()).clone()
     }
 
-    fn log_refusal(&self, peer: &Peer, refused: Refused, reason: &str) {
+    fn log_refusal(&self, peer: &Peer, refused: RefusedAction, reason: &str) {
         let mut logged = self.logged.borrow_mut();
         if logged.len() < MAX_LOGGED && logged.insert((peer.uid(), refused)) {
             warn!("{reason}; later refusals of this user are only counted");

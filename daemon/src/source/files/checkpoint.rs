@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     Files,
-    stamp::{self, Seen, Stamp, StampError},
+    stamp::{self, Stamp, StampContent, StampError},
 };
 
 /// The longest delay between a change's time stamp and its event, in nanoseconds.
@@ -36,7 +36,7 @@ impl Files {
     /// written at that time.
     pub(super) fn resume(
         &mut self,
-        seen: Option<Seen>,
+        seen: Option<StampContent>,
         now: i64,
         start: i64,
     ) -> HashSet<ChannelName> {
@@ -47,14 +47,14 @@ impl Files {
         };
         match seen {
             Some(seen) if seen.until <= now => {
-                self.told_until = seen.until;
+                self.published_until = seen.until;
                 return seen.unfinished.into_iter().collect();
             }
             Some(_) => {
                 warn!("the clock was set back while no daemon ran; publishing all files");
-                self.told_until = i64::MIN;
+                self.published_until = i64::MIN;
             }
-            None => self.told_until = start,
+            None => self.published_until = start,
         }
         self.write_stamp(Vec::new()); // so that a crash within the first second does not begin from the start
         HashSet::new()
@@ -81,13 +81,13 @@ impl Files {
         }
         self.checkpoint.fence = None;
         self.checkpoint.due = self.checkpoint.due.saturating_sub(1);
-        self.told_until = fence - LAG;
+        self.published_until = fence - LAG;
         self.write_stamp(self.signals.pending.being_written().cloned().collect());
     }
 
     pub(super) fn write_stamp(&mut self, unfinished: Vec<ChannelName>) {
-        let seen = Seen {
-            until: self.told_until,
+        let seen = StampContent {
+            until: self.published_until,
             unfinished,
         };
         let written = self.stamp().map(|stamp| stamp.write(&seen));

@@ -25,9 +25,9 @@ use nix::{
 };
 
 use super::{
-    entry::{Entry, open_entry, sole_name},
-    refusal::Refusal,
-    rules::State,
+    entry::{NameCheck, open_entry, sole_name},
+    refusal::FileRefusal,
+    rules::FileState,
 };
 use crate::{
     config::{ByPrefix, Config},
@@ -38,7 +38,7 @@ use crate::{
 const READ_AHEAD: u64 = 64 << 10;
 
 /// The rules for which files are read.
-pub(super) struct Terms {
+pub(super) struct FileRules {
     own_user: u32,
     /// For channels without a rule.
     allow: Allow,
@@ -49,8 +49,8 @@ pub(super) struct Terms {
 
 /// The rule for one channel's file.
 #[derive(Clone, Copy)]
-pub(super) struct ChannelTerms<'a> {
-    terms: &'a Terms,
+pub(super) struct ChannelFileRules<'a> {
+    terms: &'a FileRules,
     channel: &'a ChannelName,
 }
 
@@ -71,23 +71,23 @@ pub(super) enum Unread {
     /// The file cannot be opened now: no descriptor or memory is left, or a process has a lease (fcntl) on it, which the
     /// system ends after some time.
     Later(Errno),
-    Refused(Refusal),
+    Refused(FileRefusal),
 }
 
-impl From<Refusal> for Unread {
-    fn from(refusal: Refusal) -> Self {
+impl From<FileRefusal> for Unread {
+    fn from(refusal: FileRefusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
 impl From<Errno> for Unread {
     fn from(errno: Errno) -> Self {
-        Refusal::Unreadable(errno).into()
+        FileRefusal::Unreadable(errno).into()
     }
 }
 
 /// An open directory. Its path may lead to another directory later.
-pub(super) struct Directory {
+pub(super) struct FilesDirectory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     mode: Mode,
@@ -104,7 +104,7 @@ const LOCAL: [FsType; 6] = [
     F2FS_SUPER_MAGIC,
 ];
 
-impl Directory {
+impl FilesDirectory {
     pub(super) fn open(path: &Path) -> Result<Self, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty())?;
@@ -141,11 +141,11 @@ impl Directory {
     }
 
     /// The entry with this name, without following links; `None` if there is none.
-    pub(super) fn state(&self, file: &OsStr) -> Result<Option<State>, Refusal> {
+    pub(super) fn state(&self, file: &OsStr) -> Result<Option<FileState>, FileRefusal> {
         match fstatat(&self.fd, file, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(State::from(&stat))),
+            Ok(stat) => Ok(Some(FileState::from(&stat))),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(Refusal::Unreadable(errno)),
+            Err(errno) => Err(FileRefusal::Unreadable(errno)),
         }
     }
 
@@ -154,10 +154,10 @@ impl Directory {
     pub(super) fn read(
         &self,
         file: &OsStr,
-        terms: ChannelTerms<'_>,
+        terms: ChannelFileRules<'_>,
         written: bool,
         patience: Patience,
-    ) -> Result<(Box<[u8]>, State), Unread> {
+    ) -> Result<(Box<[u8]>, FileState), Unread> {
         let state = self.checked(file, terms)?;
         // A mount over a file can show any owner. So an entry on another file system is only believed after opening it.
         let is_empty_here = state.size == 0 && state.key.is_on(self.device_and_inode.0);
@@ -169,14 +169,14 @@ impl Directory {
         let opened = match open_entry(&self.fd, file, OFlag::O_RDONLY, Mode::empty()) {
             Ok(opened) => File::from(opened),
             Err(Errno::ENOENT) => return Err(Unread::Gone),
-            Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link").into()),
-            Err(Errno::EXDEV) => return Err(Refusal::Kind("a mount point").into()),
+            Err(Errno::ELOOP) => return Err(FileRefusal::Kind("a symbolic link").into()),
+            Err(Errno::EXDEV) => return Err(FileRefusal::Kind("a mount point").into()),
             Err(Errno::EACCES) if is_empty_here => return self.empty(file, terms, patience),
             Err(Errno::EWOULDBLOCK) if patience == Patience::Some => return Err(Unread::Busy),
             Err(errno @ (Errno::EWOULDBLOCK | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
                 return Err(Unread::Later(errno));
             }
-            Err(errno) => return Err(Refusal::Unreadable(errno).into()),
+            Err(errno) => return Err(FileRefusal::Unreadable(errno).into()),
         };
         // Checked before locking, because a lock on a file with another name would disturb the users of that file.
         terms.check_opened(&state_of(&opened)?)?;
@@ -188,7 +188,7 @@ impl Directory {
         }
     }
 
-    fn checked(&self, file: &OsStr, terms: ChannelTerms<'_>) -> Result<State, Unread> {
+    fn checked(&self, file: &OsStr, terms: ChannelFileRules<'_>) -> Result<FileState, Unread> {
         let state = self.state(file)?.ok_or(Unread::Gone)?;
         terms.check(&state)?;
         Ok(state)
@@ -197,9 +197,9 @@ impl Directory {
     fn empty(
         &self,
         file: &OsStr,
-        terms: ChannelTerms<'_>,
+        terms: ChannelFileRules<'_>,
         patience: Patience,
-    ) -> Result<(Box<[u8]>, State), Unread> {
+    ) -> Result<(Box<[u8]>, FileState), Unread> {
         let look = || match self.checked(file, terms) {
             Ok(state) if state.size > 0 => Err(Unread::Busy),
             checked => checked,
@@ -212,9 +212,9 @@ impl Directory {
         &self,
         name: &OsStr,
         mut file: &File,
-        terms: ChannelTerms<'_>,
+        terms: ChannelFileRules<'_>,
         patience: Patience,
-    ) -> Result<(Box<[u8]>, State), Unread> {
+    ) -> Result<(Box<[u8]>, FileState), Unread> {
         let before = self.sole_name(name, patience, || {
             let state = state_of(file)?;
             terms.check_opened(&state)?;
@@ -244,39 +244,41 @@ impl Directory {
         &self,
         name: &OsStr,
         patience: Patience,
-        look: impl Fn() -> Result<State, Unread>,
-    ) -> Result<State, Unread> {
-        let key = |state: &State| state.key;
+        look: impl Fn() -> Result<FileState, Unread>,
+    ) -> Result<FileState, Unread> {
+        let key = |state: &FileState| state.key;
         match sole_name(&self.fd, name, look, key)? {
-            Entry::Sole(state) => Ok(state),
+            NameCheck::Sole(state) => Ok(state),
             // Of one that is written all the time each write hides the last one; a link is no write.
-            Entry::Changing(state) if patience == Patience::None && state.was_written_last() => {
+            NameCheck::Changing(state)
+                if patience == Patience::None && state.was_written_last() =>
+            {
                 Ok(state)
             }
-            Entry::Changing(_) => Err(Unread::Busy),
-            Entry::Other => Err(Unread::Gone),
+            NameCheck::Changing(_) => Err(Unread::Busy),
+            NameCheck::Other => Err(Unread::Gone),
         }
     }
 }
 
-impl AsFd for Directory {
+impl AsFd for FilesDirectory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-fn state_of(file: &File) -> Result<State, Refusal> {
+fn state_of(file: &File) -> Result<FileState, FileRefusal> {
     fstat(file)
-        .map(|stat| State::from(&stat))
-        .map_err(Refusal::Unreadable)
+        .map(|stat| FileState::from(&stat))
+        .map_err(FileRefusal::Unreadable)
 }
 
-fn unreadable(error: io::Error) -> Refusal {
+fn unreadable(error: io::Error) -> FileRefusal {
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    Refusal::Unreadable(errno)
+    FileRefusal::Unreadable(errno)
 }
 
-impl Terms {
+impl FileRules {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             own_user: geteuid().as_raw(),
@@ -287,46 +289,46 @@ impl Terms {
         }
     }
 
-    pub(super) fn of<'a>(&'a self, channel: &'a ChannelName) -> ChannelTerms<'a> {
-        ChannelTerms {
+    pub(super) fn of<'a>(&'a self, channel: &'a ChannelName) -> ChannelFileRules<'a> {
+        ChannelFileRules {
             terms: self,
             channel,
         }
     }
 }
 
-impl ChannelTerms<'_> {
+impl ChannelFileRules<'_> {
     fn max_bytes(&self) -> usize {
         self.terms.max_bytes
     }
 
-    fn check(&self, state: &State) -> Result<(), Refusal> {
+    fn check(&self, state: &FileState) -> Result<(), FileRefusal> {
         state.check_is_file()?;
         self.check_owner(state.uid)?;
         // An attacker who can link a file can also move the link here. Even an empty file would publish a message.
         if state.links > 1 {
-            return Err(Refusal::Links(state.links));
+            return Err(FileRefusal::Links(state.links));
         }
         self.check_size(state.size)
     }
 
     /// The state of an open file, which may have lost its name meanwhile.
-    fn check_opened(&self, state: &State) -> Result<(), Unread> {
+    fn check_opened(&self, state: &FileState) -> Result<(), Unread> {
         if state.links == 0 {
             return Err(Unread::Gone);
         }
         Ok(self.check(state)?)
     }
 
-    fn check_size(&self, size: u64) -> Result<(), Refusal> {
+    fn check_size(&self, size: u64) -> Result<(), FileRefusal> {
         let max = self.max_bytes();
         if size > max as u64 {
-            return Err(Refusal::TooLarge { size, max });
+            return Err(FileRefusal::TooLarge { size, max });
         }
         Ok(())
     }
 
-    fn check_owner(&self, uid: u32) -> Result<(), Refusal> {
+    fn check_owner(&self, uid: u32) -> Result<(), FileRefusal> {
         // A file's group does not identify its writer: with the set-group-ID bit it is the directory's group. So groups count by
         // the owner's membership, and this invalid number stands for "no group".
         const NO_GROUP: u32 = u32::MAX;
@@ -336,19 +338,19 @@ impl ChannelTerms<'_> {
         }
         match terms.rules.find(self.channel) {
             Some((_, rule)) if rule.permits(uid, NO_GROUP) => Ok(()),
-            Some((prefix, _)) => Err(Refusal::Rule {
+            Some((prefix, _)) => Err(FileRefusal::Rule {
                 uid,
                 prefix: prefix.into(),
             }),
             None if terms.allow_any || terms.allow.permits(uid, NO_GROUP) => Ok(()),
-            None => Err(Refusal::Owner(uid)),
+            None => Err(FileRefusal::Owner(uid)),
         }
     }
 }
 
-impl State {
+impl FileState {
     /// Refuses everything except regular files.
-    pub(super) fn check_is_file(&self) -> Result<(), Refusal> {
+    pub(super) fn check_is_file(&self) -> Result<(), FileRefusal> {
         let kind = match SFlag::from_bits_truncate(self.mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => return Ok(()),
             SFlag::S_IFLNK => "a symbolic link",
@@ -357,7 +359,7 @@ impl State {
             SFlag::S_IFSOCK => "a socket",
             _ => "a device",
         };
-        Err(Refusal::Kind(kind))
+        Err(FileRefusal::Kind(kind))
     }
 }
 

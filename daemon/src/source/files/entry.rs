@@ -63,7 +63,7 @@ fn open_by(
 
 /// Identifies a state of a name. It includes the time, because some file systems reuse inode numbers at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::source) struct Key {
+pub(in crate::source) struct FileVersion {
     pub(super) device: u64,
     pub(super) inode: u64,
     /// Nanoseconds since the epoch.
@@ -71,14 +71,14 @@ pub(in crate::source) struct Key {
 }
 
 /// The state as an idempotency key. Other publishers cannot guess it, because it contains the nanosecond of the change.
-impl fmt::Display for Key {
+impl fmt::Display for FileVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (device, inode, changed) = (self.device, self.inode, self.changed);
         write!(f, "{device:x} {inode:x} {changed:x}")
     }
 }
 
-impl Key {
+impl FileVersion {
     pub(super) fn is_on(&self, device: u64) -> bool {
         self.device == device
     }
@@ -88,7 +88,7 @@ impl Key {
     }
 }
 
-impl From<&FileStat> for Key {
+impl From<&FileStat> for FileVersion {
     fn from(stat: &FileStat) -> Self {
         Self {
             device: stat.st_dev,
@@ -109,7 +109,7 @@ pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 const TRIES: usize = 4;
 
 /// The result of [`sole_name`].
-pub(in crate::source) enum Entry<S> {
+pub(in crate::source) enum NameCheck<S> {
     /// The file has this name; and no other name if its link count is 1.
     Sole(S),
     /// The file has this name, but changes all the time. This is its latest state.
@@ -129,26 +129,26 @@ pub(in crate::source) fn sole_name<S, E: From<Errno>>(
     directory: &OwnedFd,
     name: &OsStr,
     look: impl Fn() -> Result<S, E>,
-    key: impl Fn(&S) -> Key,
-) -> Result<Entry<S>, E> {
+    key: impl Fn(&S) -> FileVersion,
+) -> Result<NameCheck<S>, E> {
     let mut latest = None;
     for _ in 0..TRIES {
         let state = look()?;
         await_renames(directory);
         let now = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => return Ok(Entry::Other),
-            now => Key::from(&now?),
+            Err(Errno::ENOENT) => return Ok(NameCheck::Other),
+            now => FileVersion::from(&now?),
         };
         let seen = key(&state);
         if now == seen {
-            return Ok(Entry::Sole(state));
+            return Ok(NameCheck::Sole(state));
         }
         if !now.is_same_file(&seen) {
-            return Ok(Entry::Other);
+            return Ok(NameCheck::Other);
         }
         latest = Some(state);
     }
-    Ok(latest.map_or(Entry::Other, Entry::Changing))
+    Ok(latest.map_or(NameCheck::Other, NameCheck::Changing))
 }
 
 /// Waits until every rename in the directory that had begun is finished.

@@ -108,7 +108,7 @@ impl Events {
 
 /// The events that were taken from an [`Inbox`].
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct CollectedEvents {
     /// In the order of the first event of each name.
     pub(super) names: Vec<(Arc<OsStr>, Events)>,
     /// Events were lost, so the directory must be scanned.
@@ -129,7 +129,7 @@ pub(super) struct Inbox {
 
 #[derive(Default)]
 struct Contents {
-    batch: Batch,
+    batch: CollectedEvents,
     /// The files source, while the control thread waits: the watching thread uses it, and need not wake the control thread.
     lent: Option<Box<Files>>,
     /// The workers that were woken by messages published meanwhile.
@@ -153,7 +153,7 @@ impl Inbox {
         self.change(|batch| batch.fence = true);
     }
 
-    pub(super) fn take(&self) -> Batch {
+    pub(super) fn take(&self) -> CollectedEvents {
         std::mem::take(&mut self.lock().batch)
     }
 
@@ -182,11 +182,11 @@ impl Inbox {
         self.changed.notified().await;
     }
 
-    fn change(&self, change: impl FnOnce(&mut Batch)) {
+    fn change(&self, change: impl FnOnce(&mut CollectedEvents)) {
         let mut contents = self.lock();
         let was_empty = contents.batch.is_empty();
         change(&mut contents.batch);
-        let done = was_empty && contents.hear_now();
+        let done = was_empty && contents.publish_now();
         drop(contents);
         if was_empty && !done {
             self.changed.notify_one();
@@ -202,21 +202,21 @@ impl Inbox {
 
 impl Contents {
     /// Returns false if the control thread must handle the events.
-    fn hear_now(&mut self) -> bool {
+    fn publish_now(&mut self) -> bool {
         let Some(files) = &mut self.lent else {
             return false;
         };
-        if !self.batch.is_just_names() || !files.hears_now() {
+        if !self.batch.is_just_names() || !files.may_publish_now() {
             return false;
         }
         let batch = std::mem::take(&mut self.batch);
-        let done = files.hear_now(&batch.names);
+        let done = files.publish_now(&batch.names);
         self.woken |= std::mem::take(&mut files.signals.woken);
         done
     }
 }
 
-impl Batch {
+impl CollectedEvents {
     fn is_empty(&self) -> bool {
         self.names.is_empty() && self.is_just_names()
     }

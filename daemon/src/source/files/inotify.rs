@@ -83,15 +83,15 @@ pub(super) fn max_queued_events() -> String {
 
 /// The watcher as a descriptor for `epoll_wait`. It is edge-triggered: it reports each time there are new events, also when
 /// another directory is watched by now.
-pub struct Ears {
+pub struct Watcher {
     /// An epoll descriptor, which is ready when the inotify instance in it is.
     epoll: Epoll,
-    state: Mutex<State>,
+    state: Mutex<WatcherState>,
 }
 
 #[derive(Default)]
-struct State {
-    ear: Option<Arc<Ear>>,
+struct WatcherState {
+    watch: Option<Arc<InotifyWatch>>,
     /// The number of events since that time.
     recent: Option<(Instant, usize)>,
     /// During a flood the watching thread reads no events, because it also serves browsers.
@@ -99,14 +99,14 @@ struct State {
 }
 
 /// A watched directory.
-struct Ear {
+struct InotifyWatch {
     inotify: Inotify,
     inbox: Arc<Inbox>,
 }
 
-/// The result of [`Ears::hear`].
+/// The result of [`Watcher::read_events`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct EventsRead {
     /// There may be more events, for which no new edge comes.
     pub more: bool,
     /// The workers that have messages to deliver because of the events.
@@ -114,12 +114,12 @@ pub struct Heard {
 }
 
 /// Ends the watch when it is dropped.
-struct Listening {
-    ears: Arc<Ears>,
-    ear: Arc<Ear>,
+struct WatchGuard {
+    watcher: Arc<Watcher>,
+    watch: Arc<InotifyWatch>,
 }
 
-impl Ears {
+impl Watcher {
     /// # Errors
     /// There is no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
@@ -130,45 +130,45 @@ impl Ears {
     }
 
     /// Handles the present events, or the first part of them.
-    pub fn hear(&self) -> Heard {
+    pub fn read_events(&self) -> EventsRead {
         let mut state = self.lock();
-        let Some(ear) = state.ear.clone() else {
-            return Heard::default();
+        let Some(watch) = state.watch.clone() else {
+            return EventsRead::default();
         };
         if state.flooded {
-            return Heard::default();
+            return EventsRead::default();
         }
-        let count = ear.hear();
+        let count = watch.read_events();
         // Otherwise each event would wake the waiting thread.
         state.flooded =
-            state.is_flood(count, Instant::now()) && self.epoll.delete(&ear.inotify).is_ok();
+            state.is_flood(count, Instant::now()) && self.epoll.delete(&watch.inotify).is_ok();
         if state.flooded {
-            ear.inbox.call();
+            watch.inbox.call();
         }
-        Heard {
+        EventsRead {
             more: count >= FEW && !state.flooded,
-            woken: ear.inbox.take_woken(),
+            woken: watch.inbox.take_woken(),
         }
     }
 
-    fn listen(&self, ear: &Ear) -> nix::Result<()> {
+    fn watch_events(&self, watch: &InotifyWatch) -> nix::Result<()> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-        self.epoll.add(&ear.inotify, event)
+        self.epoll.add(&watch.inotify, event)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WatcherState> {
         self.state.lock().expect("no thread has failed in here")
     }
 }
 
 /// The descriptor to wait for.
-impl AsFd for Ears {
+impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 }
 
-impl Watch for Arc<Ears> {
+impl Watch for Arc<Watcher> {
     fn start(
         &self,
         directory: BorrowedFd<'_>,
@@ -178,25 +178,25 @@ impl Watch for Arc<Ears> {
         // inotify needs a path. This one leads to the opened directory, not to the directory that has its name by now.
         let root = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         inotify.add_watch(&root, mask())?;
-        let ear = Arc::new(Ear { inotify, inbox });
-        *self.lock() = State {
-            ear: Some(ear.clone()),
-            ..State::default()
+        let watch = Arc::new(InotifyWatch { inotify, inbox });
+        *self.lock() = WatcherState {
+            watch: Some(watch.clone()),
+            ..WatcherState::default()
         };
         // Added last, so that the watch exists when an event is reported.
-        self.listen(&ear)?;
-        let ears = self.clone();
-        Ok(Box::new(Listening { ears, ear }))
+        self.watch_events(&watch)?;
+        let watcher = self.clone();
+        Ok(Box::new(WatchGuard { watcher, watch }))
     }
 
     fn catch_up(&self) {
         let mut state = self.lock();
         let mut count = 0;
         // Somebody may be faster than this; there is a next time, or a scan.
-        while let Some(ear) = &state.ear
+        while let Some(watch) = &state.watch
             && count < MOST
         {
-            let part = ear.hear();
+            let part = watch.read_events();
             count += part;
             if part < FEW {
                 break;
@@ -204,8 +204,8 @@ impl Watch for Arc<Ears> {
         }
         if state.flooded && count < CALM {
             // Events that came meanwhile cause a new edge.
-            let ear = state.ear.as_ref();
-            state.flooded = ear.is_some_and(|ear| self.listen(ear).is_err());
+            let watch = state.watch.as_ref();
+            state.flooded = watch.is_some_and(|watch| self.watch_events(watch).is_err());
         }
     }
 
@@ -214,16 +214,19 @@ impl Watch for Arc<Ears> {
     }
 }
 
-impl Drop for Listening {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
-        let ear = &mut self.ears.lock().ear;
-        if ear.as_ref().is_some_and(|ear| Arc::ptr_eq(ear, &self.ear)) {
-            *ear = None;
+        let watch = &mut self.watcher.lock().watch;
+        if watch
+            .as_ref()
+            .is_some_and(|watch| Arc::ptr_eq(watch, &self.watch))
+        {
+            *watch = None;
         }
     }
 }
 
-impl State {
+impl WatcherState {
     /// Counts new events.
     fn is_flood(&mut self, new: usize, now: Instant) -> bool {
         let (since, count) = match self.recent {
@@ -235,9 +238,9 @@ impl State {
     }
 }
 
-impl Ear {
+impl InotifyWatch {
     /// Reads a part of the events, and returns their number. With at least [`FEW`] there may be more.
-    fn hear(&self) -> usize {
+    fn read_events(&self) -> usize {
         match self.inotify.read_events() {
             Ok(events) => {
                 for event in &events {

@@ -10,7 +10,8 @@ mod directory;
 pub(super) mod entry;
 mod inbox;
 mod inotify;
-mod memory;
+mod lru;
+
 mod pending;
 mod poll;
 mod refusal;
@@ -39,17 +40,17 @@ use tracing::warn;
 
 use self::{
     checkpoint::Checkpoint,
-    directory::{Directory, Terms},
-    inbox::{Batch, Events, Inbox},
+    directory::{FileRules, FilesDirectory},
+    inbox::{CollectedEvents, Events, Inbox},
     inotify::Watch,
     poll::Poll,
-    signals::Signals,
+    signals::FileSignals,
     stamp::StampError,
     watched::Watched,
 };
 use crate::{config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
 
-pub use self::inotify::{Ears, Heard};
+pub use self::inotify::{EventsRead, Watcher};
 
 /// The extension of a channel's file.
 const SUFFIX: &str = ".comet";
@@ -94,10 +95,10 @@ pub struct Files {
     /// `None` while there is no directory to watch at the path.
     watched: Option<Watched>,
     inbox: Arc<Inbox>,
-    signals: Signals,
+    signals: FileSignals,
     metrics: Arc<Metrics>,
     /// Every change before this time was published. Nanoseconds since the epoch, by the clock of the file system.
-    told_until: i64,
+    published_until: i64,
     checkpoint: Checkpoint,
     /// A scan failed, so changes may be unpublished, and the stamp is not written until a scan succeeds.
     scan_again: bool,
@@ -130,18 +131,18 @@ impl Files {
     /// There is no such directory, or the system's limits do not allow watching it.
     pub fn open(
         config: &Config,
-        ears: Arc<Ears>,
+        watcher: Arc<Watcher>,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, FilesError> {
-        let terms = Terms::new(config);
-        Self::open_with(Box::new(ears), &config.dir, terms, hub, metrics)
+        let terms = FileRules::new(config);
+        Self::open_with(Box::new(watcher), &config.dir, terms, hub, metrics)
     }
 
     fn open_with(
         watch: Box<dyn Watch>,
         dir: &Path,
-        terms: Terms,
+        terms: FileRules,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, FilesError> {
@@ -150,9 +151,9 @@ impl Files {
             watch,
             watched: None,
             inbox: Arc::default(),
-            signals: Signals::new(terms, hub, metrics.clone()),
+            signals: FileSignals::new(terms, hub, metrics.clone()),
             metrics,
-            told_until: 0,
+            published_until: 0,
             checkpoint: Checkpoint::default(),
             scan_again: false,
             stamp_error: None,
@@ -204,7 +205,7 @@ impl Files {
             };
             files = inbox.take_back();
             if let Some(config) = renewed {
-                files.signals.terms = Terms::new(&config);
+                files.signals.terms = FileRules::new(&config);
             }
             match compare {
                 None => return files.finish().await,
@@ -218,12 +219,13 @@ impl Files {
     /// Handles new events at once on the watching thread, because waking another thread would take longer than
     /// everything else. Returns false if the control thread must continue, or if there are so many events that they are
     /// better collected.
-    fn hear_now(&mut self, names: &[(Arc<OsStr>, Events)]) -> bool {
+    fn publish_now(&mut self, names: &[(Arc<OsStr>, Events)]) -> bool {
         self.checkpoint.due = 2;
         let now = Instant::now();
         if let Some(watched) = &self.watched {
             for (file, events) in names {
-                self.signals.heard(&watched.directory, file, *events, now);
+                self.signals
+                    .handle_events(&watched.directory, file, *events, now);
             }
         }
         self.signals.keep();
@@ -231,9 +233,9 @@ impl Files {
     }
 
     /// Whether the watching thread may handle more events now. It also serves browsers.
-    fn hears_now(&mut self) -> bool {
+    fn may_publish_now(&mut self) -> bool {
         let directory = self.watched.as_ref().map(|watched| &watched.directory);
-        if directory.is_some_and(Directory::may_block) {
+        if directory.is_some_and(FilesDirectory::may_block) {
             return false;
         }
         let now = Instant::now();
@@ -262,7 +264,7 @@ impl Files {
         if !batch.names.is_empty() || batch.rescan {
             self.checkpoint.due = 2;
         }
-        self.hear(&batch).await;
+        self.handle_all(&batch).await;
         if let Some(watched) = &self.watched {
             self.signals.expire(&watched.directory, Instant::now());
         }
@@ -288,14 +290,15 @@ impl Files {
         }
     }
 
-    async fn hear(&mut self, batch: &Batch) {
+    async fn handle_all(&mut self, batch: &CollectedEvents) {
         let Some(watched) = &self.watched else {
             return;
         };
         let now = Instant::now();
         for slice in batch.names.chunks(SLICE) {
             for (file, events) in slice {
-                self.signals.heard(&watched.directory, file, *events, now);
+                self.signals
+                    .handle_events(&watched.directory, file, *events, now);
             }
             if slice.len() == SLICE {
                 tokio::task::yield_now().await;
@@ -307,7 +310,7 @@ impl Files {
     async fn finish(&mut self) {
         self.watch.catch_up();
         let batch = self.inbox.take();
-        self.hear(&batch).await;
+        self.handle_all(&batch).await;
         let now = self.stamp().and_then(|stamp| stamp.clock().ok());
         let pending = &self.signals.pending;
         let mut unfinished: HashSet<ChannelName> = match batch.rescan {
@@ -320,7 +323,7 @@ impl Files {
         if let (Some(now), false) = (now, self.scan_again)
             && self.signals.kept().await
         {
-            self.told_until = now;
+            self.published_until = now;
             self.write_stamp(unfinished.into_iter().collect());
         }
     }

@@ -11,7 +11,7 @@ use super::inbox::Events;
 const MOST: usize = 65_536;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct PendingFile {
     pub(super) events: Events,
     /// The time of the first event.
     pub(super) since: Instant,
@@ -23,7 +23,7 @@ pub(super) struct Entry {
 
 #[derive(Default)]
 pub(super) struct Pending {
-    entries: HashMap<ChannelName, Entry>,
+    entries: HashMap<ChannelName, PendingFile>,
     deadlines: BTreeSet<(Instant, ChannelName)>,
 }
 
@@ -32,7 +32,7 @@ impl Pending {
         self.entries.len() >= MOST
     }
 
-    pub(super) fn put(&mut self, name: ChannelName, entry: Entry) {
+    pub(super) fn put(&mut self, name: ChannelName, entry: PendingFile) {
         self.take(&name);
         if let Some(until) = entry.until {
             self.deadlines.insert((until, name.clone()));
@@ -42,7 +42,7 @@ impl Pending {
         self.entries.insert(name, entry);
     }
 
-    pub(super) fn take(&mut self, name: &ChannelName) -> Option<Entry> {
+    pub(super) fn take(&mut self, name: &ChannelName) -> Option<PendingFile> {
         let (name, entry) = self.entries.remove_entry(name)?;
         if let Some(until) = entry.until {
             self.deadlines.remove(&(until, name));
@@ -84,7 +84,7 @@ impl Pending {
     }
 }
 
-impl Entry {
+impl PendingFile {
     fn is_being_written(&self) -> bool {
         self.events.open == Some(true)
     }
@@ -100,8 +100,8 @@ mod tests {
         ChannelName::parse(text).unwrap()
     }
 
-    fn entry(since: Instant, until: Option<Instant>) -> Entry {
-        Entry {
+    fn entry(since: Instant, until: Option<Instant>) -> PendingFile {
+        PendingFile {
             events: Events::default(),
             since,
             until,

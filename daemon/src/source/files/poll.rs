@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{
     Files,
     checkpoint::{Checkpoint, LAG, wall_clock},
-    directory::Directory,
+    directory::FilesDirectory,
     stamp::Stamp,
 };
 
@@ -25,7 +25,10 @@ pub(super) struct Poll {
 
 impl Files {
     /// Starts to watch the directory; `None` if that is not possible.
-    pub(super) fn start_watch(&mut self, directory: &Directory) -> Option<Box<dyn Any + Send>> {
+    pub(super) fn start_watch(
+        &mut self,
+        directory: &FilesDirectory,
+    ) -> Option<Box<dyn Any + Send>> {
         self.inbox = Arc::default();
         let dir = self.path.display();
         let started = self.watch.start(directory.as_fd(), self.inbox.clone());
@@ -56,7 +59,7 @@ impl Files {
         self.scan(HashSet::new(), HashSet::new()).await;
         self.notice_unopened();
         if !self.scan_again && self.signals.keep() {
-            self.told_until = before.saturating_sub(LAG);
+            self.published_until = before.saturating_sub(LAG);
             let unfinished = self.signals.pending.names().cloned().collect();
             self.replace_missing_stamp();
             self.write_stamp(unfinished);

@@ -25,7 +25,7 @@ const WHILE: Duration = Duration::from_secs(60);
 
 /// Why an entry is refused. The text fits after "NAME.comet refused: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum FileRefusal {
     #[error(transparent)]
     Name(#[from] ChannelNameError),
     /// Opening a FIFO or a device has effects, and a symbolic link may lead to any file of this machine.
@@ -47,7 +47,7 @@ pub(super) enum Refusal {
 }
 
 /// Counts refusals, and logs each pair of entry and reason once.
-pub(super) struct Refusals {
+pub(super) struct FileRefusals {
     logged: HashSet<u64>,
     hasher: RandomState,
     /// The start of the period, and the number of lines since.
@@ -57,7 +57,7 @@ pub(super) struct Refusals {
     metrics: Arc<Metrics>,
 }
 
-impl Refusals {
+impl FileRefusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             logged: HashSet::new(),
@@ -70,7 +70,7 @@ impl Refusals {
     }
 
     /// Returns true if it was logged.
-    pub(super) fn add(&mut self, file: &OsStr, refusal: &Refusal, now: Instant) -> bool {
+    pub(super) fn add(&mut self, file: &OsStr, refusal: &FileRefusal, now: Instant) -> bool {
         self.metrics.files_refused.add(1);
         self.begin_while(now);
         let pair = self.hasher.hash_one((file, discriminant(refusal)));
@@ -115,12 +115,12 @@ mod tests {
 
     #[test]
     fn names_the_line_that_would_allow_the_owner() {
-        let text = Refusal::Owner(0).to_string();
+        let text = FileRefusal::Owner(0).to_string();
         assert!(
             text.ends_with(r#"under [files] in the configuration: allow = ["user:root"]"#),
             "{text}"
         );
-        let unknown = Refusal::Owner(4_000_000_000).to_string();
+        let unknown = FileRefusal::Owner(4_000_000_000).to_string();
         assert!(
             unknown.ends_with(r#"allow = ["user:4000000000"]"#),
             "{unknown}"
@@ -130,26 +130,26 @@ mod tests {
     #[test]
     fn says_each_reason_for_each_entry_once_and_counts_all() {
         let metrics = Arc::new(Metrics::default());
-        let (mut refusals, now) = (Refusals::new(metrics.clone()), Instant::now());
+        let (mut refusals, now) = (FileRefusals::new(metrics.clone()), Instant::now());
         let (a, b) = (OsStr::new("a.comet"), OsStr::new("b.comet"));
         let mut add = |file, refusal| refusals.add(file, &refusal, now);
-        assert!(add(a, Refusal::Kind("a FIFO")));
-        assert!(!add(a, Refusal::Kind("a FIFO")));
-        assert!(add(b, Refusal::Kind("a FIFO")));
-        assert!(add(a, Refusal::Links(2)));
-        assert!(!add(a, Refusal::Links(3)));
+        assert!(add(a, FileRefusal::Kind("a FIFO")));
+        assert!(!add(a, FileRefusal::Kind("a FIFO")));
+        assert!(add(b, FileRefusal::Kind("a FIFO")));
+        assert!(add(a, FileRefusal::Links(2)));
+        assert!(!add(a, FileRefusal::Links(3)));
         assert_eq!(metrics.files_refused.get(), 5);
     }
 
     #[test]
     fn logs_a_bounded_number_in_a_while_and_goes_on_after_it() {
-        let mut refusals = Refusals::new(Arc::default());
+        let mut refusals = FileRefusals::new(Arc::default());
         let start = Instant::now();
         for round in 0..100 {
             let now = start + WHILE * round;
             let logged = (0..2 * MOST_LINES).filter(|n| {
                 let file = format!("{round}-{n}.comet");
-                refusals.add(OsStr::new(&file), &Refusal::Links(2), now)
+                refusals.add(OsStr::new(&file), &FileRefusal::Links(2), now)
             });
             assert_eq!(logged.count(), MOST_LINES as usize, "round {round}");
             assert!(refusals.logged.len() <= MOST_REMEMBERED);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::stat::FileStat;
 
 use super::{
-    entry::{Key, nanoseconds},
+    entry::{FileVersion, nanoseconds},
     inbox::Events,
 };
 
@@ -16,8 +16,8 @@ pub(super) const WINDOW: Duration = Duration::from_millis(2);
 
 /// The fields of `fstat` that the rules need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
-    pub(super) key: Key,
+pub(super) struct FileState {
+    pub(super) key: FileVersion,
     modified: i64,
     pub(super) size: u64,
     /// The mode, including the file type.
@@ -30,7 +30,7 @@ pub(super) struct State {
 /// What is remembered about a name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    pub(super) state: State,
+    pub(super) state: FileState,
     pub(super) fate: Fate,
     /// Whether every later change gives the file another key. That is not so within one step of the time stamps of
     /// kernels before 6.13 (4 ms) and of some file systems (1 s).
@@ -41,11 +41,11 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Published, perhaps by an earlier daemon.
-    Told,
+    Published,
     /// Refused. A later change of mode or owner may make it acceptable.
     Refused,
     /// Only looked at.
-    Seen,
+    StampContent,
 }
 
 /// What to do about a name.
@@ -63,7 +63,12 @@ pub(super) enum Verdict {
 }
 
 /// Decides about a regular file. `waited`: these events have already waited for [`WINDOW`].
-pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited: bool) -> Verdict {
+pub(super) fn decide(
+    known: Option<&Known>,
+    events: Events,
+    now: &FileState,
+    waited: bool,
+) -> Verdict {
     let complete = events.closed || events.attributes || events.moved_to;
     if known.is_some_and(|known| was_told(known, events, now)) {
         return Verdict::Drop;
@@ -95,7 +100,7 @@ pub(super) fn decide(known: Option<&Known>, events: Events, now: &State, waited:
 /// since the epoch) were published. `unfinished`: a write had begun that may be complete by now.
 pub(super) fn decide_by_state(
     known: Option<&Known>,
-    now: &State,
+    now: &FileState,
     since: i64,
     unfinished: bool,
 ) -> Verdict {
@@ -109,19 +114,19 @@ pub(super) fn decide_by_state(
     }
 }
 
-fn was_told(known: &Known, events: Events, now: &State) -> bool {
+fn was_told(known: &Known, events: Events, now: &FileState) -> bool {
     // A close adds nothing to the events before it, and all of those were seen.
     let only_closed = events.closed
         && !(events.created || events.modified || events.attributes || events.moved_to);
-    known.fate != Fate::Seen && known.state.key == now.key && (known.settled || only_closed)
+    known.fate != Fate::StampContent && known.state.key == now.key && (known.settled || only_closed)
 }
 
 impl Known {
     /// The file was changed, but neither its modification time nor its content: mode, owner, links, access time,
     /// extended attributes, labels, or a modification time that was set to what it was.
-    fn only_attributes_differ(&self, now: &State) -> bool {
-        let content = |s: &State| (s.modified, s.size);
-        let attributes = |s: &State| (s.mode, s.uid, s.gid, s.links);
+    fn only_attributes_differ(&self, now: &FileState) -> bool {
+        let content = |s: &FileState| (s.modified, s.size);
+        let attributes = |s: &FileState| (s.mode, s.uid, s.gid, s.links);
         self.fate != Fate::Refused
             && self.state.key.is_same_file(&now.key)
             && content(&self.state) == content(now)
@@ -129,13 +134,13 @@ impl Known {
     }
 
     /// The change time has advanced so far that a touch in between would have another modification time.
-    fn is_before(&self, now: &State) -> bool {
+    fn is_before(&self, now: &FileState) -> bool {
         let changed = now.key.changed;
         self.state.key.changed != changed && (self.settled || self.state.settled(changed))
     }
 }
 
-impl State {
+impl FileState {
     /// Whether its last change was one of the content, not of name, mode or owner.
     pub(super) fn was_written_last(&self) -> bool {
         self.modified == self.key.changed
@@ -153,7 +158,7 @@ impl State {
     }
 }
 
-impl From<&FileStat> for State {
+impl From<&FileStat> for FileState {
     fn from(stat: &FileStat) -> Self {
         Self {
             key: stat.into(),

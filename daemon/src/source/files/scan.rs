@@ -37,7 +37,7 @@ impl Files {
             None => None,
         };
         let search = Search {
-            since: self.told_until,
+            since: self.published_until,
             unfinished,
             being_written,
         };

@@ -15,12 +15,12 @@ use tracing::debug;
 
 use super::{
     SUFFIX,
-    directory::{Directory, Patience, Terms, Unread},
+    directory::{FileRules, FilesDirectory, Patience, Unread},
     inbox::Events,
-    memory::Memory,
-    pending::{Entry, Pending},
-    refusal::{Refusal, Refusals},
-    rules::{self, Fate, Known, State, Verdict, WINDOW},
+    lru::LruMap,
+    pending::{Pending, PendingFile},
+    refusal::{FileRefusal, FileRefusals},
+    rules::{self, Fate, FileState, Known, Verdict, WINDOW},
 };
 use crate::{
     hub::{Hub, NewMessage, Publisher, PublisherKey, Workers},
@@ -37,11 +37,11 @@ const SPACING: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Turns events into messages. Knows the files of one directory at a time.
-pub(super) struct Signals {
+pub(super) struct FileSignals {
     pub(super) pending: Pending,
-    files: Memory<Remembered>,
-    refusals: Refusals,
-    pub(super) terms: Terms,
+    files: LruMap<Remembered>,
+    refusals: FileRefusals,
+    pub(super) terms: FileRules,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     /// The number of the last scan that was started.
@@ -106,7 +106,7 @@ pub(super) struct Search {
     pub(super) being_written: HashSet<ChannelName>,
 }
 
-impl Signals {
+impl FileSignals {
     /// Starts to keep published messages. Returns true when they are kept.
     pub(super) fn keep(&self) -> bool {
         self.hub.keep_soon()
@@ -117,13 +117,13 @@ impl Signals {
         self.hub.kept(self.hub.last().0).await.is_ok()
     }
 
-    pub(super) fn new(terms: Terms, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(terms: FileRules, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         Self {
             first: hub.last().0,
             keys: Allowance::new(Instant::now()),
             pending: Pending::default(),
-            files: Memory::new(MOST_FILES),
-            refusals: Refusals::new(metrics.clone()),
+            files: LruMap::new(MOST_FILES),
+            refusals: FileRefusals::new(metrics.clone()),
             terms,
             hub,
             metrics,
@@ -137,14 +137,14 @@ impl Signals {
     /// Forgets all files, because another directory is watched from now on.
     pub(super) fn reset(&mut self, fine_clock: bool) {
         self.pending = Pending::default();
-        self.files = Memory::new(MOST_FILES);
+        self.files = LruMap::new(MOST_FILES);
         self.fine_clock = fine_clock;
     }
 
     /// Handles new events of a file.
-    pub(super) fn heard(
+    pub(super) fn handle_events(
         &mut self,
-        directory: &Directory,
+        directory: &FilesDirectory,
         file: &OsStr,
         events: Events,
         now: Instant,
@@ -154,7 +154,7 @@ impl Signals {
     }
 
     /// Decides about names whose waiting time is over.
-    pub(super) fn expire(&mut self, directory: &Directory, now: Instant) {
+    pub(super) fn expire(&mut self, directory: &FilesDirectory, now: Instant) {
         // Each name once: a name that is put back is due later.
         for name in self.pending.due(now) {
             let file = file_name(&name);
@@ -163,7 +163,7 @@ impl Signals {
         }
     }
 
-    /// Starts a scan, which calls [`Signals::found`] for each file of the directory. The scan also decides about pending
+    /// Starts a scan, which calls [`FileSignals::found`] for each file of the directory. The scan also decides about pending
     /// names: returns these.
     pub(super) fn begin_scan(&mut self) -> HashSet<ChannelName> {
         self.scan = self.scan.wrapping_add(1);
@@ -174,7 +174,7 @@ impl Signals {
     /// Handles a file that a scan found.
     pub(super) fn found(
         &mut self,
-        directory: &Directory,
+        directory: &FilesDirectory,
         file: &OsStr,
         search: &Search,
         now: Instant,
@@ -191,18 +191,18 @@ impl Signals {
 
     fn judge(
         &mut self,
-        directory: &Directory,
+        directory: &FilesDirectory,
         name: ChannelName,
         events: Events,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), FileRefusal> {
         let pending = self.pending.take(&name);
         let Some(state) = directory.state(file_name(&name).as_ref())? else {
             self.files.remove(&name);
             return Ok(());
         };
         state.check_is_file()?;
-        let mut entry = Entry {
+        let mut entry = PendingFile {
             events: pending.map_or(events, |pending| pending.events.then(events)),
             since: pending.map_or(now, |pending| pending.since),
             until: pending.and_then(|pending| pending.until),
@@ -216,7 +216,7 @@ impl Signals {
             Verdict::Remember => {
                 let is_link = entry.events.created && state.links > 1; // link() opens nothing, so nothing is closed
                 if known.is_none_or(|known| !known.state.key.is_same_file(&state.key)) {
-                    self.remember(name.clone(), state, Fate::Seen);
+                    self.remember(name.clone(), state, Fate::StampContent);
                 }
                 if entry.events.open == Some(true) && !is_link {
                     entry.until = None; // wait for the close; the earlier waiting time belonged to another file
@@ -240,11 +240,11 @@ impl Signals {
 
     fn compare(
         &mut self,
-        directory: &Directory,
+        directory: &FilesDirectory,
         name: ChannelName,
         search: &Search,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), FileRefusal> {
         let Some(state) = directory.state(file_name(&name).as_ref())? else {
             return Ok(());
         };
@@ -260,7 +260,7 @@ impl Signals {
         let unfinished = search.unfinished.contains(&name);
         match rules::decide_by_state(known.as_ref(), &state, search.since, unfinished) {
             Verdict::Publish => {
-                let entry = Entry {
+                let entry = PendingFile {
                     events: Events::WRITTEN,
                     since: now,
                     until: None,
@@ -269,7 +269,7 @@ impl Signals {
                 return self.publish(directory, name, state, entry, now);
             }
             Verdict::Attributes => self.remember(name, state, fate(known.as_ref())),
-            _ if known.is_none() => self.remember(name, state, Fate::Told),
+            _ if known.is_none() => self.remember(name, state, Fate::Published),
             _ => {}
         }
         Ok(())
@@ -277,12 +277,12 @@ impl Signals {
 
     fn publish(
         &mut self,
-        directory: &Directory,
+        directory: &FilesDirectory,
         name: ChannelName,
-        state: State,
-        entry: Entry,
+        state: FileState,
+        entry: PendingFile,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), FileRefusal> {
         let busy_since = entry.busy_since.unwrap_or(now);
         let patience = match now < busy_since + PATIENCE && !self.pending.is_full() {
             true => Patience::Some,
@@ -306,7 +306,7 @@ impl Signals {
                 if id > self.first {
                     self.metrics.published_files.add(1);
                 }
-                self.remember(name.clone(), state, Fate::Told);
+                self.remember(name.clone(), state, Fate::Published);
                 if let Some(file) = self.files.get(&name) {
                     file.published = Some(now);
                 }
@@ -316,7 +316,7 @@ impl Signals {
                 let busy_since = Some(busy_since);
                 self.pending.put(
                     name,
-                    Entry {
+                    PendingFile {
                         until,
                         busy_since,
                         ..entry
@@ -338,7 +338,7 @@ impl Signals {
 
     /// The idempotency key of a published state, which the hub remembers over a restart: a killed daemon could not write its last
     /// messages into the stamp. Where two changes may look the same there is no key: publishing twice is better than never.
-    fn key(&mut self, state: &State, now: Instant) -> Option<String> {
+    fn key(&mut self, state: &FileState, now: Instant) -> Option<String> {
         let may = self.fine_clock && self.hub.is_kept() && self.keys.take(now);
         may.then(|| state.key.to_string())
     }
@@ -348,7 +348,7 @@ impl Signals {
         (now < next).then_some(next)
     }
 
-    fn remember(&mut self, name: ChannelName, state: State, fate: Fate) {
+    fn remember(&mut self, name: ChannelName, state: FileState, fate: Fate) {
         let settled = self.fine_clock || state.settled(wall_clock());
         let published = self.files.get(&name).and_then(|file| file.published);
         let known = Known {
@@ -367,7 +367,7 @@ impl Signals {
         );
     }
 
-    fn count_refusal(&mut self, file: &OsStr, result: Result<(), Refusal>, now: Instant) {
+    fn count_refusal(&mut self, file: &OsStr, result: Result<(), FileRefusal>, now: Instant) {
         if let Err(refusal) = result {
             self.refusals.add(file, &refusal, now);
         }
@@ -376,11 +376,11 @@ impl Signals {
 
 /// How the unchanged content of a file was handled, when only its attributes changed.
 fn fate(known: Option<&Known>) -> Fate {
-    known.map_or(Fate::Seen, |known| known.fate)
+    known.map_or(Fate::StampContent, |known| known.fate)
 }
 
 /// The channel of a file.
-fn channel(file: &OsStr) -> Result<ChannelName, Refusal> {
+fn channel(file: &OsStr) -> Result<ChannelName, FileRefusal> {
     let name = file.as_bytes();
     let name = name.strip_suffix(SUFFIX.as_bytes()).unwrap_or(name);
     Ok(ChannelName::parse_bytes(name)?)

@@ -35,7 +35,7 @@ pub(super) struct Stamp(Flock<File>);
 
 /// The content that the last daemon wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct StampContent {
     /// Every change before this time was published. Nanoseconds since the epoch.
     pub(super) until: i64,
     /// Files that were being written, and may be complete by now.
@@ -60,7 +60,7 @@ pub(super) enum StampError {
 
 impl Stamp {
     /// Opens or creates the stamp. Also returns its content, unless it is new.
-    pub(super) fn open(directory: impl AsFd) -> Result<(Self, Option<Seen>), StampError> {
+    pub(super) fn open(directory: impl AsFd) -> Result<(Self, Option<StampContent>), StampError> {
         let open = |flags, mode| open_entry(&directory, FILE_NAME.as_ref(), flags, mode);
         let file = match open(OFlag::O_RDWR, Mode::empty()) {
             // Two calls, because O_CREAT fails in /dev/shm on the file of another user.
@@ -89,7 +89,7 @@ impl Stamp {
         fchmod(&*file, MODE)?;
         let mut content = vec![0; MOST_BYTES];
         let length = file.read_at(&mut content, 0).map_err(errno)?;
-        Ok((Self(file), Seen::parse(&content[..length])))
+        Ok((Self(file), StampContent::parse(&content[..length])))
     }
 
     /// Touches the stamp and returns the time, by the clock of the file system. Every later change has this time
@@ -110,7 +110,7 @@ impl Stamp {
         fstat(&*self.0).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    pub(super) fn write(&self, seen: &Seen) -> Result<(), Errno> {
+    pub(super) fn write(&self, seen: &StampContent) -> Result<(), Errno> {
         let content = seen.format();
         self.0.write_all_at(&content, 0).map_err(errno)?;
         self.0.set_len(content.len() as u64).map_err(errno)
@@ -151,7 +151,7 @@ fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-impl Seen {
+impl StampContent {
     /// `None` if the file is empty or has another format.
     fn parse(content: &[u8]) -> Option<Self> {
         let mut lines = str::from_utf8(content).ok()?.split('\n');
@@ -186,12 +186,12 @@ mod tests {
 
     use super::*;
 
-    fn open(root: &tempfile::TempDir) -> Result<(Stamp, Option<Seen>), StampError> {
+    fn open(root: &tempfile::TempDir) -> Result<(Stamp, Option<StampContent>), StampError> {
         Stamp::open(File::open(root.path()).unwrap())
     }
 
-    fn seen(until: i64, names: &[&str]) -> Seen {
-        Seen {
+    fn seen(until: i64, names: &[&str]) -> StampContent {
+        StampContent {
             until,
             unfinished: names
                 .iter()
@@ -212,7 +212,7 @@ mod tests {
         ] {
             stamp.write(&said).unwrap();
             let content = fs::read(root.path().join(FILE_NAME)).unwrap();
-            assert_eq!(Seen::parse(&content), Some(said));
+            assert_eq!(StampContent::parse(&content), Some(said));
         }
         drop(stamp);
         assert_eq!(open(&root).unwrap().1, Some(seen(-1, &["a"])));
@@ -235,11 +235,11 @@ mod tests {
             "\u{0}",
             "99999999999999999999\n.\n",
         ] {
-            assert_eq!(Seen::parse(content.as_bytes()), None, "{content:?}");
+            assert_eq!(StampContent::parse(content.as_bytes()), None, "{content:?}");
         }
-        assert_eq!(Seen::parse(b"\xff\n.\n"), None);
+        assert_eq!(StampContent::parse(b"\xff\n.\n"), None);
         assert_eq!(
-            Seen::parse(b"5\n.\nrest of a longer one\n.\n"),
+            StampContent::parse(b"5\n.\nrest of a longer one\n.\n"),
             Some(seen(5, &[]))
         );
     }
@@ -250,7 +250,7 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let content = seen(5, &names).format();
         assert!(content.len() <= MOST_BYTES);
-        assert!(Seen::parse(&content).unwrap().unfinished.len() > 250);
+        assert!(StampContent::parse(&content).unwrap().unfinished.len() > 250);
     }
 
     #[test]

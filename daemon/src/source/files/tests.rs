@@ -1,4 +1,4 @@
-//! With time given by hand, and events too where the real ones cannot be made to come in a certain order.
+//! Time is passed in by the test. So are the events of tests that need them in a certain order.
 
 use std::{
     any::Any,
@@ -23,11 +23,11 @@ use super::{
 };
 use crate::hub::HistoryConfig;
 
-/// Hears only what a test says.
+/// A watcher without inotify: a test puts the events into the inbox.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Arc<Inbox>>>);
+struct ScriptedWatch(Arc<Mutex<Arc<Inbox>>>);
 
-impl Watch for Told {
+impl Watch for ScriptedWatch {
     fn start(
         &self,
         _: std::os::fd::BorrowedFd<'_>,
@@ -38,11 +38,11 @@ impl Watch for Told {
     }
 }
 
-/// As inotify at its limits, until there is room.
+/// A watcher like inotify at its limits: it refuses to start until `has_room` is true.
 #[derive(Clone, Default)]
 struct Refusing {
     has_room: Arc<AtomicBool>,
-    told: Told,
+    scripted: ScriptedWatch,
 }
 
 impl Watch for Refusing {
@@ -52,7 +52,7 @@ impl Watch for Refusing {
         inbox: Arc<Inbox>,
     ) -> Result<Box<dyn Any + Send>, WatchError> {
         match self.has_room.load(Ordering::Relaxed) {
-            true => self.told.start(directory, inbox),
+            true => self.scripted.start(directory, inbox),
             false => Err(WatchError::Watches),
         }
     }
@@ -76,11 +76,11 @@ impl Fixture {
     }
 
     fn open(&self) -> Files {
-        self.open_with(Box::new(Told::default()))
+        self.open_with(Box::new(ScriptedWatch::default()))
     }
 
     fn open_with(&self, watch: Box<dyn Watch>) -> Files {
-        let terms = Terms::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
+        let terms = FileRules::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
         let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
         Files::open_with(watch, self.root.path(), terms, hub, metrics).unwrap()
     }
@@ -93,7 +93,7 @@ impl Fixture {
         self.start + Duration::from_millis(milliseconds)
     }
 
-    fn told(&self, channel: &str) -> Vec<String> {
+    fn published(&self, channel: &str) -> Vec<String> {
         let names = [ChannelName::parse(channel).unwrap()];
         let backlog = self.hub.since(&names, Cursor(0));
         let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
@@ -104,19 +104,20 @@ impl Fixture {
             .collect()
     }
 
-    /// What the stamp says.
+    /// The content of the stamp file.
     fn stamp(&self) -> String {
         fs::read_to_string(self.root.path().join(stamp::FILE_NAME)).unwrap()
     }
 }
 
 impl Files {
-    fn hear_at(&mut self, channel: &str, list: &[Event], now: Instant) {
+    fn handle_at(&mut self, channel: &str, list: &[Event], now: Instant) {
         let mut events = Events::default();
         list.iter().for_each(|event| events.add(*event));
         let file = format!("{channel}{SUFFIX}");
         let directory = &self.watched.as_ref().unwrap().directory;
-        self.signals.heard(directory, file.as_ref(), events, now);
+        self.signals
+            .handle_events(directory, file.as_ref(), events, now);
     }
 
     fn expire_at(&mut self, now: Instant) {
@@ -135,76 +136,76 @@ fn touch(path: &Path) {
 }
 
 #[test]
-fn a_file_that_takes_the_place_of_one_that_waits_is_told_when_it_is_closed() {
+fn a_new_file_with_the_name_of_a_waiting_one_is_published_when_closed() {
     let fixture = Fixture::new();
     let mut files = fixture.open();
     fs::write(fixture.path("news"), "").unwrap();
-    files.hear_at("news", &[Event::Created, Event::Closed], fixture.at(0));
+    files.handle_at("news", &[Event::Created, Event::Closed], fixture.at(0));
     fs::remove_file(fixture.path("news")).unwrap();
     fs::write(fixture.path("news"), "new").unwrap();
     let replaced = [Event::Gone, Event::Created, Event::Modified];
-    files.hear_at("news", &replaced, fixture.at(1));
+    files.handle_at("news", &replaced, fixture.at(1));
     files.expire_at(fixture.at(10));
-    assert_eq!(files.signals.pending.next(), None); // nothing to come back for before the close
-    assert!(fixture.told("news").is_empty());
-    files.hear_at("news", &[Event::Closed], fixture.at(11));
-    assert_eq!(fixture.told("news"), ["new"]);
+    assert_eq!(files.signals.pending.next(), None); // nothing is due before the close
+    assert!(fixture.published("news").is_empty());
+    files.handle_at("news", &[Event::Closed], fixture.at(11));
+    assert_eq!(fixture.published("news"), ["new"]);
 }
 
 #[test]
-fn a_new_empty_file_is_told_when_its_window_is_over() {
+fn a_new_empty_file_is_published_when_its_window_is_over() {
     let f = Fixture::new();
     let mut files = f.open();
     File::create(f.path("news")).unwrap();
-    files.hear_at("news", &[Event::Created, Event::Closed], f.at(0));
+    files.handle_at("news", &[Event::Created, Event::Closed], f.at(0));
     files.expire_at(f.at(1));
-    assert_eq!(f.told("news").len(), 0);
+    assert_eq!(f.published("news").len(), 0);
     files.expire_at(f.at(2));
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
     files.expire_at(f.at(2000));
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
 }
 
 #[test]
-fn times_that_are_set_within_the_window_end_it() {
+fn setting_the_times_ends_the_window() {
     let f = Fixture::new();
     let mut files = f.open();
     File::create(f.path("news")).unwrap();
-    files.hear_at("news", &[Event::Created, Event::Closed], f.at(0));
+    files.handle_at("news", &[Event::Created, Event::Closed], f.at(0));
     touch(&f.path("news"));
-    files.hear_at("news", &[Event::Attributes], f.at(1));
-    assert_eq!(f.told("news").len(), 1);
+    files.handle_at("news", &[Event::Attributes], f.at(1));
+    assert_eq!(f.published("news").len(), 1);
     files.expire_at(f.at(2000));
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
 }
 
 #[test]
-fn an_event_that_comes_late_adds_nothing_to_what_was_seen() {
+fn a_late_event_of_a_published_state_publishes_nothing() {
     let f = Fixture::new();
     let mut files = f.open();
     touch(&f.path("news"));
-    files.hear_at("news", &[Event::Created, Event::Attributes], f.at(0));
+    files.handle_at("news", &[Event::Created, Event::Attributes], f.at(0));
     files.expire_at(f.at(2));
-    assert_eq!(f.told("news").len(), 1);
-    files.hear_at("news", &[Event::Closed], f.at(500));
+    assert_eq!(f.published("news").len(), 1);
+    files.handle_at("news", &[Event::Closed], f.at(500));
     files.expire_at(f.at(2000));
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
 }
 
 #[test]
-fn touches_within_a_millisecond_become_one() {
+fn touches_within_a_millisecond_become_one_message() {
     let f = Fixture::new();
     let mut files = f.open();
     for n in 0..100 {
         fs::write(f.path("news"), n.to_string()).unwrap();
         let now = f.start + Duration::from_micros(n);
-        files.hear_at("news", &[Event::Modified, Event::Closed], now);
+        files.handle_at("news", &[Event::Modified, Event::Closed], now);
     }
-    assert_eq!(f.told("news"), ["0"]);
+    assert_eq!(f.published("news"), ["0"]);
     files.expire_at(f.at(1));
-    assert_eq!(f.told("news"), ["0", "99"]);
+    assert_eq!(f.published("news"), ["0", "99"]);
     files.expire_at(f.at(2000));
-    assert_eq!(f.told("news").len(), 2);
+    assert_eq!(f.published("news").len(), 2);
 }
 
 #[test]
@@ -214,33 +215,33 @@ fn a_locked_file_is_left_alone_for_a_second() {
     fs::write(f.path("news"), "x").unwrap();
     let file = File::open(f.path("news")).unwrap();
     let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
-    files.hear_at("news", &[Event::Modified, Event::Closed], f.at(0));
+    files.handle_at("news", &[Event::Modified, Event::Closed], f.at(0));
     for ms in 1..1000 {
         files.expire_at(f.at(ms));
     }
-    assert_eq!(f.told("news").len(), 0);
+    assert_eq!(f.published("news").len(), 0);
     files.expire_at(f.at(1002));
-    assert_eq!(f.told("news"), ["x"]);
+    assert_eq!(f.published("news"), ["x"]);
     drop(lock);
 }
 
 #[test]
-fn where_time_stamps_are_coarse_a_second_touch_is_told_all_the_same() {
+fn a_second_touch_is_published_even_with_coarse_time_stamps() {
     let f = Fixture::new();
     let mut files = f.open();
     files.signals.reset(false);
     touch(&f.path("news"));
     // The second touch within a step of the time stamps leaves the same state behind as the first.
-    files.hear_at("news", &[Event::Attributes], f.at(0));
-    files.hear_at("news", &[Event::Closed], f.at(1));
-    assert_eq!(f.told("news").len(), 1);
-    files.hear_at("news", &[Event::Attributes], f.at(2));
-    files.hear_at("news", &[Event::Closed], f.at(3));
-    assert_eq!(f.told("news").len(), 2);
+    files.handle_at("news", &[Event::Attributes], f.at(0));
+    files.handle_at("news", &[Event::Closed], f.at(1));
+    assert_eq!(f.published("news").len(), 1);
+    files.handle_at("news", &[Event::Attributes], f.at(2));
+    files.handle_at("news", &[Event::Closed], f.at(3));
+    assert_eq!(f.published("news").len(), 2);
 }
 
 #[tokio::test]
-async fn the_stamp_waits_until_all_before_it_was_told() {
+async fn the_stamp_is_written_when_all_earlier_events_are_handled() {
     let f = Fixture::new();
     let mut files = f.open();
     let first = f.stamp();
@@ -249,15 +250,19 @@ async fn the_stamp_waits_until_all_before_it_was_told() {
     files.inbox.push("news.comet".as_ref(), Event::Closed);
     files.begin_checkpoint();
     files.work().await;
-    assert_eq!(f.stamp(), first, "the watcher may have more to tell");
+    assert_eq!(
+        f.stamp(),
+        first,
+        "the watcher may still report earlier events"
+    );
     files.inbox.fence();
     files.work().await;
-    let decided = !f.told("news").is_empty(); // the two calls took 2 ms, on a slow day
+    let decided = !f.published("news").is_empty(); // on a slow machine the two calls may take the 2 ms of the window
     assert!(decided || f.stamp() == first, "a file waits for its window");
 
     files.expire_at(Instant::now() + Duration::from_secs(1));
     files.write_checkpoint();
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
     assert_ne!(f.stamp(), first);
 }
 
@@ -275,24 +280,24 @@ async fn the_stamp_names_the_files_that_are_being_written() {
     files.work().await;
     files.finish().await;
     assert!(!f.stamp().contains("news"), "{}", f.stamp());
-    assert_eq!(f.told("news"), ["x"]);
+    assert_eq!(f.published("news"), ["x"]);
 }
 
 #[tokio::test]
-async fn what_was_not_heard_before_a_crash_is_told_after_it() {
+async fn a_change_that_was_not_handled_before_a_crash_is_published_after_it() {
     let f = Fixture::new();
     let mut files = f.open();
     fs::write(f.path("news"), "x").unwrap();
     files.checkpoint.due = 2;
     files.begin_checkpoint();
-    files.work().await; // neither the file nor the fence was heard of
+    files.work().await; // neither the file nor the fence was handled
     drop(files);
     let _files = f.open();
-    assert_eq!(f.told("news"), ["x"]);
+    assert_eq!(f.published("news"), ["x"]);
 }
 
 #[tokio::test]
-async fn a_flood_leaves_keys_to_others() {
+async fn a_flood_of_files_uses_only_half_of_the_keys() {
     let f = Fixture::new();
     let mut files = f.open();
     let (mut keys, now) = (0, Instant::now());
@@ -304,36 +309,36 @@ async fn a_flood_leaves_keys_to_others() {
 }
 
 #[tokio::test]
-async fn what_was_told_long_before_a_crash_is_not_told_after_it() {
+async fn a_change_published_long_before_a_restart_is_not_published_again() {
     let f = Fixture::new();
     fs::write(f.path("news"), "x").unwrap();
     let mut files = f.open();
     files.finish().await;
     drop(files);
     let _files = f.open();
-    assert_eq!(f.told("news").len(), 0);
+    assert_eq!(f.published("news").len(), 0);
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_hides_nothing() {
+async fn a_clock_that_was_set_back_hides_no_change() {
     let f = Fixture::new();
     fs::write(f.path("news"), "x").unwrap();
-    let in_a_year_or_so = f.open().told_until + 30_000_000_000_000_000;
+    let in_a_year_or_so = f.open().published_until + 30_000_000_000_000_000;
     fs::write(
         f.root.path().join(stamp::FILE_NAME),
         format!("{in_a_year_or_so}\n.\n"),
     )
     .unwrap();
     let mut files = f.open();
-    assert_eq!(f.told("news"), ["x"]);
+    assert_eq!(f.published("news"), ["x"]);
     files.finish().await;
     drop(files);
     let _files = f.open();
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
 }
 
 #[tokio::test]
-async fn a_deleted_stamp_is_made_again() {
+async fn a_deleted_stamp_is_created_again() {
     let f = Fixture::new();
     let mut files = f.open();
     let first = f.stamp();
@@ -346,7 +351,7 @@ async fn a_deleted_stamp_is_made_again() {
 }
 
 #[tokio::test]
-async fn the_stamp_stays_when_a_scan_failed() {
+async fn a_failed_scan_keeps_the_old_stamp() {
     let f = Fixture::new();
     let mut files = f.open();
     let first = f.stamp();
@@ -376,23 +381,23 @@ async fn works_where_no_stamp_can_be_kept() {
         .unwrap()
         < second / 20
     {
-        std::thread::yield_now(); // so old that no clock is in doubt about it
+        std::thread::yield_now(); // until the file is clearly older than the start of the daemon
     }
     let mut files = f.open();
-    assert_eq!(f.told("old").len(), 0);
+    assert_eq!(f.published("old").len(), 0);
     fs::write(f.path("news"), "x").unwrap();
-    files.hear_at(
+    files.handle_at(
         "news",
         &[Event::Created, Event::Modified, Event::Closed],
         f.at(0),
     );
-    assert_eq!(f.told("news"), ["x"]);
+    assert_eq!(f.published("news"), ["x"]);
     files.begin_checkpoint();
     files.finish().await;
 }
 
 #[tokio::test]
-async fn a_scan_lets_others_go_on() {
+async fn other_tasks_run_during_a_scan() {
     let f = Fixture::new();
     let mut files = f.open();
     for n in 0..10 * SLICE {
@@ -415,23 +420,23 @@ async fn a_scan_lets_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_rescan_tells_what_had_begun_and_nothing_twice() {
+async fn a_rescan_publishes_pending_and_missed_files_once() {
     let f = Fixture::new();
     let mut files = f.open();
     File::create(f.path("begun")).unwrap();
-    fs::write(f.path("told"), "x").unwrap();
-    files.hear_at("begun", &[Event::Created], f.at(0));
-    files.hear_at("told", &[Event::Modified, Event::Closed], f.at(0));
+    fs::write(f.path("published"), "x").unwrap();
+    files.handle_at("begun", &[Event::Created], f.at(0));
+    files.handle_at("published", &[Event::Modified, Event::Closed], f.at(0));
     fs::write(f.path("missed"), "x").unwrap();
     files.inbox.rescan();
     files.work().await;
-    let count = |channel: &str| f.told(channel).len();
-    assert_eq!(["begun", "told", "missed"].map(count), [1, 1, 1]);
+    let count = |channel: &str| f.published(channel).len();
+    assert_eq!(["begun", "published", "missed"].map(count), [1, 1, 1]);
     assert_eq!(f.metrics.files_rescans.get(), 1);
 }
 
 #[tokio::test]
-async fn what_needs_no_waiting_is_told_by_who_hears_it() {
+async fn the_watching_thread_publishes_events_that_need_no_waiting() {
     let f = Fixture::new();
     let files = f.open();
     let inbox = files.inbox.clone();
@@ -439,7 +444,7 @@ async fn what_needs_no_waiting_is_told_by_who_hears_it() {
     touch(&f.path("news"));
     inbox.push("news.comet".as_ref(), Event::Attributes);
     inbox.push("news.comet".as_ref(), Event::Closed);
-    assert_eq!(f.told("news").len(), 1);
+    assert_eq!(f.published("news").len(), 1);
     let woken = |inbox: Arc<Inbox>| async move {
         tokio::select! {
             biased;
@@ -449,19 +454,19 @@ async fn what_needs_no_waiting_is_told_by_who_hears_it() {
     };
     assert!(!woken(inbox.clone()).await);
 
-    // Whether it is a touch shows in a moment only.
+    // Only after the window is it known whether this is a touch.
     File::create(f.path("new")).unwrap();
     inbox.push("new.comet".as_ref(), Event::Created);
     inbox.push("new.comet".as_ref(), Event::Closed);
     assert!(woken(inbox.clone()).await);
     let mut files = inbox.take_back();
     files.expire_at(Instant::now() + Duration::from_secs(1));
-    assert_eq!(f.told("new").len(), 1);
+    assert_eq!(f.published("new").len(), 1);
     files.finish().await;
 }
 
 #[tokio::test]
-async fn a_flood_is_gathered() {
+async fn events_of_a_flood_are_collected_for_the_control_thread() {
     let f = Fixture::new();
     let files = f.open();
     let inbox = files.inbox.clone();
@@ -471,13 +476,13 @@ async fn a_flood_is_gathered() {
         for n in 0..10 * AT_ONCE {
             inbox.push(format!("{n}.comet").as_ref(), Event::Closed);
         }
-        waiting = inbox.take().names.len(); // less than that many in a millisecond, and none is left
+        waiting = inbox.take().names.len(); // none is left if fewer came within a millisecond
     }
     inbox.take_back().finish().await;
 }
 
 #[tokio::test]
-async fn what_inotify_refuses_to_watch_is_compared_until_it_does_not() {
+async fn a_directory_that_inotify_refuses_is_polled_until_it_can_be_watched() {
     let f = Fixture::new();
     let refusing = Refusing::default();
     fs::write(f.path("old"), "x").unwrap();
@@ -485,11 +490,11 @@ async fn what_inotify_refuses_to_watch_is_compared_until_it_does_not() {
     assert_eq!(f.metrics.files_polling.get(), 1);
     for n in 0..3 {
         fs::write(f.path("news"), n.to_string()).unwrap();
-        while f.told("news").len() == n {
-            files.compare_directory().await; // not at once: a pause follows each
+        while f.published("news").len() == n {
+            files.compare_directory().await; // a pause follows each comparison
         }
     }
-    assert_eq!(f.told("news"), ["0", "1", "2"]);
+    assert_eq!(f.published("news"), ["0", "1", "2"]);
 
     refusing.has_room.store(true, Ordering::Relaxed);
     fs::write(f.path("news"), "3").unwrap();
@@ -501,18 +506,18 @@ async fn what_inotify_refuses_to_watch_is_compared_until_it_does_not() {
     files.inbox.push("news.comet".as_ref(), Event::Closed);
     files.work().await;
     files.expire_at(Instant::now() + Duration::from_secs(1));
-    assert_eq!(f.told("news"), ["0", "1", "2", "3", "4"]);
+    assert_eq!(f.published("news"), ["0", "1", "2", "3", "4"]);
 
-    // What was told by comparing is not told again after a crash, what was not heard of is.
+    // What was published by comparing is not published again after a crash, but changes that were not handled before it are published.
     drop(files);
     fs::write(f.path("late"), "x").unwrap();
     let _files = f.open();
-    assert_eq!(f.told("late"), ["x"]);
-    assert_eq!(f.told("news")[..5], ["0", "1", "2", "3", "4"]);
+    assert_eq!(f.published("late"), ["x"]);
+    assert_eq!(f.published("news")[..5], ["0", "1", "2", "3", "4"]);
 }
 
 #[tokio::test]
-async fn a_planted_stamp_is_replaced_when_it_is_gone() {
+async fn a_stamp_is_created_when_a_planted_entry_is_gone() {
     let f = Fixture::new();
     let planted = f.root.path().join(stamp::FILE_NAME);
     fs::create_dir(&planted).unwrap();

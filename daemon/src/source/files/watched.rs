@@ -8,13 +8,13 @@ use tracing::{info, warn};
 use super::{
     Files, FilesError,
     checkpoint::wall_clock,
-    directory::Directory,
-    stamp::{Seen, Stamp},
+    directory::FilesDirectory,
+    stamp::{Stamp, StampContent},
 };
 
 /// The directory that is being watched.
 pub(super) struct Watched {
-    pub(super) directory: Directory,
+    pub(super) directory: FilesDirectory,
     /// `None` if there can be no stamp: then a restart does not find changes made before it.
     pub(super) stamp: Option<Stamp>,
     /// `None` if inotify refused: then the directory is scanned every second.
@@ -63,9 +63,9 @@ impl Files {
 
     /// Opens the directory at the path. Returns the content of its stamp, and a time before the watch
     /// began.
-    pub(super) fn start_watching(&mut self) -> Result<(Option<Seen>, i64), FilesError> {
+    pub(super) fn start_watching(&mut self) -> Result<(Option<StampContent>, i64), FilesError> {
         let dir = self.path.clone();
-        let directory = match Directory::open(&dir) {
+        let directory = match FilesDirectory::open(&dir) {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Err(FilesError::Missing(dir)),
             Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(FilesError::NotADirectory(dir)),

@@ -28,10 +28,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     Shared,
     history::HistoryReply,
-    input::{CHUNK, Input, TooLong},
+    line_buffer::{CHUNK, LineBuffer, TooLong},
     peer::Peer,
-    places::{Place, Turns},
-    subscription::{Subscription, woken},
+    slots::{Slot, UserTurns},
+    subscription::{SocketSubscription, woken},
 };
 use crate::hub::{NewMessage, Publisher, PublisherKey};
 
@@ -44,7 +44,7 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// Acknowledgements in `output` of messages that may not be kept yet, with the last id.
     receipts: Vec<(Range<usize>, u64)>,
-    subscription: Option<Subscription>,
+    subscription: Option<SocketSubscription>,
     /// A history request that is not started yet.
     history: Option<HistoryReply>,
     /// Until the daemon stops.
@@ -73,11 +73,11 @@ impl Connection {
     }
 
     /// Serves the connection until the peer ends it, is silent for too long, or the daemon stops.
-    pub(super) async fn converse(mut self, place: Place) -> io::Result<()> {
-        let turns = place.turns();
+    pub(super) async fn converse(mut self, slot: Slot) -> io::Result<()> {
+        let turns = slot.turns();
         let shared = self.shared.clone();
         let mut stopped = pin!(shared.drain.stop.cancelled());
-        let (mut input, mut long_line) = (Input::default(), None);
+        let (mut input, mut long_line) = (LineBuffer::default(), None);
         loop {
             if let Some(reason) = self.refusal() {
                 return self.refuse("permission", &reason).await;
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// Reads what comes within moments, while others have their turns. False: that was nothing.
-    async fn read_soon(&mut self, input: &mut Input, start: Instant) -> io::Result<bool> {
+    async fn read_soon(&mut self, input: &mut LineBuffer, start: Instant) -> io::Result<bool> {
         while start.elapsed() < Pace::AWAKE && !self.shared.drain.stop.is_cancelled() {
             match input.try_read(&self.stream) {
                 Ok(1..) => {
@@ -161,7 +161,7 @@ impl Connection {
         self.flush().await?;
         // Closing with unread input would send a reset, which may reach the peer before the reason.
         shutdown(self.stream.as_fd().as_raw_fd(), Shutdown::Write)?;
-        let mut input = Input::default();
+        let mut input = LineBuffer::default();
         let drained = async {
             while input.read(&self.stream).await? > 0 {
                 input.rest();
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// Handles a stop: a subscriber gets the messages that are still published, and the time to come back.
-    async fn leave(mut self, turns: &Turns) -> io::Result<()> {
+    async fn leave(mut self, turns: &UserTurns) -> io::Result<()> {
         self.publisher = None;
         if self.subscription.is_none() {
             return Ok(());
@@ -196,8 +196,8 @@ impl Connection {
     /// their turns in between.
     async fn answer(
         &mut self,
-        input: &mut Input,
-        turns: &Turns,
+        input: &mut LineBuffer,
+        turns: &UserTurns,
     ) -> io::Result<Result<(), TooLong>> {
         let max = self.shared.config().max_line;
         let mut turn = turns.first(input.unanswered()).await;
@@ -243,7 +243,7 @@ impl Connection {
             }
             Ok(Request::Subscribe { channels, since }) => {
                 line::write_ok(&mut self.output);
-                self.subscription = Some(Subscription::new(&self.shared, channels, since));
+                self.subscription = Some(SocketSubscription::new(&self.shared, channels, since));
             }
             Ok(Request::History { channels, since }) => {
                 self.history = Some(HistoryReply::new(
@@ -303,13 +303,13 @@ impl Connection {
             let reason = format!("it may reach subscribers, but it is not kept: {error}");
             let output = std::mem::take(&mut self.output);
             let mut copied = 0;
-            for (place, id) in &self.receipts {
+            for (range, id) in &self.receipts {
                 if hub.has_kept(*id) {
                     continue;
                 }
-                self.output.extend_from_slice(&output[copied..place.start]);
+                self.output.extend_from_slice(&output[copied..range.start]);
                 line::write_error("store", &reason, &mut self.output);
-                copied = place.end;
+                copied = range.end;
             }
             self.output.extend_from_slice(&output[copied..]);
         }
@@ -318,7 +318,7 @@ impl Connection {
     }
 
     /// Writes the requested history, if any, as fast as the peer reads it.
-    async fn write_history(&mut self, turns: &Turns) -> io::Result<()> {
+    async fn write_history(&mut self, turns: &UserTurns) -> io::Result<()> {
         let Some(mut reply) = self.history.take() else {
             return Ok(());
         };
@@ -335,7 +335,7 @@ impl Connection {
 
     /// Appends about one chunk of new messages for the subscription, up to the end of a message. Returns false if there may be
     /// more.
-    async fn deliver(&mut self, turns: &Turns) -> io::Result<bool> {
+    async fn deliver(&mut self, turns: &UserTurns) -> io::Result<bool> {
         loop {
             let Some(subscription) = &mut self.subscription else {
                 return Ok(true);

@@ -3,8 +3,8 @@
 use comet_proto::{ChannelNames, Cursor, line};
 
 use super::{
-    input::CHUNK,
-    unwritten::{Unwritten, Written},
+    line_buffer::CHUNK,
+    unwritten::{UnwrittenMessages, Written},
 };
 use crate::hub::{Hub, Reading};
 
@@ -12,7 +12,7 @@ use crate::hub::{Hub, Reading};
 pub(super) struct HistoryReply {
     channels: ChannelNames,
     reading: Reading,
-    unwritten: Unwritten,
+    unwritten: UnwrittenMessages,
     is_begun: bool,
     /// A comma must be written before the next message.
     has_messages: bool,
@@ -23,7 +23,7 @@ impl HistoryReply {
         Self {
             channels,
             reading: Reading::after(since),
-            unwritten: Unwritten::default(),
+            unwritten: UnwrittenMessages::default(),
             is_begun: false,
             has_messages: false,
         }

@@ -7,31 +7,31 @@ use tokio::sync::Notify;
 
 use super::{
     Shared,
-    input::CHUNK,
-    unwritten::{Unwritten, Written},
+    line_buffer::CHUNK,
+    unwritten::{UnwrittenMessages, Written},
 };
 use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
 
 /// A set of channels and a cursor.
-pub(super) struct Subscription {
+pub(super) struct SocketSubscription {
     channels: ChannelNames,
     /// The last id that was sent or is in `unwritten`; `None` before the subscription has begun.
     cursor: Option<Cursor>,
     /// Messages from one read of the history that are not sent yet.
-    unwritten: Unwritten,
-    wake: Rc<Wake>,
+    unwritten: UnwrittenMessages,
+    waker: Rc<TaskWaker>,
     shared: Rc<Shared>,
 }
 
 /// The subscriber in the audience. It only wakes the connection's task.
 #[derive(Default)]
-struct Wake {
+struct TaskWaker {
     notify: Notify,
     /// The place in the audience while there is nothing to read.
     joined: Cell<Option<Key>>,
 }
 
-impl Subscriber for Wake {
+impl Subscriber for TaskWaker {
     fn deliver(&self, _: &mut Feed<'_>) -> Next {
         self.joined.set(None);
         self.notify.notify_one();
@@ -39,21 +39,21 @@ impl Subscriber for Wake {
     }
 }
 
-pub(super) async fn woken(subscription: Option<&Subscription>) {
+pub(super) async fn woken(subscription: Option<&SocketSubscription>) {
     match subscription {
-        Some(subscription) => subscription.wake.notify.notified().await,
+        Some(subscription) => subscription.waker.notify.notified().await,
         None => std::future::pending().await,
     }
 }
 
-impl Subscription {
+impl SocketSubscription {
     pub(super) fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Since>) -> Self {
         shared.metrics.subscribers.add(1);
         Self {
             channels,
             cursor: since.map(|since| shared.audience.hub().resolve(since)),
-            unwritten: Unwritten::default(),
-            wake: Rc::default(),
+            unwritten: UnwrittenMessages::default(),
+            waker: Rc::default(),
             shared: shared.clone(),
         }
     }
@@ -82,13 +82,13 @@ impl Subscription {
     /// Reads new messages. Returns false if there are none, and the subscriber has joined the audience.
     fn read(&mut self, out: &mut Vec<u8>) -> bool {
         let audience: &Audience = &self.shared.audience;
-        if self.wake.joined.get().is_some() {
+        if self.waker.joined.get().is_some() {
             return false;
         }
-        match audience.join(&self.channels, self.cursor, self.wake.clone()) {
+        match audience.join(&self.channels, self.cursor, self.waker.clone()) {
             Ok((key, cursor)) => {
                 self.cursor = Some(cursor);
-                self.wake.joined.set(Some(key));
+                self.waker.joined.set(Some(key));
                 false
             }
             Err(mut backlog) => {
@@ -106,9 +106,9 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for SocketSubscription {
     fn drop(&mut self) {
-        if let Some(key) = self.wake.joined.take() {
+        if let Some(key) = self.waker.joined.take() {
             self.shared.audience.leave(key);
         }
         self.shared.metrics.subscribers.sub(1);

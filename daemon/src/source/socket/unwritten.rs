@@ -5,7 +5,7 @@ use std::sync::Arc;
 use comet_proto::{JsonPieces, Message};
 
 #[derive(Default)]
-pub(super) struct Unwritten {
+pub(super) struct UnwrittenMessages {
     messages: std::vec::IntoIter<Arc<Message>>,
     /// The message that is partly written.
     begun: Option<JsonPieces>,
@@ -22,7 +22,7 @@ pub(super) enum Written {
     Nothing,
 }
 
-impl From<Vec<Arc<Message>>> for Unwritten {
+impl From<Vec<Arc<Message>>> for UnwrittenMessages {
     fn from(messages: Vec<Arc<Message>>) -> Self {
         Self {
             messages: messages.into_iter(),
@@ -31,7 +31,7 @@ impl From<Vec<Arc<Message>>> for Unwritten {
     }
 }
 
-impl Unwritten {
+impl UnwrittenMessages {
     pub(super) fn is_within_message(&self) -> bool {
         self.begun.is_some()
     }

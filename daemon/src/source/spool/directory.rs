@@ -30,11 +30,11 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::{
-    Refusal,
+    SpoolRefusal,
     listing::{self, REFUSED, Tidied},
 };
 use crate::source::{
-    files::entry::{Entry, Key, open_entry, sole_name},
+    files::entry::{FileVersion, NameCheck, open_entry, sole_name},
     socket::peer::user_name,
 };
 
@@ -49,7 +49,7 @@ const TRIES: usize = 8;
 pub enum OpenError {
     /// The directory does not exist and cannot be created, or must not be used.
     #[error(transparent)]
-    Directory(#[from] SpoolError),
+    SpoolDirectory(#[from] SpoolError),
     /// Another daemon has locked the spool.
     #[error("{}: another daemon takes them", .0.display())]
     Locked(PathBuf),
@@ -64,17 +64,17 @@ pub enum OpenError {
 }
 
 /// An opened spool, which this daemon has locked.
-pub(super) struct Directory {
+pub(super) struct SpoolDirectory {
     fd: OwnedFd,
     device_and_inode: (u64, u64),
     lock: Flock<File>,
-    /// `None` before [`Directory::watch`], and while the system has no resources for a watcher.
+    /// `None` before [`SpoolDirectory::watch`], and while the system has no resources for a watcher.
     watcher: Option<RecommendedWatcher>,
     /// The failure to watch the directory was logged.
     told: bool,
 }
 
-impl Directory {
+impl SpoolDirectory {
     /// Opens the spool, creates it if necessary, and writes its limits into it.
     pub(super) fn open(path: &Path, limits: SpoolLimits) -> Result<Self, OpenError> {
         let system = |cause| OpenError::System {
@@ -135,7 +135,7 @@ impl Directory {
     }
 
     /// See [`listing::messages`].
-    pub(super) fn messages(&self) -> Result<Vec<listing::Entry>, Errno> {
+    pub(super) fn messages(&self) -> Result<Vec<listing::SpooledMessage>, Errno> {
         listing::messages(&self.fd)
     }
 
@@ -145,7 +145,11 @@ impl Directory {
     }
 
     /// Reads the content and the owner of a file. `None`: the file is gone.
-    pub(super) fn read(&self, name: &OsStr, max: usize) -> Result<Option<(Vec<u8>, u32)>, Refusal> {
+    pub(super) fn read(
+        &self,
+        name: &OsStr,
+        max: usize,
+    ) -> Result<Option<(Vec<u8>, u32)>, SpoolRefusal> {
         let by_name = match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => return Ok(None),
             stat => stat?,
@@ -153,25 +157,25 @@ impl Directory {
         check(&by_name, max)?;
         let file = match open_entry(&self.fd, name, OFlag::O_RDONLY, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ELOOP) => return Err(Refusal::Kind("a symbolic link")),
+            Err(Errno::ELOOP) => return Err(SpoolRefusal::Kind("a symbolic link")),
             file => File::from(file?),
         };
         let look = || {
             let stat = fstat(&file)?;
             check(&stat, max)?;
-            Ok::<_, Refusal>(stat)
+            Ok::<_, SpoolRefusal>(stat)
         };
-        let stat = match sole_name(&self.fd, name, look, |stat| Key::from(stat))? {
-            Entry::Sole(stat) => stat,
+        let stat = match sole_name(&self.fd, name, look, |stat| FileVersion::from(stat))? {
+            NameCheck::Sole(stat) => stat,
             // A complete message file is not changed any more.
-            Entry::Changing(_) | Entry::Other => return Err(Refusal::Swapped),
+            NameCheck::Changing(_) | NameCheck::Other => return Err(SpoolRefusal::Swapped),
         };
         let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or_default());
         let read = file.take(max as u64 + 1).read_to_end(&mut content);
         read.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))?;
         if content.len() > max {
             let size = content.len() as u64;
-            return Err(Refusal::TooLarge { size, max });
+            return Err(SpoolRefusal::TooLarge { size, max });
         }
         Ok(Some((content, stat.st_uid)))
     }
@@ -213,22 +217,22 @@ fn protect(path: &Path, directory: &OwnedFd, stat: &FileStat) {
     }
 }
 
-fn check(stat: &FileStat, max: usize) -> Result<(), Refusal> {
+fn check(stat: &FileStat, max: usize) -> Result<(), SpoolRefusal> {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => {}
-        SFlag::S_IFLNK => return Err(Refusal::Kind("a symbolic link")),
-        SFlag::S_IFSOCK => return Err(Refusal::Kind("a socket")),
-        SFlag::S_IFDIR => return Err(Refusal::Kind("a directory")),
-        SFlag::S_IFIFO => return Err(Refusal::Kind("a FIFO")),
-        _ => return Err(Refusal::Kind("a device")),
+        SFlag::S_IFLNK => return Err(SpoolRefusal::Kind("a symbolic link")),
+        SFlag::S_IFSOCK => return Err(SpoolRefusal::Kind("a socket")),
+        SFlag::S_IFDIR => return Err(SpoolRefusal::Kind("a directory")),
+        SFlag::S_IFIFO => return Err(SpoolRefusal::Kind("a FIFO")),
+        _ => return Err(SpoolRefusal::Kind("a device")),
     }
     // A second hard link may lead to a file that the user who made the link cannot read.
     if stat.st_nlink != 1 {
-        return Err(Refusal::Links(stat.st_nlink));
+        return Err(SpoolRefusal::Links(stat.st_nlink));
     }
     let size = u64::try_from(stat.st_size).unwrap_or_default();
     if size > max as u64 {
-        return Err(Refusal::TooLarge { size, max });
+        return Err(SpoolRefusal::TooLarge { size, max });
     }
     Ok(())
 }

@@ -42,12 +42,12 @@ const MOST_REMOVED: usize = 32_768;
 
 /// A file with the name of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct SpooledMessage {
     pub(super) owner: u32,
     pub(super) name: OsString,
 }
 
-impl Entry {
+impl SpooledMessage {
     /// The part of the name that says which process has put the file there.
     pub(super) fn process(&self) -> &[u8] {
         process(&self.name)
@@ -64,7 +64,7 @@ pub(super) struct Tidied {
 
 /// Lists messages in the order in which they have to be published: those of one owner by name, owners in turns. If a
 /// message of a process is listed, all earlier messages of that process are listed too or were published before.
-pub(super) fn messages(directory: &OwnedFd) -> Result<Vec<Entry>, Errno> {
+pub(super) fn messages(directory: &OwnedFd) -> Result<Vec<SpooledMessage>, Errno> {
     let first = Queues::read(directory)?;
     if first.owners.is_empty() {
         return Ok(Vec::new());
@@ -211,7 +211,7 @@ impl Queues {
     }
 
     /// Takes some names of each owner, sorted by name, then some more of each owner, and so on.
-    fn in_turns(self) -> Vec<Entry> {
+    fn in_turns(self) -> Vec<SpooledMessage> {
         let mut queues: Vec<_> = self
             .owners
             .into_iter()
@@ -223,7 +223,7 @@ impl Queues {
             queues.retain_mut(|(owner, names)| {
                 let before = entries.len();
                 let owner = *owner;
-                entries.extend(names.take(SLICE).map(|name| Entry { owner, name }));
+                entries.extend(names.take(SLICE).map(|name| SpooledMessage { owner, name }));
                 entries.len() > before
             });
             entries[turn..].sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
 
-    fn names(entries: Vec<Entry>) -> Vec<String> {
+    fn names(entries: Vec<SpooledMessage>) -> Vec<String> {
         let names = entries.into_iter().map(|entry| entry.name.into_string());
         names.map(Result::unwrap).collect()
     }

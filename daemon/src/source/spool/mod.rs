@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::directory::OpenError;
-use self::{directory::Directory, listing::Entry, pace::Pace};
+use self::{directory::SpoolDirectory, listing::SpooledMessage, pace::Pace};
 use crate::{
     config::{ByPrefix, Config},
     hub::{Hub, NewMessage, Publisher, PublisherKey},
@@ -58,7 +58,7 @@ const START: Duration = Duration::from_secs(5);
 
 /// Why a file is not taken as a message. The text fits after "NAME refused: ".
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum SpoolRefusal {
     #[error("it is {0}, not a regular file")]
     Kind(&'static str),
     #[error("it has {0} names (hard links); only files with one name are taken")]
@@ -87,7 +87,7 @@ enum Refusal {
     Unreadable(#[from] Errno),
 }
 
-impl Refusal {
+impl SpoolRefusal {
     /// Whether the reason may go away by itself, as with a lease (fcntl). Such a file stays in the spool.
     fn may_end(&self) -> bool {
         match self {
@@ -107,10 +107,10 @@ impl Refusal {
 
 /// Owners and processes whose messages wait: one file of the process cannot be read now, and its later messages must
 /// not overtake that file. Other processes do not wait, because any user can create a file that cannot be read.
-type Held = HashSet<(u32, Vec<u8>)>;
+type WaitingProcesses = HashSet<(u32, Vec<u8>)>;
 
 /// Whose files are taken, and with which limits.
-struct Terms {
+struct SpoolRules {
     /// Empty: everyone who can put files into the directory.
     allow: Allow,
     /// The table of the configuration that `allow` is from.
@@ -123,34 +123,34 @@ struct Terms {
 /// A spool that publishes into a hub.
 pub struct Spool {
     path: PathBuf,
-    terms: Terms,
+    terms: SpoolRules,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     /// `None` while the directory could not be opened.
-    directory: Option<Directory>,
+    directory: Option<SpoolDirectory>,
     /// Notified when a file has arrived.
     changed: Arc<Notify>,
     /// Names of files that were refused and could not be moved aside, or that were published and could not be removed.
     stuck: HashSet<OsString>,
     /// Owners and processes whose messages waited when the directory was last read.
-    held: Held,
+    held: WaitingProcesses,
     /// The spool cannot be used, and the reason was logged.
     told: bool,
     /// Why messages stay in the spool for now, as it was logged.
     said: Option<String>,
-    lines: Lines,
+    lines: RefusalLogLimit,
     looks: Pace,
     tidying: Pace,
 }
 
 /// Limits the logged refusals: anyone who may add files could fill the log.
 #[derive(Default)]
-struct Lines {
+struct RefusalLogLimit {
     since: Option<Instant>,
     count: u32,
 }
 
-impl Lines {
+impl RefusalLogLimit {
     const WHILE: Duration = Duration::from_secs(60);
     const MOST: u32 = 100;
 
@@ -182,16 +182,16 @@ impl Spool {
     ) -> Result<Self, OpenError> {
         let mut spool = Self {
             path,
-            terms: Terms::new(config),
+            terms: SpoolRules::new(config),
             hub,
             metrics,
             directory: None,
             changed: Arc::default(),
             stuck: HashSet::new(),
-            held: Held::new(),
+            held: WaitingProcesses::new(),
             told: false,
             said: None,
-            lines: Lines::default(),
+            lines: RefusalLogLimit::default(),
             looks: Pace::default(),
             tidying: Pace::default(),
         };
@@ -250,7 +250,7 @@ impl Spool {
                 self.look_after();
             }
             if configs.has_changed().is_ok_and(|changed| changed) {
-                self.terms = Terms::new(&configs.borrow_and_update());
+                self.terms = SpoolRules::new(&configs.borrow_and_update());
             }
             if !changed && self.held.is_empty() && !self.looks.is_due_when_idle() {
                 continue;
@@ -304,7 +304,7 @@ impl Spool {
     fn find(&mut self) -> Result<(), OpenError> {
         self.directory = None; // the old lock must not block the new one
         self.stuck.clear();
-        self.directory = Some(Directory::open(&self.path, self.terms.limits)?);
+        self.directory = Some(SpoolDirectory::open(&self.path, self.terms.limits)?);
         Ok(())
     }
 
@@ -337,7 +337,7 @@ impl Spool {
             }
         };
         messages.retain(|message| !self.stuck.contains(&message.name));
-        let (mut held, mut done) = (Held::new(), false);
+        let (mut held, mut done) = (WaitingProcesses::new(), false);
         for slice in messages.chunks(SLICE) {
             if !goes_on() {
                 return false;
@@ -360,7 +360,11 @@ impl Spool {
 
     /// Publishes the messages of one slice. Returns whether any file was removed or moved. An error concerns all
     /// messages, not one file.
-    async fn publish_slice(&mut self, slice: &[Entry], held: &mut Held) -> Result<bool, String> {
+    async fn publish_slice(
+        &mut self,
+        slice: &[SpooledMessage],
+        held: &mut WaitingProcesses,
+    ) -> Result<bool, String> {
         // Messages stay in the spool while the log cannot keep them.
         self.hub.admits().map_err(|error| error.to_string())?;
         let mut published = Vec::with_capacity(slice.len());
@@ -425,7 +429,7 @@ impl Spool {
     }
 
     /// Publishes the message of one file and returns its id. `None`: the file is gone.
-    fn take(&self, name: &OsStr) -> Result<Option<u64>, Refusal> {
+    fn take(&self, name: &OsStr) -> Result<Option<u64>, SpoolRefusal> {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
@@ -449,7 +453,7 @@ impl Spool {
     }
 
     /// Refuses a file and moves it aside. True: the file was moved.
-    fn refuse(&mut self, name: &OsString, refusal: &Refusal) -> bool {
+    fn refuse(&mut self, name: &OsString, refusal: &SpoolRefusal) -> bool {
         self.metrics.spool_refused.add(1);
         let aside = self.directory.as_ref().is_some_and(|d| d.move_aside(name));
         let stays = !aside && self.stuck.len() < MOST_STUCK && self.stuck.insert(name.clone());
@@ -468,21 +472,23 @@ impl Spool {
 
 /// Parses the line of a file. A message without a key gets the file's name as its key, so that a file is published
 /// once.
-fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, Refusal> {
-    let line = line.strip_suffix(b"\n").ok_or(Refusal::NoPublish)?;
+fn parse<'a>(name: &'a OsStr, line: &'a [u8]) -> Result<Publish<'a>, SpoolRefusal> {
+    let line = line.strip_suffix(b"\n").ok_or(SpoolRefusal::NoPublish)?;
     let Request::Publish(mut publish) = Request::parse(line)? else {
-        return Err(Refusal::NoPublish);
+        return Err(SpoolRefusal::NoPublish);
     };
     if publish.key.is_none() {
         let stem = name.as_bytes().strip_suffix(SPOOL_SUFFIX.as_bytes());
         let key = stem.and_then(|stem| str::from_utf8(stem).ok());
-        let key = key.filter(|key| key.len() <= MAX_KEY).ok_or(Refusal::Key)?;
+        let key = key
+            .filter(|key| key.len() <= MAX_KEY)
+            .ok_or(SpoolRefusal::Key)?;
         publish.key = Some(key.into());
     }
     Ok(publish)
 }
 
-impl Terms {
+impl SpoolRules {
     fn new(config: &Config) -> Self {
         let (table, allow) = match config.spool.allow.is_empty() {
             true => ("socket", &config.socket.allow),
@@ -500,16 +506,16 @@ impl Terms {
         }
     }
 
-    fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), Refusal> {
+    fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), SpoolRefusal> {
         // A file's group is that of the directory and does not say who wrote the file. No group has this number.
         const NO_GROUP: u32 = u32::MAX;
         let may = |allow: &Allow| allow.permits(owner, NO_GROUP);
         if !self.allow.is_empty() && !may(&self.allow) {
             let table = self.table;
-            return Err(Refusal::Owner { owner, table });
+            return Err(SpoolRefusal::Owner { owner, table });
         }
         match self.channels.find(channel) {
-            Some((prefix, rule)) if !may(rule) => Err(Refusal::Channel {
+            Some((prefix, rule)) if !may(rule) => Err(SpoolRefusal::Channel {
                 owner,
                 channel: channel.clone(),
                 prefix: prefix.into(),

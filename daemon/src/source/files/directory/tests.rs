@@ -27,16 +27,16 @@ static NEWS: LazyLock<ChannelName> = LazyLock::new(|| ChannelName::parse("news")
 
 struct Fixture {
     root: tempfile::TempDir,
-    directory: Directory,
-    terms: Terms,
+    directory: FilesDirectory,
+    terms: FileRules,
 }
 
 fn fixture() -> Fixture {
     let root = tempfile::tempdir().unwrap();
     let config = Config::parse("[files]\nmax_bytes = 10").unwrap();
     Fixture {
-        directory: Directory::open(root.path()).unwrap(),
-        terms: Terms::new(&config),
+        directory: FilesDirectory::open(root.path()).unwrap(),
+        terms: FileRules::new(&config),
         root,
     }
 }
@@ -65,7 +65,7 @@ fn reads_up_to_the_limit() {
         assert_eq!(&*f.read("a").unwrap(), content.as_bytes());
     }
     fs::write(f.path("a"), "0123456789+").unwrap();
-    let too_large = Refusal::TooLarge { size: 11, max: 10 };
+    let too_large = FileRefusal::TooLarge { size: 11, max: 10 };
     assert_eq!(f.read("a"), Err(Unread::Refused(too_large)));
     assert_eq!(f.read("b"), Err(Unread::Gone));
 }
@@ -88,7 +88,7 @@ fn refuses_what_is_no_regular_file_without_opening_it() {
     ] {
         assert_eq!(
             f.read(file),
-            Err(Unread::Refused(Refusal::Kind(kind))),
+            Err(Unread::Refused(FileRefusal::Kind(kind))),
             "{file}"
         );
     }
@@ -100,7 +100,7 @@ fn refuses_what_is_no_regular_file_without_opening_it() {
     ) {
         Ok(()) => assert_eq!(
             f.read("null"),
-            Err(Unread::Refused(Refusal::Kind("a device")))
+            Err(Unread::Refused(FileRefusal::Kind("a device")))
         ),
         Err(_) => println!("skipped the device: only root may make one"),
     }
@@ -111,11 +111,11 @@ fn takes_nothing_under_a_second_name() {
     let f = fixture();
     fs::write(f.path("a"), "x").unwrap();
     fs::hard_link(f.path("a"), f.path("b")).unwrap();
-    assert_eq!(f.read("b"), Err(Unread::Refused(Refusal::Links(2))));
+    assert_eq!(f.read("b"), Err(Unread::Refused(FileRefusal::Links(2))));
     fs::write(f.path("a"), "").unwrap();
     assert_eq!(
         f.read("b"),
-        Err(Unread::Refused(Refusal::Links(2))),
+        Err(Unread::Refused(FileRefusal::Links(2))),
         "it would tell the channel of b something"
     );
     fs::remove_file(f.path("a")).unwrap();
@@ -151,7 +151,7 @@ fn an_empty_file_is_left_to_its_writer_but_not_to_a_lock_after_a_touch() {
 fn takes_files_of_root_its_own_user_and_those_allowed() {
     let mut terms = fixture().terms;
     terms.own_user = 7;
-    let takes = |terms: &Terms, uid| terms.of(&NEWS).check_owner(uid).is_ok();
+    let takes = |terms: &FileRules, uid| terms.of(&NEWS).check_owner(uid).is_ok();
     assert_eq!([0, 7, 8].map(|uid| takes(&terms, uid)), [true, true, false]);
     terms.allow = Allow::parse(["user:8"]).unwrap();
     assert_eq!([8, 9].map(|uid| takes(&terms, uid)), [true, false]);
@@ -163,7 +163,7 @@ fn takes_files_of_root_its_own_user_and_those_allowed() {
 fn a_rule_takes_the_place_of_the_list() {
     let rules = "demo = true\n[files]\nallow = [\"user:8\"]\n\
         [[channel]]\nprefix = \"a.\"\nfiles = [\"user:9\"]\n[[channel]]\nprefix = \"a.b\"\nfiles = []\n";
-    let mut terms = Terms::new(&Config::parse(rules).unwrap());
+    let mut terms = FileRules::new(&Config::parse(rules).unwrap());
     terms.own_user = 7;
     let check = |channel: &str, uid| {
         let channel = ChannelName::parse(channel).unwrap();
@@ -178,14 +178,14 @@ fn a_rule_takes_the_place_of_the_list() {
     assert_eq!([0, 7, 9].map(|uid| check("a.x", uid).is_ok()), [true; 3]);
     assert_eq!(
         check("a.x", 8),
-        Err(Refusal::Rule {
+        Err(FileRefusal::Rule {
             uid: 8,
             prefix: "a.".into()
         })
     );
     assert_eq!(
         check("a.b", 9),
-        Err(Refusal::Rule {
+        Err(FileRefusal::Rule {
             uid: 9,
             prefix: "a.b".into()
         })
@@ -199,8 +199,8 @@ fn follows_no_link_to_a_directory_and_notices_another_one() {
     let (real, link) = (f.path("real"), f.path("link"));
     fs::create_dir(&real).unwrap();
     symlink(&real, &link).unwrap();
-    assert!(Directory::open(&link).is_err());
-    let directory = Directory::open(&real).unwrap();
+    assert!(FilesDirectory::open(&link).is_err());
+    let directory = FilesDirectory::open(&real).unwrap();
     assert!(directory.is_at(&real));
     fs::rename(&real, f.path("moved")).unwrap();
     assert!(!directory.is_at(&real));
@@ -232,7 +232,7 @@ fn takes_nothing_that_is_mounted_over_a_file() {
                 .unwrap()
                 .success()
         );
-        let over = Err(Unread::Refused(Refusal::Kind("a mount point")));
+        let over = Err(Unread::Refused(FileRefusal::Kind("a mount point")));
         assert_eq!(read, over, "{content:?}");
         assert_eq!(&*f.read("a").unwrap(), b"mine");
     }
@@ -357,7 +357,7 @@ fn of_a_file_that_grows_and_shrinks_all_the_time_no_part_is_taken_for_the_whole(
                     assert!(content.len() <= 10, "{} bytes", content.len());
                     read += 1;
                 }
-                Err(Unread::Refused(Refusal::TooLarge { size, max })) => {
+                Err(Unread::Refused(FileRefusal::TooLarge { size, max })) => {
                     assert!(size > max as u64);
                     refused += 1;
                 }

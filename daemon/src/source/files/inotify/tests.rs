@@ -3,18 +3,18 @@ use std::fs::{self, File};
 use nix::sys::epoll::EpollTimeout;
 
 use super::{
-    super::inbox::{Batch, Events},
+    super::inbox::{CollectedEvents, Events},
     *,
 };
 
-fn sorted(mask: AddWatchFlags, name: Option<&str>) -> Batch {
+fn sorted(mask: AddWatchFlags, name: Option<&str>) -> CollectedEvents {
     let inbox = Inbox::default();
     sort(mask, name.map(OsStr::new), &inbox);
     inbox.take()
 }
 
 #[test]
-fn takes_visible_comet_files_alone() {
+fn only_visible_comet_files_are_reported() {
     for (name, taken) in [
         ("news.comet", 1),
         ("bad name.comet", 1),
@@ -29,7 +29,7 @@ fn takes_visible_comet_files_alone() {
 }
 
 #[test]
-fn knows_what_happens_to_the_directory_itself() {
+fn a_moved_or_deleted_directory_is_reported() {
     for end in [
         AddWatchFlags::IN_DELETE_SELF,
         AddWatchFlags::IN_MOVE_SELF,
@@ -43,7 +43,7 @@ fn knows_what_happens_to_the_directory_itself() {
 }
 
 #[test]
-fn takes_a_touch_of_the_stamp_as_a_fence() {
+fn a_touch_of_the_stamp_is_a_fence() {
     assert!(sorted(AddWatchFlags::IN_ATTRIB, Some(".comet-seen")).fence);
     assert!(!sorted(AddWatchFlags::IN_CREATE, Some(".comet-seen")).fence);
 }
@@ -55,7 +55,7 @@ fn asks_for_a_rescan_when_events_were_lost() {
 
 struct Fixture {
     root: tempfile::TempDir,
-    ears: Arc<Ears>,
+    watcher: Arc<Watcher>,
     inbox: Arc<Inbox>,
     _watch: Box<dyn Any + Send>,
 }
@@ -63,12 +63,12 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let (ears, inbox) = (Ears::new().unwrap(), Arc::<Inbox>::default());
+        let (watcher, inbox) = (Watcher::new().unwrap(), Arc::<Inbox>::default());
         let directory = File::open(root.path()).unwrap();
-        let _watch = ears.start(directory.as_fd(), inbox.clone()).unwrap();
+        let _watch = watcher.start(directory.as_fd(), inbox.clone()).unwrap();
         Self {
             root,
-            ears,
+            watcher,
             inbox,
             _watch,
         }
@@ -78,57 +78,57 @@ impl Fixture {
         fs::write(self.root.path().join(name), "").unwrap();
     }
 
-    fn heard(&self) -> Vec<(Arc<OsStr>, Events)> {
+    fn events(&self) -> Vec<(Arc<OsStr>, Events)> {
         self.inbox.take().names
     }
 }
 
-/// As the loop of a thread.
-fn waiting(ears: &Ears) -> Epoll {
+/// Waits for the watcher like the loop of a worker.
+fn epoll_of(watcher: &Watcher) -> Epoll {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-    epoll.add(ears, EpollEvent::new(flags, 0)).unwrap();
+    epoll.add(watcher, EpollEvent::new(flags, 0)).unwrap();
     epoll
 }
 
-fn is_told(epoll: &Epoll) -> bool {
+fn is_ready(epoll: &Epoll) -> bool {
     let mut events = [EpollEvent::empty()];
     epoll.wait(&mut events, EpollTimeout::ZERO).unwrap() > 0
 }
 
 #[test]
-fn hears_writers_and_no_readers() {
+fn writers_cause_events_and_readers_do_not() {
     let f = Fixture::new();
     f.write("news.comet");
-    assert!(!f.ears.hear().more);
-    let heard = f.heard();
-    assert_eq!(heard.len(), 1);
-    assert!(heard[0].1.closed);
+    assert!(!f.watcher.read_events().more);
+    let events = f.events();
+    assert_eq!(events.len(), 1);
+    assert!(events[0].1.closed);
     fs::read(f.root.path().join("news.comet")).unwrap();
-    assert!(!is_told(&waiting(&f.ears)));
+    assert!(!is_ready(&epoll_of(&f.watcher)));
 }
 
 #[test]
-fn tells_the_thread_that_waits_of_everything_new() {
+fn each_new_event_wakes_the_waiting_thread() {
     let f = Fixture::new();
-    let thread = waiting(&f.ears);
+    let thread = epoll_of(&f.watcher);
     for round in 0..3 {
-        assert!(!is_told(&thread), "round {round}");
+        assert!(!is_ready(&thread), "round {round}");
         f.write("news.comet");
-        assert!(is_told(&thread), "round {round}");
+        assert!(is_ready(&thread), "round {round}");
         f.write("other.comet");
-        assert!(is_told(&thread), "round {round}");
-        assert!(!f.ears.hear().more);
-        assert_eq!(f.heard().len(), 2);
+        assert!(is_ready(&thread), "round {round}");
+        assert!(!f.watcher.read_events().more);
+        assert_eq!(f.events().len(), 2);
     }
 }
 
 #[test]
-fn tells_another_thread_of_what_is_left() {
+fn another_thread_gets_the_events_that_are_left() {
     let f = Fixture::new();
     f.write("news.comet");
-    assert!(is_told(&waiting(&f.ears)));
-    assert!(is_told(&waiting(&f.ears)));
+    assert!(is_ready(&epoll_of(&f.watcher)));
+    assert!(is_ready(&epoll_of(&f.watcher)));
 }
 
 impl Fixture {
@@ -138,74 +138,74 @@ impl Fixture {
 }
 
 #[test]
-fn hears_a_flood_in_parts_and_leaves_the_most_of_it() {
+fn only_the_first_part_of_a_flood_is_read_at_once() {
     let f = Fixture::new();
     f.flood();
-    assert!(f.ears.hear().more);
-    while f.ears.hear().more {}
-    assert!(f.ears.is_flooded());
+    assert!(f.watcher.read_events().more);
+    while f.watcher.read_events().more {}
+    assert!(f.watcher.is_flooded());
     assert!(
-        !is_told(&waiting(&f.ears)),
+        !is_ready(&epoll_of(&f.watcher)),
         "each event would wake the thread"
     );
-    let heard = f.heard().len();
-    assert!(heard < 1000, "{heard}");
+    let events = f.events().len();
+    assert!(events < 1000, "{events}");
 
-    assert_eq!(f.ears.hear(), Heard::default());
-    assert!(f.heard().is_empty());
-    f.ears.catch_up();
-    assert!(f.heard().len() >= 1000 - heard);
-    assert!(f.ears.is_flooded(), "there were many once more");
+    assert_eq!(f.watcher.read_events(), EventsRead::default());
+    assert!(f.events().is_empty());
+    f.watcher.catch_up();
+    assert!(f.events().len() >= 1000 - events);
+    assert!(f.watcher.is_flooded(), "there were many once more");
 }
 
 #[test]
-fn after_a_flood_the_thread_that_waits_hears_again() {
+fn after_a_flood_new_events_wake_the_waiting_thread_again() {
     let f = Fixture::new();
-    let thread = waiting(&f.ears);
+    let thread = epoll_of(&f.watcher);
     f.flood();
-    while f.ears.hear().more {}
-    while f.ears.is_flooded() {
-        f.ears.catch_up();
+    while f.watcher.read_events().more {}
+    while f.watcher.is_flooded() {
+        f.watcher.catch_up();
     }
-    f.heard();
-    is_told(&thread);
+    f.events();
+    is_ready(&thread);
     f.write("news.comet");
-    assert!(is_told(&thread));
-    f.ears.hear();
-    assert_eq!(f.heard().len(), 1);
+    assert!(is_ready(&thread));
+    f.watcher.read_events();
+    assert_eq!(f.events().len(), 1);
 }
 
 #[test]
-fn so_many_in_so_short_a_time_are_a_flood() {
-    let (start, mut state) = (Instant::now(), State::default());
+fn more_than_the_limit_of_events_in_a_short_time_is_a_flood() {
+    let (start, mut state) = (Instant::now(), WatcherState::default());
     assert!(!state.is_flood(FLOOD, start));
     assert!(state.is_flood(1, start));
     assert!(!state.is_flood(FLOOD, start + FLOOD_TIME), "a while later");
 }
 
 #[test]
-fn catches_up_with_all_that_has_happened() {
+fn catching_up_reads_all_events() {
     let f = Fixture::new();
     for n in 0..100 {
         f.write(&format!("{n}.comet"));
     }
-    f.ears.catch_up();
-    assert_eq!(f.heard().len(), 100);
+    f.watcher.catch_up();
+    assert_eq!(f.events().len(), 100);
 }
 
 #[test]
-fn tells_of_another_directory_by_the_same_descriptor() {
+fn the_same_descriptor_reports_events_of_the_next_directory() {
     let mut f = Fixture::new();
-    let thread = waiting(&f.ears);
+    let thread = epoll_of(&f.watcher);
     let other = tempfile::tempdir().unwrap();
     let directory = File::open(other.path()).unwrap();
-    f._watch = f.ears.start(directory.as_fd(), f.inbox.clone()).unwrap();
+    f._watch = f.watcher.start(directory.as_fd(), f.inbox.clone()).unwrap();
     f.write("left.comet");
-    assert!(!is_told(&thread));
+    assert!(!is_ready(&thread));
     fs::write(other.path().join("right.comet"), "").unwrap();
-    assert!(is_told(&thread));
-    assert!(!f.ears.hear().more);
-    assert_eq!(&*f.heard()[0].0, "right.comet");
+    assert!(is_ready(&thread));
+    assert!(!f.watcher.read_events().more);
+    assert_eq!(&*f.events()[0].0, "right.comet");
 }
 
 #[test]
@@ -214,17 +214,17 @@ fn watches_the_opened_directory_after_it_was_renamed() {
     let (old, new) = (root.path().join("old"), root.path().join("new"));
     fs::create_dir(&old).unwrap();
     let directory = File::open(&old).unwrap();
-    let (ears, inbox) = (Ears::new().unwrap(), Arc::<Inbox>::default());
+    let (watcher, inbox) = (Watcher::new().unwrap(), Arc::<Inbox>::default());
     fs::rename(&old, &new).unwrap();
     fs::create_dir(&old).unwrap();
-    let _watch = ears.start(directory.as_fd(), inbox.clone()).unwrap();
+    let _watch = watcher.start(directory.as_fd(), inbox.clone()).unwrap();
 
     fs::write(old.join("wrong.comet"), "").unwrap();
     fs::write(new.join("right.comet"), "").unwrap();
 
-    assert!(!ears.hear().more);
-    let heard = inbox.take().names;
-    assert_eq!(heard.len(), 1);
-    assert_eq!(&*heard[0].0, "right.comet");
-    assert!(heard[0].1.closed);
+    assert!(!watcher.read_events().more);
+    let events = inbox.take().names;
+    assert_eq!(events.len(), 1);
+    assert_eq!(&*events[0].0, "right.comet");
+    assert!(events[0].1.closed);
 }

@@ -10,9 +10,9 @@ fn events(list: &[Event]) -> Events {
 }
 
 /// An empty file, changed for the last time at this time.
-fn file(changed: i64) -> State {
-    State {
-        key: Key {
+fn file(changed: i64) -> FileState {
+    FileState {
+        key: FileVersion {
             device: 1,
             inode: 2,
             changed,
@@ -26,22 +26,22 @@ fn file(changed: i64) -> State {
     }
 }
 
-fn told(state: State) -> Known {
+fn told(state: FileState) -> Known {
     Known {
         state,
-        fate: Fate::Told,
+        fate: Fate::Published,
         settled: true,
     }
 }
 
-fn looked_at(state: State) -> Known {
+fn looked_at(state: FileState) -> Known {
     Known {
-        fate: Fate::Seen,
+        fate: Fate::StampContent,
         ..told(state)
     }
 }
 
-fn unsettled(state: State) -> Known {
+fn unsettled(state: FileState) -> Known {
     Known {
         settled: false,
         ..told(state)
@@ -61,7 +61,7 @@ fn nothing_is_told_before_a_writer_closes() {
 
 #[test]
 fn what_completes_a_change_is_told_at_once() {
-    let written = State { size: 5, ..file(1) };
+    let written = FileState { size: 5, ..file(1) };
     for (list, now) in [
         (&[Attributes][..], file(1)),
         (&[Closed], file(1)),
@@ -169,18 +169,18 @@ fn times_set_while_a_writer_has_it_open_wait_for_the_close() {
 
 #[test]
 fn mode_owner_and_links_are_no_news() {
-    let chmod = State {
+    let chmod = FileState {
         mode: 0o100600,
         ..file(2)
     };
-    let chown = State { uid: 33, ..file(2) };
-    let chgrp = State { gid: 33, ..file(2) };
-    let link = State {
+    let chown = FileState { uid: 33, ..file(2) };
+    let chgrp = FileState { gid: 33, ..file(2) };
+    let link = FileState {
         links: 2,
         ..file(2)
     };
     for now in [chmod, chown, chgrp, link] {
-        let now = State { modified: 1, ..now };
+        let now = FileState { modified: 1, ..now };
         for known in [told(file(1)), looked_at(file(1))] {
             let verdict = |list| decide(Some(&known), events(list), &now, false);
             assert_eq!(verdict(&[Attributes]), Verdict::Attributes, "{now:?}");
@@ -204,7 +204,7 @@ fn mode_owner_and_links_are_no_news() {
                 "{list:?}"
             );
         }
-        let now = State { modified: 2, ..now };
+        let now = FileState { modified: 2, ..now };
         assert_eq!(
             decide(Some(&known), events(&[Attributes]), &now, false),
             Verdict::Publish
@@ -218,7 +218,7 @@ fn mode_and_owner_of_a_refused_file_are_news() {
         fate: Fate::Refused,
         ..told(file(1))
     };
-    let chmod = State {
+    let chmod = FileState {
         mode: 0o100600,
         modified: 1,
         ..file(2)
@@ -239,7 +239,7 @@ fn mode_and_owner_of_a_refused_file_are_news() {
 
 #[test]
 fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
-    let labelled = State {
+    let labelled = FileState {
         modified: 1,
         ..file(2)
     };
@@ -253,7 +253,7 @@ fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
         let scanned = decide_by_state(Some(&known), &labelled, 0, false);
         assert_eq!(scanned, Verdict::Attributes);
     }
-    let older = State {
+    let older = FileState {
         modified: 0,
         ..file(2)
     };
@@ -264,7 +264,7 @@ fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
 /// A touch in the step in which the file was read leaves the same modification time.
 #[test]
 fn where_time_goes_in_steps_attributes_are_no_news_only_after_the_step() {
-    let after = |nanoseconds| State {
+    let after = |nanoseconds| FileState {
         modified: SECOND + 1,
         ..file(SECOND + 1 + nanoseconds)
     };
@@ -282,7 +282,7 @@ fn where_time_goes_in_steps_attributes_are_no_news_only_after_the_step() {
 
 #[test]
 fn attributes_of_another_file_say_nothing_about_this_one() {
-    let mut other = State {
+    let mut other = FileState {
         mode: 0o100600,
         modified: 1,
         ..file(2)
@@ -310,7 +310,7 @@ fn a_scan_tells_what_changed_since() {
         decide_by_state(Some(&looked_at(file(5))), &file(5), 0, false),
         Verdict::Drop
     );
-    let chmod = State {
+    let chmod = FileState {
         mode: 0o100600,
         modified: 4,
         ..file(5)

@@ -12,7 +12,7 @@ const SMALL: usize = 4 * CHUNK;
 
 /// The bytes that were read and not answered yet.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct LineBuffer {
     bytes: Vec<u8>,
     /// The bytes before this index are answered.
     start: usize,
@@ -23,7 +23,7 @@ pub(super) struct Input {
 /// A line is longer than the limit.
 pub(super) struct TooLong;
 
-impl Input {
+impl LineBuffer {
     /// Reads the bytes that have arrived, or waits for some. 0: the peer sends no more.
     pub(super) async fn read(&mut self, stream: &Stream) -> io::Result<usize> {
         loop {
@@ -106,7 +106,7 @@ pub(crate) fn lines<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     max: usize,
 ) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
-    let (mut input, mut lines) = (Input::default(), Vec::new());
+    let (mut input, mut lines) = (LineBuffer::default(), Vec::new());
     for piece in pieces {
         input.forget_answered();
         input.bytes.extend_from_slice(piece);

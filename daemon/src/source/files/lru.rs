@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use comet_proto::ChannelName;
 
-pub(super) struct Memory<T> {
+pub(super) struct LruMap<T> {
     young: HashMap<ChannelName, T>,
     old: HashMap<ChannelName, T>,
     half: usize,
 }
 
-impl<T> Memory<T> {
+impl<T> LruMap<T> {
     /// Remembers at least half of `most`, and never more than `most`.
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn forgets_what_was_not_used_and_no_more_than_it_must() {
-        let mut memory = Memory::new(10);
+        let mut memory = LruMap::new(10);
         for n in 0..100 {
             memory.insert(name(n), n);
             assert_eq!(
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn holds_each_name_once() {
-        let mut memory = Memory::new(2);
+        let mut memory = LruMap::new(2);
         memory.insert(name(1), 1);
         memory.insert(name(2), 2);
         memory.insert(name(1), 3);

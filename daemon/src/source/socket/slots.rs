@@ -1,8 +1,8 @@
-//! Limits how much of the socket one user of the machine may use: places for connections, and turns on the control
+//! Limits how much of the socket one user of the machine may use: slots for connections, and turns on the control
 //! thread.
 //!
 //! Publishers are not trusted to leave room for each other. The system says which user has connected (`peer`). So each
-//! user has a share of the places, and all connections of one user share one turn at a time.
+//! user has a share of the slots, and all connections of one user share one turn at a time.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,8 +20,8 @@ use crate::{
     machine,
 };
 
-/// Places that only root and the daemon's own user get, so that `comet status` works when all other places are taken.
-/// With a small limit an eighth of the places is reserved.
+/// Slots that only root and the daemon's own user get, so that `comet status` works when all other slots are taken.
+/// With a small limit an eighth of the slots is reserved.
 const RESERVED: usize = 16;
 
 /// How long a connection works before connections of other users do: about 150 small publishes.
@@ -44,7 +44,7 @@ const LONG_LINES: RangeInclusive<usize> = 4..=64;
 const PART_FOR_LINES: u64 = 8;
 
 /// The connections of all users, counted by user.
-pub(super) struct Places {
+pub(super) struct Slots {
     users: RefCell<HashMap<u32, Rc<User>>>,
     open: Cell<usize>,
     /// Number of long lines that one user may have half read at the same time. A change applies to users who connect
@@ -62,31 +62,31 @@ struct User {
     long_lines: Semaphore,
 }
 
-/// Why a connection gets no place.
+/// Why a connection gets no slot.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoPlace {
-    /// All places are taken that the user could get.
+pub(super) enum NoSlot {
+    /// All slots are taken that the user could get.
     Full(usize),
-    /// The user's share of places is used up.
+    /// The user's share of slots is used up.
     Share(usize),
 }
 
-/// The place of one connection. Dropping it frees the place.
-pub(super) struct Place {
-    places: Rc<Places>,
+/// The slot of one connection. Dropping it frees the slot.
+pub(super) struct Slot {
+    slots: Rc<Slots>,
     uid: u32,
     user: Rc<User>,
 }
 
-impl Places {
+impl Slots {
     pub(super) fn new(config: &Config) -> Self {
-        let places = Self {
+        let slots = Self {
             users: RefCell::default(),
             open: Cell::default(),
             long_lines: Cell::default(),
         };
-        places.follow(config);
-        places
+        slots.follow(config);
+        slots
     }
 
     /// Applies changed limits.
@@ -98,17 +98,17 @@ impl Places {
         self.long_lines.set(fit.clamp(least, most));
     }
 
-    pub(super) fn take(self: &Rc<Self>, uid: u32, config: &SocketConfig) -> Result<Place, NoPlace> {
+    pub(super) fn take(self: &Rc<Self>, uid: u32, config: &SocketConfig) -> Result<Slot, NoSlot> {
         let trusted = uid == 0 || uid == geteuid().as_raw();
         let mut users = self.users.borrow_mut();
         let of_user = users.get(&uid).map_or(0, |user| user.open.get());
         let most = config.max_connections;
         let reserved = if trusted { 0 } else { RESERVED.min(most / 8) };
         if self.open.get() >= most - reserved {
-            return Err(NoPlace::Full(most - reserved));
+            return Err(NoSlot::Full(most - reserved));
         }
         if !trusted && of_user >= config.share() {
-            return Err(NoPlace::Share(config.share()));
+            return Err(NoSlot::Share(config.share()));
         }
         let user = users.entry(uid).or_insert_with(|| {
             Rc::new(User {
@@ -120,41 +120,41 @@ impl Places {
         });
         user.open.set(of_user + 1);
         self.open.set(self.open.get() + 1);
-        Ok(Place {
-            places: self.clone(),
+        Ok(Slot {
+            slots: self.clone(),
             uid,
             user: user.clone(),
         })
     }
 }
 
-impl Place {
-    /// The turns of the user who has this place.
-    pub(super) fn turns(&self) -> Turns {
-        Turns(self.user.clone())
+impl Slot {
+    /// The turns of the user who has this slot.
+    pub(super) fn turns(&self) -> UserTurns {
+        UserTurns(self.user.clone())
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.open.set(self.places.open.get() - 1);
+        self.slots.open.set(self.slots.open.get() - 1);
         self.user.open.set(self.user.open.get() - 1);
         if self.user.open.get() == 0 {
-            self.places.users.borrow_mut().remove(&self.uid);
+            self.slots.users.borrow_mut().remove(&self.uid);
         }
     }
 }
 
 /// The turns of one user.
-pub(super) struct Turns(Rc<User>);
+pub(super) struct UserTurns(Rc<User>);
 
-impl Turns {
-    pub(super) async fn next(&self) -> Turn<'_> {
+impl UserTurns {
+    pub(super) async fn next(&self) -> UserTurn<'_> {
         Self::of(&self.0.turn).await
     }
 
     /// Waits for a turn for requests of `bytes` bytes that have just arrived.
-    pub(super) async fn first(&self, bytes: usize) -> Turn<'_> {
+    pub(super) async fn first(&self, bytes: usize) -> UserTurn<'_> {
         match bytes <= SMALL {
             true => Self::of(&self.0.small_turn).await,
             false => self.next().await,
@@ -167,9 +167,9 @@ impl Turns {
         LongLine(permit.expect("the semaphore is never closed"))
     }
 
-    async fn of(turn: &Semaphore) -> Turn<'_> {
+    async fn of(turn: &Semaphore) -> UserTurn<'_> {
         let permit = turn.acquire().await;
-        Turn {
+        UserTurn {
             _permit: permit.expect("the semaphore is never closed"),
             began: Instant::now(),
             unchecked: 0,
@@ -182,13 +182,13 @@ pub(super) struct LongLine<'a>(#[expect(dead_code, reason = "held, not read")] S
 
 /// The right of one connection of a user to work. It must be given back before waiting for anything that the peer
 /// decides.
-pub(super) struct Turn<'a> {
+pub(super) struct UserTurn<'a> {
     _permit: SemaphorePermit<'a>,
     began: Instant,
     unchecked: usize,
 }
 
-impl Turn<'_> {
+impl UserTurn<'_> {
     /// Starts the time of the turn again, after connections of other users have worked.
     pub(super) fn begin_again(&mut self) {
         self.began = Instant::now();
@@ -212,8 +212,8 @@ mod tests {
     const A: u32 = 4_000_000_001;
     const B: u32 = 4_000_000_002;
 
-    fn places() -> Rc<Places> {
-        Rc::new(Places::new(&Config::default()))
+    fn slots() -> Rc<Slots> {
+        Rc::new(Slots::new(&Config::default()))
     }
 
     fn config(max_connections: usize, max_per_user: Option<usize>) -> SocketConfig {
@@ -224,11 +224,11 @@ mod tests {
         }
     }
 
-    fn taken(places: &Rc<Places>, uid: u32, config: &SocketConfig) -> (Vec<Place>, NoPlace) {
+    fn taken(slots: &Rc<Slots>, uid: u32, config: &SocketConfig) -> (Vec<Slot>, NoSlot) {
         let mut taken = Vec::new();
         loop {
-            match places.take(uid, config) {
-                Ok(place) => taken.push(place),
+            match slots.take(uid, config) {
+                Ok(slot) => taken.push(slot),
                 Err(why) => return (taken, why),
             }
         }
@@ -236,33 +236,33 @@ mod tests {
 
     #[test]
     fn a_user_gets_its_share_and_root_the_last_places() {
-        let (places, config) = (places(), config(64, None));
-        let (of_a, why) = taken(&places, A, &config);
-        assert_eq!((of_a.len(), why), (32, NoPlace::Share(32)));
-        let (of_b, why) = taken(&places, B, &config);
-        assert_eq!((of_b.len(), why), (24, NoPlace::Full(56)));
-        let (of_root, why) = taken(&places, 0, &config);
-        assert_eq!((of_root.len(), why), (8, NoPlace::Full(64)));
+        let (slots, config) = (slots(), config(64, None));
+        let (of_a, why) = taken(&slots, A, &config);
+        assert_eq!((of_a.len(), why), (32, NoSlot::Share(32)));
+        let (of_b, why) = taken(&slots, B, &config);
+        assert_eq!((of_b.len(), why), (24, NoSlot::Full(56)));
+        let (of_root, why) = taken(&slots, 0, &config);
+        assert_eq!((of_root.len(), why), (8, NoSlot::Full(64)));
         drop(of_a);
-        assert_eq!(taken(&places, B, &config).0.len(), 8);
+        assert_eq!(taken(&slots, B, &config).0.len(), 8);
         drop((of_b, of_root));
-        assert!(places.users.borrow().is_empty());
-        assert_eq!(places.open.get(), 0);
+        assert!(slots.users.borrow().is_empty());
+        assert_eq!(slots.open.get(), 0);
     }
 
     #[test]
     fn a_share_can_be_set_and_is_never_nothing() {
-        let places = places();
-        assert_eq!(taken(&places, A, &config(64, Some(3))).0.len(), 3);
-        assert_eq!(taken(&places, A, &config(64, Some(1000))).0.len(), 56);
-        assert_eq!(taken(&places, A, &config(1, None)).0.len(), 1);
+        let slots = slots();
+        assert_eq!(taken(&slots, A, &config(64, Some(3))).0.len(), 3);
+        assert_eq!(taken(&slots, A, &config(64, Some(1000))).0.len(), 56);
+        assert_eq!(taken(&slots, A, &config(1, None)).0.len(), 1);
     }
 
     #[test]
     fn long_lines_follow_the_memory_and_the_longest_line() {
         let lines = |text: &str| {
-            let places = Places::new(&Config::parse(text).unwrap());
-            places.long_lines.get()
+            let slots = Slots::new(&Config::parse(text).unwrap());
+            slots.long_lines.get()
         };
         assert_eq!(lines("[http]\nmax_memory = \"4GiB\""), 64);
         assert_eq!(lines("[http]\nmax_memory = \"64MiB\""), 8);
