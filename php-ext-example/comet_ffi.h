@@ -163,7 +163,7 @@ comet_result comet_publish(comet_t *c,
 /**
  * Like comet_publish, with a label and an idempotency key for the message. NULL or an empty text means none.
  *
- * name: the message's label, up to 128 bytes of text without control characters. key: up to 128 bytes of text. When a message
+ * name: the message's label, up to 200 bytes of text without control characters. key: up to 128 bytes of text. When a message
  * with the same key was published on the same channel in the last ten minutes, nothing is published, and
  * the receipt has the id of the first message. The key replaces the key that the handle's DSN would give.
  *

@@ -314,6 +314,21 @@ mod tests {
         assert_eq!(names(temporary.path()), ["news.comet"]);
     }
 
+    /// A file name has 255 bytes at most, and the temporary name is the longest.
+    #[test]
+    fn the_longest_channel_has_a_file_and_a_temporary_file() {
+        let (temporary, directory, _) = directory();
+        let channel = ChannelName::parse(&"c".repeat(ChannelName::MAX_LEN)).unwrap();
+        let name = file_name(&channel);
+        directory.write(&channel, b"hi").unwrap();
+        directory.touch(&channel).unwrap();
+        assert_eq!(names(temporary.path()), [&*name]);
+
+        let (unfinished, _) = directory.temporary(&name).unwrap();
+        let most_digits = u32::MAX.to_string().len() + 2 * format!("{:x}", u64::MAX).len();
+        assert!(1 + name.len() + 1 + most_digits + 2 <= 255, "{unfinished}");
+    }
+
     #[test]
     fn a_planted_link_is_never_followed() {
         let (temporary, directory, news) = directory();

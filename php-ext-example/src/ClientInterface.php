@@ -19,7 +19,7 @@ interface ClientInterface
      * true). When the daemon runs again, it publishes the messages of the spool: each once, and in the order of this
      * client's calls.
      *
-     * @param string $name the message's label, 128 bytes of text at most
+     * @param string $name the message's label, 200 bytes of text at most
      * @param ?string $key idempotency key, 128 bytes of text at most. A second message with the same key on the same
      *     channel within ten minutes is not published, and the id of the first one is returned
      * @throws Exception whose class says what happened to the message

@@ -13,7 +13,7 @@ final class Token
     private const MAX_PATTERNS = 64;
     private const MAX_BYTES = 4096;
 
-    private const MAX_NAME = 128;
+    private const MAX_NAME = 200;
     private const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
     private const SIGNS = '_.:=+@~-';
 

@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 /// Names that one subscription may list.
 pub const MAX_CHANNELS: usize = 100;
 
-/// A valid channel name: 1 to 128 bytes of `A–Z a–z 0–9 _ . : = + @ ~ -`, not starting with a dot.
+/// A valid channel name: 1 to 200 bytes of `A–Z a–z 0–9 _ . : = + @ ~ -`, not starting with a dot.
 /// `NAME.comet` is the channel's file. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
@@ -32,7 +32,7 @@ pub enum ChannelNameError {
 
 impl ChannelName {
     /// Longest name in bytes.
-    pub const MAX_LEN: usize = 128;
+    pub const MAX_LEN: usize = 200;
 
     /// Checks `name`.
     ///
@@ -169,7 +169,7 @@ mod tests {
     fn takes_every_allowed_character_and_the_longest_name() {
         let all = "ABCXYZabcxyz0189_.:=+@~-";
         assert_eq!(ChannelName::parse(all).unwrap().as_str(), all);
-        assert!(ChannelName::parse(&"x".repeat(128)).is_ok());
+        assert!(ChannelName::parse(&"x".repeat(200)).is_ok());
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         for (name, error) in cases {
             assert_eq!(ChannelName::parse(name), Err(error), "{name:?}");
         }
-        assert_eq!(ChannelName::parse(&"x".repeat(129)), Err(E::TooLong(129)));
+        assert_eq!(ChannelName::parse(&"x".repeat(201)), Err(E::TooLong(201)));
         assert_eq!(ChannelName::parse_bytes(b"\xff"), Err(E::NotUtf8));
     }
 

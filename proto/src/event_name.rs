@@ -1,6 +1,6 @@
 //! Event names: the optional label of a message.
 
-/// The label of a message (`name` on the wire): at most 128 bytes of text without control characters, usually
+/// The label of a message (`name` on the wire): at most 200 bytes of text without control characters, usually
 /// empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventName(Box<str>);
@@ -21,7 +21,7 @@ pub enum EventNameError {
 
 impl EventName {
     /// Longest name in bytes.
-    pub const MAX_LEN: usize = 128;
+    pub const MAX_LEN: usize = 200;
 
     /// Checks `name`.
     ///
@@ -70,8 +70,8 @@ mod tests {
             Err(EventNameError::Character('\n'))
         );
         assert_eq!(
-            EventName::parse(&"x".repeat(129)),
-            Err(EventNameError::TooLong(129))
+            EventName::parse(&"x".repeat(201)),
+            Err(EventNameError::TooLong(201))
         );
     }
 }

@@ -74,16 +74,16 @@ fn names_cursors_and_parameters_are_refused_with_the_rule() {
         ("/ch/%", 400, "channel", "may not contain '%'"),
         ("/ch/%zz", 400, "channel", "may not contain '%'"),
         (
-            &format!("/ch/{}", "x".repeat(129)),
+            &format!("/ch/{}", "x".repeat(201)),
             400,
             "channel",
-            "129 bytes is over the limit of 128",
+            "201 bytes is over the limit of 200",
         ),
         (
             &format!("/ch/{}", "x".repeat(8000)),
             400,
             "channel",
-            "8000 bytes is over the limit of 128",
+            "8000 bytes is over the limit of 200",
         ),
         (
             &format!("/ch/{ten_thousand}"),
@@ -208,13 +208,13 @@ fn publishes_are_refused_with_the_rule() {
     let daemon = Daemon::start("[http]\npublish = true\nmax_body = 1000\n");
     let bystander = Bystander::wait(&daemon);
     let mut client = Http::connect(daemon.addr());
-    let long = format!("/ch/a?name={}", "x".repeat(129));
+    let long = format!("/ch/a?name={}", "x".repeat(201));
     let cases: [(&str, &str, &str, &str); 14] = [
         ("/ch/a,b", "", "channel", "published to one channel"),
         ("/ch/a/b", "", "channel", "may not contain '/'"),
         ("/ch/", "", "channel", "may not be empty"),
         ("/ch/a?name=a%0Ab", "", "name", "may not contain '\\n'"),
-        (&long, "", "name", "129 bytes is over the limit of 128"),
+        (&long, "", "name", "201 bytes is over the limit of 200"),
         ("/ch/a?name=%FF", "", "query", "not UTF-8"),
         (
             "/ch/a",

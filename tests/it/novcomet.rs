@@ -240,7 +240,7 @@ fn a_poll_without_valid_ids_waits_too() {
 #[test]
 fn a_publish_says_true_or_false_and_wins_over_a_poll() {
     let daemon = Daemon::start(PUBLISHING);
-    let long = "x".repeat(129);
+    let long = "x".repeat(201);
     let cases = [
         ("?&publish=a", "true"),
         ("?&publish=a&1300000000", "true"),

@@ -114,7 +114,7 @@ fn refuses_bad_lines_and_stays_open() {
         (
             publish(&"x".repeat(900_000), "").into(),
             "channel",
-            "900000 bytes is over the limit of 128",
+            "900000 bytes is over the limit of 200",
         ),
         (
             r#"{"op":"publish","data":"x"}"#.into(),

@@ -42,7 +42,7 @@ Examples:
   comet publish orders paid --spool         works while the daemon restarts, too
   comet publish news -- -5                  data that begins with a dash")]
 pub(super) struct Arguments {
-    /// Channel: 1 to 128 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
+    /// Channel: 1 to 200 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
     #[arg(value_name = "CHANNEL", value_parser = ChannelName::parse)]
     channel: ChannelName,
     /// Content, any bytes; `-` reads standard input to its end

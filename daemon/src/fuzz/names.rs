@@ -25,7 +25,7 @@ pub(super) fn check(bytes: &[u8]) {
 /// As `docs/protocol.md` says it.
 fn is_name(bytes: &[u8]) -> bool {
     let allowed = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:=+@~-";
-    (1..=128).contains(&bytes.len())
+    (1..=200).contains(&bytes.len())
         && bytes[0] != b'.'
         && bytes.iter().all(|byte| allowed.contains(byte))
 }
@@ -61,7 +61,7 @@ fn check_list(text: &str) {
 }
 
 fn check_label(text: &str) {
-    let is_label = text.len() <= 128 && !text.contains(char::is_control);
+    let is_label = text.len() <= 200 && !text.contains(char::is_control);
     match EventName::parse(text) {
         Ok(name) => assert!(is_label && name.as_str() == text),
         Err(error) => assert!(!is_label && !error.to_string().contains(char::is_control)),
