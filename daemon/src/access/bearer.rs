@@ -6,15 +6,13 @@ use super::{
     page::Page,
     token::{Grant, TokenError},
 };
-use crate::{
-    http::{
-        answer::{INVALID_TOKEN, Refusal},
-        cors::Cors,
-        date::unix_time,
-        query::Query,
-        site::Site,
-    },
-    transport::websocket,
+use crate::http::{
+    answer::{INVALID_TOKEN, Refusal},
+    cors::Cors,
+    date::unix_time,
+    query::Query,
+    site::Site,
+    upgrade,
 };
 
 /// The cookie in which a browser keeps a token for this host alone, and which is sent over TLS only.
@@ -25,7 +23,7 @@ pub(crate) const COOKIE: &str = "__Host-comet";
 pub(super) fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal> {
     let tokens = &site.rights.tokens;
     let by_url = || query.token().filter(|_| tokens.query);
-    let token = match authorization(head).or_else(|| websocket::token(head)) {
+    let token = match authorization(head).or_else(|| upgrade::token(head)) {
         Some(token) => token,
         None => match cookie(head) {
             Some(token) => {

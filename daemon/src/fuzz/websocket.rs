@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use hyper::{Request, header};
-
-use crate::transport::{Format, websocket::WebSocket};
+use crate::transport::{
+    Format,
+    websocket::{Agreed, WebSocket},
+};
 
 /// First bytes of a server's frames, whole and without extensions.
 const PONG: u8 = 0x8a;
@@ -38,13 +39,11 @@ pub(super) fn check(bytes: &[u8]) {
 
 /// After a handshake.
 pub(super) fn accepted() -> WebSocket {
-    let request = Request::builder()
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_VERSION, "13")
-        .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-    let (head, ()) = request.body(()).expect("a request").into_parts();
-    WebSocket::accept(&head, Duration::from_secs(15)).expect("a handshake")
+    let agreed = Agreed {
+        accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        has_protocol: false,
+    };
+    WebSocket::new(agreed, Duration::from_secs(15))
 }
 
 /// What a client reads: the first byte of each frame, and its payload.

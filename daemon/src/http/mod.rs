@@ -30,6 +30,7 @@ mod reactor;
 pub(crate) mod router;
 mod service;
 pub(crate) mod site;
+pub(crate) mod upgrade;
 mod writer;
 
 use std::{

@@ -20,17 +20,15 @@ use super::{
     publish::{Publish, publish_data, refuse_while_store_fails},
     query::{self, Query},
     site::Site,
+    upgrade::{self, HandshakeError},
 };
 use crate::{
     access::{self, hosts},
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
-        Format, Shape, Subscription,
-        iframe::Iframe,
-        longpoll::LongPoll,
-        sse::Sse,
-        websocket::{self, HandshakeError, WebSocket},
+        Format, Shape, Subscription, iframe::Iframe, longpoll::LongPoll, sse::Sse,
+        websocket::WebSocket,
     },
 };
 
@@ -196,7 +194,7 @@ pub(crate) fn subscription(
     let headers = &head.headers;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
-        () if websocket::is_asked_for(head) => "websocket",
+        () if upgrade::is_asked_for(head) => "websocket",
         () if Accepted::of(headers).prefers_stream() => "sse",
         () => "poll",
     };
@@ -226,8 +224,8 @@ pub(crate) fn subscription(
         }
         "websocket" => {
             access::may_open(site, head)?;
-            let accepted = WebSocket::accept(head, heartbeat);
-            let format = accepted.map_err(|error| no_websocket(head, error))?;
+            let agreed = upgrade::check(head).map_err(|error| no_websocket(head, error))?;
+            let format = WebSocket::new(agreed, heartbeat);
             (query.seen_or_since(seen?)?, Box::new(format))
         }
         other => {

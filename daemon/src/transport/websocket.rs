@@ -1,13 +1,11 @@
 //! WebSocket (RFC 6455): one JSON message per text frame; a gap is the frame `{"gap":true,"cursor":"…"}`. The client's frames
 //! are checked, its control frames are answered, and its data is discarded. There are no extensions.
 
-mod handshake;
 mod incoming;
 
 use std::{cell::RefCell, time::Duration};
 
 use comet_proto::Cursor;
-use hyper::http::request::Parts;
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{CloseCode, Control, Data, OpCode},
@@ -15,13 +13,23 @@ use tungstenite::protocol::frame::{
 
 use super::{Format, Shape, Upgrade, form, gap_cursor, write_expired, write_gap, write_retry};
 use crate::hub::Backlog;
-use handshake::{Agreed, PROTOCOL};
-pub(crate) use handshake::{HandshakeError, is_asked_for, token};
 use incoming::Incoming;
+
+/// The subprotocol of the daemon, for clients that offer subprotocols.
+pub(crate) const PROTOCOL: &str = "comet";
 
 /// The close code for an expired token: of the codes for private use (section 7.4.2), the
 /// one that resembles HTTP's 401.
 const EXPIRED: u16 = 4401;
+
+/// What the answer to a valid handshake contains.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// `Sec-WebSocket-Accept`: 20 bytes as base64.
+    pub(crate) accept: [u8; 28],
+    /// The client offered [`PROTOCOL`].
+    pub(crate) has_protocol: bool,
+}
 
 pub(crate) struct WebSocket {
     heartbeat: Duration,
@@ -30,13 +38,13 @@ pub(crate) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Checks the client's handshake (section 4.2.1).
-    pub(crate) fn accept(head: &Parts, heartbeat: Duration) -> Result<Self, HandshakeError> {
-        Ok(Self {
+    /// A connection whose handshake is valid.
+    pub(crate) fn new(agreed: Agreed, heartbeat: Duration) -> Self {
+        Self {
             heartbeat,
-            agreed: handshake::check(head)?,
+            agreed,
             incoming: RefCell::default(),
-        })
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The opening handshake of a WebSocket (RFC 6455, section 4.2).
+//! The opening handshake of a WebSocket, as the server checks it (RFC 6455, section 4.2).
 
 use base64::{
     Engine, alphabet,
@@ -14,8 +14,7 @@ use hyper::{
 };
 use tungstenite::handshake::derive_accept_key;
 
-/// The subprotocol of the daemon, for clients that offer subprotocols.
-pub(crate) const PROTOCOL: &str = "comet";
+use crate::transport::websocket::{Agreed, PROTOCOL};
 
 /// The prefix of an offered subprotocol that carries a token. Pages can set no other header of a WebSocket.
 const TOKEN_PREFIX: &str = "comet.token.";
@@ -52,17 +51,8 @@ pub(crate) enum HandshakeError {
     Protocol,
 }
 
-/// The contents of the answer to a valid handshake.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Agreed {
-    /// `Sec-WebSocket-Accept`: 20 bytes as base64.
-    pub(super) accept: [u8; 28],
-    /// The client offered [`PROTOCOL`].
-    pub(super) has_protocol: bool,
-}
-
 /// Checks the client's part of the handshake (section 4.2.1). Every request was checked for one `Host` before.
-pub(super) fn check(head: &Parts) -> Result<Agreed, HandshakeError> {
+pub(crate) fn check(head: &Parts) -> Result<Agreed, HandshakeError> {
     let headers = &head.headers;
     if head.method != Method::GET || !asks_to_upgrade(head) {
         return Err(HandshakeError::Upgrade);
