@@ -52,7 +52,7 @@ use super::{
 use crate::{
     hub::{
         Backlog,
-        subscriber::{Feed, Key, Next, Subscriber},
+        subscriber::{AfterDelivery, Feed, Subscriber, SubscriberKey},
     },
     log_limit::LogLimit,
     transport::{Shape, Subscription},
@@ -503,7 +503,7 @@ impl Drop for Held {
 /// Membership in the audience. Its drop leaves the audience, also when the client goes away during the wait.
 struct Joined<'a> {
     worker: &'a Worker,
-    key: Key,
+    key: SubscriberKey,
 }
 
 impl Drop for Joined<'_> {
@@ -533,13 +533,13 @@ impl Bell {
 }
 
 impl Subscriber for Bell {
-    fn deliver(&self, _feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, _feed: &mut Feed<'_>) -> AfterDelivery {
         let mut state = self.state.borrow_mut();
         state.0 = true;
         if let Some(waker) = state.1.take() {
             waker.wake();
         }
-        Next::Stay
+        AfterDelivery::Stay
     }
 }
 

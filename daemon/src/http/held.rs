@@ -17,7 +17,7 @@ use crate::{
     access::Rights,
     hub::{
         Backlog,
-        subscriber::{Batch, Feed, Key, Next, Subscriber},
+        subscriber::{AfterDelivery, Feed, SharedBacklog, Subscriber, SubscriberKey},
     },
     transport::{Channels, Format, Shape, Subscription},
 };
@@ -58,7 +58,7 @@ pub(super) struct Held {
     /// The client has been sent everything up to this cursor.
     cursor: Cursor,
     /// The key in the worker's audience, once the subscription has joined the audience.
-    key: Option<Key>,
+    key: Option<SubscriberKey>,
     /// The opening of the stream is written. A poll has no opening, so that this is true from the start.
     open: bool,
 }
@@ -497,7 +497,7 @@ impl Conn {
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once. Returns
     /// the bytes and whether there is more.
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
-        let batch: Rc<Batch> = feed.read(&held.channels, held.cursor);
+        let batch: Rc<SharedBacklog> = feed.read(&held.channels, held.cursor);
         let backlog = batch.backlog();
         if !backlog.is_news() {
             return None;
@@ -516,27 +516,27 @@ impl Conn {
 }
 
 impl Subscriber for Conn {
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         loop {
             let state = self.state.get();
             if !matches!(state, State::Polling | State::Streaming) {
-                return Next::Leave;
+                return AfterDelivery::Leave;
             }
             let Some((piece, more)) = self.with_held(|held| self.next_piece(held, feed)).flatten()
             else {
-                return Next::Stay;
+                return AfterDelivery::Stay;
             };
             if state == State::Polling {
                 self.answer_poll(piece);
-                return Next::Leave;
+                return AfterDelivery::Leave;
             }
             if !self.write_now(piece) {
                 self.leave_audience();
-                return Next::Leave;
+                return AfterDelivery::Leave;
             }
             self.renew_heartbeat();
             if !more {
-                return Next::Stay;
+                return AfterDelivery::Stay;
             }
         }
     }

@@ -15,8 +15,8 @@ use super::{Backlog, Hub};
 /// many subscribers share is rendered once.
 #[derive(Default)]
 pub(super) struct LastRead {
-    alone: Option<Rc<Batch>>,
-    among_others: Option<Rc<Batch>>,
+    alone: Option<Rc<SharedBacklog>>,
+    among_others: Option<Rc<SharedBacklog>>,
 }
 
 /// Reads the history for a subscriber. A backlog that many subscribers share is read and rendered once.
@@ -29,7 +29,7 @@ pub struct Feed<'a> {
 
 impl Feed<'_> {
     /// The backlog of `channels` after `cursor`.
-    pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<Batch> {
+    pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<SharedBacklog> {
         let alone = channels == std::slice::from_ref(self.channel);
         let last = if alone {
             &mut self.last_read.alone
@@ -42,7 +42,7 @@ impl Feed<'_> {
         {
             return last.clone();
         }
-        let batch = Batch::new(self.hub.since(channels, cursor));
+        let batch = SharedBacklog::new(self.hub.since(channels, cursor));
         match last {
             Some(last) if last.same_messages(&batch) => last.clone(),
             _ => last.insert(Rc::new(batch)).clone(),
@@ -51,12 +51,12 @@ impl Feed<'_> {
 }
 
 /// A backlog, and its bytes in the formats that were used so far.
-pub struct Batch {
+pub struct SharedBacklog {
     backlog: Backlog,
     forms: RefCell<Vec<(u32, Bytes)>>,
 }
 
-impl Batch {
+impl SharedBacklog {
     /// Nothing rendered yet.
     #[must_use]
     pub fn new(backlog: Backlog) -> Self {

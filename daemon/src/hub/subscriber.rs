@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::{Backlog, Hub, feed::LastRead};
 
-pub use super::feed::{Batch, Feed};
+pub use super::feed::{Feed, SharedBacklog};
 
 /// The number of subscribers that are called before other channels and other tasks of the thread run. Each call may be a
 /// write of some microseconds.
@@ -24,12 +24,12 @@ const SLICE: usize = 64;
 /// A subscriber, which is called when one of its channels has a new message.
 pub trait Subscriber {
     /// Reads the new messages and delivers them, without waiting.
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next;
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery;
 }
 
-/// Whether a subscriber wants to be called again.
+/// What a subscriber does after a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterDelivery {
     Stay,
     /// The subscription has ended, and leaves all its channels.
     Leave,
@@ -37,7 +37,7 @@ pub enum Next {
 
 /// Identifies a subscription until it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key(u32);
+pub struct SubscriberKey(u32);
 
 /// See the module.
 pub struct Audience {
@@ -48,10 +48,10 @@ pub struct Audience {
 
 #[derive(Default)]
 struct Inner {
-    lists: Slab<List>,
+    lists: Slab<ChannelSubscribers>,
     by_name: HashMap<ChannelName, u32>,
-    members: Slab<Member>,
-    /// The most members since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
+    registrations: Slab<Registration>,
+    /// The most subscribers since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
     most: usize,
     /// The lists with subscribers to call. Each list is in it at most once.
     ready: VecDeque<u32>,
@@ -59,8 +59,8 @@ struct Inner {
     served: Option<u32>,
 }
 
-/// The subscribers of one channel.
-struct List {
+/// The subscribers of one channel, by their keys.
+struct ChannelSubscribers {
     channel: ChannelName,
     waiting: Vec<u32>,
     /// The subscribers that are still to be called.
@@ -73,21 +73,22 @@ struct List {
     last_read: LastRead,
 }
 
-struct Member {
+/// A subscriber, and where it is in the lists.
+struct Registration {
     subscriber: Rc<dyn Subscriber>,
-    places: Places,
+    positions: Positions,
 }
 
-/// The places of a member: list, and position in the list. Nearly always one, which needs no allocation.
-enum Places {
-    One([Place; 1]),
-    Many(Box<[Place]>),
+/// Where a subscriber is in the lists of its channels. Nearly always one list, which needs no allocation.
+enum Positions {
+    One([Position; 1]),
+    Many(Box<[Position]>),
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     list: u32,
-    position: u32,
+    index: u32,
 }
 
 impl Audience {
@@ -116,7 +117,7 @@ impl Audience {
     /// The number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.borrow().members.len()
+        self.inner.borrow().registrations.len()
     }
 
     /// Whether there is no subscriber.
@@ -136,7 +137,7 @@ impl Audience {
         channels: &[ChannelName],
         since: Option<Cursor>,
         subscriber: Rc<dyn Subscriber>,
-    ) -> Result<(Key, Cursor), Backlog> {
+    ) -> Result<(SubscriberKey, Cursor), Backlog> {
         let lists = self.inner.borrow_mut().lists(channels);
         let backlog = self.hub.subscribe(self.worker, channels, since);
         if !backlog.messages.is_empty() || backlog.gap {
@@ -158,7 +159,7 @@ impl Audience {
     }
 
     /// Ends a subscription.
-    pub fn leave(&self, key: Key) {
+    pub fn leave(&self, key: SubscriberKey) {
         self.inner.borrow_mut().remove(key);
     }
 
@@ -193,7 +194,7 @@ impl Audience {
         };
         for _ in 0..SLICE {
             let mut inner = self.inner.borrow_mut();
-            let Some((key, subscriber)) = inner.next_member(list) else {
+            let Some((key, subscriber)) = inner.next_subscriber(list) else {
                 break;
             };
             let mut feed = Feed {
@@ -206,7 +207,7 @@ impl Audience {
             let next = subscriber.deliver(&mut feed);
             let mut inner = self.inner.borrow_mut();
             inner.lists[list as usize].last_read = feed.last_read;
-            if next == Next::Leave {
+            if next == AfterDelivery::Leave {
                 inner.remove(key);
             }
         }
@@ -215,11 +216,16 @@ impl Audience {
 }
 
 impl Inner {
-    fn lists(&mut self, channels: &[ChannelName]) -> Places {
-        let place = |list| Place { list, position: 0 };
+    fn lists(&mut self, channels: &[ChannelName]) -> Positions {
+        let position = |list| Position { list, index: 0 };
         match channels {
-            [channel] => Places::One([place(self.list(channel))]),
-            channels => Places::Many(channels.iter().map(|name| place(self.list(name))).collect()),
+            [channel] => Positions::One([position(self.list(channel))]),
+            channels => Positions::Many(
+                channels
+                    .iter()
+                    .map(|name| position(self.list(name)))
+                    .collect(),
+            ),
         }
     }
 
@@ -227,7 +233,7 @@ impl Inner {
         if let Some(&list) = self.by_name.get(channel) {
             return list;
         }
-        let list = number(self.lists.insert(List {
+        let list = number(self.lists.insert(ChannelSubscribers {
             channel: channel.clone(),
             waiting: Vec::new(),
             delivering: Vec::new(),
@@ -239,42 +245,49 @@ impl Inner {
         list
     }
 
-    fn insert(&mut self, subscriber: Rc<dyn Subscriber>, mut places: Places) -> Key {
-        let entry = self.members.vacant_entry();
-        let key = number(entry.key());
-        for place in places.iter_mut() {
-            let waiting = &mut self.lists[place.list as usize].waiting;
-            place.position = number(waiting.len());
+    fn insert(
+        &mut self,
+        subscriber: Rc<dyn Subscriber>,
+        mut positions: Positions,
+    ) -> SubscriberKey {
+        let vacant = self.registrations.vacant_entry();
+        let key = number(vacant.key());
+        for position in positions.iter_mut() {
+            let waiting = &mut self.lists[position.list as usize].waiting;
+            position.index = number(waiting.len());
             waiting.push(key);
         }
-        entry.insert(Member { subscriber, places });
-        self.most = self.most.max(self.members.len());
-        Key(key)
+        vacant.insert(Registration {
+            subscriber,
+            positions,
+        });
+        self.most = self.most.max(self.registrations.len());
+        SubscriberKey(key)
     }
 
-    fn remove(&mut self, key: Key) {
-        let Some(member) = self.members.try_remove(key.0 as usize) else {
+    fn remove(&mut self, key: SubscriberKey) {
+        let Some(registration) = self.registrations.try_remove(key.0 as usize) else {
             return;
         };
-        for place in member.places.iter() {
-            let list = &mut self.lists[place.list as usize];
-            let position = place.position as usize;
-            let keys = if list.delivering.get(position) == Some(&key.0) {
+        for position in registration.positions.iter() {
+            let list = &mut self.lists[position.list as usize];
+            let index = position.index as usize;
+            let keys = if list.delivering.get(index) == Some(&key.0) {
                 &mut list.delivering
             } else {
                 &mut list.waiting
             };
-            keys.swap_remove(position);
-            if let Some(&moved) = keys.get(position) {
-                self.set_position(moved, place.list, place.position);
+            keys.swap_remove(index);
+            if let Some(&moved) = keys.get(index) {
+                self.set_index(moved, position.list, position.index);
             }
         }
     }
 
-    fn set_position(&mut self, key: u32, list: u32, position: u32) {
-        let places = &mut self.members[key as usize].places;
-        if let Some(place) = places.iter_mut().find(|place| place.list == list) {
-            place.position = position;
+    fn set_index(&mut self, key: u32, list: u32, index: u32) {
+        let positions = &mut self.registrations[key as usize].positions;
+        if let Some(position) = positions.iter_mut().find(|position| position.list == list) {
+            position.index = index;
         }
     }
 
@@ -304,13 +317,16 @@ impl Inner {
     }
 
     /// Takes the next subscriber to call, and moves it to the waiting ones.
-    fn next_member(&mut self, index: u32) -> Option<(Key, Rc<dyn Subscriber>)> {
+    fn next_subscriber(&mut self, index: u32) -> Option<(SubscriberKey, Rc<dyn Subscriber>)> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
-        let position = number(list.waiting.len());
+        let last = number(list.waiting.len());
         list.waiting.push(key);
-        self.set_position(key, index, position);
-        Some((Key(key), self.members[key as usize].subscriber.clone()))
+        self.set_index(key, index, last);
+        Some((
+            SubscriberKey(key),
+            self.registrations[key as usize].subscriber.clone(),
+        ))
     }
 
     /// Puts the list that was served back into `ready`, if it has more subscribers to call.
@@ -340,12 +356,12 @@ impl Inner {
         for channel in &empty {
             self.by_name.remove(channel);
         }
-        let most = std::mem::replace(&mut self.most, self.members.len());
-        if most < self.members.capacity() / 8 {
+        let most = std::mem::replace(&mut self.most, self.registrations.len());
+        if most < self.registrations.capacity() / 8 {
             for (_, list) in &mut self.lists {
                 list.waiting.shrink_to_fit();
             }
-            self.members.shrink_to_fit();
+            self.registrations.shrink_to_fit();
             self.by_name.shrink_to_fit();
             self.lists.shrink_to_fit();
         }
@@ -353,15 +369,15 @@ impl Inner {
     }
 }
 
-impl Places {
-    fn iter(&self) -> impl Iterator<Item = &Place> {
+impl Positions {
+    fn iter(&self) -> impl Iterator<Item = &Position> {
         match self {
             Self::One(one) => one.iter(),
             Self::Many(many) => many.iter(),
         }
     }
 
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Position> {
         match self {
             Self::One(one) => one.iter_mut(),
             Self::Many(many) => many.iter_mut(),

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use subscriber::{Audience, Batch, Feed, Key, Next, Subscriber};
+use subscriber::{AfterDelivery, Audience, Feed, SharedBacklog, Subscriber, SubscriberKey};
 
 use super::*;
 
@@ -76,7 +76,7 @@ struct Client {
     cursor: Cell<Cursor>,
     seen: RefCell<Vec<u64>>,
     gap: Cell<bool>,
-    key: Cell<Option<Key>>,
+    key: Cell<Option<SubscriberKey>>,
 }
 
 impl Client {
@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// A shared answer is what a read of one's own would give, but for what was published since the worker looked.
-    fn compare(&self, batch: &Batch) {
+    fn compare(&self, batch: &SharedBacklog) {
         let fresh = self.script.hub.since(&self.channels, self.cursor.get());
         let shared = batch.backlog();
         if !fresh.gap {
@@ -154,12 +154,12 @@ impl Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         assert!(self.key.get().is_some(), "only those who stay are called");
         self.script.point();
         if self.blocked.get() > 0 {
             self.blocked.update(|calls| calls - 1);
-            return Next::Stay;
+            return AfterDelivery::Stay;
         }
         let mut got = false;
         loop {
@@ -174,9 +174,9 @@ impl Subscriber for Client {
         self.script.point();
         if self.leaves && got {
             self.key.set(None);
-            return Next::Leave;
+            return AfterDelivery::Leave;
         }
-        Next::Stay
+        AfterDelivery::Stay
     }
 }
 
@@ -398,7 +398,7 @@ impl Reader {
 }
 
 impl Subscriber for Reader {
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         let batch = feed.read(&self.channels, self.cursor.get());
         let bytes = batch.form(7, |backlog| {
             self.rendered.update(|times| times + 1);
@@ -407,7 +407,7 @@ impl Subscriber for Reader {
         self.cursor.set(batch.backlog().cursor);
         self.gap.set(batch.backlog().gap);
         self.got.borrow_mut().push(bytes);
-        Next::Stay
+        AfterDelivery::Stay
     }
 }
 
@@ -500,13 +500,13 @@ struct OneByOne {
 }
 
 impl Subscriber for OneByOne {
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         for (name, cursor) in &self.channels {
             let batch = feed.read(std::slice::from_ref(name), cursor.get());
             cursor.set(batch.backlog().cursor);
             self.got.borrow_mut().extend(ids(batch.backlog()));
         }
-        Next::Stay
+        AfterDelivery::Stay
     }
 }
 

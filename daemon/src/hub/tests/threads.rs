@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use subscriber::{Audience, Feed, Key, Next, Subscriber};
+use subscriber::{AfterDelivery, Audience, Feed, Subscriber, SubscriberKey};
 use tokio::{runtime::Builder, sync::Notify, task};
 
 use super::*;
@@ -59,7 +59,7 @@ struct Client {
     gaps: Cell<usize>,
     joins: Cell<usize>,
     ended: Cell<usize>,
-    key: Cell<Option<Key>>,
+    key: Cell<Option<SubscriberKey>>,
     /// It has left, or seen the end.
     moved: Notify,
 }
@@ -134,7 +134,7 @@ impl Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> Next {
+    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         let mut got = false;
         loop {
             let batch = feed.read(&self.channels, self.cursor.get());
@@ -148,9 +148,9 @@ impl Subscriber for Client {
         if self.leaves && got {
             self.key.set(None);
             self.parked.0.fetch_sub(1, Ordering::SeqCst);
-            return Next::Leave;
+            return AfterDelivery::Leave;
         }
-        Next::Stay
+        AfterDelivery::Stay
     }
 }
 

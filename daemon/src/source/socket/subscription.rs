@@ -10,7 +10,7 @@ use super::{
     line_buffer::CHUNK,
     unwritten::{UnwrittenMessages, Written},
 };
-use crate::hub::subscriber::{Audience, Feed, Key, Next, Subscriber};
+use crate::hub::subscriber::{AfterDelivery, Audience, Feed, Subscriber, SubscriberKey};
 
 /// A set of channels and a cursor.
 pub(super) struct SocketSubscription {
@@ -28,14 +28,14 @@ pub(super) struct SocketSubscription {
 struct TaskWaker {
     notify: Notify,
     /// The place in the audience while there is nothing to read.
-    joined: Cell<Option<Key>>,
+    joined: Cell<Option<SubscriberKey>>,
 }
 
 impl Subscriber for TaskWaker {
-    fn deliver(&self, _: &mut Feed<'_>) -> Next {
+    fn deliver(&self, _: &mut Feed<'_>) -> AfterDelivery {
         self.joined.set(None);
         self.notify.notify_one();
-        Next::Leave
+        AfterDelivery::Leave
     }
 }
 
