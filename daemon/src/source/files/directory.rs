@@ -160,7 +160,7 @@ impl FilesDirectory {
     ) -> Result<(Box<[u8]>, FileState), Unread> {
         let state = self.checked(file, terms)?;
         // A mount over a file can show any owner. So an entry on another file system is only believed after opening it.
-        let is_empty_here = state.size == 0 && state.key.is_on(self.device_and_inode.0);
+        let is_empty_here = state.size == 0 && state.version.is_on(self.device_and_inode.0);
         if is_empty_here && !written {
             return self.empty(file, terms, patience);
         }
@@ -246,8 +246,8 @@ impl FilesDirectory {
         patience: Patience,
         look: impl Fn() -> Result<FileState, Unread>,
     ) -> Result<FileState, Unread> {
-        let key = |state: &FileState| state.key;
-        match sole_name(&self.fd, name, look, key)? {
+        let version = |state: &FileState| state.version;
+        match sole_name(&self.fd, name, look, version)? {
             NameCheck::Sole(state) => Ok(state),
             // Of one that is written all the time each write hides the last one; a link is no write.
             NameCheck::Changing(state)

@@ -61,7 +61,7 @@ fn open_by(
     openat2(directory, name, how)
 }
 
-/// Identifies a state of a name. It includes the time, because some file systems reuse inode numbers at once.
+/// Identifies one version of the file with a name: a state between two changes. It includes the time of the last change, because some file systems reuse inode numbers at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) struct FileVersion {
     pub(super) device: u64,
@@ -70,7 +70,7 @@ pub(in crate::source) struct FileVersion {
     pub(super) changed: i64,
 }
 
-/// The state as an idempotency key. Other publishers cannot guess it, because it contains the nanosecond of the change.
+/// The version as an idempotency key. Other publishers cannot guess it, because it contains the nanosecond of the change.
 impl fmt::Display for FileVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (device, inode, changed) = (self.device, self.inode, self.changed);
@@ -129,7 +129,7 @@ pub(in crate::source) fn sole_name<S, E: From<Errno>>(
     directory: &OwnedFd,
     name: &OsStr,
     look: impl Fn() -> Result<S, E>,
-    key: impl Fn(&S) -> FileVersion,
+    version: impl Fn(&S) -> FileVersion,
 ) -> Result<NameCheck<S>, E> {
     let mut latest = None;
     for _ in 0..TRIES {
@@ -139,7 +139,7 @@ pub(in crate::source) fn sole_name<S, E: From<Errno>>(
             Err(Errno::ENOENT) => return Ok(NameCheck::Other),
             now => FileVersion::from(&now?),
         };
-        let seen = key(&state);
+        let seen = version(&state);
         if now == seen {
             return Ok(NameCheck::Sole(state));
         }

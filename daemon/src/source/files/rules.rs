@@ -17,7 +17,7 @@ pub(super) const WINDOW: Duration = Duration::from_millis(2);
 /// The fields of `fstat` that the rules need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileState {
-    pub(super) key: FileVersion,
+    pub(super) version: FileVersion,
     modified: i64,
     pub(super) size: u64,
     /// The mode, including the file type.
@@ -32,7 +32,7 @@ pub(super) struct FileState {
 pub(super) struct Known {
     pub(super) state: FileState,
     pub(super) fate: Fate,
-    /// Whether every later change gives the file another key. That is not so within one step of the time stamps of
+    /// Whether every later change gives the file another version. That is not so within one step of the time stamps of
     /// kernels before 6.13 (4 ms) and of some file systems (1 s).
     pub(super) settled: bool,
 }
@@ -45,7 +45,7 @@ pub(super) enum Fate {
     /// Refused. A later change of mode or owner may make it acceptable.
     Refused,
     /// Only looked at.
-    StampContent,
+    Observed,
 }
 
 /// What to do about a name.
@@ -70,7 +70,7 @@ pub(super) fn decide(
     waited: bool,
 ) -> Verdict {
     let complete = events.closed || events.attributes || events.moved_to;
-    if known.is_some_and(|known| was_told(known, events, now)) {
+    if known.is_some_and(|known| was_published(known, events, now)) {
         return Verdict::Drop;
     }
     if !complete {
@@ -106,19 +106,21 @@ pub(super) fn decide_by_state(
 ) -> Verdict {
     match known {
         _ if unfinished => Verdict::Publish,
-        None if now.key.changed >= since => Verdict::Publish,
+        None if now.version.changed >= since => Verdict::Publish,
         None => Verdict::Drop,
-        Some(known) if known.state.key == now.key && known.settled => Verdict::Drop,
+        Some(known) if known.state.version == now.version && known.settled => Verdict::Drop,
         Some(known) if known.only_attributes_differ(now) => Verdict::Attributes,
         Some(_) => Verdict::Publish,
     }
 }
 
-fn was_told(known: &Known, events: Events, now: &FileState) -> bool {
+fn was_published(known: &Known, events: Events, now: &FileState) -> bool {
     // A close adds nothing to the events before it, and all of those were seen.
     let only_closed = events.closed
         && !(events.created || events.modified || events.attributes || events.moved_to);
-    known.fate != Fate::StampContent && known.state.key == now.key && (known.settled || only_closed)
+    known.fate != Fate::Observed
+        && known.state.version == now.version
+        && (known.settled || only_closed)
 }
 
 impl Known {
@@ -128,40 +130,40 @@ impl Known {
         let content = |s: &FileState| (s.modified, s.size);
         let attributes = |s: &FileState| (s.mode, s.uid, s.gid, s.links);
         self.fate != Fate::Refused
-            && self.state.key.is_same_file(&now.key)
+            && self.state.version.is_same_file(&now.version)
             && content(&self.state) == content(now)
             && (attributes(&self.state) != attributes(now) || self.is_before(now))
     }
 
     /// The change time has advanced so far that a touch in between would have another modification time.
     fn is_before(&self, now: &FileState) -> bool {
-        let changed = now.key.changed;
-        self.state.key.changed != changed && (self.settled || self.state.settled(changed))
+        let changed = now.version.changed;
+        self.state.version.changed != changed && (self.settled || self.state.settled(changed))
     }
 }
 
 impl FileState {
     /// Whether its last change was one of the content, not of name, mode or owner.
     pub(super) fn was_written_last(&self) -> bool {
-        self.modified == self.key.changed
+        self.modified == self.version.changed
     }
 
     /// Whether at `clock` (nanoseconds since the epoch) the time stamps have advanced since the last change.
     pub(super) fn settled(&self, clock: i64) -> bool {
         // Time stamps in steps of a second have no fraction.
-        let step = if self.key.changed % 1_000_000_000 == 0 {
+        let step = if self.version.changed % 1_000_000_000 == 0 {
             2_000_000_000
         } else {
             20_000_000
         };
-        self.key.changed.saturating_add(step) < clock
+        self.version.changed.saturating_add(step) < clock
     }
 }
 
 impl From<&FileStat> for FileState {
     fn from(stat: &FileStat) -> Self {
         Self {
-            key: stat.into(),
+            version: stat.into(),
             modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mode: stat.st_mode,

@@ -215,8 +215,8 @@ impl FileSignals {
             Verdict::Attributes => self.remember(name, state, fate(known.as_ref())),
             Verdict::Remember => {
                 let is_link = entry.events.created && state.links > 1; // link() opens nothing, so nothing is closed
-                if known.is_none_or(|known| !known.state.key.is_same_file(&state.key)) {
-                    self.remember(name.clone(), state, Fate::StampContent);
+                if known.is_none_or(|known| !known.state.version.is_same_file(&state.version)) {
+                    self.remember(name.clone(), state, Fate::Observed);
                 }
                 if entry.events.open == Some(true) && !is_link {
                     entry.until = None; // wait for the close; the earlier waiting time belonged to another file
@@ -340,7 +340,7 @@ impl FileSignals {
     /// messages into the stamp. Where two changes may look the same there is no key: publishing twice is better than never.
     fn key(&mut self, state: &FileState, now: Instant) -> Option<String> {
         let may = self.fine_clock && self.hub.is_kept() && self.keys.take(now);
-        may.then(|| state.key.to_string())
+        may.then(|| state.version.to_string())
     }
 
     fn too_soon(&mut self, name: &ChannelName, now: Instant) -> Option<Instant> {
@@ -376,7 +376,7 @@ impl FileSignals {
 
 /// How the unchanged content of a file was handled, when only its attributes changed.
 fn fate(known: Option<&Known>) -> Fate {
-    known.map_or(Fate::StampContent, |known| known.fate)
+    known.map_or(Fate::Observed, |known| known.fate)
 }
 
 /// The channel of a file.

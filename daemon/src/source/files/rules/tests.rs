@@ -12,7 +12,7 @@ fn events(list: &[Event]) -> Events {
 /// An empty file, changed for the last time at this time.
 fn file(changed: i64) -> FileState {
     FileState {
-        key: FileVersion {
+        version: FileVersion {
             device: 1,
             inode: 2,
             changed,
@@ -26,7 +26,7 @@ fn file(changed: i64) -> FileState {
     }
 }
 
-fn told(state: FileState) -> Known {
+fn published(state: FileState) -> Known {
     Known {
         state,
         fate: Fate::Published,
@@ -34,22 +34,22 @@ fn told(state: FileState) -> Known {
     }
 }
 
-fn looked_at(state: FileState) -> Known {
+fn observed(state: FileState) -> Known {
     Known {
-        fate: Fate::StampContent,
-        ..told(state)
+        fate: Fate::Observed,
+        ..published(state)
     }
 }
 
 fn unsettled(state: FileState) -> Known {
     Known {
         settled: false,
-        ..told(state)
+        ..published(state)
     }
 }
 
 #[test]
-fn nothing_is_told_before_a_writer_closes() {
+fn nothing_is_published_before_the_writer_closes() {
     for list in [&[Created][..], &[Modified], &[Created, Modified], &[Gone]] {
         assert_eq!(
             decide(None, events(list), &file(1), false),
@@ -60,7 +60,7 @@ fn nothing_is_told_before_a_writer_closes() {
 }
 
 #[test]
-fn what_completes_a_change_is_told_at_once() {
+fn the_event_that_completes_a_change_publishes_at_once() {
     let written = FileState { size: 5, ..file(1) };
     for (list, now) in [
         (&[Attributes][..], file(1)),
@@ -76,7 +76,7 @@ fn what_completes_a_change_is_told_at_once() {
             Verdict::Publish,
             "{list:?}"
         );
-        let before = told(file(0));
+        let before = published(file(0));
         assert_eq!(
             decide(Some(&before), events(list), &now, false),
             Verdict::Publish,
@@ -86,7 +86,7 @@ fn what_completes_a_change_is_told_at_once() {
 }
 
 #[test]
-fn a_state_is_told_once() {
+fn a_state_is_published_once() {
     for list in [
         &[Closed][..],
         &[Attributes],
@@ -94,7 +94,7 @@ fn a_state_is_told_once() {
         &[Modified, Closed],
         &[Created],
     ] {
-        let known = told(file(1));
+        let known = published(file(1));
         assert_eq!(
             decide(Some(&known), events(list), &file(1), false),
             Verdict::Drop,
@@ -104,8 +104,8 @@ fn a_state_is_told_once() {
 }
 
 #[test]
-fn a_state_that_was_only_looked_at_is_told() {
-    let known = looked_at(file(1));
+fn a_state_that_was_only_observed_is_published() {
+    let known = observed(file(1));
     assert_eq!(
         decide(Some(&known), events(&[Closed]), &file(1), false),
         Verdict::Publish
@@ -117,7 +117,7 @@ fn a_state_that_was_only_looked_at_is_told() {
 }
 
 #[test]
-fn where_time_goes_in_steps_only_a_close_is_no_news() {
+fn with_coarse_time_stamps_only_a_close_adds_nothing() {
     let known = unsettled(file(1));
     assert_eq!(
         decide(Some(&known), events(&[Closed]), &file(1), false),
@@ -138,7 +138,7 @@ fn where_time_goes_in_steps_only_a_close_is_no_news() {
 }
 
 #[test]
-fn an_empty_new_file_waits_for_the_times_that_php_sets() {
+fn a_new_empty_file_waits_for_the_times_that_php_sets() {
     let created = events(&[Created, Closed]);
     assert_eq!(decide(None, created, &file(1), false), Verdict::Wait);
     assert_eq!(decide(None, created, &file(1), true), Verdict::Publish);
@@ -147,7 +147,7 @@ fn an_empty_new_file_waits_for_the_times_that_php_sets() {
 }
 
 #[test]
-fn times_set_while_a_writer_has_it_open_wait_for_the_close() {
+fn times_set_while_a_writer_has_the_file_open_wait_for_the_close() {
     for list in [
         &[Modified, Attributes][..],
         &[Created, Attributes],
@@ -168,7 +168,7 @@ fn times_set_while_a_writer_has_it_open_wait_for_the_close() {
 }
 
 #[test]
-fn mode_owner_and_links_are_no_news() {
+fn a_change_of_mode_owner_or_links_is_not_published() {
     let chmod = FileState {
         mode: 0o100600,
         ..file(2)
@@ -181,7 +181,7 @@ fn mode_owner_and_links_are_no_news() {
     };
     for now in [chmod, chown, chgrp, link] {
         let now = FileState { modified: 1, ..now };
-        for known in [told(file(1)), looked_at(file(1))] {
+        for known in [published(file(1)), observed(file(1))] {
             let verdict = |list| decide(Some(&known), events(list), &now, false);
             assert_eq!(verdict(&[Attributes]), Verdict::Attributes, "{now:?}");
             assert_eq!(
@@ -192,7 +192,7 @@ fn mode_owner_and_links_are_no_news() {
             assert_eq!(verdict(&[Closed]), Verdict::Drop, "{now:?}");
         }
         // With more than that, they are.
-        let known = told(file(1));
+        let known = published(file(1));
         for list in [
             &[Modified, Closed, Attributes][..],
             &[MovedTo, Attributes],
@@ -213,10 +213,10 @@ fn mode_owner_and_links_are_no_news() {
 }
 
 #[test]
-fn mode_and_owner_of_a_refused_file_are_news() {
+fn a_change_of_mode_or_owner_of_a_refused_file_is_published() {
     let refused = Known {
         fate: Fate::Refused,
-        ..told(file(1))
+        ..published(file(1))
     };
     let chmod = FileState {
         mode: 0o100600,
@@ -238,12 +238,12 @@ fn mode_and_owner_of_a_refused_file_are_news() {
 }
 
 #[test]
-fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
+fn a_change_that_keeps_time_and_content_is_not_published() {
     let labelled = FileState {
         modified: 1,
         ..file(2)
     };
-    for known in [told(file(1)), looked_at(file(1))] {
+    for known in [published(file(1)), observed(file(1))] {
         let verdict = |list| decide(Some(&known), events(list), &labelled, false);
         assert_eq!(verdict(&[Attributes]), Verdict::Attributes);
         assert_eq!(verdict(&[Attributes, Closed]), Verdict::Attributes);
@@ -257,13 +257,18 @@ fn a_change_that_leaves_time_and_content_as_they_were_is_no_news() {
         modified: 0,
         ..file(2)
     };
-    let verdict = decide(Some(&told(file(1))), events(&[Attributes]), &older, false);
+    let verdict = decide(
+        Some(&published(file(1))),
+        events(&[Attributes]),
+        &older,
+        false,
+    );
     assert_eq!(verdict, Verdict::Publish, "an older time is a new one, too");
 }
 
 /// A touch in the step in which the file was read leaves the same modification time.
 #[test]
-fn where_time_goes_in_steps_attributes_are_no_news_only_after_the_step() {
+fn with_coarse_time_stamps_attributes_are_ignored_only_after_the_step() {
     let after = |nanoseconds| FileState {
         modified: SECOND + 1,
         ..file(SECOND + 1 + nanoseconds)
@@ -281,33 +286,38 @@ fn where_time_goes_in_steps_attributes_are_no_news_only_after_the_step() {
 }
 
 #[test]
-fn attributes_of_another_file_say_nothing_about_this_one() {
+fn attributes_of_another_file_do_not_count() {
     let mut other = FileState {
         mode: 0o100600,
         modified: 1,
         ..file(2)
     };
-    other.key.inode = 3;
+    other.version.inode = 3;
     assert_eq!(
-        decide(Some(&told(file(1))), events(&[Attributes]), &other, false),
+        decide(
+            Some(&published(file(1))),
+            events(&[Attributes]),
+            &other,
+            false
+        ),
         Verdict::Publish
     );
 }
 
 #[test]
-fn a_scan_tells_what_changed_since() {
+fn a_scan_publishes_files_that_changed_since() {
     assert_eq!(decide_by_state(None, &file(5), 5, false), Verdict::Publish);
     assert_eq!(decide_by_state(None, &file(4), 5, false), Verdict::Drop);
     assert_eq!(
-        decide_by_state(Some(&told(file(4))), &file(5), 9, false),
+        decide_by_state(Some(&published(file(4))), &file(5), 9, false),
         Verdict::Publish
     );
     assert_eq!(
-        decide_by_state(Some(&told(file(5))), &file(5), 0, false),
+        decide_by_state(Some(&published(file(5))), &file(5), 0, false),
         Verdict::Drop
     );
     assert_eq!(
-        decide_by_state(Some(&looked_at(file(5))), &file(5), 0, false),
+        decide_by_state(Some(&observed(file(5))), &file(5), 0, false),
         Verdict::Drop
     );
     let chmod = FileState {
@@ -316,16 +326,16 @@ fn a_scan_tells_what_changed_since() {
         ..file(5)
     };
     assert_eq!(
-        decide_by_state(Some(&told(file(4))), &chmod, 0, false),
+        decide_by_state(Some(&published(file(4))), &chmod, 0, false),
         Verdict::Attributes
     );
 }
 
 #[test]
-fn a_scan_tells_what_had_begun_and_what_time_stamps_cannot_tell_apart() {
+fn a_scan_publishes_unfinished_writes_and_unsettled_states() {
     assert_eq!(decide_by_state(None, &file(4), 5, true), Verdict::Publish);
     assert_eq!(
-        decide_by_state(Some(&looked_at(file(4))), &file(4), 5, true),
+        decide_by_state(Some(&observed(file(4))), &file(4), 5, true),
         Verdict::Publish
     );
     assert_eq!(
