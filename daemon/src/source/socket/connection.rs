@@ -26,10 +26,10 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    Shared,
     history::HistoryReply,
     line_buffer::{CHUNK, LineBuffer, TooLong},
     peer::Peer,
+    shared::Shared,
     slots::{Slot, UserTurns},
     subscription::{SocketSubscription, woken},
 };

@@ -6,8 +6,8 @@ use comet_proto::{ChannelNames, Cursor, Since, line};
 use tokio::sync::Notify;
 
 use super::{
-    Shared,
     line_buffer::CHUNK,
+    shared::Shared,
     unwritten::{UnwrittenMessages, Written},
 };
 use crate::hub::subscriber::{AfterDelivery, Audience, Feed, Subscriber, SubscriberKey};
