@@ -30,16 +30,13 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::{
-    SpoolRefusal,
-    listing::{self, REFUSED, Tidied},
+    listing::{self, LOCK, REFUSED, Tidied},
+    refusal::SpoolRefusal,
 };
 use crate::source::{
     files::entry::{FileVersion, NameCheck, open_entry, sole_name},
     socket::peer::user_name,
 };
-
-/// The name of the file that is locked by the daemon that takes messages out.
-pub(super) const LOCK: &str = ".lock";
 
 /// How often the lock is tried when other processes replace it meanwhile.
 const TRIES: usize = 8;
@@ -71,7 +68,7 @@ pub(super) struct SpoolDirectory {
     /// `None` before [`SpoolDirectory::watch`], and while the system has no resources for a watcher.
     watcher: Option<RecommendedWatcher>,
     /// The failure to watch the directory was logged.
-    told: bool,
+    failure_logged: bool,
 }
 
 impl SpoolDirectory {
@@ -97,7 +94,7 @@ impl SpoolDirectory {
             device_and_inode: (stat.st_dev, stat.st_ino),
             lock,
             watcher: None,
-            told: false,
+            failure_logged: false,
         })
     }
 
@@ -111,12 +108,12 @@ impl SpoolDirectory {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
                 changed.notify_one(); // for files that arrived before
-                if std::mem::take(&mut self.told) {
+                if std::mem::take(&mut self.failure_logged) {
                     info!("watching the spool");
                 }
             }
-            Err(error) if !self.told => {
-                self.told = true;
+            Err(error) if !self.failure_logged => {
+                self.failure_logged = true;
                 warn!("cannot watch the spool: {error}; looking into it every second");
             }
             Err(_) => {}

@@ -19,10 +19,14 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{SLICE, directory::LOCK};
+/// The name of the file that is locked by the daemon that takes messages out.
+pub(super) const LOCK: &str = ".lock";
 
 /// The suffix of a refused file's new name.
 pub(super) const REFUSED: &str = ".refused";
+
+/// Number of messages that are published in one go. Then their files are removed, and other tasks of the thread run.
+pub(super) const SLICE: usize = 64;
 
 /// Largest number of messages that one listing returns: of one owner, and of all owners.
 const MOST_OF_OWNER: usize = 8192;
@@ -286,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_take_turns_whatever_their_names_are() {
+    fn owners_take_turns_whatever_their_file_names_are() {
         let mut queues = Queues::new(MOST_OF_OWNER);
         for number in 0..3 * SLICE {
             queues.add_first(1, format!("0-{number:04}.msg1").as_ref());
@@ -317,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_there_is_removed_by_age_and_by_number() {
+    fn foreign_entries_are_removed_by_age_and_by_number() {
         let root = tempfile::tempdir().unwrap();
         let directory = OwnedFd::from(fs::File::open(root.path()).unwrap());
         for number in 0..KEPT_OTHERS + 5 {
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn age_is_of_the_last_change_and_no_time_to_come_keeps_a_file() {
+    fn age_counts_from_the_last_change_and_a_future_time_counts_as_age() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join(".x.msg1");
         let file = fs::File::create(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Limits how often a directory is read that others may fill. The more entries the directory has, the longer a reading
-//! takes, and the processor has other work.
+//! Limits how often the spool's directory is read. Other users may fill it, and the more entries it has, the longer a
+//! reading takes.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 const BUSY: u32 = 3;
 const IDLE: u32 = 50;
 
-/// How often a state that does not change is logged again.
-const SAID: Duration = Duration::from_secs(3600);
+/// How often a condition that lasts is logged again.
+const LOG_EVERY: Duration = Duration::from_secs(3600);
 
 /// The pauses between readings.
 #[derive(Default)]
@@ -18,15 +18,15 @@ pub(super) struct Pace {
     /// When the last reading ended, and how long it took.
     last: Option<(Instant, Duration)>,
     /// There is more work, so that the short pause applies.
-    goes_on: bool,
-    said: Option<Instant>,
+    has_more: bool,
+    logged: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) fn took(&mut self, begun: Instant, goes_on: bool) {
+    pub(super) fn finished(&mut self, begun: Instant, has_more: bool) {
         let now = Instant::now();
         self.last = Some((now, now - begun));
-        self.goes_on = goes_on;
+        self.has_more = has_more;
     }
 
     /// The earliest moment of the next reading after a change.
@@ -36,16 +36,16 @@ impl Pace {
 
     /// Whether it is time to read the directory without a change.
     pub(super) fn is_due_when_idle(&self) -> bool {
-        let pause = if self.goes_on { BUSY } else { IDLE };
+        let pause = if self.has_more { BUSY } else { IDLE };
         self.after(pause) <= Instant::now()
     }
 
     /// Whether to log again a state that has lasted for a while.
-    pub(super) fn says_so(&mut self) -> bool {
+    pub(super) fn may_log_again(&mut self) -> bool {
         let now = Instant::now();
-        let is_due = self.said.is_none_or(|said| now >= said + SAID);
+        let is_due = self.logged.is_none_or(|logged| now >= logged + LOG_EVERY);
         if is_due {
-            self.said = Some(now);
+            self.logged = Some(now);
         }
         is_due
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_with_what_a_reading_takes() {
+    fn pauses_grow_with_the_duration_of_a_reading() {
         let mut pace = Pace::default();
         assert!(pace.is_due_when_idle());
         let (ended, took) = (Instant::now(), Duration::from_secs(600));
@@ -71,7 +71,7 @@ mod tests {
         assert!(!pace.is_due_when_idle());
         pace.last = ended.checked_sub(took * 4).map(|ended| (ended, took));
         assert!(pace.next() <= Instant::now() && !pace.is_due_when_idle());
-        pace.goes_on = true;
+        pace.has_more = true;
         assert!(pace.is_due_when_idle());
     }
 }

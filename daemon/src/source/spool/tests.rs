@@ -5,7 +5,7 @@ use std::{
 };
 
 use comet_client::Spool as Publisher;
-use comet_proto::Cursor;
+use comet_proto::{ChannelName, Cursor};
 
 use super::*;
 use crate::hub::HistoryConfig;
@@ -73,7 +73,7 @@ fn line(data: &str) -> String {
 }
 
 #[tokio::test]
-async fn publishes_in_the_order_of_the_names_and_removes() {
+async fn publishes_in_the_order_of_the_names_and_removes_the_files() {
     let mut f = fixture("");
     let mut publisher = Publisher::open(&f.path("")).unwrap();
     let expected: Vec<String> = (0..90).map(|i| i.to_string()).collect();
@@ -88,7 +88,7 @@ async fn publishes_in_the_order_of_the_names_and_removes() {
 }
 
 #[tokio::test]
-async fn a_key_or_else_the_files_name_publishes_once() {
+async fn the_key_or_else_the_name_of_the_file_prevents_a_second_publish() {
     let mut f = fixture("");
     let keyed = "{\"op\":\"publish\",\"channel\":\"news\",\"data\":\"keyed\",\"key\":\"k\"}\n";
     for _ in 0..2 {
@@ -101,7 +101,7 @@ async fn a_key_or_else_the_files_name_publishes_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_put_aside_and_the_rest_goes_on() {
+async fn invalid_files_are_renamed_and_the_others_are_published() {
     let mut f = fixture("[socket]\nmax_line = 1024");
     let long = "x".repeat(121);
     let bad = [
@@ -153,7 +153,7 @@ async fn nothing_is_read_through_a_link_or_another_kind_of_file() {
 }
 
 #[tokio::test]
-async fn owners_are_those_that_may_publish() {
+async fn only_files_of_allowed_owners_are_published() {
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: only root can give files away");
         return;
@@ -185,7 +185,7 @@ async fn owners_are_those_that_may_publish() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_waits_until_the_first_has_left() {
+async fn a_second_daemon_waits_until_the_first_has_stopped() {
     let mut f = fixture("");
     let config = Config::default();
     let open = |f: &Fixture| {
@@ -202,7 +202,7 @@ async fn a_second_daemon_waits_until_the_first_has_left() {
     second.publish().await;
     assert!(f.data().is_empty());
     f.spool.directory = None;
-    second.look_after();
+    second.check_directory();
     second.publish().await;
     assert_eq!(f.data(), ["a"]);
 }
@@ -211,26 +211,26 @@ async fn a_second_daemon_waits_until_the_first_has_left() {
 async fn a_directory_that_was_replaced_is_found() {
     let mut f = fixture("");
     fs::remove_dir_all(f.path("")).unwrap();
-    f.spool.look_after();
+    f.spool.check_directory();
     f.put("a.msg1", &line("a"));
     assert_eq!(f.publish().await, ["a"]);
 }
 
 #[tokio::test]
-async fn of_many_refused_files_the_newest_stay() {
+async fn the_newest_thousand_refused_files_are_kept() {
     let mut f = fixture("");
     f.put(".young.msg1", "half");
     for i in 0..1003 {
         f.put(&format!("{i:04}.msg1.refused"), "");
     }
-    f.spool.look_after();
+    f.spool.check_directory();
     let files = f.files();
     assert_eq!(files.len(), 1001);
     assert_eq!(files[..2], [".young.msg1", "0003.msg1.refused"]);
 }
 
 #[tokio::test]
-async fn names_of_the_daemon_that_others_took_are_taken_from_them() {
+async fn entries_that_others_planted_at_the_daemons_names_are_replaced() {
     type Plant = fn(&Path);
     let plants: [(&str, Plant); 6] = [
         ("a file", |path| fs::write(path, "x").unwrap()),
@@ -265,7 +265,7 @@ async fn names_of_the_daemon_that_others_took_are_taken_from_them() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_there_before_gets_a_mode_that_protects_messages() {
+async fn an_existing_directory_gets_a_mode_that_protects_messages() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     for (before, after) in [
         (0o777, 0o1777),
@@ -288,7 +288,7 @@ async fn a_directory_that_was_there_before_gets_a_mode_that_protects_messages() 
 
 /// A publisher who knows the name of a refused file of another user must not be able to replace that file.
 #[tokio::test]
-async fn no_refused_file_takes_the_place_of_another() {
+async fn a_refused_file_never_replaces_another() {
     let mut f = fixture("");
     for content in ["of one user", "of another", "of a third"] {
         f.put("a.msg1", content);
@@ -311,7 +311,7 @@ async fn no_refused_file_takes_the_place_of_another() {
 
 /// These entries have the names of messages, and the usual new name with `.refused` is too long or taken.
 #[tokio::test]
-async fn nothing_that_is_refused_stays_in_the_way() {
+async fn a_refused_file_that_cannot_be_renamed_does_not_block_the_spool() {
     let mut f = fixture("");
     let longest = "l".repeat(250) + ".msg1";
     f.put(&longest, "no message");
@@ -335,10 +335,10 @@ async fn nothing_that_is_refused_stays_in_the_way() {
 }
 
 #[tokio::test]
-async fn a_removed_lock_is_made_anew() {
+async fn a_removed_lock_file_is_created_again() {
     let mut f = fixture("");
     fs::remove_file(f.path(".lock")).unwrap();
-    f.spool.look_after();
+    f.spool.check_directory();
     assert!(f.path(".lock").is_file());
     f.put("a.msg1", &line("a"));
     assert_eq!(f.publish().await, ["a"]);
@@ -363,5 +363,5 @@ fn a_configured_directory_that_cannot_be_used_is_an_error() {
         error,
         "cannot make directory /no/such/spool: No such file or directory"
     );
-    assert!(open("").is_ok_and(|spool| spool.directory.is_none() && spool.told));
+    assert!(open("").is_ok_and(|spool| spool.directory.is_none() && spool.failure_logged));
 }
