@@ -8,28 +8,16 @@ use std::{
 };
 
 use comet_proto::ChannelName;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
     Files,
     stamp::{self, Stamp, StampContent, StampError},
+    watched::Checkpoint,
 };
 
 /// The longest delay between a change's time stamp and its event, in nanoseconds.
 pub(super) const LAG: i64 = 100_000_000;
-
-/// The state of the next write of the stamp.
-#[derive(Default)]
-pub(super) struct Checkpoint {
-    /// The number of periods in which the stamp must still be written: two after the last change, because the first write may
-    /// come too soon after it.
-    pub(super) due: u8,
-    /// The time at which the stamp was touched, by the clock of the file system.
-    pub(super) fence: Option<i64>,
-    /// The watcher has reported the touch, so every earlier event was received.
-    pub(super) passed: Option<Instant>,
-}
 
 impl Files {
     /// Continues where the last daemon ended, or from `start` if there was none. Returns the files that were being

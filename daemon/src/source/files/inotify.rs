@@ -5,10 +5,7 @@ use std::{
     any::Any,
     ffi::OsStr,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -22,11 +19,7 @@ use nix::{
     },
 };
 
-use super::{
-    SUFFIX,
-    inbox::{Event, Inbox},
-    stamp,
-};
+use super::{events::Event, inbox::Inbox, names::is_channel_file, stamp};
 use crate::hub::Workers;
 
 /// The number of events with the longest names that fit into one read of nix. If fewer were read, there are no more.
@@ -288,7 +281,7 @@ fn sort(mask: AddWatchFlags, name: Option<&OsStr>, inbox: &Inbox) {
         None => {}
         Some(name) => match kind(mask) {
             Some(Event::Attributes) if name == stamp::FILE_NAME => inbox.fence(),
-            Some(kind) if is_signal(name) => inbox.push(name, kind),
+            Some(kind) if is_channel_file(name) => inbox.push(name, kind),
             _ => {}
         },
     }
@@ -317,11 +310,6 @@ fn kind(mask: AddWatchFlags) -> Option<Event> {
     ]
     .into_iter()
     .find_map(|(bits, event)| mask.intersects(bits).then_some(event))
-}
-
-/// Hidden files are temporary files of those who write.
-pub(super) fn is_signal(name: &OsStr) -> bool {
-    name.as_bytes().ends_with(SUFFIX.as_bytes()) && !name.as_bytes().starts_with(b".")
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@
 mod checkpoint;
 mod directory;
 pub(super) mod entry;
+mod events;
 mod inbox;
 mod inotify;
 mod lru;
-
+mod names;
 mod pending;
 mod poll;
 mod refusal;
@@ -20,6 +21,7 @@ mod scan;
 mod signals;
 mod stamp;
 mod watched;
+mod watching;
 
 use std::{
     collections::HashSet,
@@ -39,27 +41,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::{
-    checkpoint::Checkpoint,
     directory::{FileRules, FilesDirectory},
-    inbox::{CollectedEvents, Events, Inbox},
+    events::Events,
+    inbox::{CollectedEvents, Inbox},
     inotify::Watch,
-    poll::Poll,
-    signals::FileSignals,
+    signals::{FileSignals, SLICE},
     stamp::StampError,
-    watched::Watched,
+    watched::{Checkpoint, Polling, Watched},
 };
 use crate::{config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
 
 pub use self::inotify::{EventsRead, Watcher};
 
-/// The extension of a channel's file.
-const SUFFIX: &str = ".comet";
-
 /// Interval in which the daemon checks that the path still leads to the open directory, and writes the stamp.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// The number of files that are handled before other tasks of the thread run.
-const SLICE: usize = 256;
 
 /// The most events per interval that the watching thread handles itself. More events are collected for the control thread, so that
 /// the watching thread does not fall behind the kernel's queue.
@@ -107,7 +102,7 @@ pub struct Files {
     /// Limits log lines that other users can cause.
     losses: LogLimit,
     failures: LogLimit,
-    poll: Poll,
+    polling: Polling,
     /// The number of events that the watching threads have handled since that time.
     at_once: (Instant, u32),
     settings: Option<watch::Receiver<Arc<Config>>>,
@@ -159,7 +154,7 @@ impl Files {
             stamp_error: None,
             losses: LogLimit::default(),
             failures: LogLimit::default(),
-            poll: Poll::default(),
+            polling: Polling::default(),
             at_once: (Instant::now(), 0),
             settings: None,
         };

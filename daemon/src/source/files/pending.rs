@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use comet_proto::ChannelName;
 use tokio::time::Instant;
 
-use super::inbox::Events;
+use super::events::Events;
 
 /// The most pending names. Beyond that no name waits.
 const MOST: usize = 65_536;

@@ -8,20 +8,14 @@ use tracing::{info, warn};
 
 use super::{
     Files,
-    checkpoint::{Checkpoint, LAG, wall_clock},
+    checkpoint::{LAG, wall_clock},
     directory::FilesDirectory,
     stamp::Stamp,
+    watched::Checkpoint,
 };
 
 /// The pause is at least this many times as long as the last scan, so that scans of many files do not keep a processor busy.
 const PAUSE: u32 = 10;
-
-/// Whether polling is on, and the time of the next scan.
-#[derive(Default)]
-pub(super) struct Poll {
-    is_on: bool,
-    not_before: Option<Instant>,
-}
 
 impl Files {
     /// Starts to watch the directory; `None` if that is not possible.
@@ -33,8 +27,8 @@ impl Files {
         let dir = self.path.display();
         let started = self.watch.start(directory.as_fd(), self.inbox.clone());
         match &started {
-            Ok(_) if self.poll.is_on => info!("{dir} is watched again"),
-            Err(error) if !self.poll.is_on => {
+            Ok(_) if self.polling.is_on => info!("{dir} is watched again"),
+            Err(error) if !self.polling.is_on => {
                 warn!(
                     "cannot watch {dir}: {error}; comparing all its files every second until it can be watched"
                 );
@@ -48,7 +42,7 @@ impl Files {
     /// Publishes files that changed since the last scan, and tries to watch the directory.
     pub(super) async fn poll(&mut self) {
         let start = Instant::now();
-        if self.poll.not_before.is_some_and(|then| start < then) {
+        if self.polling.not_before.is_some_and(|then| start < then) {
             return;
         }
         let before = self.stamp().map(Stamp::clock);
@@ -64,7 +58,7 @@ impl Files {
             self.replace_missing_stamp();
             self.write_stamp(unfinished);
         }
-        self.poll.not_before = Some(Instant::now() + start.elapsed() * PAUSE);
+        self.polling.not_before = Some(Instant::now() + start.elapsed() * PAUSE);
     }
 
     fn watch_again(&mut self) {
@@ -80,14 +74,14 @@ impl Files {
     }
 
     fn set_polling(&mut self, is_on: bool) {
-        match (self.poll.is_on, is_on) {
+        match (self.polling.is_on, is_on) {
             (false, true) => self.metrics.files_polling.add(1),
             (true, false) => self.metrics.files_polling.sub(1),
             _ => {}
         }
-        self.poll.is_on = is_on;
+        self.polling.is_on = is_on;
         if !is_on {
-            self.poll.not_before = None;
+            self.polling.not_before = None;
         }
     }
 }

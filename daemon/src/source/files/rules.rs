@@ -8,7 +8,7 @@ use nix::sys::stat::FileStat;
 
 use super::{
     entry::{FileVersion, nanoseconds},
-    inbox::Events,
+    events::Events,
 };
 
 /// How long an event waits for the event that usually follows it.

@@ -7,7 +7,11 @@ use nix::{dir::OwningIter, errno::Errno};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Files, SLICE, inotify, signals::Search};
+use super::{
+    Files,
+    names::is_channel_file,
+    signals::{SLICE, Search},
+};
 
 /// A running scan of the directory.
 pub(super) struct Scan {
@@ -54,7 +58,7 @@ impl Files {
             match entries.next() {
                 Some(Ok(entry)) => {
                     let file = OsStr::from_bytes(entry.file_name().to_bytes());
-                    if inotify::is_signal(file) {
+                    if is_channel_file(file) {
                         self.signals
                             .found(&watched.directory, file, &scan.search, now);
                     }

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,10 +13,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    SUFFIX,
     directory::{FileRules, FilesDirectory, Patience, Unread},
-    inbox::Events,
+    events::Events,
     lru::LruMap,
+    names::{channel, file_name},
     pending::{Pending, PendingFile},
     refusal::{FileRefusal, FileRefusals},
     rules::{self, Fate, FileState, Known, Verdict, WINDOW},
@@ -26,6 +25,9 @@ use crate::{
     hub::{Hub, NewMessage, Publisher, PublisherKey, Workers},
     metrics::Metrics,
 };
+
+/// The number of files that are handled before other tasks of the thread run.
+pub(super) const SLICE: usize = 256;
 
 /// The number of files whose last state is remembered, about 200 bytes each. For further files a chmod may count as a touch.
 const MOST_FILES: usize = 1 << 18;
@@ -149,7 +151,9 @@ impl FileSignals {
         events: Events,
         now: Instant,
     ) {
-        let judged = channel(file).and_then(|name| self.judge(directory, name, events, now));
+        let judged = channel(file)
+            .map_err(FileRefusal::from)
+            .and_then(|name| self.judge(directory, name, events, now));
         self.count_refusal(file, judged, now);
     }
 
@@ -179,7 +183,9 @@ impl FileSignals {
         search: &Search,
         now: Instant,
     ) {
-        let compared = channel(file).and_then(|name| self.compare(directory, name, search, now));
+        let compared = channel(file)
+            .map_err(FileRefusal::from)
+            .and_then(|name| self.compare(directory, name, search, now));
         self.count_refusal(file, compared, now);
     }
 
@@ -377,18 +383,6 @@ impl FileSignals {
 /// How the unchanged content of a file was handled, when only its attributes changed.
 fn fate(known: Option<&Known>) -> Fate {
     known.map_or(Fate::Observed, |known| known.fate)
-}
-
-/// The channel of a file.
-fn channel(file: &OsStr) -> Result<ChannelName, FileRefusal> {
-    let name = file.as_bytes();
-    let name = name.strip_suffix(SUFFIX.as_bytes()).unwrap_or(name);
-    Ok(ChannelName::parse_bytes(name)?)
-}
-
-/// The file of a channel.
-fn file_name(name: &ChannelName) -> String {
-    format!("{name}{SUFFIX}")
 }
 
 /// Nanoseconds since the epoch.

@@ -17,8 +17,9 @@ use nix::{
 };
 
 use super::{
-    inbox::{Event, Events},
+    events::{Event, Events},
     inotify::WatchError,
+    names::SUFFIX,
     *,
 };
 use crate::hub::HistoryConfig;

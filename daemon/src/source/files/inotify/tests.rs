@@ -3,7 +3,7 @@ use std::fs::{self, File};
 use nix::sys::epoll::EpollTimeout;
 
 use super::{
-    super::inbox::{CollectedEvents, Events},
+    super::{events::Events, inbox::CollectedEvents},
     *,
 };
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::source::files::inbox::Event::{self, *};
+use crate::source::files::events::Event::{self, *};
 
 const SECOND: i64 = 1_000_000_000;
 
