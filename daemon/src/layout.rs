@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The folders and files of `daemon/src`, from the ground up.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "metrics",
     "drain",
     "machine",
@@ -18,6 +18,7 @@ const ORDER: [&str; 18] = [
     "hub",
     "config",
     "transport",
+    "worker",
     "http",
     "source",
     "access",

@@ -19,3 +19,4 @@ pub mod source;
 pub mod store;
 mod transport;
 pub mod users;
+pub mod worker;

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     drain::Drain,
-    http::{self, Errand, Listeners, Site, Work, WorkDone},
+    http::{self, Site},
     hub::{Hub, HubStatus, MAX_WORKERS, Promise, StoreStatus, subscriber::Audience},
     machine,
     metrics::Metrics,
@@ -39,6 +39,7 @@ use crate::{
         spool::Spool,
     },
     store::{self, Directory, Durability},
+    worker::{Balance, Errand, Shared, Work, WorkDone},
 };
 
 use listeners::Passed;
@@ -82,7 +83,8 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     // The control thread has subscribers, too, so it counts as one more worker.
     let workers = config.workers.unwrap_or(cores).clamp(1, MAX_WORKERS - 1);
     let descriptors = raise_descriptor_limit()?;
-    let (listeners, addr) = listeners::open(&mut passed, config.listen, workers)?;
+    let listeners = listeners::open(&mut passed, config.listen, workers)?;
+    let addr = listeners.address;
     let (socket_path, mut socket) = open_socket(passed, &config)?;
     let metrics = Arc::new(Metrics::default());
     let hub = open_hub(&config, workers + 1)?;
@@ -109,13 +111,18 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         let keeping = hub.start_keeping().context(NO_THREAD)?;
         // Messages in the spool are older than any new message.
         spool.publish().await;
-        let errand = Errand::new(watcher, workers);
+        let shared = Shared {
+            listeners: listeners.sockets.into(),
+            balance: Balance::new(workers).into(),
+            errand: Errand::new(watcher, workers),
+            metrics: metrics.clone(),
+        };
         let threads = start_workers(
             workers,
-            listeners,
+            &shared,
+            listeners.outlives,
             &settings.sites(),
             &hub,
-            &errand,
             &drain,
             &pulse,
         )
@@ -327,23 +334,22 @@ type Worker = JoinHandle<io::Result<()>>;
 
 fn start_workers(
     workers: usize,
-    listeners: Listeners,
+    shared: &Shared,
+    outlives: bool,
     sites: &watch::Receiver<Arc<Site>>,
     hub: &Arc<Hub>,
-    errand: &Arc<Errand>,
     drain: &Drain,
     pulse: &Arc<Pulse>,
 ) -> io::Result<Vec<Worker>> {
     let start = |number| {
-        let listeners = listeners.clone();
-        let (sites, hub, errand) = (sites.clone(), hub.clone(), errand.clone());
+        let (shared, sites, hub) = (shared.clone(), sites.clone(), hub.clone());
         let (publisher, pulse) = (drain.publisher(), pulse.clone());
         thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
                 let audience = Audience::new(hub, number);
                 let beat = || pulse.beat(number);
-                http::serve(listeners, sites, audience, publisher, errand, beat)
+                http::serve(shared, outlives, sites, audience, publisher, beat)
             })
     };
     (0..workers).map(start).collect()

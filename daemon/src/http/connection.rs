@@ -15,7 +15,7 @@ use std::{
     io::ErrorKind,
     net::TcpStream,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{self, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -26,15 +26,16 @@ use tokio::{
 };
 
 use super::{
-    Worker,
-    accept::Refused,
+    Context, Worker,
     answer::Refusal,
+    door::Refused,
     framing::{Framing, is_no_request, without_line_ends},
     h2,
     held::Held,
     memory::{self, Hold},
     service::{self, PlainOutcome, Served},
 };
+use crate::worker::{Connection, Due, Place, Ready};
 use reading::Head;
 
 /// One connection: its socket, its state, and the subscription that it holds.
@@ -42,7 +43,7 @@ pub(super) struct Conn {
     pub(super) worker: Rc<Worker>,
     stream: TcpStream,
     /// Index among the worker's connections. `None` after the connection has left the worker.
-    place: Cell<Option<u32>>,
+    place: Cell<Option<Place>>,
     pub(super) state: Cell<State>,
     /// Why there is no room for the connection. `Some`: its one request is refused.
     pub(super) refused: Option<Refused>,
@@ -122,33 +123,10 @@ const FIRST_TURN: u8 = 16;
 /// Size of one read in bytes. Most requests fit.
 const CHUNK: usize = 4096;
 
-impl Conn {
-    pub(super) fn new(
-        stream: TcpStream,
-        worker: &Rc<Worker>,
-        place: u32,
-        refused: Option<Refused>,
-    ) -> Rc<Self> {
-        let state = refused.map_or(State::Idle, |_| State::Refusing);
-        Rc::new(Self {
-            refused,
-            worker: worker.clone(),
-            stream,
-            place: Cell::new(Some(place)),
-            state: Cell::new(state),
-            tasked: Cell::new(false),
-            unread: Cell::new(false),
-            ended: Cell::new(false),
-            watches_writes: Cell::new(false),
-            last: Cell::new(false),
-            waker: RefCell::new(None),
-            held: RefCell::new(None),
-            leftovers: RefCell::new(None),
-        })
-    }
+impl Connection for Conn {
+    type Context = Context;
 
-    /// Handles an event of the socket: it can be read or written again, or its end has come.
-    pub(super) fn ready(self: &Rc<Self>, readable: bool, ended: bool) {
+    fn ready(self: &Rc<Self>, Ready { readable, ended }: Ready) {
         if ended {
             self.ended.set(true);
         }
@@ -168,6 +146,57 @@ impl Conn {
         }
     }
 
+    fn expire(self: &Rc<Self>) {
+        self.handle_expiry();
+    }
+
+    fn farewell(self: &Rc<Self>) {
+        self.say_farewell();
+    }
+
+    fn cut(&self) {
+        self.worker.context.credit.set(None);
+        self.close();
+    }
+}
+
+impl Conn {
+    pub(super) fn new(
+        stream: TcpStream,
+        worker: &Rc<Worker>,
+        place: Place,
+        refused: Option<Refused>,
+    ) -> Rc<Self> {
+        let state = refused.map_or(State::Idle, |_| State::Refusing);
+        let context = &worker.context;
+        let time = match refused {
+            Some(_) => {
+                context.refused.set(context.refused.get() + 1);
+                REFUSE_TIME
+            }
+            None => {
+                context.metrics.http_connections.add(1);
+                context.site().config.idle
+            }
+        };
+        worker.timers.set(place, worker.timers.after(time));
+        Rc::new(Self {
+            refused,
+            worker: worker.clone(),
+            stream,
+            place: Cell::new(Some(place)),
+            state: Cell::new(state),
+            tasked: Cell::new(false),
+            unread: Cell::new(false),
+            ended: Cell::new(false),
+            watches_writes: Cell::new(false),
+            last: Cell::new(false),
+            waker: RefCell::new(None),
+            held: RefCell::new(None),
+            leftovers: RefCell::new(None),
+        })
+    }
+
     /// Serves plain and complete polls and publishes, which nearly all requests are, without hyper and without a task.
     fn serve_now(self: &Rc<Self>) {
         let mut chunk = [0; CHUNK];
@@ -176,7 +205,7 @@ impl Conn {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return,
             Ok(0) | Err(_) => return self.close(),
         };
-        while self.state.get() == State::Idle && !self.worker.stopping.get() {
+        while self.state.get() == State::Idle && !self.worker.is_stopping() {
             let Some((served, length)) = service::serve_plain(self, input) else {
                 break;
             };
@@ -188,7 +217,7 @@ impl Conn {
                     self.note_parked();
                 }
                 PlainOutcome::Published(answer, close) => {
-                    self.worker.parked.set(0);
+                    self.worker.parked.reset();
                     self.last.set(close);
                     self.answer(answer);
                 }
@@ -201,22 +230,21 @@ impl Conn {
     }
 
     fn note_parked(&self) {
-        let parked = &self.worker.parked;
-        parked.set(match self.state.get() {
-            State::Polling => parked.get().saturating_add(1),
-            _ => 0,
-        });
+        match self.state.get() {
+            State::Polling => self.worker.parked.add(),
+            _ => self.worker.parked.reset(),
+        }
     }
 
     /// Works without waiting as far as possible, which is nearly always to the end. A task does the rest.
     fn work_now(self: &Rc<Self>) {
-        self.worker.parked.set(0);
+        self.worker.parked.reset();
         self.tasked.set(true);
         let mut turn = Box::pin(Turn::run(self.clone()));
-        let mut cx = Context::from_waker(Waker::noop());
-        self.worker.credit.set(Some(FIRST_TURN));
+        let mut cx = task::Context::from_waker(Waker::noop());
+        self.worker.context.credit.set(Some(FIRST_TURN));
         let first = turn.as_mut().poll(&mut cx);
-        self.worker.credit.set(None);
+        self.worker.context.credit.set(None);
         if first.is_pending() {
             spawn_local(turn);
         }
@@ -228,7 +256,7 @@ impl Conn {
             return self.wake();
         }
         let place = self.place.get();
-        if let Some(conn) = place.and_then(|place| self.worker.conn(place)) {
+        if let Some(conn) = place.and_then(|place| self.worker.connection(place)) {
             self.tasked.set(true);
             spawn_local(Turn::run(conn));
         }
@@ -240,7 +268,7 @@ impl Conn {
             match self.state.get() {
                 State::Idle => match self.next_input() {
                     Input::Bytes(bytes) => self.serve(bytes).await,
-                    Input::Nothing if self.worker.stopping.get() => {
+                    Input::Nothing if self.worker.is_stopping() => {
                         self.set(State::Ending, LINGER);
                     }
                     Input::Nothing => return After::Asleep,
@@ -286,17 +314,17 @@ impl Conn {
             }
             Head::Refused(refusal) => {
                 self.last.set(true);
-                let origins = &self.worker.site().origins;
+                let origins = &self.worker.context.site().origins;
                 return self.send(refusal.into_bytes(origins)).await;
             }
             Head::Closed => return self.set(State::Closing, Duration::MAX),
         };
         self.set_busy();
         let _hold = Hold::new(memory::REQUEST);
-        if self.worker.is_full() {
+        if self.worker.context.is_full() {
             self.last.set(true);
-            let refusal = Refusal::no_memory().asked_by(&self.worker.site(), &input);
-            let origins = &self.worker.site().origins;
+            let refusal = Refusal::no_memory().asked_by(&self.worker.context.site(), &input);
+            let origins = &self.worker.context.site().origins;
             return self.send(refusal.into_bytes(origins)).await;
         }
         let unannounced = self.has_unannounced_body(&framing, &input);
@@ -304,7 +332,7 @@ impl Conn {
             Served::Closed => self.set(State::Ending, LINGER),
             Served::Answered(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
-                self.set(State::Idle, self.worker.site().config.idle);
+                self.set(State::Idle, self.worker.context.site().config.idle);
             }
             Served::Asked(bytes) => {
                 self.leave_over(|left| &mut left.input, bytes);
@@ -340,7 +368,7 @@ impl Conn {
     }
 
     fn refusal(&self, input: &[u8]) -> Bytes {
-        let site = self.worker.site();
+        let site = self.worker.context.site();
         let refusal = self.refused.unwrap_or(Refused::Connections).refusal(&site);
         refusal.asked_by(&site, input).into_bytes(&site.origins)
     }
@@ -382,7 +410,7 @@ impl Conn {
 
     /// Writes all bytes and waits for the client if necessary. The new state says what happens next.
     pub(super) async fn send(&self, mut bytes: Bytes) {
-        let write_time = self.worker.site().config.write_time;
+        let write_time = self.worker.context.site().config.write_time;
         self.set(State::Writing, write_time);
         let sent = poll_fn(|cx| {
             while !bytes.is_empty() {
@@ -405,7 +433,7 @@ impl Conn {
         } else if self.held.borrow().is_some() {
             self.set(State::Joining, Duration::MAX);
         } else {
-            self.set(State::Idle, self.worker.site().config.idle);
+            self.set(State::Idle, self.worker.context.site().config.idle);
         }
     }
 
@@ -437,30 +465,31 @@ impl Conn {
         if self.state.get() != State::Closing {
             self.state.set(state);
             if let Some(place) = self.place.get() {
-                self.worker.set_due(place, time);
+                self.worker
+                    .timers
+                    .set(place, self.worker.timers.after(time));
             }
         }
     }
 
     /// Whether the rest of an answer is too large to be kept for a client that does not read it.
     fn is_too_much(&self, rest: &Bytes) -> bool {
-        rest.len() > memory::SMALL && self.worker.is_full()
+        rest.len() > memory::SMALL && self.worker.context.is_full()
     }
 
     fn set_busy(&self) {
         self.set(State::Busy, Duration::MAX);
     }
 
-    pub(super) fn set_due(&self, step: u32) {
+    pub(super) fn set_due(&self, due: Due) {
         if let Some(place) = self.place.get() {
-            self.worker.set_due_step(place, step);
+            self.worker.timers.set(place, due);
         }
     }
 
-    pub(super) fn due(&self) -> u32 {
-        self.place
-            .get()
-            .map_or(u32::MAX, |place| self.worker.due(place))
+    pub(super) fn due(&self) -> Due {
+        let place = self.place.get();
+        place.map_or(Due::NEVER, |place| self.worker.timers.due(place))
     }
 
     fn wake(&self) {
@@ -475,13 +504,13 @@ impl Conn {
             return self.close();
         }
         self.leave_over(|left| &mut left.output, rest);
-        self.set(State::Writing, self.worker.site().config.write_time);
+        self.set(State::Writing, self.worker.context.site().config.write_time);
         self.work_soon();
     }
 
     /// Waits for the next request, or serves the one that has arrived already: epoll may not report that one again.
     fn go_on(&self) {
-        self.set(State::Idle, self.worker.site().config.idle);
+        self.set(State::Idle, self.worker.context.site().config.idle);
         if self.has_input() {
             self.work_soon();
         }
@@ -524,6 +553,13 @@ impl Conn {
         self.state.set(State::Closing);
         self.end_held();
         if let Some(place) = self.place.take() {
+            match self.refused {
+                Some(_) => {
+                    let refused = &self.worker.context.refused;
+                    refused.set(refused.get() - 1);
+                }
+                None => self.worker.context.metrics.http_connections.sub(1),
+            }
             self.worker.forget(place);
         }
     }

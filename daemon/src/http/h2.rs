@@ -37,7 +37,7 @@ use streams::Activity;
 use streams::Streams;
 
 use super::{
-    SHORT, Worker,
+    Worker,
     answer::{INVALID_TOKEN, RETRY, Refusal, add_etag, answer},
     body,
     connection::Conn,
@@ -56,6 +56,7 @@ use crate::{
     },
     log_limit::LogLimit,
     transport::{Shape, Subscription},
+    worker::SHORT,
 };
 
 /// The largest number of requests that one connection may have open at the same time.
@@ -78,7 +79,7 @@ const FRAME: u32 = 16 << 10;
 /// Serves one connection whose first bytes are `before`.
 pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     let worker = conn.worker.clone();
-    let site = worker.site();
+    let site = worker.context.site();
     let config = &site.config;
     let _hold = Hold::new(memory::H2_CONNECTION);
     let activity = Rc::<Activity>::default();
@@ -123,7 +124,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
             let _ = timeout(config.write_time, connection).await;
             return;
         }
-        () = worker.drain.leave.cancelled() => {}
+        () = worker.context.drain.leave.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
@@ -144,7 +145,7 @@ fn note_end(worker: &Worker, error: &hyper::Error) {
     if !(is_flood || is_fault) {
         return;
     }
-    worker.metrics.http2_broken.add(1);
+    worker.context.metrics.http2_broken.add(1);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     if lines.is_due(Instant::now().into_std()) {
         warn!(
@@ -158,12 +159,12 @@ async fn respond(
     worker: Rc<Worker>,
     request: Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
-    let site = worker.site();
+    let site = worker.context.site();
     site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let cors = site.origins.of_request(&head.headers);
-    let mut response = match worker.is_full() {
+    let mut response = match worker.context.is_full() {
         true => whole(Refusal::no_memory().to(&site, &head).into_answer(), is_head),
         false => serve_stream(&worker, &head, body).await,
     };
@@ -176,7 +177,7 @@ async fn respond(
 
 /// The answer to one request.
 async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Response<Pieces> {
-    let (site, hub) = (worker.site(), worker.audience.hub());
+    let (site, hub) = (worker.context.site(), worker.context.audience.hub());
     let mut content = body::content(&body);
     let mut body = Some(body);
     let answer = loop {
@@ -295,9 +296,9 @@ impl Held {
     fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
         let cursor = subscription
             .since
-            .unwrap_or_else(|| worker.audience.hub().last());
-        worker.metrics.subscribers.add(1);
-        let site = worker.site();
+            .unwrap_or_else(|| worker.context.audience.hub().last());
+        worker.context.metrics.subscribers.add(1);
+        let site = worker.context.site();
         memory::add_channels(&subscription.channels);
         Self {
             worker,
@@ -314,15 +315,15 @@ impl Held {
         match self.wait(deadline).await {
             Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),
-            Wake::Stop => return self.farewell(self.worker.drain.retry(), body),
-            Wake::Revoked => return self.farewell(self.worker.retry_of_revoked(), body),
+            Wake::Stop => return self.farewell(self.worker.context.drain.retry(), body),
+            Wake::Revoked => return self.farewell(self.worker.context.retry_of_revoked(), body),
             Wake::Expired => return self.subscription.format.expired(self.cursor, body),
         }
         200
     }
 
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
-        let write_time = self.worker.site().config.write_time;
+        let write_time = self.worker.context.site().config.write_time;
         let mut piece = Vec::new();
         self.subscription.format.opening(self.cursor, &mut piece);
         loop {
@@ -342,12 +343,12 @@ impl Held {
                 Wake::News(backlog) => self.subscription.format.backlog(&backlog, &mut piece),
                 Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
                 Wake::Stop => {
-                    self.farewell(self.worker.drain.retry(), &mut piece);
+                    self.farewell(self.worker.context.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
                     return;
                 }
                 Wake::Revoked => {
-                    self.farewell(self.worker.retry_of_revoked(), &mut piece);
+                    self.farewell(self.worker.context.retry_of_revoked(), &mut piece);
                     let _ = timeout(write_time, pieces.send(piece.into())).await;
                     return;
                 }
@@ -375,7 +376,7 @@ impl Held {
         let worker = self.worker.clone();
         loop {
             // Registered before the checks below, so that a later change is not missed.
-            let changed = worker.changed.notified();
+            let changed = worker.context.changed.notified();
             if self.is_revoked() {
                 return Wake::Revoked;
             }
@@ -388,32 +389,32 @@ impl Held {
                 return Wake::News(self.gap());
             }
             let channels = &self.subscription.channels;
-            let joined =
-                match self
-                    .worker
-                    .audience
-                    .join(channels, Some(self.cursor), self.bell.clone())
-                {
-                    Ok((key, cursor)) => {
-                        self.cursor = cursor;
-                        Joined {
-                            worker: &self.worker,
-                            key,
-                        }
+            let joined = match self.worker.context.audience.join(
+                channels,
+                Some(self.cursor),
+                self.bell.clone(),
+            ) {
+                Ok((key, cursor)) => {
+                    self.cursor = cursor;
+                    Joined {
+                        worker: &self.worker,
+                        key,
                     }
-                    Err(backlog) => {
-                        self.cursor = backlog.cursor;
-                        let is_gap_alone = backlog.messages.is_empty();
-                        if is_gap_alone && self.subscription.format.postpones_gap() {
-                            continue;
-                        }
-                        self.worker
-                            .metrics
-                            .delivered
-                            .add(backlog.messages.len() as u64);
-                        return Wake::News(backlog);
+                }
+                Err(backlog) => {
+                    self.cursor = backlog.cursor;
+                    let is_gap_alone = backlog.messages.is_empty();
+                    if is_gap_alone && self.subscription.format.postpones_gap() {
+                        continue;
                     }
-                };
+                    self.worker
+                        .context
+                        .metrics
+                        .delivered
+                        .add(backlog.messages.len() as u64);
+                    return Wake::News(backlog);
+                }
+            };
             let time = async {
                 match time {
                     Some(time) => self.sleep_until(time, expires == Some(time)).await,
@@ -425,7 +426,7 @@ impl Held {
                 () = self.bell.rung() => None,
                 () = changed => None,
                 () = time => Some(Wake::Time),
-                () = self.worker.drain.leave.cancelled() => Some(Wake::Stop),
+                () = self.worker.context.drain.leave.cancelled() => Some(Wake::Stop),
             };
             drop(joined);
             // The system clock was set back, so that the token is valid for longer again.
@@ -449,7 +450,7 @@ impl Held {
     async fn sleep_until(&self, deadline: Instant, is_end: bool) {
         let time = deadline.saturating_duration_since(Instant::now());
         if time < SHORT || is_end {
-            self.worker.alarm_after(time);
+            self.worker.timers.alarm_after(time);
         }
         tokio::time::sleep_until(deadline).await;
     }
@@ -461,7 +462,7 @@ impl Held {
 
     /// Whether new rights no longer permit the subscription. If they do permit it, they hold from now on.
     fn is_revoked(&mut self) -> bool {
-        let site = self.worker.site();
+        let site = self.worker.context.site();
         if Rc::ptr_eq(&site, &self.site) {
             return false;
         }
@@ -477,7 +478,12 @@ impl Held {
     /// The backlog after a cursor that did not come from the client, marked as a gap.
     fn gap(&mut self) -> Backlog {
         let channels = &self.subscription.channels;
-        let mut backlog = self.worker.audience.hub().since(channels, self.cursor);
+        let mut backlog = self
+            .worker
+            .context
+            .audience
+            .hub()
+            .since(channels, self.cursor);
         backlog.gap = true;
         self.cursor = backlog.cursor;
         backlog
@@ -486,6 +492,7 @@ impl Held {
     fn has_news(&self) -> bool {
         let backlog = self
             .worker
+            .context
             .audience
             .hub()
             .since(&self.subscription.channels, self.cursor);
@@ -495,7 +502,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.worker.metrics.subscribers.sub(1);
+        self.worker.context.metrics.subscribers.sub(1);
         memory::sub_channels(&self.subscription.channels);
     }
 }
@@ -508,7 +515,7 @@ struct Joined<'a> {
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        self.worker.audience.leave(self.key);
+        self.worker.context.audience.leave(self.key);
     }
 }
 

@@ -9,7 +9,7 @@ use comet_proto::Cursor;
 use super::{
     connection::{Conn, LINGER, State},
     date::unix_time,
-    memory,
+    due_at, memory,
     site::Current,
     writer::{Variant, Writer},
 };
@@ -73,7 +73,7 @@ impl Held {
 impl Conn {
     /// Stores the subscription in the connection. `subscribe` or `poll_now` then opens it.
     pub(super) fn begin_held(&self, ask: Ask) {
-        let audience = &self.worker.audience;
+        let audience = &self.worker.context.audience;
         let Ask {
             mut subscription,
             variant,
@@ -92,7 +92,7 @@ impl Conn {
         // stream's opening before that.
         let now = || audience.hub().last();
         let cursor = since.unwrap_or_else(now);
-        self.worker.metrics.subscribers.add(1);
+        self.worker.context.metrics.subscribers.add(1);
         memory::add_channels(&channels);
         *self.held.borrow_mut() = Some(Held {
             open: is_poll(&*format),
@@ -106,7 +106,7 @@ impl Conn {
             key: None,
         });
         // The settings may have changed while an earlier request of this connection was answered.
-        if !Rc::ptr_eq(&site, &self.worker.site()) {
+        if !Rc::ptr_eq(&site, &self.worker.context.site()) {
             self.revoke(&site.rights);
         }
     }
@@ -127,7 +127,7 @@ impl Conn {
         if self.has_ended() {
             return self.send_end().await;
         }
-        if self.worker.stopping.get() {
+        if self.worker.is_stopping() {
             let farewell = self.with_held(|held| self.farewell(held));
             return self.send_last(farewell).await;
         }
@@ -164,10 +164,10 @@ impl Conn {
     pub(super) fn end_held(&self) {
         let held = self.held.take();
         if let Some(held) = held {
-            self.worker.metrics.subscribers.sub(1);
+            self.worker.context.metrics.subscribers.sub(1);
             memory::sub_channels(&held.channels);
             if let Some(key) = held.key {
-                self.worker.audience.leave(key);
+                self.worker.context.audience.leave(key);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Conn {
             let Some(held) = held.as_mut() else {
                 return Ok(()); // the subscription has ended
             };
-            let audience = &self.worker.audience;
+            let audience = &self.worker.context.audience;
             if held.channels.is_empty() {
                 held.cursor = audience.hub().last();
             } else {
@@ -234,9 +234,9 @@ impl Conn {
         if expires == NEVER || !waits {
             return;
         }
-        let step = self.worker.step_at(expires.into());
-        if step < self.due() {
-            self.set_due(step);
+        let end = due_at(&self.worker.timers, expires.into());
+        if end < self.due() {
+            self.set_due(end);
         }
     }
 
@@ -248,7 +248,7 @@ impl Conn {
 
     /// Ends the subscription if the new rights no longer permit it. `before` are the rights that held until now.
     pub(super) fn revoke(&self, before: &Rights) {
-        let site = self.worker.site();
+        let site = self.worker.context.site();
         let ends = self.with_held(|held| {
             let by_token = held.expires != NEVER;
             let ends = site.rights.end(before, &held.channels, by_token);
@@ -280,7 +280,7 @@ impl Conn {
     /// Answers a client that has closed its sending side. The client may be gone or may still read (RFC 9112, section
     /// 6.3). So it is answered at once, and requests that it has sent after the poll are served.
     fn answer_half_closed(&self) {
-        let hub = self.worker.audience.hub();
+        let hub = self.worker.context.audience.hub();
         let answer = self.with_held(|held| {
             let backlog = hub.since(&held.channels, held.cursor);
             self.sent(held, &backlog);
@@ -334,7 +334,7 @@ impl Conn {
     }
 
     /// Handles the end of the time that `set` has set.
-    pub(super) fn expire(&self) {
+    pub(super) fn handle_expiry(&self) {
         match self.state.get() {
             State::Closing | State::Joining => {}
             State::Refusing => self.refuse_now(),
@@ -385,14 +385,14 @@ impl Conn {
             cursor: held.cursor,
             ..Backlog::default()
         };
-        let retry = self.worker.retry_of_revoked();
+        let retry = self.worker.context.retry_of_revoked();
         self.writer(held).farewell(&nothing, retry)
     }
 
     /// Answers a poll whose wait is over, or sends the heartbeat of a stream. Reads the hub first: the new cursor must
     /// not skip a message that was published but not delivered yet.
     fn say_nothing_new(&self) {
-        let hub = self.worker.audience.hub();
+        let hub = self.worker.context.audience.hub();
         let answer = self.with_held(|held| {
             let backlog = hub.since(&held.channels, held.cursor);
             if backlog.is_news() && !held.postpones(&backlog) {
@@ -440,16 +440,21 @@ impl Conn {
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
         let channels = &held.channels;
-        let backlog = self.worker.audience.hub().since(channels, held.cursor);
+        let backlog = self
+            .worker
+            .context
+            .audience
+            .hub()
+            .since(channels, held.cursor);
         self.sent(held, &backlog);
-        let retry = self.worker.drain.retry();
+        let retry = self.worker.context.drain.retry();
         self.writer(held).farewell(&backlog, retry)
     }
 
     /// Answers a poll and ends its subscription.
     fn answer_poll(&self, answer: Bytes) {
         // While messages are delivered, the thread must not pause to let polls gather.
-        self.worker.parked.set(0);
+        self.worker.parked.reset();
         self.end_poll();
         self.answer(answer);
     }
@@ -463,15 +468,15 @@ impl Conn {
     fn sent(&self, held: &mut Held, backlog: &Backlog) {
         held.cursor = backlog.cursor;
         let messages = backlog.messages.len() as u64;
-        self.worker.metrics.delivered.add(messages);
+        self.worker.context.metrics.delivered.add(messages);
     }
 
     fn writer<'a>(&'a self, held: &'a Held) -> Writer<'a> {
         Writer {
             format: &*held.format,
             variant: held.variant,
-            site: self.worker.site(),
-            date: &self.worker.date,
+            site: self.worker.context.site(),
+            date: &self.worker.context.date,
         }
     }
 
@@ -483,7 +488,7 @@ impl Conn {
 
     fn leave_audience(&self) {
         if let Some(key) = self.with_held(|held| held.key.take()).flatten() {
-            self.worker.audience.leave(key);
+            self.worker.context.audience.leave(key);
         }
     }
 

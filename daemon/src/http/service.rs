@@ -94,7 +94,7 @@ pub(super) async fn serve_h1(
     framing: Framing,
     unannounced: bool,
 ) -> Served {
-    let site = conn.worker.site();
+    let site = conn.worker.context.site();
     let config = &site.config;
     let phase = Rc::new(Phase {
         body_left: Cell::new(unannounced),
@@ -164,7 +164,7 @@ pub(super) enum PlainOutcome {
 /// request.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, usize)> {
     let worker = &conn.worker;
-    let site = &worker.site();
+    let site = &worker.context.site();
     let plain = head::plain(input, &site.config, site.rights.has_tokens())?;
     let (head, query) = (&plain.head, Query::plain(plain.query));
     let variant = Variant {
@@ -173,12 +173,12 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
         cors: site.origins.of_request(&head.headers),
     };
     let served = if head.method == Method::POST {
-        if !worker.audience.hub().keeps_at_once() {
+        if !worker.context.audience.hub().keeps_at_once() {
             return None;
         }
         let publish = router::publish(site, head, plain.names, &query).ok()?;
-        let id = publish_data(site, worker.audience.hub(), publish, plain.body);
-        match worker.audience.hub().try_kept(id) {
+        let id = publish_data(site, worker.context.audience.hub(), publish, plain.body);
+        match worker.context.audience.hub().try_kept(id) {
             Some(Err(error)) => {
                 let refusal = not_kept(&error).asked_by(site, input);
                 PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
@@ -189,14 +189,14 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                     content_type: "application/json",
                     variant,
                     origins: &site.origins,
-                    date: &worker.date,
+                    date: &worker.context.date,
                 }
                 .with_body(&receipt(id)),
                 variant.close,
             ),
         }
     } else {
-        let hub = worker.audience.hub();
+        let hub = worker.context.audience.hub();
         let subscription = router::subscription(site, hub, head, plain.names, &query).ok()?;
         if subscription.format.shape() != Shape::Poll {
             return None;
@@ -250,7 +250,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        self.worker.metrics.http_requests.add(1);
+        self.worker.context.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
@@ -259,7 +259,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             false => content(&body),
         };
         let (worker, phase) = (self.worker.clone(), self.phase.clone());
-        let cors = worker.site().origins.of_request(&head.headers);
+        let cors = worker.context.site().origins.of_request(&head.headers);
         Call {
             answering: answering(&worker, &phase, head, content, Some(body)),
             worker,
@@ -277,9 +277,9 @@ fn answering(
     content: Content,
     body: Option<Incoming>,
 ) -> Answering {
-    let site = worker.site();
+    let site = worker.context.site();
     match (
-        route_within_limits(&site, worker.audience.hub(), &head, content),
+        route_within_limits(&site, worker.context.audience.hub(), &head, content),
         body,
     ) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
@@ -288,7 +288,7 @@ fn answering(
             (head, content)
         })),
         (Ok(Route::Publish(publish)), Some(mut body)) => {
-            let (hub, phase) = (worker.audience.hub().clone(), phase.clone());
+            let (hub, phase) = (worker.context.audience.hub().clone(), phase.clone());
             Answering::Publishing(Box::pin(async move {
                 let published = publish_body(&site, &hub, publish, &mut body).await;
                 phase.body_left.set(published.is_err());
@@ -296,7 +296,7 @@ fn answering(
             }))
         }
         (Ok(Route::Published(id, answer)), _) => {
-            let hub = worker.audience.hub().clone();
+            let hub = worker.context.audience.hub().clone();
             Answering::Publishing(Box::pin(async move { when_kept(&hub, id, answer).await }))
         }
         (Ok(Route::Hold(subscription)), _) => {
@@ -344,15 +344,20 @@ impl Future for Call {
                     }
                     (head, Err(refusal)) => {
                         me.phase.body_left.set(true);
-                        refusal.to(&me.worker.site(), &head).into_answer()
+                        refusal.to(&me.worker.context.site(), &head).into_answer()
                     }
                 },
             };
         };
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
-        let close = self.worker.stopping.get() || self.phase.body_left.get();
-        Poll::Ready(Ok(finish(answer, &self.worker.site(), self.cors, close)))
+        let close = self.worker.is_stopping() || self.phase.body_left.get();
+        Poll::Ready(Ok(finish(
+            answer,
+            &self.worker.context.site(),
+            self.cors,
+            close,
+        )))
     }
 }
 

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tracing::warn;
 
 use crate::config::Config;
-use crate::http::{Balance, Listeners, MOST_LISTENERS};
+use crate::worker::{Listener, MOST_LISTENERS};
 
 /// The listen queue: connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -103,14 +103,23 @@ fn unused(key: &str, value: &dyn Display) {
     );
 }
 
-/// The passed listeners, or else new ones at `addr`, with their address.
+/// The listeners for HTTP clients.
+pub(super) struct Listeners {
+    pub(super) sockets: Vec<Listener>,
+    pub(super) address: SocketAddr,
+    /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
+    /// daemon.
+    pub(super) outlives: bool,
+}
+
+/// The passed listeners, or else new ones at `addr`.
 pub(super) fn open(
     passed: &mut Passed,
     addr: SocketAddr,
     workers: usize,
-) -> anyhow::Result<(Listeners, SocketAddr)> {
+) -> anyhow::Result<Listeners> {
     let outlives = !passed.http.is_empty();
-    let (sockets, addr) = match outlives {
+    let (sockets, address) = match outlives {
         true => (std::mem::take(&mut passed.http), addr),
         false => {
             let own = bind(addr, workers)?;
@@ -118,12 +127,12 @@ pub(super) fn open(
             (own, addr)
         }
     };
-    let listeners = Listeners {
-        sockets: sockets.into(),
-        balance: Balance::new(workers).into(),
+    let listener = |socket| Listener { socket, door: 0 };
+    Ok(Listeners {
+        sockets: sockets.into_iter().map(listener).collect(),
+        address,
         outlives,
-    };
-    Ok((listeners, addr))
+    })
 }
 
 /// Opens one listener per worker on the same port. Each has its own queue, because one queue would be too short in a storm.

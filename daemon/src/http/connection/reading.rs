@@ -32,7 +32,7 @@ pub(super) enum Head {
 impl Conn {
     /// Reads on after `input` until the kind of request is known.
     pub(super) async fn read_head(&self, input: Bytes) -> Head {
-        let site = self.worker.site();
+        let site = self.worker.context.site();
         let config = &site.config;
         let mut reading = Reading::new(input);
         if let Some(head) = reading.look(&site) {
@@ -50,7 +50,7 @@ impl Conn {
                 if let Some(head) = reading.look(&site) {
                     return head;
                 }
-                if self.worker.is_full() {
+                if self.worker.context.is_full() {
                     return reading.refused(&site, Refusal::no_memory());
                 }
             }

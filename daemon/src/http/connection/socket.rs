@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::task::coop;
 
 use super::{Conn, State};
+use crate::worker::Due;
 
 impl Conn {
     /// Reads what has arrived, and remembers whether there may be more.
@@ -56,7 +57,7 @@ impl Conn {
 
     fn watch_writes(&self) -> io::Result<()> {
         let place = self.place.get().ok_or(ErrorKind::NotConnected)?;
-        self.worker.sockets.watch_writes(&self.stream, place)
+        self.worker.watch_writes(&self.stream, place)
     }
 
     /// Tries the operation. If the socket is not ready, an event of the socket wakes the task later. The budget keeps a
@@ -67,10 +68,14 @@ impl Conn {
         io: impl FnOnce() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.keep_waker(cx);
-        match self.worker.credit.get() {
+        match self.worker.context.credit.get() {
             // The work goes on in a task, which runs at once and needs no wake-up.
             Some(0) => return Poll::Pending,
-            credit => self.worker.credit.set(credit.map(|credit| credit - 1)),
+            credit => self
+                .worker
+                .context
+                .credit
+                .set(credit.map(|credit| credit - 1)),
         }
         let turn = ready!(coop::poll_proceed(cx));
         match io() {
@@ -94,8 +99,8 @@ impl Conn {
         let written = self.poll_write(cx, bytes);
         if written.is_ready() {
             self.set_busy();
-        } else if self.due() == u32::MAX {
-            self.set(State::Busy, self.worker.site().config.write_time);
+        } else if self.due() == Due::NEVER {
+            self.set(State::Busy, self.worker.context.site().config.write_time);
         }
         written
     }

@@ -7,19 +7,19 @@ use std::{
 };
 
 /// Who has how many, in this process: the kernel deals one client's connections out among its threads.
-pub(super) static OPEN: LazyLock<Addresses> = LazyLock::new(Addresses::default);
+pub(crate) static OPEN: LazyLock<Addresses> = LazyLock::new(Addresses::default);
 
 /// Connections by address.
 #[derive(Debug, Default)]
-pub(super) struct Addresses(Mutex<HashMap<Address, usize>>);
+pub(crate) struct Addresses(Mutex<HashMap<Address, usize>>);
 
 /// One client, as far as it can be told: an IPv4 address, or the network of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Address(IpAddr);
+pub(crate) struct Address(IpAddr);
 
 impl Address {
     /// `None`: loopback, which is a proxy's address, or that of a user of this machine.
-    pub(super) fn of(ip: IpAddr) -> Option<Self> {
+    pub(crate) fn of(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
         let network = match ip {
             IpAddr::V4(_) => ip,
@@ -31,7 +31,7 @@ impl Address {
 
 impl Addresses {
     /// Counts one more, of `max`. False: it has its share, and nothing is counted.
-    pub(super) fn enter(&self, who: Address, max: usize) -> bool {
+    pub(crate) fn enter(&self, who: Address, max: usize) -> bool {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(who).or_default();
         let enters = *count < max;
@@ -39,7 +39,7 @@ impl Addresses {
         enters
     }
 
-    pub(super) fn leave(&self, who: Address) {
+    pub(crate) fn leave(&self, who: Address) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&who) {
             *count -= 1;

@@ -4,9 +4,8 @@
 //! calls per turn.
 
 use std::{
-    cell::Cell,
     io,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     rc::Rc,
@@ -26,16 +25,16 @@ use tokio::{
 };
 
 use super::{
-    Worker,
-    accept::{AfterAccept, MOST_LISTENERS, ReadyListeners},
+    Connection, Place, Ready, Worker,
+    accept::{AfterAccept, Listener, MOST_LISTENERS, ReadyListeners},
     balance::Balance,
-    bell::Bell,
-    connection::Conn,
     errand::Errand,
+    pacing::{GATHER, NAP, Storm, Wave},
+    thread_waker::ThreadWaker,
 };
 
 /// Event numbers that no connection has: a connection's number has 32 bits.
-const BELL: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX;
 const ERRAND: u64 = u64::MAX - 1;
 /// The event number of the first listener. The other listeners have the numbers after it.
 const LISTENERS: u64 = 1 << 32;
@@ -57,23 +56,23 @@ pub(super) struct Sockets(Arc<Epoll>);
 
 impl Sockets {
     /// Watches a connection's socket for bytes and for its end.
-    pub(super) fn add(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
+    pub(super) fn add(&self, stream: &TcpStream, place: Place) -> io::Result<()> {
         Ok(self.0.add(stream, edges(EpollFlags::EPOLLIN, place))?)
     }
 
     /// Also watches for the moment when the socket can be written again. A new socket can always be written, and its
     /// first event would be useless. So a socket is watched for writes only after it was full once.
-    pub(super) fn watch_writes(&self, stream: &TcpStream, place: u32) -> io::Result<()> {
+    pub(super) fn watch_writes(&self, stream: &TcpStream, place: Place) -> io::Result<()> {
         let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         Ok(self.0.modify(stream, &mut edges(both, place))?)
     }
 
     /// Watches the listeners level-triggered: epoll reports a listener as long as a connection waits to be accepted.
     /// When several threads wait for a listener, epoll usually wakes only one of them.
-    pub(super) fn add_listeners(&self, listeners: &[TcpListener]) -> io::Result<()> {
+    pub(super) fn add_listeners(&self, listeners: &[Listener]) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (number, listener) in (LISTENERS..).zip(listeners) {
-            match self.0.add(listener, EpollEvent::new(flags, number)) {
+            match self.0.add(&listener.socket, EpollEvent::new(flags, number)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -82,38 +81,22 @@ impl Sockets {
     }
 
     /// Stops watching the listeners. In a pause they are not watched anyway, so that errors are ignored.
-    pub(super) fn remove_listeners(&self, listeners: &[TcpListener]) {
+    pub(super) fn remove_listeners(&self, listeners: &[Listener]) {
         for listener in listeners {
-            let _ = self.0.delete(listener);
+            let _ = self.0.delete(&listener.socket);
         }
     }
 }
 
-fn edges(flags: EpollFlags, place: u32) -> EpollEvent {
+fn edges(flags: EpollFlags, place: Place) -> EpollEvent {
     let flags = flags | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-    EpollEvent::new(flags, place.into())
+    EpollEvent::new(flags, place.0.into())
 }
-
-/// In a storm of new connections the thread stops accepting for 1 ms, so that connections gather. 16 more open
-/// connections within that time are a storm. Clients that connect anew for each request do not add to the open
-/// connections, and must not be delayed.
-const GATHER: Duration = Duration::from_millis(1);
-const STORM: usize = 16;
-
-/// When 32 polls have begun to wait with nothing else in between, a wave of polls has begun. The wave ends after 1 ms
-/// without work, or when fewer than 4 polls have gathered during a nap.
-const WAVE: u32 = 32;
-const CALM: Duration = Duration::from_millis(1);
-const FEW: u32 = 4;
-
-/// How long the thread sleeps during a wave, so that polls gather. A message that arrives meanwhile waits as long. The
-/// kernel adds its timer slack of 50 µs.
-const NAP: Duration = Duration::from_micros(50);
 
 /// The event loop of one thread.
 pub(super) struct Reactor {
     sockets: Rc<Sockets>,
-    bell: Arc<Bell>,
+    waker: Arc<ThreadWaker>,
     /// Accepting pauses until this moment.
     pause: Option<Instant>,
     /// The thread leaves new connections to other threads.
@@ -128,37 +111,28 @@ pub(super) struct Reactor {
     timers: Runtime,
 }
 
-/// Passes an event of a socket to its connection. `readable`: there are bytes. `ended`: the end has come.
-fn pass_on(worker: &Worker, conn: &Rc<Conn>, readable: bool, ended: bool) {
+/// Passes an event of a socket to its connection.
+fn pass_on<C: Connection>(conn: &Rc<C>, ready: Ready) {
     // As in a task: a panic ends this connection and no other.
-    let ready = || conn.ready(readable, ended);
-    if catch_unwind(AssertUnwindSafe(ready)).is_err() {
-        worker.credit.set(None);
-        conn.close();
+    if catch_unwind(AssertUnwindSafe(|| conn.ready(ready))).is_err() {
+        conn.cut();
     }
 }
 
 impl Reactor {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let bell = Bell::new()?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL);
-        epoll.add(&bell, event)?;
+        let waker = ThreadWaker::new()?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKER);
+        epoll.add(&waker, event)?;
         Ok(Self {
             sockets: Rc::new(Sockets(Arc::new(epoll))),
-            bell: Arc::new(bell),
+            waker: Arc::new(waker),
             pause: None,
             rests: false,
             accepts: 1,
-            storm: Storm {
-                since: Instant::now(),
-                open: 0,
-            },
-            wave: Wave {
-                on: false,
-                since: Instant::now(),
-                parked: 0,
-            },
+            storm: Storm::new(),
+            wave: Wave::new(),
             unfinished: false,
             timers: Builder::new_current_thread().enable_time().build()?,
         })
@@ -170,18 +144,18 @@ impl Reactor {
 
     /// Registers this thread for the errand and for the balance of new connections.
     pub(super) fn join(&self, worker: usize, errand: &Errand, balance: &Balance) -> io::Result<()> {
-        balance.join(worker, &self.bell);
+        balance.join(worker, &self.waker);
         errand.join(worker, &self.sockets.0, ERRAND)
     }
 
     /// Runs the thread until `main`, one of its tasks, has ended. `tick` is called at each tick.
-    pub(super) fn run<T>(
+    pub(super) fn run<C: Connection, T>(
         mut self,
-        worker: &Rc<Worker>,
+        worker: &Rc<Worker<C>>,
         main: impl Future<Output = T>,
         mut tick: impl FnMut(),
     ) -> io::Result<T> {
-        let waker = self.bell.clone().into();
+        let waker = self.waker.clone().into();
         let mut context = Context::from_waker(&waker);
         let timers = self.timers.handle().clone();
         let _timers = timers.enter();
@@ -189,7 +163,7 @@ impl Reactor {
         let mut turn = pin!(tasks.run_until(main));
         let mut events = [EpollEvent::empty(); BATCH];
         loop {
-            if self.bell.has_rung()
+            if self.waker.take_wake_up()
                 && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
             {
                 return Ok(end);
@@ -206,7 +180,7 @@ impl Reactor {
                 done += pass_some_on(worker, &events[done..count], &mut due);
                 drop(begun);
                 if done < count
-                    && self.bell.has_rung()
+                    && self.waker.take_wake_up()
                     && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
                 {
                     return Ok(end);
@@ -217,7 +191,7 @@ impl Reactor {
             if due.errand {
                 self.unfinished = worker.run_errand()?;
             }
-            let is_due = Instant::now() >= worker.next_tick();
+            let is_due = Instant::now() >= worker.timers.next_tick();
             if is_due {
                 tick();
                 self.rest(worker);
@@ -230,7 +204,11 @@ impl Reactor {
     }
 
     /// Waits until there is something to do. Returns the number of events, which may be 0.
-    fn wait(&mut self, events: &mut [EpollEvent], worker: &Worker) -> io::Result<usize> {
+    fn wait<C: Connection>(
+        &mut self,
+        events: &mut [EpollEvent],
+        worker: &Worker<C>,
+    ) -> io::Result<usize> {
         let mut poll = |time| match self.sockets.0.wait(events, time) {
             Err(Errno::EINTR) => Ok(0),
             done => Ok(done?),
@@ -239,9 +217,9 @@ impl Reactor {
         let gathers = self.wave.is_on(&worker.parked, now);
         let time = match self.unfinished {
             true => EpollTimeout::ZERO,
-            false => self.until_due(now, worker.next_tick()),
+            false => self.until_due(now, worker.timers.next_tick()),
         };
-        self.bell.sleep(|may_wait| match may_wait {
+        self.waker.sleep(|may_wait| match may_wait {
             true if gathers => {
                 thread::sleep(NAP);
                 poll(EpollTimeout::ZERO)
@@ -261,7 +239,7 @@ impl Reactor {
 
     /// Returns the listeners where connections may have been waiting: all of them when a pause has ended, or when
     /// another thread has called this one to accept.
-    fn resume(&mut self, worker: &Worker) -> ReadyListeners {
+    fn resume<C: Connection>(&mut self, worker: &Worker<C>) -> ReadyListeners {
         let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
         if is_over {
             self.pause = None;
@@ -276,7 +254,7 @@ impl Reactor {
         ReadyListeners::ALL
     }
 
-    fn listen_again(&mut self, worker: &Worker) {
+    fn listen_again<C: Connection>(&mut self, worker: &Worker<C>) {
         if self.rests || self.pause.is_some() {
             return;
         }
@@ -286,7 +264,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn begin_to_accept(&mut self, worker: &Worker) -> io::Result<()> {
+    pub(super) fn begin_to_accept<C: Connection>(&mut self, worker: &Worker<C>) -> io::Result<()> {
         self.rests = worker.is_ahead();
         match self.rests {
             true => Ok(()),
@@ -295,7 +273,7 @@ impl Reactor {
     }
 
     /// Decides anew whether this thread leaves new connections to other threads.
-    fn rest(&mut self, worker: &Worker) {
+    fn rest<C: Connection>(&mut self, worker: &Worker<C>) {
         let rested = std::mem::replace(&mut self.rests, worker.is_ahead());
         match (rested, self.rests) {
             (false, true) => worker.listen_no_more(),
@@ -307,7 +285,7 @@ impl Reactor {
     /// Accepts from the listeners that are ready. The number of waiting connections is unknown, and an accept that
     /// finds none costs as much as one that does. So a turn accepts one connection first. While more connections wait,
     /// each further turn accepts twice as many as the last.
-    fn accept(&mut self, worker: &Rc<Worker>, ready: ReadyListeners) {
+    fn accept<C: Connection>(&mut self, worker: &Rc<Worker<C>>, ready: ReadyListeners) {
         if ready.is_empty() || self.pause.is_some() {
             self.accepts = 1;
             return;
@@ -327,52 +305,6 @@ impl Reactor {
     }
 }
 
-/// Detects a storm of new connections. In a storm it is better to let connections gather than to wake up for each.
-struct Storm {
-    since: Instant,
-    /// Number of open connections at that moment.
-    open: usize,
-}
-
-impl Storm {
-    /// Whether there is a storm. `taken` of the `open` connections are new.
-    fn has_come(&mut self, open: usize, taken: usize, now: Instant) -> bool {
-        if now >= self.since + GATHER {
-            let open = open.saturating_sub(taken);
-            *self = Self { since: now, open };
-        }
-        open >= self.open + STORM
-    }
-}
-
-/// Detects that polls come back one by one after a message went to many clients. No client waits for an answer to such
-/// a poll. So it is better to let some polls gather than to sleep and wake up for each.
-struct Wave {
-    on: bool,
-    /// When the thread last ran out of work.
-    since: Instant,
-    /// Number of waiting polls in `parked` at that moment.
-    parked: u32,
-}
-
-impl Wave {
-    /// Whether there is a wave now. `parked`: polls that began to wait since the thread last served anything else.
-    fn is_on(&mut self, parked: &Cell<u32>, now: Instant) -> bool {
-        let new = parked.get().saturating_sub(self.parked);
-        let is_calm = now.duration_since(self.since) >= CALM;
-        let is_over = is_calm || (self.on && new < FEW);
-        if is_over {
-            parked.set(0);
-        }
-        *self = Self {
-            on: parked.get() >= WAVE,
-            since: now,
-            parked: parked.get(),
-        };
-        self.on
-    }
-}
-
 /// Work that is done after the events of the connections.
 struct Due {
     ready: ReadyListeners,
@@ -380,14 +312,14 @@ struct Due {
 }
 
 /// Passes events on. Returns their number: all, or fewer if they take so long that tasks should run in between.
-fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize {
+fn pass_some_on<C: Connection>(worker: &Worker<C>, events: &[EpollEvent], due: &mut Due) -> usize {
     let start = Instant::now();
     for (number, event) in (1..).zip(events) {
         match event.data() {
             listener @ LISTENERS..=LAST_LISTENER => {
                 due.ready.add((listener - LISTENERS) as usize);
             }
-            BELL => {} // only wakes the thread: the work itself is queued elsewhere
+            WAKER => {} // only wakes the thread: the work itself is queued elsewhere
             ERRAND => due.errand = true,
             place => pass_event_on(worker, place, event.events()),
         }
@@ -398,76 +330,13 @@ fn pass_some_on(worker: &Worker, events: &[EpollEvent], due: &mut Due) -> usize 
     events.len()
 }
 
-fn pass_event_on(worker: &Worker, place: u64, flags: EpollFlags) {
+fn pass_event_on<C: Connection>(worker: &Worker<C>, place: u64, flags: EpollFlags) {
     // The connection may have left the worker meanwhile.
-    let conn = u32::try_from(place).ok();
-    if let Some(conn) = conn.and_then(|place| worker.conn(place)) {
-        let read = flags.contains(EpollFlags::EPOLLIN);
+    let place = u32::try_from(place).ok().map(Place);
+    if let Some(conn) = place.and_then(|place| worker.connection(place)) {
+        let readable = flags.contains(EpollFlags::EPOLLIN);
         let ended = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
-            || (read && flags.contains(EpollFlags::EPOLLRDHUP));
-        pass_on(worker, &conn, read, ended);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MOMENT: Duration = Duration::from_micros(20);
-
-    #[test]
-    fn connections_that_stay_make_a_storm_and_those_that_leave_do_not() {
-        let start = Instant::now();
-        let mut storm = Storm {
-            since: start,
-            open: 100,
-        };
-        for open in 101..100 + STORM {
-            assert!(!storm.has_come(open, 1, start + MOMENT));
-        }
-        assert!(storm.has_come(100 + STORM, 1, start + MOMENT));
-        for n in 0..1000 {
-            assert!(!storm.has_come(101, 1, start + GATHER + n * MOMENT));
-        }
-        let later = start + GATHER + 1000 * MOMENT;
-        assert!(!storm.has_come(150, 1, later + GATHER), "of 50 one is new");
-        assert!(storm.has_come(200, STORM, later + 2 * GATHER));
-    }
-
-    #[test]
-    fn polls_make_a_wave_that_ends_when_few_come_or_nothing_does() {
-        let start = Instant::now();
-        let mut wave = Wave {
-            on: false,
-            since: start,
-            parked: 0,
-        };
-        let parked = Cell::new(0);
-        let mut turn = |new, now| {
-            parked.set(parked.get() + new);
-            wave.is_on(&parked, now)
-        };
-        for n in 1..WAVE {
-            assert!(!turn(1, start + n * MOMENT), "{n} polls");
-        }
-        let now = start + WAVE * MOMENT;
-        assert!(turn(1, now));
-        assert!(turn(FEW, now + MOMENT));
-        assert!(!turn(FEW - 1, now + 2 * MOMENT), "too few have gathered");
-        assert!(!turn(WAVE - 1, now + 3 * MOMENT), "it begins anew");
-        assert!(turn(1, now + 4 * MOMENT));
-        assert!(!turn(WAVE, now + 4 * MOMENT + CALM), "after a pause");
-    }
-
-    #[test]
-    fn something_else_in_between_ends_a_wave() {
-        let start = Instant::now();
-        let mut wave = Wave {
-            on: true,
-            since: start,
-            parked: 100,
-        };
-        let parked = Cell::new(0); // set to 0 by the code that served something else
-        assert!(!wave.is_on(&parked, start + MOMENT));
+            || (readable && flags.contains(EpollFlags::EPOLLRDHUP));
+        pass_on(&conn, Ready { readable, ended });
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::bell::Bell;
+use super::thread_waker::ThreadWaker;
 
 /// Number of connections to which a thread delivers a message within half a millisecond.
 const AHEAD: usize = 128;
@@ -25,7 +25,7 @@ struct Thread {
     rests: AtomicBool,
     /// Set by another thread: this thread must accept again, and must check for connections that wait already.
     called: AtomicBool,
-    bell: OnceLock<Arc<Bell>>,
+    waker: OnceLock<Arc<ThreadWaker>>,
 }
 
 impl Balance {
@@ -37,9 +37,9 @@ impl Balance {
         }
     }
 
-    /// Registers the bell that wakes the worker. Each worker calls this once.
-    pub(super) fn join(&self, worker: usize, bell: &Arc<Bell>) {
-        let _ = self.threads[worker].bell.set(bell.clone());
+    /// Registers the waker of the worker. Each worker calls this once.
+    pub(super) fn join(&self, worker: usize, waker: &Arc<ThreadWaker>) {
+        let _ = self.threads[worker].waker.set(waker.clone());
     }
 
     /// Reports the number of connections of the worker. True: the worker must stop accepting until it is called or
@@ -83,8 +83,8 @@ impl Thread {
     fn call(&self) {
         self.rests.store(false, Ordering::SeqCst);
         self.called.store(true, Ordering::SeqCst);
-        if let Some(bell) = self.bell.get() {
-            bell.ring();
+        if let Some(waker) = self.waker.get() {
+            waker.wake_thread();
         }
     }
 }

@@ -13,38 +13,38 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// No wake-up since the thread last checked. The thread is awake.
-const QUIET: u8 = 0;
+const AWAKE: u8 = 0;
 /// A wake-up is pending. The thread sees it before it sleeps.
-const RUNG: u8 = 1;
+const WOKEN: u8 = 1;
 /// The thread sleeps or is about to sleep. A wake-up must write to `event`.
 const ASLEEP: u8 = 2;
 
-/// The wake-up of one thread. Any thread may call [`Bell::ring`].
-pub(super) struct Bell {
+/// The wake-up of one thread. Any thread may call [`ThreadWaker::wake_thread`].
+pub(super) struct ThreadWaker {
     state: AtomicU8,
     /// Watched edge-triggered and never read: each write gives one event.
     event: EventFd,
 }
 
-impl Bell {
-    /// A bell with a pending wake-up, so that the thread's tasks run once at the start.
+impl ThreadWaker {
+    /// A waker with a pending wake-up, so that the thread's tasks run once at the start.
     pub(super) fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            state: AtomicU8::new(RUNG),
+            state: AtomicU8::new(WOKEN),
             event: EventFd::from_flags(flags)?,
         })
     }
 
     /// Whether there was a wake-up since the last call, which this call takes. Everything that the waking thread wrote
     /// before is visible then.
-    pub(super) fn has_rung(&self) -> bool {
-        self.state.swap(QUIET, Ordering::AcqRel) == RUNG
+    pub(super) fn take_wake_up(&self) -> bool {
+        self.state.swap(AWAKE, Ordering::AcqRel) == WOKEN
     }
 
     /// Wakes the thread if it sleeps. Otherwise the thread checks once more before it sleeps.
-    pub(super) fn ring(&self) {
-        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
+    pub(super) fn wake_thread(&self) {
+        if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
             // Fails only if the counter is full, after almost 2^64 writes.
             let _ = self.event.write(1);
         }
@@ -55,30 +55,30 @@ impl Bell {
         let order = Ordering::AcqRel;
         let fell_asleep = self
             .state
-            .compare_exchange(QUIET, ASLEEP, order, Ordering::Acquire);
+            .compare_exchange(AWAKE, ASLEEP, order, Ordering::Acquire);
         let slept = sleep(fell_asleep.is_ok());
         // Has no effect if there was a wake-up meanwhile.
         let _ = self
             .state
-            .compare_exchange(ASLEEP, QUIET, order, Ordering::Acquire);
+            .compare_exchange(ASLEEP, AWAKE, order, Ordering::Acquire);
         slept
     }
 }
 
 /// The descriptor for epoll, to be watched edge-triggered.
-impl AsFd for Bell {
+impl AsFd for ThreadWaker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 }
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.wake_thread();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.wake_thread();
     }
 }
 
@@ -94,49 +94,49 @@ mod tests {
 
     use super::*;
 
-    fn fixture() -> (Epoll, Arc<Bell>) {
+    fn fixture() -> (Epoll, Arc<ThreadWaker>) {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let bell = Bell::new().unwrap();
+        let waker = ThreadWaker::new().unwrap();
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-        epoll.add(&bell, event).unwrap();
-        (epoll, Arc::new(bell))
+        epoll.add(&waker, event).unwrap();
+        (epoll, Arc::new(waker))
     }
 
     #[test]
-    fn one_that_has_rung_is_not_slept_through() {
-        let (_epoll, bell) = fixture();
-        bell.sleep(|may_wait| assert!(!may_wait, "it was rung at the start"));
-        assert!(bell.has_rung());
-        assert!(!bell.has_rung());
-        bell.sleep(|may_wait| assert!(may_wait));
-        bell.wake_by_ref();
-        bell.sleep(|may_wait| assert!(!may_wait));
-        assert!(bell.has_rung());
+    fn one_that_take_wake_up_is_not_slept_through() {
+        let (_epoll, waker) = fixture();
+        waker.sleep(|may_wait| assert!(!may_wait, "a wake-up is pending at the start"));
+        assert!(waker.take_wake_up());
+        assert!(!waker.take_wake_up());
+        waker.sleep(|may_wait| assert!(may_wait));
+        waker.wake_by_ref();
+        waker.sleep(|may_wait| assert!(!may_wait));
+        assert!(waker.take_wake_up());
     }
 
     /// The thread sees each number that another thread stores before the wake-up, and sleeps in between.
     #[test]
-    fn no_ring_is_missed() {
-        const RINGS: u64 = 20_000;
+    fn no_wake_up_is_missed() {
+        const WAKE_UPS: u64 = 20_000;
         const DEADLINE: Duration = Duration::from_secs(60);
-        let (epoll, bell) = fixture();
-        let (said, heard) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (epoll, waker) = fixture();
+        let (stored, seen) = (AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
-            let ringing = scope.spawn(|| {
+            let waking = scope.spawn(|| {
                 let start = Instant::now();
-                for n in 1..=RINGS {
-                    said.store(n, Ordering::Relaxed);
-                    bell.wake_by_ref();
-                    while heard.load(Ordering::Relaxed) < n {
-                        assert!(start.elapsed() < DEADLINE, "ring {n} was missed");
+                for n in 1..=WAKE_UPS {
+                    stored.store(n, Ordering::Relaxed);
+                    waker.wake_by_ref();
+                    while seen.load(Ordering::Relaxed) < n {
+                        assert!(start.elapsed() < DEADLINE, "wake-up {n} was missed");
                         thread::yield_now();
                     }
                 }
             });
             let deadline = EpollTimeout::try_from(DEADLINE).unwrap();
             let mut events = [EpollEvent::empty()];
-            while heard.load(Ordering::Relaxed) < RINGS && !ringing.is_finished() {
-                bell.sleep(|may_wait| {
+            while seen.load(Ordering::Relaxed) < WAKE_UPS && !waking.is_finished() {
+                waker.sleep(|may_wait| {
                     let time = if may_wait {
                         deadline
                     } else {
@@ -144,8 +144,8 @@ mod tests {
                     };
                     epoll.wait(&mut events, time).unwrap();
                 });
-                if bell.has_rung() {
-                    heard.store(said.load(Ordering::Relaxed), Ordering::Relaxed);
+                if waker.take_wake_up() {
+                    seen.store(stored.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             }
         });
