@@ -34,7 +34,6 @@ const ORDER: [&str; 19] = [
 /// Imports against the order that have not been removed yet: the file, and the folder that it imports.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("http/client_kind.rs", "compat"),
-    ("http/head.rs", "access"),
     ("http/held.rs", "access"),
     ("http/site.rs", "access"),
     ("http/router.rs", "access"),

@@ -1,6 +1,6 @@
 //! Finds the token of a request.
 
-use hyper::{StatusCode, header, http::request::Parts};
+use hyper::{StatusCode, header};
 
 use super::{
     page::Page,
@@ -11,23 +11,28 @@ use crate::http::{
     cors::Cors,
     date::unix_time,
     query::Query,
+    request::Request,
     site::Site,
     upgrade,
 };
 
 /// The cookie in which a browser keeps a token for this host alone, and which is sent over TLS only.
-pub(crate) const COOKIE: &str = "__Host-comet";
+const COOKIE: &str = "__Host-comet";
 
 /// What the request's token grants. The first place that has a token counts: the header `Authorization`, a subprotocol
 /// of a WebSocket, the cookie, the URL.
-pub(super) fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Grant, Refusal> {
+pub(super) fn bearer(
+    site: &Site,
+    request: &Request<'_>,
+    query: &Query<'_>,
+) -> Result<Grant, Refusal> {
     let tokens = &site.rights.tokens;
     let by_url = || query.token().filter(|_| tokens.query);
-    let token = match authorization(head).or_else(|| upgrade::token(head)) {
+    let token = match authorization(request).or_else(|| upgrade::token(request)) {
         Some(token) => token,
-        None => match cookie(head) {
+        None => match cookie(request) {
             Some(token) => {
-                may_use_cookie(site, head)?;
+                may_use_cookie(site, request)?;
                 token
             }
             None => by_url().ok_or_else(|| {
@@ -50,10 +55,8 @@ pub(super) fn bearer(site: &Site, head: &Parts, query: &Query<'_>) -> Result<Gra
 
 /// The token in `Authorization: Bearer` (RFC 6750, section 2.1). Credentials of another scheme, such as those of a proxy,
 /// are ignored.
-fn authorization(head: &Parts) -> Option<&str> {
-    let values = head.headers.get_all(header::AUTHORIZATION).iter();
-    let mut texts = values.filter_map(|value| value.to_str().ok());
-    texts.find_map(|text| {
+fn authorization<'a>(request: &Request<'a>) -> Option<&'a str> {
+    request.texts("authorization").find_map(|text| {
         let (scheme, token) = text.split_once(' ')?;
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         is_bearer
@@ -62,10 +65,9 @@ fn authorization(head: &Parts) -> Option<&str> {
     })
 }
 
-fn cookie(head: &Parts) -> Option<&str> {
-    let values = head.headers.get_all(header::COOKIE).iter();
-    let texts = values.filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(';')).find_map(|pair| {
+fn cookie<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let mut pairs = request.texts("cookie").flat_map(|text| text.split(';'));
+    pairs.find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         let is_ours = name.trim() == COOKIE && !value.trim().is_empty();
         is_ours.then(|| value.trim())
@@ -74,11 +76,11 @@ fn cookie(head: &Parts) -> Option<&str> {
 
 /// Refuses the cookie unless one of this site's pages asks, or one of a listed origin: a browser sends its cookies
 /// with the requests of every page.
-fn may_use_cookie(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    match Page::of(site, head) {
+fn may_use_cookie(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
+    match Page::of(site, request) {
         Page::Ours => Ok(()),
         // The setting `*` lets every page read what everyone may read, but not what this browser's user may read.
-        Page::Listed if site.origins.of_request(&head.headers) != Cors::Any => Ok(()),
+        Page::Listed if site.origins.of_request(request) != Cors::Any => Ok(()),
         _ => Err(Refusal::forbidden(
             "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
              headers Origin and Sec-Fetch-Site that browsers send",

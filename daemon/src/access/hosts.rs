@@ -5,20 +5,26 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use hyper::{StatusCode, Version, http::request::Parts};
+use hyper::{StatusCode, Version};
 
-use crate::{config::is_host, http::answer::Refusal};
+use crate::{
+    config::is_host,
+    http::{
+        answer::Refusal,
+        request::{Request, text},
+    },
+};
 
 /// Checks that the request names this server: the `:authority` of HTTP/2, an absolute URL, or the Host header must name
 /// an address, this machine, or one of `hosts` (RFC 9112, section 3.2).
-pub(crate) fn is_meant(head: &Parts, hosts: &[String]) -> Result<(), Refusal> {
-    match of(head) {
+pub(crate) fn is_meant(request: &Request<'_>, hosts: &[String]) -> Result<(), Refusal> {
+    match of(request) {
         Some(host) if is_ours(host, hosts) => Ok(()),
         Some(host) => {
             let status = StatusCode::MISDIRECTED_REQUEST;
             Err(Refusal::new(status, "host", not_ours(name(host))))
         }
-        None if head.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
+        None if request.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
         None => Err(Refusal::bad("host", "a request needs a Host header")),
     }
 }
@@ -43,14 +49,12 @@ fn not_ours(name: &str) -> String {
 const MAX_NAME: usize = 255;
 
 /// The host that the request names.
-pub(crate) fn of(head: &Parts) -> Option<&str> {
-    match head.uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => {
-            let value = head.headers.get(hyper::header::HOST)?;
-            Some(value.to_str().unwrap_or("(no text)"))
-        }
-    }
+pub(super) fn of<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let header = || {
+        let value = request.values("host").next()?;
+        Some(text(value).unwrap_or("(no text)"))
+    };
+    request.authority.or_else(header)
 }
 
 /// Whether `host` is an address, this machine, or one of `hosts`; with a port or without.

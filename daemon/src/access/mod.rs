@@ -10,14 +10,15 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use comet_proto::ChannelName;
-use hyper::{header, http::request::Parts};
+use hyper::header;
 
 use crate::{
     config::Access,
-    http::{answer::Refusal, publish::refuse_while_stopping, query::Query, site::Site},
+    http::{
+        answer::Refusal, publish::refuse_while_stopping, query::Query, request::Request, site::Site,
+    },
     hub::Publisher,
 };
-pub(crate) use bearer::COOKIE;
 use bearer::bearer;
 pub(crate) use page::may_open;
 use rules::ReadRight;
@@ -26,7 +27,7 @@ pub use rules::{Rights, RightsError};
 /// Checks that all of `channels` may be read.
 pub(crate) fn may_read(
     site: &Site,
-    head: &Parts,
+    request: &Request<'_>,
     query: &Query<'_>,
     channels: &[ChannelName],
 ) -> Result<ReadRight, Refusal> {
@@ -41,7 +42,7 @@ pub(crate) fn may_read(
             Access::Token => {
                 let grant = match &mut grant {
                     Some(grant) => grant,
-                    none => none.insert(bearer(site, head, query)?),
+                    none => none.insert(bearer(site, request, query)?),
                 };
                 if !grant.may_subscribe(channel) {
                     return Err(not_granted(format!(
@@ -62,14 +63,14 @@ pub(crate) fn may_read(
 /// Removes the channels that may not be read.
 pub(crate) fn keep_readable<T>(
     site: &Site,
-    head: &Parts,
+    request: &Request<'_>,
     query: &Query<'_>,
     channels: &mut BTreeMap<ChannelName, T>,
 ) -> ReadRight {
     let rights = &site.rights;
     let needs_token = |channel: &ChannelName| rights.read(channel) == Access::Token;
     let grant = match channels.keys().any(needs_token) {
-        true => bearer(site, head, query).ok(),
+        true => bearer(site, request, query).ok(),
         false => None,
     };
     channels.retain(|channel, _| match rights.read(channel) {
@@ -87,7 +88,7 @@ pub(crate) fn keep_readable<T>(
 /// of the request belong to.
 pub(crate) fn may_publish(
     site: &Site,
-    head: &Parts,
+    request: &Request<'_>,
     query: &Query<'_>,
     channel: &ChannelName,
 ) -> Result<Publisher, Refusal> {
@@ -96,7 +97,7 @@ pub(crate) fn may_publish(
     match rights.publish.get(channel) {
         Some(Access::Public) => {}
         Some(Access::Token) => {
-            let grant = bearer(site, head, query)?;
+            let grant = bearer(site, request, query)?;
             publisher = Publisher::Http(grant.subject);
             if !grant.may_publish(channel) {
                 let message = format!("the token does not grant publishing to {channel}");
@@ -117,7 +118,7 @@ pub(crate) fn may_publish(
         }
     }
     refuse_while_stopping(site)?;
-    page::check(site, head, "publish")?;
+    page::check(site, request, "publish")?;
     Ok(publisher)
 }
 

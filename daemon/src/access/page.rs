@@ -1,11 +1,14 @@
 //! Finds out whose page sends a request, as far as its browser says so.
 
-use hyper::{header, http::request::Parts};
-
 use super::hosts;
 use crate::{
     config::Origin,
-    http::{answer::Refusal, cors::Cors, site::Site},
+    http::{
+        answer::Refusal,
+        cors::Cors,
+        request::{Repeated, Request, text},
+        site::Site,
+    },
 };
 
 /// Whose page asks.
@@ -30,19 +33,19 @@ impl<'a> Page<'a> {
     /// header. So it takes precedence over an Origin header that looks like the Host header. Old browsers never send
     /// `Sec-Fetch-Site`, and others do not over plain HTTP, except to this machine. Then the Origin header is compared with
     /// the Host header; the scheme of the request is not known. Without an Origin header, Referer is compared.
-    pub(super) fn of(site: &Site, head: &'a Parts) -> Self {
-        let origin = match origin_of(head) {
+    pub(super) fn of(site: &Site, request: &Request<'a>) -> Self {
+        let origin = match origin_of(request) {
             Ok(origin) => origin,
             Err(odd) => return Page::Other(odd),
         };
-        if origin.is_some() && site.origins.of_request(&head.headers) != Cors::None {
+        if origin.is_some() && site.origins.of_request(request) != Cors::None {
             return Page::Listed;
         }
-        let host = hosts::of(head).unwrap_or_default(); // no page is of an empty host
+        let host = hosts::of(request).unwrap_or_default(); // no page is of an empty host
         let is_at = |origin: &str, ports_count| {
             Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
         };
-        match (fetch_site(head), origin) {
+        match (fetch_site(request), origin) {
             // A proxy may have left the port out of Host. When the names differ too, a proxy has replaced Host, and the
             // host that the browser compared with is not known. A form of a page with `Referrer-Policy: no-referrer`
             // sends `null`.
@@ -58,7 +61,7 @@ impl<'a> Page<'a> {
             // A person has typed the address.
             (Some("none"), None) => Page::Unknown,
             // A browser that is too old for both headers sends Referer.
-            (_, None) => match text(head, "referer") {
+            (_, None) => match request.values("referer").next().and_then(text) {
                 Some(page) if !is_at(origin_part(page), true) => Page::Foreign,
                 _ => Page::Unknown,
             },
@@ -90,8 +93,8 @@ impl<'a> Page<'a> {
 }
 
 /// Refuses to let a page of another origin `act`.
-pub(super) fn check(site: &Site, head: &Parts, act: &str) -> Result<(), Refusal> {
-    match Page::of(site, head) {
+pub(super) fn check(site: &Site, request: &Request<'_>, act: &str) -> Result<(), Refusal> {
+    match Page::of(site, request) {
         Page::Ours | Page::Listed | Page::Unknown => Ok(()),
         page => Err(Refusal::forbidden(page.refusal(act))),
     }
@@ -99,34 +102,27 @@ pub(super) fn check(site: &Site, head: &Parts, act: &str) -> Result<(), Refusal>
 
 /// Refuses a WebSocket to pages of other origins. Browsers leave that to the server (RFC 6455, section 10.2). For other
 /// answers the browser decides by their headers whether the page may read them.
-pub(crate) fn may_open(site: &Site, head: &Parts) -> Result<(), Refusal> {
-    check(site, head, "read")
+pub(crate) fn may_open(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
+    check(site, request, "read")
 }
 
 /// Longest origin that a refusal proposes to list: a scheme, a host of 253 characters, and a port.
 const MAX_SHOWN: usize = 300;
 
 /// The one Origin header, if there is one. The error is the text to show for a header that is no text, or for several.
-fn origin_of(head: &Parts) -> Result<Option<&str>, &'static str> {
-    let mut all = head.headers.get_all(header::ORIGIN).iter();
-    match (all.next(), all.next()) {
-        (None, _) => Ok(None),
-        (Some(origin), None) => origin.to_str().map(Some).map_err(|_| "(no text)"),
-        _ => Err("(several origins)"),
-    }
+fn origin_of<'a>(request: &Request<'a>) -> Result<Option<&'a str>, &'static str> {
+    let origin = request
+        .only("origin")
+        .map_err(|Repeated| "(several origins)")?;
+    origin
+        .map(|origin| text(origin).ok_or("(no text)"))
+        .transpose()
 }
 
 /// The `Sec-Fetch-Site` header. Browsers send it once. Several of them count as `cross-site`.
-fn fetch_site(head: &Parts) -> Option<&str> {
-    let all = head.headers.get_all("sec-fetch-site").iter();
-    if all.count() > 1 {
-        return Some("cross-site");
-    }
-    text(head, "sec-fetch-site")
-}
-
-fn text<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
-    head.headers.get(name).and_then(|value| value.to_str().ok())
+fn fetch_site<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let site = request.only("sec-fetch-site");
+    site.map_or(Some("cross-site"), |site| site.and_then(text))
 }
 
 /// The scheme and the authority of a URL.

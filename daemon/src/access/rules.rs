@@ -69,11 +69,6 @@ impl Rights {
         })
     }
 
-    /// Whether requests may carry tokens.
-    pub(crate) fn has_tokens(&self) -> bool {
-        !self.tokens.is_empty()
-    }
-
     pub(super) fn read(&self, channel: &ChannelName) -> Access {
         self.read.get(channel).copied().unwrap_or(self.read_else)
     }

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use comet_proto::{ChannelName, Since};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Method, Request, Response, Uri,
+    Method, Response, Uri,
     body::Incoming,
-    header,
+    header::{self, HeaderValue},
     http::request::Parts,
     rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
@@ -30,17 +30,17 @@ use crate::{
     drain::Drain,
     http::{
         Ceiling, Origins, Site,
-        answer::{Refusal, wants_close},
+        answer::Refusal,
         entity_tag,
         framing::{Framing, Malformed},
-        head::{self, Plain},
+        head::{self, Plain, no_lines},
         paths::Place,
-        publish::Publish,
         query::{self, Query},
+        request::{Headers, Request},
         router::{self, Content, Route},
     },
     hub::{HistoryConfig, Hub},
-    transport::{Shape, Subscription},
+    transport::Shape,
 };
 
 /// The list of channels in a path, or the code of the refusal.
@@ -51,13 +51,13 @@ pub(crate) fn channels(names: &str) -> Result<Vec<ChannelName>, String> {
 }
 
 /// `Last-Event-ID`.
-pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<Since>, String> {
-    Query::plain("").last_event_id(headers).map_err(code)
+pub(crate) fn last_event_id(request: &Request<'_>) -> Result<Option<Since>, String> {
+    Query::of(request).last_event_id(request).map_err(code)
 }
 
 /// `If-None-Match`.
-pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<Since> {
-    entity_tag::cursor(headers)
+pub(crate) fn entity_tag(request: &Request<'_>) -> Option<Since> {
+    entity_tag::cursor(request)
 }
 
 /// What a refusal says: the part of the request that was wrong.
@@ -69,7 +69,7 @@ fn code(refusal: Refusal) -> String {
     body["error"].as_str().expect("text").to_owned()
 }
 
-/// A query's pairs are those of the URL standard, on both paths, and each parameter is what its last pair says.
+/// A query's pairs are those of the URL standard, and each parameter is what its last pair says.
 pub(crate) fn query(bytes: &[u8]) {
     let uri = str::from_utf8(bytes)
         .ok()
@@ -77,22 +77,22 @@ pub(crate) fn query(bytes: &[u8]) {
     let Some(uri) = uri.and_then(|uri| uri.parse::<Uri>().ok()) else {
         return;
     };
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.uri = uri;
-    let text = head.uri.query().unwrap_or_default();
+    let request = Request::new(
+        Method::GET,
+        uri.path_and_query().expect("a path").as_str(),
+        &[],
+    );
+    let text = request.query.unwrap_or_default();
     let expected: Option<Vec<(String, String)>> = text
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(pair)
         .collect();
-    let read = Query::of_utf8(&head).map_err(code);
+    let read = Query::of_utf8(&request).map_err(code);
     match (read, expected) {
         (Ok(query), Some(expected)) => {
             assert_eq!(owned(&query), expected);
             check_parameters(&query, &expected);
-            if text.bytes().all(head::is_plain) {
-                assert_eq!(owned(&Query::plain(text)), expected);
-            }
         }
         (Err(code), None) => assert_eq!(code, "query"),
         (read, expected) => panic!("{:?}, not {expected:?}", read.map(|query| owned(&query))),
@@ -149,7 +149,8 @@ pub(crate) fn head(bytes: &[u8]) {
     loop {
         let framed = Extent::of(rest, usize::MAX);
         assert_eq!(framed, Extent::of(rest, 1));
-        let plain = head::plain(rest, config, SITE.rights.has_tokens());
+        let mut lines = no_lines();
+        let plain = head::plain(rest, &mut lines, config);
         let Ok(Some(framed)) = framed else {
             return assert!(plain.is_none());
         };
@@ -161,12 +162,13 @@ pub(crate) fn head(bytes: &[u8]) {
         let Some((head, _)) = whole else {
             return;
         };
-        match hosts::is_meant(&head, &config.hosts) {
-            Ok(()) => check_route(&hub, &head),
-            Err(_) if Place::at(&SITE, head.uri.path()) == Some(Place::Health) => {}
-            Err(refusal) => assert!(plain.is_none() && code(refusal) == "host"),
+        let request = Request::of(&head);
+        match hosts::is_meant(&request, &config.hosts) {
+            Ok(()) => check_route(&hub, &request),
+            Err(_) if Place::at(&SITE, request.path) == Some(Place::Health) => {}
+            Err(refusal) => assert_eq!(code(refusal), "host"),
         }
-        if wants_close(head.version, &head.headers) {
+        if request.wants_close() {
             return;
         }
         rest = &rest[framed.length..];
@@ -221,66 +223,65 @@ fn request(bytes: &[u8], framed: Extent) -> Option<Whole> {
     alone.into_iter().next()
 }
 
+/// Both views show the same request: the method, the URL, the values of every header in their order, and the body.
 fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
-    assert_eq!(plain.head.method, head.method);
-    assert_eq!(plain.head.version, head.version);
-    assert_eq!(format!("/ch/{}", plain.names), head.uri.path());
-    assert_eq!(plain.query, head.uri.query().unwrap_or_default());
+    let (one, other) = (&plain.request, &Request::of(head));
+    assert_eq!(one.method, other.method);
+    assert_eq!(one.version, other.version);
+    assert_eq!((one.path, one.query), (other.path, other.query));
+    assert_eq!(one.authority, other.authority);
     assert_eq!(plain.body, body);
-    for name in plain.head.headers.keys() {
-        let values = |head: &Parts| {
-            let values = head.headers.get_all(name).iter();
-            values.cloned().collect::<Vec<_>>()
-        };
-        let (taken, all) = (values(&plain.head), values(head));
-        assert!(taken.iter().all(|value| all.contains(value)));
+    let Headers::Lines(lines) = one.headers else {
+        panic!("a plain request has lines");
+    };
+    assert_eq!(lines.len(), head.headers.len());
+    for line in lines {
+        let mut all = lines
+            .iter()
+            .filter(|other| other.name.eq_ignore_ascii_case(line.name));
+        let same = |value| all.next().is_some_and(|line| line.value == value);
+        let values = head.headers.get_all(line.name).iter();
+        assert!(values.map(HeaderValue::as_bytes).all(same), "{}", line.name);
     }
-    assert_eq!(
-        wants_close(head.version, &plain.head.headers),
-        wants_close(head.version, &head.headers)
-    );
-    check_meaning(plain, head);
+    assert_eq!(one.header_length(), other.header_length());
+    assert_eq!(one.url_length(), other.url_length());
+    assert_eq!(meaning(one), meaning(other));
 }
 
-/// What the plain path makes of it is what the other one makes of it. What it refuses is asked of the other one again.
-fn check_meaning(plain: &Plain<'_>, head: &Parts) {
-    let hub = Hub::new(HistoryConfig::default(), 1);
-    let query = Query::plain(plain.query);
-    let route = router::route(&SITE, &hub, head, Content::Empty);
-    if head.method == Method::POST {
-        if let Ok(publish) = router::publish(&SITE, &plain.head, plain.names, &query) {
-            let Ok(Route::Publish(other)) = route else {
-                panic!("published on one path alone");
-            };
-            let parts = |p: Publish| (p.channel, p.name, p.key);
-            assert_eq!(parts(publish), parts(other));
-        }
-    } else if let Ok(held) = router::subscription(&SITE, &hub, &plain.head, plain.names, &query) {
-        let Ok(Route::Hold(other)) = route else {
-            panic!("held on one path alone");
-        };
-        let parts = |s: &Subscription| {
-            (
-                s.channels.to_vec(),
-                s.since,
-                s.wait,
-                s.format.shape(),
-                s.gap,
+/// What a request asks for, as text. The clock stands still.
+fn meaning(request: &Request<'_>) -> String {
+    let hub = Hub::with_clock(HistoryConfig::default(), 1, || 1_763_690_000_000_000);
+    let (closes, cors) = (request.wants_close(), SITE.origins.of_request(request));
+    let route = match router::route_within_limits(&SITE, &hub, request, Content::Empty) {
+        Ok(Route::Answer(answer)) => format!("{answer:?}"),
+        Ok(Route::Look) => "look".to_owned(),
+        Ok(Route::Hold(held)) => {
+            let format = (
+                held.format.shape() == Shape::Poll,
+                held.format.content_type(),
+            );
+            format!(
+                "{:?} {:?} {:?} {:?} {format:?}",
+                held.channels, held.since, held.wait, held.gap
             )
-        };
-        assert_eq!(parts(&held), parts(&other));
-        assert_eq!(held.format.content_type(), other.format.content_type());
-    }
+        }
+        Ok(Route::Publish(publish)) => {
+            format!("{:?} {:?} {:?}", publish.channel, publish.name, publish.key)
+        }
+        Ok(Route::Published(_, answer)) => format!("published {answer:?}"),
+        Err(refusal) => code(refusal),
+    };
+    format!("{closes} {cors:?} {route}")
 }
 
-fn check_route(hub: &Hub, head: &Parts) {
-    let has_token = format!("{head:?}").contains(TOKEN);
+fn check_route(hub: &Hub, request: &Request<'_>) {
+    let has_token = format!("{request:?}").contains(TOKEN);
     let is_open = |channel: &ChannelName| {
         !channel.starts_with("shut") && (has_token || !channel.starts_with("sealed"))
     };
-    match router::route(&SITE, hub, head, Content::Empty) {
+    match router::route(&SITE, hub, request, Content::Empty) {
         // hyper leaves out the body of an answer to HEAD; a wait has none there.
-        Ok(Route::Answer(answer)) if head.method != Method::HEAD => {
+        Ok(Route::Answer(answer)) if request.method != Method::HEAD => {
             let kind = answer.headers().get(header::CONTENT_TYPE);
             let json = serde_json::from_slice::<serde_json::Value>(answer.body());
             assert!(kind.is_none_or(|kind| kind != "application/json") || json.is_ok());
@@ -325,7 +326,7 @@ const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJjb21ldCIsImV4cCI6OWU5LCJjb2
 /// Every request that hyper finds in a connection's bytes, set up as in `service`.
 fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
     let requests: Rc<RefCell<Vec<Whole>>> = Rc::default();
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
         let requests = requests.clone();
         async move {
             let (head, body) = request.into_parts();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
-    HeaderMap, Response, StatusCode, Version,
+    HeaderMap, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 
@@ -30,8 +30,8 @@ pub(crate) struct Refusal {
     message: String,
     /// Headers that say what would be accepted.
     hints: Vec<(HeaderName, &'static str)>,
-    /// The origin of the client's page, if the answer is written without hyper.
-    origin: Option<String>,
+    /// What the answer says to pages of other origins, if the answer is written without hyper.
+    cors: Cors,
     client: ClientKind,
     /// The request is `HEAD`, whose answer has no body.
     is_head: bool,
@@ -44,7 +44,7 @@ impl Refusal {
             code,
             message: message.into(),
             hints: Vec::new(),
-            origin: None,
+            cors: Cors::None,
             client: ClientKind::Other,
             is_head: false,
         }
@@ -104,22 +104,16 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// Sets the client that is refused. `origin`: the origin of its page, if the answer is written without hyper.
-    /// `is_head`: the request is `HEAD`, whose answer has no body.
-    pub(super) fn for_client(
-        mut self,
-        client: ClientKind,
-        is_head: bool,
-        origin: Option<String>,
-    ) -> Self {
-        (self.client, self.is_head, self.origin) = (client, is_head, origin);
+    /// Sets the client that is refused. `cors`: what the answer says to the client's page, if the answer is written
+    /// without hyper. `is_head`: the request is `HEAD`, whose answer has no body.
+    pub(super) fn for_client(mut self, client: ClientKind, is_head: bool, cors: Cors) -> Self {
+        (self.client, self.is_head, self.cors) = (client, is_head, cors);
         self
     }
 
     /// The whole answer for a client whose request is not served. The connection closes after it.
-    pub(crate) fn into_bytes(mut self, origins: &Origins) -> Bytes {
-        let (origin, is_head) = (self.origin.take(), self.is_head);
-        let cors = origin.map_or(Cors::None, |origin| origins.of(&origin));
+    pub(crate) fn into_bytes(self, origins: &Origins) -> Bytes {
+        let (cors, is_head) = (self.cors, self.is_head);
         let mut answer = self.into_answer();
         add_cors(answer.headers_mut(), cors, origins);
         let (status, length) = (answer.status(), answer.body().len());
@@ -175,15 +169,3 @@ pub(crate) const RETRY: &str = "1";
 
 /// Seconds after which a client may come back to a daemon that has no room.
 pub(crate) const BUSY: &str = "5";
-
-/// Whether the connection closes after the answer: for HTTP/1.0 clients, and for clients that ask for it.
-pub(crate) fn wants_close(version: Version, headers: &HeaderMap) -> bool {
-    let asked = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let close = asked
-        .flat_map(|value| value.split(','))
-        .any(|v| v.trim().eq_ignore_ascii_case("close"));
-    version < Version::HTTP_11 || close
-}

@@ -3,9 +3,10 @@
 
 use hyper::{
     HeaderMap,
-    header::{self, HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue},
 };
 
+use super::request::{Request, text};
 use crate::config::Origin;
 
 /// What an answer says about cross-origin use.
@@ -52,14 +53,13 @@ impl Origins {
         origins
     }
 
-    /// What the answer to a request with these headers says.
-    pub(crate) fn of_request(&self, headers: &HeaderMap) -> Cors {
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            (Some(origin), None) => origin.to_str().map_or(Cors::None, |it| self.of(it)),
-            // No browser sends two.
-            _ => Cors::None,
-        }
+    /// What the answer to this request says.
+    pub(crate) fn of_request(&self, request: &Request<'_>) -> Cors {
+        // No browser sends two.
+        let origin = request.only("origin").ok().flatten();
+        origin
+            .and_then(text)
+            .map_or(Cors::None, |origin| self.of(origin))
     }
 
     /// What an answer says to a page of `origin`. A listed name takes precedence over `*`, because only pages of listed

@@ -4,9 +4,11 @@
 use std::iter;
 
 use comet_proto::Since;
-use hyper::{HeaderMap, header};
 
-use super::query::UNKNOWN;
+use super::{
+    query::UNKNOWN,
+    request::{Request, text},
+};
 
 /// Suffixes that proxies append to a tag when they compress the answer, without the separator before them.
 const CODINGS: [&str; 9] = [
@@ -15,11 +17,11 @@ const CODINGS: [&str; 9] = [
 
 /// The newest cursor among the tags of all `If-None-Match` headers. [`UNKNOWN`]: there are tags, but none is a cursor.
 /// `None`: there are no tags.
-pub(crate) fn cursor(headers: &HeaderMap) -> Option<Since> {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+pub(crate) fn cursor(request: &Request<'_>) -> Option<Since> {
     let mut is_given = false;
-    let tags = values
-        .map(|value| value.to_str().unwrap_or("?"))
+    let tags = request
+        .values("if-none-match")
+        .map(|value| text(value).unwrap_or("?"))
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|tag| !tag.is_empty())
@@ -58,17 +60,18 @@ fn without_coding(tag: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::Method;
 
     use super::*;
 
     fn read(values: &[&str]) -> Option<u64> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
-            headers.append(header::IF_NONE_MATCH, value);
-        }
-        cursor(&headers).map(|since| since.micros())
+        let lines = values.iter().map(|value| httparse::Header {
+            name: "If-None-Match",
+            value: value.as_bytes(),
+        });
+        let lines: Vec<_> = lines.collect();
+        let request = Request::new(Method::GET, "/ch/a", &lines);
+        cursor(&request).map(|since| since.micros())
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use comet_proto::Cursor;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Response, StatusCode,
     body::{Body, Frame, Incoming},
     header::{self, HeaderValue},
     http::request::Parts,
@@ -46,6 +46,7 @@ use super::{
     io::ParkIo,
     memory::{self, Hold},
     publish::when_kept,
+    request::Request,
     router::{Route, route_within_limits},
     site::Current,
 };
@@ -157,15 +158,20 @@ fn note_end(worker: &Worker, error: &hyper::Error) {
 
 async fn respond(
     worker: Rc<Worker>,
-    request: Request<Incoming>,
+    request: hyper::Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
     let site = worker.context.site();
     site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
-    let cors = site.origins.of_request(&head.headers);
+    let cors = site.origins.of_request(&Request::of(&head));
     let mut response = match worker.context.is_full() {
-        true => whole(Refusal::no_memory().to(&site, &head).into_answer(), is_head),
+        true => whole(
+            Refusal::no_memory()
+                .to(&site, &Request::of(&head))
+                .into_answer(),
+            is_head,
+        ),
         false => serve_stream(&worker, &head, body).await,
     };
     add_cors(response.headers_mut(), cors, &site.origins);
@@ -178,17 +184,21 @@ async fn respond(
 /// The answer to one request.
 async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Response<Pieces> {
     let (site, hub) = (worker.context.site(), worker.context.audience.hub());
+    let request = &Request::of(head);
     let mut content = body::content(&body);
     let mut body = Some(body);
     let answer = loop {
-        break match (route_within_limits(&site, hub, head, content), body.take()) {
+        break match (
+            route_within_limits(&site, hub, request, content),
+            body.take(),
+        ) {
             (Ok(Route::Answer(answer)), _) => answer,
             (Ok(Route::Look), Some(body)) => match body::look(&site, body).await {
                 Ok(found) => {
                     content = found;
                     continue;
                 }
-                Err(refusal) => refusal.to(&site, head).into_answer(),
+                Err(refusal) => refusal.to(&site, request).into_answer(),
             },
             (Ok(Route::Publish(publish)), Some(mut unread)) => {
                 let published = body::publish_body(&site, hub, publish, &mut unread).await;
@@ -202,7 +212,7 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
             (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
             (Err(refusal), unread) => {
                 body = unread;
-                refusal.to(&site, head).into_answer()
+                refusal.to(&site, request).into_answer()
             }
         };
     };

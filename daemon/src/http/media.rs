@@ -1,7 +1,7 @@
 //! Which of the two forms of a subscription an `Accept` header asks for: the JSON answer of a poll, or an event stream
 //! (RFC 9110, section 12.5.1).
 
-use hyper::{HeaderMap, header};
+use super::request::Request;
 
 /// The media ranges of all `Accept` headers of a request, as far as they concern the two forms.
 #[derive(Default)]
@@ -24,16 +24,16 @@ const TYPE: u8 = 2;
 const EXACT: u8 = 3;
 
 impl Accepted {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(request: &Request<'_>) -> Self {
         let mut accepted = Self::default();
-        for value in headers.get_all(header::ACCEPT) {
-            accepted.add(value.as_bytes());
+        for value in request.values("accept") {
+            accepted.add(value);
         }
         accepted
     }
 
-    /// Adds one header's value. Allocates nothing: every plain request may have one.
-    pub(crate) fn add(&mut self, value: &[u8]) {
+    /// Adds one header's value. Allocates nothing: every poll may have one.
+    fn add(&mut self, value: &[u8]) {
         for range in split(value, b',') {
             let mut parts = split(range, b';');
             let name = parts.next().unwrap_or_default().trim_ascii();

@@ -22,6 +22,7 @@ mod pages;
 pub(crate) mod paths;
 pub(crate) mod publish;
 pub(crate) mod query;
+pub(crate) mod request;
 pub(crate) mod router;
 mod service;
 pub(crate) mod site;

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Response, StatusCode,
+    Response, StatusCode,
     header::{self, HeaderValue},
 };
 
-use super::{answer::answer, site::Site};
+use super::{answer::answer, request::Request, site::Site};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -72,8 +72,8 @@ pub(super) fn is_page(site: &Site, path: &str) -> bool {
     path == "/comet.js" || (site.demo.is_some() && is_demo())
 }
 
-/// The page at this path, if there is one, for a request with these headers.
-pub(super) fn page(site: &Site, path: &str, request: &HeaderMap) -> Option<Response<Bytes>> {
+/// The page at this path, if there is one, for this request.
+pub(super) fn page(site: &Site, path: &str, request: &Request<'_>) -> Option<Response<Bytes>> {
     if path == "/comet.js" {
         return Some(file(request, SCRIPT, CLIENT));
     }
@@ -97,7 +97,7 @@ pub(super) fn page(site: &Site, path: &str, request: &HeaderMap) -> Option<Respo
 
 /// A file, or 304 when the client has it already. Clients ask each time, because a new daemon may bring a new file.
 fn file(
-    request: &HeaderMap,
+    request: &Request<'_>,
     content_type: &'static str,
     content: &'static [u8],
 ) -> Response<Bytes> {
@@ -125,11 +125,8 @@ fn file(
 
 /// Whether `If-None-Match` lists this entity tag (RFC 9110, section 13.1.2). Proxies that compress a file mark its tag
 /// as weak, or add the coding's name behind a dash or a semicolon, such as `"tag-gzip"`.
-fn knows(request: &HeaderMap, tag: &str) -> bool {
-    let values = request.get_all(header::IF_NONE_MATCH).iter();
-    let texts = values.filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(',')).any(|one| {
-        let one = one.trim();
+fn knows(request: &Request<'_>, tag: &str) -> bool {
+    request.list("if-none-match").any(|one| {
         let quoted = one.strip_prefix("W/").unwrap_or(one);
         let opaque = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
         let known = opaque.and_then(|opaque| opaque.split(['-', ';']).next());

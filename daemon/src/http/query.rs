@@ -3,9 +3,11 @@
 use std::{borrow::Cow, time::Duration};
 
 use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName, Since};
-use hyper::{HeaderMap, http::request::Parts};
 
-use super::answer::Refusal;
+use super::{
+    answer::Refusal,
+    request::{Repeated, Request, text},
+};
 use crate::transport::{Channels, iframe::Callback};
 
 /// The longest wait of a poll, and the default wait, in seconds.
@@ -30,13 +32,12 @@ const ID_PARAMETERS: [&str; 5] = [
 pub(crate) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    pub(crate) fn of(head: &'a Parts) -> Self {
-        let query = head.uri.query().unwrap_or_default();
-        Self(form_urlencoded::parse(query.as_bytes()).collect())
-    }
-
-    /// The pairs of a query that has no escapes.
-    pub(crate) fn plain(query: &'a str) -> Self {
+    pub(crate) fn of(request: &Request<'a>) -> Self {
+        let query = request.query.unwrap_or_default();
+        if query.contains(['%', '+']) {
+            return Self(form_urlencoded::parse(query.as_bytes()).collect());
+        }
+        // Nothing is escaped in the query of nearly every poll.
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         Self(
@@ -47,14 +48,14 @@ impl<'a> Query<'a> {
     }
 
     /// The pairs of a query. Refuses a query that is not UTF-8, because its bytes would be read as U+FFFD.
-    pub(crate) fn of_utf8(head: &'a Parts) -> Result<Self, Refusal> {
-        let query = head.uri.query().unwrap_or_default();
+    pub(crate) fn of_utf8(request: &Request<'a>) -> Result<Self, Refusal> {
+        let query = request.query.unwrap_or_default();
         let is_utf8 = !query.contains('%')
             || percent_encoding::percent_decode_str(query)
                 .decode_utf8()
                 .is_ok();
         is_utf8
-            .then(|| Self::of(head))
+            .then(|| Self::of(request))
             .ok_or_else(|| Refusal::bad("query", "query is not UTF-8"))
     }
 
@@ -98,10 +99,10 @@ impl<'a> Query<'a> {
     /// The last id that the client was given: from the header `Last-Event-ID` (HTML standard), or else from one of the
     /// parameters that replace the header. An empty value counts as none. The last of several values with one name
     /// counts.
-    pub(crate) fn last_event_id(&self, headers: &HeaderMap) -> Result<Option<Since>, Refusal> {
-        let lines = headers.get_all("last-event-id").iter();
-        let header = lines.rev().find(|value| !value.is_empty());
-        let header = header.map(|value| ("last-event-id", value.to_str().unwrap_or_default()));
+    pub(crate) fn last_event_id(&self, request: &Request<'_>) -> Result<Option<Since>, Refusal> {
+        let lines = request.values("last-event-id");
+        let header = lines.filter(|value| !value.is_empty()).last();
+        let header = header.map(|value| ("last-event-id", text(value).unwrap_or_default()));
         let parameter = || {
             ID_PARAMETERS
                 .into_iter()
@@ -184,18 +185,15 @@ pub(crate) fn channel(name: &str) -> Result<ChannelName, Refusal> {
 }
 
 /// Parses `Idempotency-Key`: visible ASCII, given at most once.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(crate) fn idempotency_key(request: &Request<'_>) -> Result<Option<String>, Refusal> {
     let max = comet_proto::line::MAX_KEY;
-    let mut values = headers.get_all("idempotency-key").iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return match headers.contains_key("idempotency-key") {
-            true => Err(Refusal::bad("idempotency-key", "more than one key")),
-            false => Ok(None),
-        };
+    let only = request.only("idempotency-key");
+    let value = only.map_err(|Repeated| Refusal::bad("idempotency-key", "more than one key"))?;
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
     };
-    match value.to_str() {
-        Ok("") => Ok(None),
-        Ok(text) if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) => {
+    match text(value) {
+        Some(text) if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) => {
             Ok(Some(text.to_owned()))
         }
         _ => Err(Refusal::bad(

@@ -5,9 +5,8 @@ use std::slice;
 use bytes::Bytes;
 use comet_proto::{ChannelName, Since};
 use hyper::{
-    HeaderMap, Method, Response, StatusCode, Version,
+    Method, Response, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
-    http::request::Parts,
 };
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
     paths::{PAGE_METHODS, Place},
     publish::{Publish, publish_data, refuse_while_store_fails},
     query::{self, Query},
+    request::{Request, text},
     site::Site,
     upgrade::{self, HandshakeError},
 };
@@ -60,26 +60,19 @@ pub(crate) enum Content {
 pub(crate) fn route_within_limits(
     site: &Site,
     hub: &Hub,
-    head: &Parts,
+    request: &Request<'_>,
     content: Content,
 ) -> Result<Route, Refusal> {
     let config = &site.config;
-    if Place::at(site, head.uri.path()) != Some(Place::Health) {
-        hosts::is_meant(head, &config.hosts)?;
+    if Place::at(site, request.path) != Some(Place::Health) {
+        hosts::is_meant(request, &config.hosts)?;
     }
-    let url = head
-        .uri
-        .path_and_query()
-        .map_or(0, |url| url.as_str().len());
+    let url = request.url_length();
     if url > config.max_url {
         let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
         return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
     }
-    let header = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum::<usize>();
+    let header = request.header_length();
     if header > config.max_header {
         let message = format!(
             "headers of {header} bytes are over the limit of {}",
@@ -91,39 +84,39 @@ pub(crate) fn route_within_limits(
             message,
         ));
     }
-    route(site, hub, head, content)
+    route(site, hub, request, content)
 }
 
 /// Finds what is at the request's path. Checks the path first, then the method, then the body.
 pub(crate) fn route(
     site: &Site,
     hub: &Hub,
-    head: &Parts,
+    request: &Request<'_>,
     content: Content,
 ) -> Result<Route, Refusal> {
-    let path = head.uri.path();
+    let path = request.path;
     let place = Place::at(site, path);
-    if head.method != Method::OPTIONS {
+    if request.method != Method::OPTIONS {
         let place = place.as_ref().ok_or_else(|| not_found(site, path))?;
-        check_method(head, place.methods())?;
+        check_method(request, place.methods())?;
     }
     match content {
-        Content::Unannounced if head.method == Method::POST => return Err(no_length()),
-        _ if head.method == Method::POST => {}
-        Content::Some => return Err(no_body(&head.method)),
+        Content::Unannounced if request.method == Method::POST => return Err(no_length()),
+        _ if request.method == Method::POST => {}
+        Content::Some => return Err(no_body(&request.method)),
         Content::Unknown => return Ok(Route::Look),
         Content::Empty | Content::Unannounced => {}
     }
     let page = match place {
-        place if head.method == Method::OPTIONS => options(
+        place if request.method == Method::OPTIONS => options(
             site,
-            head,
+            request,
             place.as_ref().map_or(PAGE_METHODS, Place::methods),
         ),
-        Some(Place::Channels(names)) => return channel(site, hub, head, names),
-        Some(Place::NovComet) => return novcomet(site, hub, head),
-        Some(Place::ZeitounChat) => return zeitoun_chat(site, hub, head),
-        Some(Place::ZeitounClock) => return Ok(zeitoun_clock(hub, head)),
+        Some(Place::Channels(names)) => return channel(site, hub, request, names),
+        Some(Place::NovComet) => return novcomet(site, hub, request),
+        Some(Place::ZeitounChat) => return zeitoun_chat(site, hub, request),
+        Some(Place::ZeitounClock) => return Ok(zeitoun_clock(hub, request)),
         Some(Place::Health) => answer(StatusCode::OK, "text/plain", "ok\n"),
         Some(Place::Metrics) => answer(
             StatusCode::OK,
@@ -131,7 +124,7 @@ pub(crate) fn route(
             figures::metrics(site, hub),
         ),
         Some(Place::Page(path)) => {
-            pages::page(site, &path, &head.headers).ok_or_else(|| not_found(site, &path))?
+            pages::page(site, &path, request).ok_or_else(|| not_found(site, &path))?
         }
         None => return Err(not_found(site, path)),
     };
@@ -151,31 +144,31 @@ fn no_length() -> Refusal {
 }
 
 /// Routes a request for `/ch/NAMES`.
-fn channel(site: &Site, hub: &Hub, head: &Parts, names: &str) -> Result<Route, Refusal> {
-    let query = Query::of_utf8(head)?;
-    if head.method == Method::POST {
-        return Ok(Route::Publish(publish(site, head, names, &query)?));
+fn channel(site: &Site, hub: &Hub, request: &Request<'_>, names: &str) -> Result<Route, Refusal> {
+    let query = Query::of_utf8(request)?;
+    if request.method == Method::POST {
+        return Ok(Route::Publish(publish(site, request, names, &query)?));
     }
     Ok(hold(
         hub,
-        head,
-        subscription(site, hub, head, names, &query)?,
+        request,
+        subscription(site, hub, request, names, &query)?,
     ))
 }
 
 /// Parses a publish, except for its body, and checks the right to publish.
 pub(crate) fn publish(
     site: &Site,
-    head: &Parts,
+    request: &Request<'_>,
     names: &str,
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
     let channel = query::channel(names)?;
-    let publisher = access::may_publish(site, head, query, &channel)?;
+    let publisher = access::may_publish(site, request, query, &channel)?;
     Ok(Publish {
         channel,
         name: query.event_name()?,
-        key: query::idempotency_key(&head.headers)?,
+        key: query::idempotency_key(request)?,
         publisher,
     })
 }
@@ -185,27 +178,26 @@ pub(crate) fn publish(
 pub(crate) fn subscription(
     site: &Site,
     hub: &Hub,
-    head: &Parts,
+    request: &Request<'_>,
     names: &str,
     query: &Query<'_>,
 ) -> Result<Subscription, Refusal> {
     let channels = query::channels(names)?;
-    let leave = access::may_read(site, head, query, &channels)?;
-    let headers = &head.headers;
+    let leave = access::may_read(site, request, query, &channels)?;
     let heartbeat = site.config.heartbeat;
     let by_headers = || match () {
-        () if upgrade::is_asked_for(head) => "websocket",
-        () if Accepted::of(headers).prefers_stream() => "sse",
+        () if upgrade::is_asked_for(request) => "websocket",
+        () if Accepted::of(request).prefers_stream() => "sse",
         () => "poll",
     };
-    let seen = query.last_event_id(headers);
+    let seen = query.last_event_id(request);
     let name = query.transport().unwrap_or_else(by_headers);
     let mut wait = None;
     let (since, format): (Option<Since>, Box<dyn Format>) = match name {
         "poll" => {
             wait = Some(query.wait()?);
             let since = query.seen_or_since(seen?)?;
-            let since = since.or_else(|| entity_tag::cursor(headers));
+            let since = since.or_else(|| entity_tag::cursor(request));
             (since, Box::new(LongPoll))
         }
         "sse" => {
@@ -223,8 +215,8 @@ pub(crate) fn subscription(
             (query.seen_or_since(seen?)?, Box::new(format))
         }
         "websocket" => {
-            access::may_open(site, head)?;
-            let agreed = upgrade::check(head).map_err(|error| no_websocket(head, error))?;
+            access::may_open(site, request)?;
+            let agreed = upgrade::check(request).map_err(|error| no_websocket(request, error))?;
             let format = WebSocket::new(agreed, heartbeat);
             (query.seen_or_since(seen?)?, Box::new(format))
         }
@@ -249,9 +241,9 @@ pub(crate) fn subscription(
 
 /// The refusal of a WebSocket. A 426 names the protocol and version that the server wants (RFC 9110, section 15.5.22;
 /// RFC 6455, section 4.4). HTTP/2 has no such answer (RFC 9113, section 8.2.2).
-fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
+fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
     let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol);
-    if is_malformed || head.version > Version::HTTP_11 {
+    if is_malformed || request.version > Version::HTTP_11 {
         return Refusal::bad("websocket", error);
     }
     Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", error.to_string())
@@ -262,8 +254,8 @@ fn no_websocket(head: &Parts, error: HandshakeError) -> Refusal {
 
 /// Answers `HEAD` with the headers that `GET` would get: for a poll that does not wait, and for a stream. Other
 /// requests wait.
-fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
-    if head.method != Method::HEAD {
+fn hold(hub: &Hub, request: &Request<'_>, subscription: Subscription) -> Route {
+    if request.method != Method::HEAD {
         return Route::Hold(subscription);
     }
     let format = &subscription.format;
@@ -288,7 +280,7 @@ fn hold(hub: &Hub, head: &Parts, subscription: Subscription) -> Route {
 
 /// Routes a request for NovComet's `comet.php`. Every poll is answered by a 200: any other status ends the loop of the
 /// old page.
-fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
+fn novcomet(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, Refusal> {
     let json = |body: Vec<u8>| {
         Ok(Route::Answer(answer(
             StatusCode::OK,
@@ -296,14 +288,14 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
             body,
         )))
     };
-    let query = Query::of(head);
+    let query = Query::of(request);
     match novcomet::Request::parse(query.pairs()) {
         novcomet::Request::Publish(channel) => {
             let may =
-                |channel: &ChannelName| access::may_publish(site, head, &query, channel).is_ok();
+                |channel: &ChannelName| access::may_publish(site, request, &query, channel).is_ok();
             match channel.filter(may) {
                 Some(channel)
-                    if head.method == Method::GET && refuse_while_store_fails(hub).is_ok() =>
+                    if request.method == Method::GET && refuse_while_store_fails(hub).is_ok() =>
                 {
                     let id = publish_data(site, hub, Publish::to(channel), b"");
                     let published = answer(StatusCode::OK, "application/json", "true");
@@ -314,12 +306,12 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
         }
         novcomet::Request::Subscribe(mut subscribed) => {
             // Channels that may not be read are left out, like invalid ids. To the old page they just never change.
-            let leave = access::keep_readable(site, head, &query, &mut subscribed);
+            let leave = access::keep_readable(site, request, &query, &mut subscribed);
             match novcomet::poll(hub, subscribed, leave.oldest) {
                 Ok(body) => json(body),
                 Err(mut subscription) => {
                     subscription.expires = leave.expires;
-                    Ok(hold(hub, head, subscription))
+                    Ok(hold(hub, request, subscription))
                 }
             }
         }
@@ -327,15 +319,15 @@ fn novcomet(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
 }
 
 /// Routes a request for the zeitoun chat's `backend.php`.
-fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> {
-    let query = Query::of(head);
+fn zeitoun_chat(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, Refusal> {
+    let query = Query::of(request);
     match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
-            access::may_publish(site, head, &query, &site.chat)?;
+            access::may_publish(site, request, &query, &site.chat)?;
             let mut empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
             let length = HeaderValue::from_static("0");
             empty.headers_mut().insert(header::CONTENT_LENGTH, length);
-            if head.method != Method::GET {
+            if request.method != Method::GET {
                 return Ok(Route::Answer(empty));
             }
             refuse_while_store_fails(hub)?;
@@ -343,7 +335,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
             Ok(Route::Published(id, empty))
         }
         zeitoun::ChatRequest::Poll(seen) => {
-            let leave = access::may_read(site, head, &query, slice::from_ref(&site.chat))?;
+            let leave = access::may_read(site, request, &query, slice::from_ref(&site.chat))?;
             match zeitoun::poll(hub, &site.chat, seen, leave.oldest) {
                 Ok(body) => Ok(Route::Answer(answer(
                     StatusCode::OK,
@@ -352,7 +344,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
                 ))),
                 Err(mut subscription) => {
                     subscription.expires = leave.expires;
-                    Ok(hold(hub, head, subscription))
+                    Ok(hold(hub, request, subscription))
                 }
             }
         }
@@ -360,7 +352,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, head: &Parts) -> Result<Route, Refusal> 
 }
 
 /// Routes a request for the zeitoun clock's `backend.php`.
-fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
+fn zeitoun_clock(hub: &Hub, request: &Request<'_>) -> Route {
     let clock = Subscription {
         channels: Vec::new().into(),
         since: None,
@@ -369,15 +361,18 @@ fn zeitoun_clock(hub: &Hub, head: &Parts) -> Route {
         expires: None,
         gap: false,
     };
-    hold(hub, head, clock)
+    hold(hub, request, clock)
 }
 
 /// Refuses a method that is not among `methods`.
-fn check_method(head: &Parts, methods: &'static str) -> Result<(), Refusal> {
-    if methods.split(", ").any(|method| head.method == method) {
+fn check_method(request: &Request<'_>, methods: &'static str) -> Result<(), Refusal> {
+    if methods.split(", ").any(|method| request.method == method) {
         return Ok(());
     }
-    let message = format!("{} is not for this path (allowed: {methods})", head.method);
+    let message = format!(
+        "{} is not for this path (allowed: {methods})",
+        request.method
+    );
     let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message);
     Err(refusal.with(header::ALLOW, methods))
 }
@@ -390,7 +385,7 @@ const USUAL_HEADERS: &str = "Authorization, Cache-Control, Content-Type, Idempot
 const MAX_ASKED: usize = 1024;
 
 /// Answers `OPTIONS`. A browser sends it also as a preflight: before a request of a page of another origin.
-fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> {
+fn options(site: &Site, request: &Request<'_>, methods: &'static str) -> Response<Bytes> {
     let mut answer = answer(StatusCode::NO_CONTENT, "text/plain", "");
     let headers = answer.headers_mut();
     headers.remove(header::CONTENT_TYPE);
@@ -402,14 +397,14 @@ fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> 
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let cors = site.origins.of_request(&head.headers);
+    let cors = site.origins.of_request(request);
     if cors != Cors::None
-        && let Some(asked) = asked_headers(&head.headers)
+        && let Some(asked) = asked_headers(request)
     {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
     }
-    let network = HeaderName::from_static("access-control-request-private-network");
-    if matches!(cors, Cors::Origin(_)) && head.headers.get(network).is_some_and(|it| it == "true") {
+    let network = request.values("access-control-request-private-network");
+    if matches!(cors, Cors::Origin(_)) && network.take(1).any(|value| value == b"true") {
         let allowed = HeaderName::from_static("access-control-allow-private-network");
         headers.insert(allowed, HeaderValue::from_static("true"));
     }
@@ -417,11 +412,12 @@ fn options(site: &Site, head: &Parts, methods: &'static str) -> Response<Bytes> 
 }
 
 /// The headers that a preflight asks for. All headers may be sent, because the daemon acts on few of them.
-fn asked_headers(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?;
+fn asked_headers(request: &Request<'_>) -> Option<HeaderValue> {
+    let mut values = request.values("access-control-request-headers");
+    let names = values.next().and_then(text)?;
     let is_name = |name: &str| HeaderName::from_bytes(name.trim().as_bytes()).is_ok();
-    let names = asked.to_str().ok()?;
-    (names.len() <= MAX_ASKED && names.split(',').all(is_name)).then_some(asked)
+    let is_list = names.len() <= MAX_ASKED && names.split(',').all(is_name);
+    HeaderValue::from_str(names).ok().filter(|_| is_list)
 }
 
 fn not_found(site: &Site, path: &str) -> Refusal {

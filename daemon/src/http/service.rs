@@ -13,23 +13,22 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, header, http::request::Parts,
-    server::conn::http1,
+    Response, StatusCode, body::Incoming, header, http::request::Parts, server::conn::http1,
 };
 
 use super::{
     Worker,
-    answer::{Refusal, wants_close},
+    answer::Refusal,
     body::{content, look, publish_body},
     connection::Conn,
     cors::{Cors, add_cors},
     framing::Framing,
-    head::{self, max_head, too_long},
+    head::{self, max_head, no_lines, too_long},
     held::Ask,
     io::ParkIo,
     publish::{not_kept, publish_data, receipt, when_kept},
-    query::Query,
-    router::{self, Content, Route, route_within_limits},
+    request::Request,
+    router::{Content, Route, route_within_limits},
     site::Site,
     writer::{AnswerHead, Variant},
 };
@@ -164,48 +163,47 @@ pub(super) enum PlainOutcome {
 /// request.
 pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, usize)> {
     let worker = &conn.worker;
-    let site = &worker.context.site();
-    let plain = head::plain(input, &site.config, site.rights.has_tokens())?;
-    let (head, query) = (&plain.head, Query::plain(plain.query));
+    let (site, hub) = (&worker.context.site(), worker.context.audience.hub());
+    let mut lines = no_lines();
+    let plain = head::plain(input, &mut lines, &site.config)?;
+    let request = &plain.request;
+    if !request.path.starts_with("/ch/") {
+        return None;
+    }
     let variant = Variant {
-        close: wants_close(head.version, &head.headers),
+        close: request.wants_close(),
         chunked: true,
-        cors: site.origins.of_request(&head.headers),
+        cors: site.origins.of_request(request),
     };
-    let served = if head.method == Method::POST {
-        if !worker.context.audience.hub().keeps_at_once() {
-            return None;
+    let served = match route_within_limits(site, hub, request, Content::Empty).ok()? {
+        Route::Hold(subscription) if subscription.format.shape() == Shape::Poll => {
+            PlainOutcome::Poll(Ask {
+                subscription,
+                variant,
+                site: site.clone(),
+            })
         }
-        let publish = router::publish(site, head, plain.names, &query).ok()?;
-        let id = publish_data(site, worker.context.audience.hub(), publish, plain.body);
-        match worker.context.audience.hub().try_kept(id) {
-            Some(Err(error)) => {
-                let refusal = not_kept(&error).asked_by(site, input);
-                PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
-            }
-            _ => PlainOutcome::Published(
-                AnswerHead {
-                    status: "201 Created",
-                    content_type: "application/json",
-                    variant,
-                    origins: &site.origins,
-                    date: &worker.context.date,
+        Route::Publish(publish) if hub.keeps_at_once() => {
+            let id = publish_data(site, hub, publish, plain.body);
+            match hub.try_kept(id) {
+                Some(Err(error)) => {
+                    let refusal = not_kept(&error).asked_by(site, input);
+                    PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
                 }
-                .with_body(&receipt(id)),
-                variant.close,
-            ),
+                _ => PlainOutcome::Published(
+                    AnswerHead {
+                        status: "201 Created",
+                        content_type: "application/json",
+                        variant,
+                        origins: &site.origins,
+                        date: &worker.context.date,
+                    }
+                    .with_body(&receipt(id)),
+                    variant.close,
+                ),
+            }
         }
-    } else {
-        let hub = worker.context.audience.hub();
-        let subscription = router::subscription(site, hub, head, plain.names, &query).ok()?;
-        if subscription.format.shape() != Shape::Poll {
-            return None;
-        }
-        PlainOutcome::Poll(Ask {
-            subscription,
-            variant,
-            site: site.clone(),
-        })
+        _ => return None,
     };
     site.metrics.http_requests.add(1);
     Some((served, plain.length))
@@ -244,12 +242,12 @@ enum Answering {
     Publishing(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
 }
 
-impl hyper::service::Service<Request<Incoming>> for Service {
+impl hyper::service::Service<hyper::Request<Incoming>> for Service {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Call;
 
-    fn call(&self, request: Request<Incoming>) -> Call {
+    fn call(&self, request: hyper::Request<Incoming>) -> Call {
         self.worker.context.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
@@ -259,7 +257,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             false => content(&body),
         };
         let (worker, phase) = (self.worker.clone(), self.phase.clone());
-        let cors = worker.context.site().origins.of_request(&head.headers);
+        let cors = worker
+            .context
+            .site()
+            .origins
+            .of_request(&Request::of(&head));
         Call {
             answering: answering(&worker, &phase, head, content, Some(body)),
             worker,
@@ -278,8 +280,9 @@ fn answering(
     body: Option<Incoming>,
 ) -> Answering {
     let site = worker.context.site();
+    let request = Request::of(&head);
     match (
-        route_within_limits(&site, worker.context.audience.hub(), &head, content),
+        route_within_limits(&site, worker.context.audience.hub(), &request, content),
         body,
     ) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
@@ -301,10 +304,10 @@ fn answering(
         }
         (Ok(Route::Hold(subscription)), _) => {
             let variant = Variant {
-                close: wants_close(head.version, &head.headers),
+                close: request.wants_close(),
                 chunked: head.version == hyper::Version::HTTP_11
                     && subscription.format.upgrade().is_none(),
-                cors: site.origins.of_request(&head.headers),
+                cors: site.origins.of_request(&request),
             };
             *phase.asked.borrow_mut() = Some(Ask {
                 subscription,
@@ -314,7 +317,7 @@ fn answering(
             Answering::Held
         }
         (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
-        (Err(refusal), _) => Answering::Now(ready(refusal.to(&site, &head).into_answer())),
+        (Err(refusal), _) => Answering::Now(ready(refusal.to(&site, &request).into_answer())),
     }
 }
 
@@ -344,7 +347,9 @@ impl Future for Call {
                     }
                     (head, Err(refusal)) => {
                         me.phase.body_left.set(true);
-                        refusal.to(&me.worker.context.site(), &head).into_answer()
+                        refusal
+                            .to(&me.worker.context.site(), &Request::of(&head))
+                            .into_answer()
                     }
                 },
             };

@@ -7,17 +7,17 @@ use base64::{
         general_purpose::{GeneralPurpose, GeneralPurposeConfig},
     },
 };
-use hyper::{
-    HeaderMap, Method, Version,
-    header::{self, HeaderName},
-    http::request::Parts,
-};
+use hyper::{Method, Version};
 use tungstenite::handshake::derive_accept_key;
 
+use super::request::{Request, text};
 use crate::transport::websocket::{Agreed, PROTOCOL};
 
 /// The prefix of an offered subprotocol that carries a token. Pages can set no other header of a WebSocket.
 const TOKEN_PREFIX: &str = "comet.token.";
+
+/// The header in which a client offers subprotocols.
+const PROTOCOLS: &str = "sec-websocket-protocol";
 
 /// Base64 as clients write it. Some clients do not set the unused last bits of a key to zero, and other servers accept
 /// that.
@@ -52,62 +52,62 @@ pub(crate) enum HandshakeError {
 }
 
 /// Checks the client's part of the handshake (section 4.2.1). Every request was checked for one `Host` before.
-pub(crate) fn check(head: &Parts) -> Result<Agreed, HandshakeError> {
-    let headers = &head.headers;
-    if head.method != Method::GET || !asks_to_upgrade(head) {
+pub(crate) fn check(request: &Request<'_>) -> Result<Agreed, HandshakeError> {
+    if request.method != Method::GET || !asks_to_upgrade(request) {
         return Err(HandshakeError::Upgrade);
     }
-    if once(headers, &header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
+    if request.only("sec-websocket-version") != Ok(Some(b"13")) {
         return Err(HandshakeError::Version);
     }
-    let key = once(headers, &header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::Key)?;
+    let Ok(Some(key)) = request.only("sec-websocket-key") else {
+        return Err(HandshakeError::Key);
+    };
     if KEY.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(HandshakeError::Key);
     }
     let accept = derive_accept_key(key);
     Ok(Agreed {
         accept: accept.as_bytes().try_into().expect("20 bytes as base64"),
-        has_protocol: choose_protocol(headers)?,
+        has_protocol: choose_protocol(request)?,
     })
 }
 
 /// Whether the request asks for a WebSocket. A request with the WebSocket key that cannot be upgraded gets a refusal
 /// that says why, and not a poll that is answered after half a minute.
-pub(crate) fn is_asked_for(head: &Parts) -> bool {
-    let has_key = head.headers.contains_key(header::SEC_WEBSOCKET_KEY);
-    head.method == Method::GET && (has_key || asks_to_upgrade(head))
+pub(crate) fn is_asked_for(request: &Request<'_>) -> bool {
+    request.method == Method::GET && (request.has("sec-websocket-key") || asks_to_upgrade(request))
 }
 
 /// Finds the token among the offered subprotocols.
-pub(crate) fn token(head: &Parts) -> Option<&str> {
-    if !is_asked_for(head) {
+pub(crate) fn token<'a>(request: &Request<'a>) -> Option<&'a str> {
+    if !is_asked_for(request) {
         return None;
     }
-    let mut names = list(&head.headers, header::SEC_WEBSOCKET_PROTOCOL);
+    let mut names = request.list(PROTOCOLS);
     names.find_map(|name| name.strip_prefix(TOKEN_PREFIX))
 }
 
 /// Whether the request asks to upgrade (RFC 9110, section 7.8). HTTP/2 has another way, which the daemon does not
 /// offer.
-fn asks_to_upgrade(head: &Parts) -> bool {
+fn asks_to_upgrade(request: &Request<'_>) -> bool {
     let lists = |name, token: &str| {
-        list(&head.headers, name).any(|element| element.eq_ignore_ascii_case(token))
+        let mut elements = request.list(name);
+        elements.any(|element| element.eq_ignore_ascii_case(token))
     };
-    head.version == Version::HTTP_11
-        && lists(header::UPGRADE, "websocket")
-        && lists(header::CONNECTION, "upgrade")
+    request.version == Version::HTTP_11
+        && lists("upgrade", "websocket")
+        && lists("connection", "upgrade")
 }
 
 /// Chooses the subprotocol. True: the client offers [`PROTOCOL`]. False: it offers none.
-fn choose_protocol(headers: &HeaderMap) -> Result<bool, HandshakeError> {
-    if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+fn choose_protocol(request: &Request<'_>) -> Result<bool, HandshakeError> {
+    if !request.has(PROTOCOLS) {
         return Ok(false);
     }
-    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    if lines.into_iter().any(|line| line.to_str().is_err()) {
+    if request.values(PROTOCOLS).any(|line| text(line).is_none()) {
         return Err(HandshakeError::Names);
     }
-    let mut names: Vec<&str> = list(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
+    let mut names: Vec<&str> = request.list(PROTOCOLS).collect();
     let offers = names.contains(&PROTOCOL);
     let count = names.len();
     names.sort_unstable();
@@ -129,22 +129,4 @@ fn is_token(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
-}
-
-/// The value of a header that occurs exactly once.
-fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    values.next().is_none().then(|| value.as_bytes())
-}
-
-/// The elements of a list header over all its lines, without empty elements (RFC 9110, section 5.6.1).
-fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).iter();
-    let elements = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    elements
-        .map(|element| element.trim_matches([' ', '\t']))
-        .filter(|element| !element.is_empty())
 }
