@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The folders and files of `daemon/src`, from the ground up.
-const ORDER: [&str; 19] = [
+const ORDER: &[&str] = &[
     "metrics",
     "drain",
     "machine",
@@ -17,6 +17,7 @@ const ORDER: [&str; 19] = [
     "store",
     "hub",
     "config",
+    "broker",
     "transport",
     "worker",
     "http",

@@ -27,6 +27,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    broker::{Broker, Local},
     config::Config,
     drain::Drain,
     http::{self, Site},
@@ -88,20 +89,28 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     let (socket_path, mut socket) = open_socket(passed, &config)?;
     let metrics = Arc::new(Metrics::default());
     let hub = open_hub(&config, workers + 1)?;
+    let broker: Arc<dyn Broker> = Local::new(hub.clone());
     let drain = Drain::default();
     let watcher = Watcher::new().context("cannot watch for files")?;
-    let mut files = Files::open(&config, watcher.clone(), hub.clone(), metrics.clone())
-        .context("cannot watch for files")?;
+    let mut files = Files::open(
+        &config,
+        watcher.clone(),
+        &hub,
+        broker.clone(),
+        metrics.clone(),
+    )
+    .context("cannot watch for files")?;
     let parts = SiteParts {
         addr,
         socket: socket_path.clone(),
         room: descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1),
         hub: hub.clone(),
+        broker: broker.clone(),
         metrics: metrics.clone(),
         drain: drain.clone(),
     };
     let spool_path = comet_client::spool_path(config.spool.dir.as_deref(), &socket_path);
-    let mut spool = Spool::open(spool_path, &config, hub.clone(), metrics.clone())
+    let mut spool = Spool::open(spool_path, &config, broker.clone(), metrics.clone())
         .context("cannot take messages from the spool")?;
     let settings = Settings::new(given, config, parts)?;
 
@@ -140,7 +149,8 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         socket.follow(settings.configs());
         files.follow(settings.configs());
         let mut sources = JoinSet::new();
-        sources.spawn_local(socket.run(audience.clone(), metrics.clone(), status, drain.clone()));
+        let drained = drain.clone();
+        sources.spawn_local(socket.run(audience.clone(), broker, metrics.clone(), status, drained));
         sources.spawn_local(watch(files, drain.clone()));
         sources.spawn_local(take(spool, settings.configs(), drain.clone())?);
         let deliveries = tokio::task::spawn_local(deliver(audience.clone()));

@@ -26,6 +26,7 @@ use hyper::{
 use super::{decoded, token::KEY};
 use crate::{
     access::{Rights, hosts},
+    broker::Local,
     config::Config,
     drain::Drain,
     http::{
@@ -295,10 +296,19 @@ fn check_route(hub: &Hub, request: &Request<'_>) {
             assert!(subscription.channels.iter().all(is_open));
         }
         Ok(Route::Publish(publish)) => assert!(is_open(&publish.channel)),
-        Ok(Route::Published(id, _)) => assert_eq!(hub.last().0, id),
+        Ok(Route::Published(receipt, _)) => assert_eq!(receipt.id(), Some(HUB.last().0)),
         Err(refusal) => assert_ne!(code(refusal), ""),
     }
 }
+
+/// Published messages go here. Few are kept, so that a long run needs no more memory.
+static HUB: LazyLock<Arc<Hub>> = LazyLock::new(|| {
+    let history = HistoryConfig {
+        total_bytes: 1 << 20,
+        ..HistoryConfig::default()
+    };
+    Hub::new(history, 1)
+});
 
 /// Everything is open, but for the channels whose name begins with `shut`, and with `sealed` without a token.
 static SITE: LazyLock<Site> = LazyLock::new(|| {
@@ -314,6 +324,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
         chat: ChannelName::parse("chat").expect("a name"),
         max_connections: 1,
         ceiling: Ceiling::new(None),
+        broker: Local::new(HUB.clone()),
         demo: None,
         metrics: Arc::default(),
         drain: Drain::default(),

@@ -14,14 +14,10 @@ use super::{
     answer::{Refusal, answer},
     h2::streams,
     memory::Hold,
-    publish::{
-        Publish, publish_data, receipt, refuse_while_stopping, refuse_while_store_fails, when_kept,
-    },
+    publish::{Publish, acknowledgement, not_kept, publish_data, refuse_while_stopping},
     router::Content,
     site::Site,
 };
-use crate::hub::Hub;
-
 /// What is known of a body before it is read.
 pub(super) fn content(body: &Incoming) -> Content {
     match body.is_end_stream() {
@@ -63,7 +59,6 @@ fn late(time: Duration) -> Refusal {
 /// Reads the body and publishes it: 201 `{"id":…}`.
 pub(super) async fn publish_body(
     site: &Site,
-    hub: &Hub,
     publish: Publish,
     body: &mut Incoming,
 ) -> Result<Response<Bytes>, Refusal> {
@@ -76,10 +71,11 @@ pub(super) async fn publish_body(
     };
     let data = data?;
     refuse_while_stopping(site)?;
-    refuse_while_store_fails(hub)?;
-    let id = publish_data(site, hub, publish, &data);
-    let answer = answer(StatusCode::CREATED, "application/json", receipt(id));
-    Ok(when_kept(hub, id, answer).await)
+    let receipt = publish_data(site, publish, &data)?;
+    Ok(match receipt.outcome().await {
+        Ok(id) => answer(StatusCode::CREATED, "application/json", acknowledgement(id)),
+        Err(reason) => not_kept(&reason).into_answer(),
+    })
 }
 
 /// Reads the whole body.

@@ -201,11 +201,11 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
                 Err(refusal) => refusal.to(&site, request).into_answer(),
             },
             (Ok(Route::Publish(publish)), Some(mut unread)) => {
-                let published = body::publish_body(&site, hub, publish, &mut unread).await;
+                let published = body::publish_body(&site, publish, &mut unread).await;
                 body = Some(unread);
                 published.unwrap_or_else(Refusal::into_answer)
             }
-            (Ok(Route::Published(id, answer)), _) => when_kept(hub, id, answer).await,
+            (Ok(Route::Published(receipt, answer)), _) => when_kept(receipt, answer).await,
             (Ok(Route::Hold(subscription)), _) => {
                 return hold(worker.clone(), subscription).await;
             }

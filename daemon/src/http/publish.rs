@@ -1,4 +1,4 @@
-//! Publishes what came by HTTP, and answers when the message is kept.
+//! Publishes messages that were sent by HTTP, and answers when they are kept.
 
 use bytes::Bytes;
 use comet_proto::{ChannelName, EventName};
@@ -6,8 +6,8 @@ use hyper::{Response, StatusCode, header};
 
 use super::{answer::Refusal, site::Site};
 use crate::{
-    hub::{Hub, NewMessage, Publisher, PublisherKey},
-    store::StoreError,
+    broker::{NotKept, Origin, Receipt},
+    hub::{NewMessage, Publisher, PublisherKey},
 };
 
 /// A message that is to be published, without its data.
@@ -42,44 +42,45 @@ pub(crate) fn refuse_while_stopping(site: &Site) -> Result<(), Refusal> {
     Err(refusal.with(header::RETRY_AFTER, "1"))
 }
 
-/// Refuses to publish while the log cannot be written, where the configuration says so.
-pub(crate) fn refuse_while_store_fails(hub: &Hub) -> Result<(), Refusal> {
-    hub.admits().map_err(|error| {
-        let message = format!("messages are refused while they cannot be kept: {error}");
-        Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
-    })
-}
-
-/// Publishes the message with its data and returns its id. The caller acknowledges it only when it is
-/// [kept](Hub::kept).
-pub(crate) fn publish_data(site: &Site, hub: &Hub, publish: Publish, data: &[u8]) -> u64 {
+/// Publishes the message with its data. The caller acknowledges the message when its receipt says that it is kept.
+pub(crate) fn publish_data(site: &Site, publish: Publish, data: &[u8]) -> Result<Receipt, Refusal> {
+    let receipt = site.broker.publish(
+        Origin::Client,
+        NewMessage {
+            channel: &publish.channel,
+            name: publish.name,
+            data: data.into(),
+            key: publish.key.as_deref().map(|key| PublisherKey {
+                publisher: publish.publisher,
+                key,
+            }),
+        },
+    );
+    if let Some(reason) = receipt.refusal() {
+        return Err(not_kept(reason));
+    }
     site.metrics.published_http.add(1);
-    hub.publish(NewMessage {
-        channel: &publish.channel,
-        name: publish.name,
-        data: data.into(),
-        key: publish.key.as_deref().map(|key| PublisherKey {
-            publisher: publish.publisher,
-            key,
-        }),
-    })
+    Ok(receipt)
 }
 
-/// Waits until the message with this id is kept, and returns `answer`, or the refusal when the message cannot be kept.
-pub(super) async fn when_kept(hub: &Hub, id: u64, answer: Response<Bytes>) -> Response<Bytes> {
-    match hub.kept(id).await {
-        Ok(()) => answer,
-        Err(error) => not_kept(&error).into_answer(),
+/// Waits until the message is kept, and returns `answer`, or the refusal when the message cannot be kept.
+pub(super) async fn when_kept(receipt: Receipt, answer: Response<Bytes>) -> Response<Bytes> {
+    match receipt.outcome().await {
+        Ok(_) => answer,
+        Err(reason) => not_kept(&reason).into_answer(),
     }
 }
 
-/// The answer to the publisher of a message that was published but is not kept.
-pub(super) fn not_kept(error: &StoreError) -> Refusal {
-    let message = format!("it may reach subscribers, but it is not kept: {error}");
-    Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "store", message)
+/// The answer to the publisher of a message that is not kept.
+pub(super) fn not_kept(reason: &NotKept) -> Refusal {
+    Refusal::new(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "store",
+        reason.to_string(),
+    )
 }
 
 /// The body of the answer to a publish.
-pub(super) fn receipt(id: u64) -> String {
+pub(super) fn acknowledgement(id: u64) -> String {
     format!("{{\"id\":{id}}}\n")
 }

@@ -16,7 +16,7 @@ use super::{
     media::Accepted,
     pages,
     paths::{PAGE_METHODS, Place},
-    publish::{Publish, publish_data, refuse_while_store_fails},
+    publish::{Publish, publish_data},
     query::{self, Query},
     request::{Request, text},
     site::Site,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     access::{self, hosts},
+    broker::Receipt,
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
@@ -39,8 +40,8 @@ pub(crate) enum Route {
     Look,
     Hold(Subscription),
     Publish(Publish),
-    /// The id of the message that was published, and the answer for when the message is kept.
-    Published(u64, Response<Bytes>),
+    /// The receipt of the message that was published, and the answer for when the message is kept.
+    Published(Receipt, Response<Bytes>),
 }
 
 /// What is known of a request's body before it is read.
@@ -293,13 +294,13 @@ fn novcomet(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, Refu
         novcomet::Request::Publish(channel) => {
             let may =
                 |channel: &ChannelName| access::may_publish(site, request, &query, channel).is_ok();
-            match channel.filter(may) {
-                Some(channel)
-                    if request.method == Method::GET && refuse_while_store_fails(hub).is_ok() =>
-                {
-                    let id = publish_data(site, hub, Publish::to(channel), b"");
+            let channel = channel
+                .filter(may)
+                .filter(|_| request.method == Method::GET);
+            match channel.map(|channel| publish_data(site, Publish::to(channel), b"")) {
+                Some(Ok(receipt)) => {
                     let published = answer(StatusCode::OK, "application/json", "true");
-                    Ok(Route::Published(id, published))
+                    Ok(Route::Published(receipt, published))
                 }
                 _ => json(b"false".to_vec()),
             }
@@ -330,9 +331,8 @@ fn zeitoun_chat(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, 
             if request.method != Method::GET {
                 return Ok(Route::Answer(empty));
             }
-            refuse_while_store_fails(hub)?;
-            let id = publish_data(site, hub, Publish::to(site.chat.clone()), text.as_bytes());
-            Ok(Route::Published(id, empty))
+            let receipt = publish_data(site, Publish::to(site.chat.clone()), text.as_bytes())?;
+            Ok(Route::Published(receipt, empty))
         }
         zeitoun::ChatRequest::Poll(seen) => {
             let leave = access::may_read(site, request, &query, slice::from_ref(&site.chat))?;

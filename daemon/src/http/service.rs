@@ -26,7 +26,7 @@ use super::{
     head::{self, max_head, no_lines, too_long},
     held::Ask,
     io::ParkIo,
-    publish::{not_kept, publish_data, receipt, when_kept},
+    publish::{acknowledgement, not_kept, publish_data, when_kept},
     request::Request,
     router::{Content, Route, route_within_limits},
     site::Site,
@@ -183,14 +183,17 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                 site: site.clone(),
             })
         }
-        Route::Publish(publish) if hub.keeps_at_once() => {
-            let id = publish_data(site, hub, publish, plain.body);
-            match hub.try_kept(id) {
-                Some(Err(error)) => {
-                    let refusal = not_kept(&error).asked_by(site, input);
+        Route::Publish(publish) if site.broker.acknowledges_at_once() => {
+            let published = publish_data(site, publish, plain.body).and_then(|receipt| {
+                let outcome = receipt.now().expect("the broker acknowledges at once");
+                outcome.map_err(|reason| not_kept(&reason))
+            });
+            match published {
+                Err(refusal) => {
+                    let refusal = refusal.asked_by(site, input);
                     PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
                 }
-                _ => PlainOutcome::Published(
+                Ok(id) => PlainOutcome::Published(
                     AnswerHead {
                         status: "201 Created",
                         content_type: "application/json",
@@ -198,7 +201,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                         origins: &site.origins,
                         date: &worker.context.date,
                     }
-                    .with_body(&receipt(id)),
+                    .with_body(&acknowledgement(id)),
                     variant.close,
                 ),
             }
@@ -291,16 +294,15 @@ fn answering(
             (head, content)
         })),
         (Ok(Route::Publish(publish)), Some(mut body)) => {
-            let (hub, phase) = (worker.context.audience.hub().clone(), phase.clone());
+            let phase = phase.clone();
             Answering::Publishing(Box::pin(async move {
-                let published = publish_body(&site, &hub, publish, &mut body).await;
+                let published = publish_body(&site, publish, &mut body).await;
                 phase.body_left.set(published.is_err());
                 published.unwrap_or_else(Refusal::into_answer)
             }))
         }
-        (Ok(Route::Published(id, answer)), _) => {
-            let hub = worker.context.audience.hub().clone();
-            Answering::Publishing(Box::pin(async move { when_kept(&hub, id, answer).await }))
+        (Ok(Route::Published(receipt, answer)), _) => {
+            Answering::Publishing(Box::pin(when_kept(receipt, answer)))
         }
         (Ok(Route::Hold(subscription)), _) => {
             let variant = Variant {

@@ -7,6 +7,7 @@ use comet_proto::ChannelName;
 use super::{cors::Origins, memory::Ceiling};
 use crate::{
     access::rules::Rights,
+    broker::Broker,
     config::{CompatConfig, HttpConfig},
     drain::Drain,
     metrics::Metrics,
@@ -23,6 +24,7 @@ pub struct Site {
     /// The limit of connections over all workers.
     pub max_connections: u64,
     pub ceiling: Ceiling,
+    pub broker: Arc<dyn Broker>,
     /// With `--demo`: what the demo pages show about this daemon.
     pub demo: Option<Demo>,
     pub metrics: Arc<Metrics>,

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     access::Rights,
+    broker::Broker,
     config::Config,
     drain::Drain,
     http::{Ceiling, Demo, Origins, Site},
@@ -40,6 +41,7 @@ pub(super) struct SiteParts {
     /// The number of connections that the descriptor limit allows.
     pub(super) room: u64,
     pub(super) hub: Arc<Hub>,
+    pub(super) broker: Arc<dyn Broker>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
 }
@@ -160,6 +162,7 @@ impl SiteParts {
             max_connections,
             ceiling: Ceiling::new(config.http.max_memory),
             demo: config.demo.then(|| self.demo(&config.dir)),
+            broker: self.broker.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
         })

@@ -13,6 +13,7 @@ pub(super) mod peer;
 mod shared;
 mod slots;
 mod subscription;
+mod unacknowledged;
 mod unwritten;
 
 use std::{
@@ -39,6 +40,7 @@ use shared::Shared;
 use slots::Slots;
 
 use crate::{
+    broker::Broker,
     config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
@@ -102,6 +104,7 @@ impl Socket {
     pub async fn run<S: Serialize>(
         self,
         audience: Rc<Audience>,
+        broker: Arc<dyn Broker>,
         metrics: Arc<Metrics>,
         status: impl Fn() -> S + 'static,
         drain: Drain,
@@ -117,6 +120,7 @@ impl Socket {
         };
         let shared = Rc::new(Shared {
             audience,
+            broker,
             metrics,
             config: RefCell::new(Rc::new(self.config)),
             rules: RefCell::new(self.rules),

@@ -91,9 +91,9 @@ impl Hub {
             .is_some_and(|keeper| keeper.promise.durability == Durability::Disk)
     }
 
-    /// Starts to write published messages whose acknowledgement nobody awaits. Returns true when all of them are kept.
-    pub fn keep_soon(&self) -> bool {
-        match self.try_kept(self.last().0) {
+    /// Starts to keep every message up to `id`, for a publisher that does not wait. Returns true when they are kept.
+    pub fn keep_soon(&self, id: u64) -> bool {
+        match self.try_kept(id) {
             Some(kept) => kept.is_ok(),
             None => {
                 self.ask_to_sync();

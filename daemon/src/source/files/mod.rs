@@ -49,7 +49,7 @@ use self::{
     stamp::StampError,
     watched::{Checkpoint, Polling, Watched},
 };
-use crate::{config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
+use crate::{broker::Broker, config::Config, hub::Hub, log_limit::LogLimit, metrics::Metrics};
 
 pub use self::inotify::{EventsRead, Watcher};
 
@@ -127,18 +127,20 @@ impl Files {
     pub fn open(
         config: &Config,
         watcher: Arc<Watcher>,
-        hub: Arc<Hub>,
+        hub: &Hub,
+        broker: Arc<dyn Broker>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, FilesError> {
         let terms = FileRules::new(config);
-        Self::open_with(Box::new(watcher), &config.dir, terms, hub, metrics)
+        Self::open_with(Box::new(watcher), &config.dir, terms, hub, broker, metrics)
     }
 
     fn open_with(
         watch: Box<dyn Watch>,
         dir: &Path,
         terms: FileRules,
-        hub: Arc<Hub>,
+        hub: &Hub,
+        broker: Arc<dyn Broker>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, FilesError> {
         let mut files = Self {
@@ -146,7 +148,7 @@ impl Files {
             watch,
             watched: None,
             inbox: Arc::default(),
-            signals: FileSignals::new(terms, hub, metrics.clone()),
+            signals: FileSignals::new(terms, hub, broker, metrics.clone()),
             metrics,
             published_until: 0,
             checkpoint: Checkpoint::default(),

@@ -22,6 +22,7 @@ use super::{
     rules::{self, Fate, FileState, Known, Verdict, WINDOW},
 };
 use crate::{
+    broker::{Broker, Origin, Receipt},
     hub::{Hub, NewMessage, Publisher, PublisherKey, Workers},
     metrics::Metrics,
 };
@@ -44,7 +45,11 @@ pub(super) struct FileSignals {
     files: LruMap<Remembered>,
     refusals: FileRefusals,
     pub(super) terms: FileRules,
-    hub: Arc<Hub>,
+    /// Whether a restart finds messages and their keys again.
+    has_log: bool,
+    broker: Arc<dyn Broker>,
+    /// The newest message that may not be kept yet. When it is kept, all older ones are, too.
+    newest: Option<Receipt>,
     metrics: Arc<Metrics>,
     /// The number of the last scan that was started.
     scan: u32,
@@ -110,16 +115,26 @@ pub(super) struct Search {
 
 impl FileSignals {
     /// Starts to keep published messages. Returns true when they are kept.
-    pub(super) fn keep(&self) -> bool {
-        self.hub.keep_soon()
+    pub(super) fn keep(&mut self) -> bool {
+        let newest = self.newest.take();
+        self.newest = newest.filter(|receipt| !receipt.keep_soon());
+        self.newest.is_none()
     }
 
     /// Waits until published messages are kept. Returns false if that fails.
     pub(super) async fn kept(&self) -> bool {
-        self.hub.kept(self.hub.last().0).await.is_ok()
+        match &self.newest {
+            Some(receipt) => receipt.outcome().await.is_ok(),
+            None => true,
+        }
     }
 
-    pub(super) fn new(terms: FileRules, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        terms: FileRules,
+        hub: &Hub,
+        broker: Arc<dyn Broker>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             first: hub.last().0,
             keys: Allowance::new(Instant::now()),
@@ -127,7 +142,9 @@ impl FileSignals {
             files: LruMap::new(MOST_FILES),
             refusals: FileRefusals::new(metrics.clone()),
             terms,
-            hub,
+            has_log: hub.is_kept(),
+            broker,
+            newest: None,
             metrics,
             scan: 0,
             fine_clock: false,
@@ -299,19 +316,19 @@ impl FileSignals {
             Ok((data, state)) => {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
                 let key = self.key(&state, now);
-                let (id, woken) = self.hub.publish_and_wake(NewMessage {
-                    channel: &name,
-                    name: EventName::default(),
-                    data,
-                    key: key.as_deref().map(|key| PublisherKey {
-                        publisher: Publisher::Files,
-                        key,
-                    }),
-                });
-                self.woken |= woken;
-                if id > self.first {
-                    self.metrics.published_files.add(1);
-                }
+                let receipt = self.broker.publish(
+                    Origin::File,
+                    NewMessage {
+                        channel: &name,
+                        name: EventName::default(),
+                        data,
+                        key: key.as_deref().map(|key| PublisherKey {
+                            publisher: Publisher::Files,
+                            key,
+                        }),
+                    },
+                );
+                self.take_receipt(receipt);
                 self.remember(name.clone(), state, Fate::Published);
                 if let Some(file) = self.files.get(&name) {
                     file.published = Some(now);
@@ -342,10 +359,22 @@ impl FileSignals {
         Ok(())
     }
 
+    fn take_receipt(&mut self, receipt: Receipt) {
+        self.woken |= receipt.woken();
+        if receipt.id().is_some_and(|id| id > self.first) {
+            self.metrics.published_files.add(1);
+        }
+        // A repeated message has an older id.
+        let newest = self.newest.as_ref().and_then(Receipt::id);
+        if receipt.id() > newest {
+            self.newest = Some(receipt);
+        }
+    }
+
     /// The idempotency key of a published state, which the hub remembers over a restart: a killed daemon could not write its last
     /// messages into the stamp. Where two changes may look the same there is no key: publishing twice is better than never.
     fn key(&mut self, state: &FileState, now: Instant) -> Option<String> {
-        let may = self.fine_clock && self.hub.is_kept() && self.keys.take(now);
+        let may = self.fine_clock && self.has_log && self.keys.take(now);
         may.then(|| state.version.to_string())
     }
 

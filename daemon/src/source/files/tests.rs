@@ -22,7 +22,7 @@ use super::{
     names::SUFFIX,
     *,
 };
-use crate::hub::HistoryConfig;
+use crate::{broker::Local, hub::HistoryConfig};
 
 /// A watcher without inotify: a test puts the events into the inbox.
 #[derive(Clone, Default)]
@@ -83,7 +83,8 @@ impl Fixture {
     fn open_with(&self, watch: Box<dyn Watch>) -> Files {
         let terms = FileRules::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
         let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
-        Files::open_with(watch, self.root.path(), terms, hub, metrics).unwrap()
+        let broker = Local::new(hub.clone());
+        Files::open_with(watch, self.root.path(), terms, &hub, broker, metrics).unwrap()
     }
 
     fn path(&self, channel: &str) -> PathBuf {

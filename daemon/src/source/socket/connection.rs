@@ -6,7 +6,6 @@
 
 use std::{
     io::{self, ErrorKind},
-    ops::Range,
     os::fd::{AsFd, AsRawFd},
     pin::pin,
     rc::Rc,
@@ -32,8 +31,12 @@ use super::{
     shared::Shared,
     slots::{Slot, UserTurns},
     subscription::{SocketSubscription, woken},
+    unacknowledged::Unacknowledged,
 };
-use crate::hub::{NewMessage, Publisher, PublisherKey};
+use crate::{
+    broker::Origin,
+    hub::{NewMessage, Publisher, PublisherKey},
+};
 
 /// How long a refused peer may go on sending, so that it can read the error before the connection is cut; and how long a
 /// subscriber may take to read its last lines.
@@ -42,8 +45,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     stream: Stream,
     output: Vec<u8>,
-    /// Acknowledgements in `output` of messages that may not be kept yet, with the last id.
-    receipts: Vec<(Range<usize>, u64)>,
+    unacknowledged: Unacknowledged,
     subscription: Option<SocketSubscription>,
     /// A history request that is not started yet.
     history: Option<HistoryReply>,
@@ -62,7 +64,7 @@ impl Connection {
             stream,
             peer,
             output: Vec::new(),
-            receipts: Vec::new(),
+            unacknowledged: Unacknowledged::default(),
             subscription: None,
             history: None,
             publisher: Some(shared.drain.publisher()),
@@ -206,7 +208,7 @@ impl Connection {
             if self.publisher.is_none() {
                 return Ok(Ok(()));
             }
-            let before = self.output.len();
+            let before = self.output_bytes();
             let length = match input.next_line(max) {
                 Ok(None) => {
                     self.settle_at_once().await;
@@ -218,12 +220,12 @@ impl Connection {
                 }
                 Err(error) => return Ok(Err(error)),
             };
-            let is_over = turn.is_over_after(length + self.output.len() - before);
-            if self.history.is_some() || self.output.len() >= CHUNK {
+            let is_over = turn.is_over_after(length + self.output_bytes() - before);
+            if self.history.is_some() || self.output_bytes() >= CHUNK {
                 self.settle_at_once().await;
                 drop(turn); // the peer decides how long it takes to read
                 self.write_history(turns).await?;
-                if self.output.len() >= CHUNK {
+                if self.output_bytes() >= CHUNK {
                     self.flush().await?;
                 }
                 turn = turns.next().await;
@@ -265,56 +267,34 @@ impl Connection {
         if let Some(reason) = self.shared.forbids(&self.peer, &publish.channel) {
             return line::write_error("forbidden", &reason, &mut self.output);
         }
-        if let Err(error) = self.shared.audience.hub().admits() {
-            let reason = format!("messages are refused while they cannot be kept: {error}");
-            return line::write_error("store", &reason, &mut self.output);
+        let receipt = self.shared.broker.publish(
+            Origin::Client,
+            NewMessage {
+                channel: &publish.channel,
+                name: publish.name,
+                data: publish.data.into(),
+                key: publish.key.as_deref().map(|key| PublisherKey {
+                    publisher: Publisher::User(self.peer.uid()),
+                    key,
+                }),
+            },
+        );
+        if receipt.refusal().is_none() {
+            self.shared.metrics.published_socket.add(1);
         }
-        let id = self.shared.audience.hub().publish(NewMessage {
-            channel: &publish.channel,
-            name: publish.name,
-            data: publish.data.into(),
-            key: publish.key.as_deref().map(|key| PublisherKey {
-                publisher: Publisher::User(self.peer.uid()),
-                key,
-            }),
-        });
-        self.shared.metrics.published_socket.add(1);
-        let start = self.output.len();
-        line::write_receipt(id, &mut self.output);
-        if self.shared.audience.hub().is_kept() {
-            self.receipts.push((start..self.output.len(), id));
-        }
+        self.unacknowledged.push(receipt, &self.output);
+    }
+
+    /// The bytes of the output with its acknowledgements, also those that are not written yet.
+    fn output_bytes(&self) -> usize {
+        self.output.len() + self.unacknowledged.bytes()
     }
 
     /// Writes the log within the turn, as that is work: a user's next connection must not begin before.
     async fn settle_at_once(&mut self) {
-        if !self.shared.audience.hub().waits_for_disk() {
-            self.settle().await;
+        if self.unacknowledged.can_be_written_now() {
+            self.unacknowledged.write(&mut self.output).await;
         }
-    }
-
-    /// Waits until the messages that the output acknowledges are kept. If that fails, replaces the acknowledgements by errors.
-    async fn settle(&mut self) {
-        let Some((_, last)) = self.receipts.last() else {
-            return;
-        };
-        let hub = self.shared.audience.hub().clone();
-        if let Err(error) = hub.kept(*last).await {
-            let reason = format!("it may reach subscribers, but it is not kept: {error}");
-            let output = std::mem::take(&mut self.output);
-            let mut copied = 0;
-            for (range, id) in &self.receipts {
-                if hub.has_kept(*id) {
-                    continue;
-                }
-                self.output.extend_from_slice(&output[copied..range.start]);
-                line::write_error("store", &reason, &mut self.output);
-                copied = range.end;
-            }
-            self.output.extend_from_slice(&output[copied..]);
-        }
-        self.receipts.clear();
-        self.receipts.shrink_to(CHUNK / size_of::<u64>());
     }
 
     /// Writes the requested history, if any, as fast as the peer reads it.
@@ -352,10 +332,10 @@ impl Connection {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        self.unacknowledged.write(&mut self.output).await;
         if self.output.is_empty() {
             return Ok(());
         }
-        self.settle().await;
         let slow = |_| io::Error::new(ErrorKind::TimedOut, "the peer does not read");
         let Self {
             stream,

@@ -16,6 +16,7 @@ use super::{
     slots::{NoSlot, Slots},
 };
 use crate::{
+    broker::Broker,
     config::{ByPrefix, Config, SocketConfig},
     drain::Drain,
     hub::subscriber::Audience,
@@ -39,6 +40,7 @@ pub(super) enum RefusedAction {
 /// The data that all connections share.
 pub(super) struct Shared {
     pub(super) audience: Rc<Audience>,
+    pub(super) broker: Arc<dyn Broker>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: RefCell<Rc<SocketConfig>>,
     /// Who may publish where.

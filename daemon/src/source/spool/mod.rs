@@ -36,8 +36,9 @@ use self::{
     rules::SpoolRules,
 };
 use crate::{
+    broker::{Broker, NotKept, Origin, Receipt},
     config::Config,
-    hub::{Hub, NewMessage, Publisher, PublisherKey},
+    hub::{NewMessage, Publisher, PublisherKey},
     metrics::Metrics,
     source::socket::peer::user_name,
 };
@@ -64,7 +65,7 @@ type WaitingProcesses = HashSet<(u32, Vec<u8>)>;
 pub struct Spool {
     path: PathBuf,
     rules: SpoolRules,
-    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
     /// `None` while the directory could not be opened.
     directory: Option<SpoolDirectory>,
@@ -92,13 +93,13 @@ impl Spool {
     pub fn open(
         path: PathBuf,
         config: &Config,
-        hub: Arc<Hub>,
+        broker: Arc<dyn Broker>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let mut spool = Self {
             path,
             rules: SpoolRules::new(config),
-            hub,
+            broker,
             metrics,
             directory: None,
             changed: Arc::default(),
@@ -280,23 +281,24 @@ impl Spool {
         slice: &[SpooledMessage],
         waiting: &mut WaitingProcesses,
     ) -> Result<bool, String> {
-        // Messages stay in the spool while the log cannot keep them.
-        self.hub.admits().map_err(|error| error.to_string())?;
         let mut published = Vec::with_capacity(slice.len());
-        let (mut done, mut newest) = (false, 0);
-        let mut shortage = None;
+        let (mut done, mut ended) = (false, None);
         for message in slice {
             let key = (message.owner, message.process().to_vec());
             if waiting.contains(&key) {
                 continue;
             }
             match self.publish_file(&message.name) {
-                Ok(id) => {
-                    newest = newest.max(id.unwrap_or_default());
-                    published.push(&message.name);
+                Ok(receipt) => {
+                    // What follows must not overtake a message that stays in the spool.
+                    ended = receipt.as_ref().and_then(Receipt::refusal).map(reason);
+                    if ended.is_some() {
+                        break;
+                    }
+                    published.push((&message.name, receipt));
                 }
                 Err(refusal) if refusal.is_shortage() => {
-                    shortage = Some(refusal.to_string());
+                    ended = Some(refusal.to_string());
                     break;
                 }
                 Err(refusal) if refusal.may_end() && waiting.len() < MOST_WAITING => {
@@ -312,13 +314,14 @@ impl Spool {
                 Err(refusal) => done |= self.refuse(&message.name, &refusal),
             }
         }
-        // Until the log has kept a message, only its file would survive a crash.
-        let kept = self.hub.kept(newest).await;
-        kept.map_err(|error| error.to_string())?;
-        for name in published {
+        for (name, receipt) in published {
+            if let Some(receipt) = receipt {
+                // Until the message is kept, only its file would survive a crash.
+                receipt.outcome().await.map_err(|error| reason(&error))?;
+            }
             done |= self.remove_file(name);
         }
-        shortage.map_or(Ok(done), Err)
+        ended.map_or(Ok(done), Err)
     }
 
     /// Removes the file of a published message. False: the file stays.
@@ -343,8 +346,8 @@ impl Spool {
         }
     }
 
-    /// Publishes the message of one file and returns its id. `None`: the file is gone.
-    fn publish_file(&self, name: &OsStr) -> Result<Option<u64>, SpoolRefusal> {
+    /// Publishes the message of one file. `None`: the file is gone.
+    fn publish_file(&self, name: &OsStr) -> Result<Option<Receipt>, SpoolRefusal> {
         let Some(directory) = &self.directory else {
             return Ok(None);
         };
@@ -353,18 +356,23 @@ impl Spool {
         };
         let publish = parse(name, &line)?;
         self.rules.check(owner, &publish.channel)?;
-        let id = self.hub.publish(NewMessage {
-            channel: &publish.channel,
-            name: publish.name,
-            data: publish.data.into(),
-            // The publisher is the file's owner: the same user may have sent the message over the socket before.
-            key: publish.key.as_deref().map(|key| PublisherKey {
-                publisher: Publisher::User(owner),
-                key,
-            }),
-        });
-        self.metrics.published_spool.add(1);
-        Ok(Some(id))
+        let receipt = self.broker.publish(
+            Origin::Client,
+            NewMessage {
+                channel: &publish.channel,
+                name: publish.name,
+                data: publish.data.into(),
+                // The publisher is the file's owner: the same user may have sent the message over the socket before.
+                key: publish.key.as_deref().map(|key| PublisherKey {
+                    publisher: Publisher::User(owner),
+                    key,
+                }),
+            },
+        );
+        if receipt.refusal().is_none() {
+            self.metrics.published_spool.add(1);
+        }
+        Ok(Some(receipt))
     }
 
     /// Refuses a file and moves it aside. True: the file was moved.
@@ -383,6 +391,11 @@ impl Spool {
         }
         aside
     }
+}
+
+/// Why messages stay in the spool. That they are refused or not kept goes without saying.
+fn reason(error: &NotKept) -> String {
+    error.cause().to_string()
 }
 
 /// Parses the line of a file. A message without a key gets the file's name as its key, so that a file is published

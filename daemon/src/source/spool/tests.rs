@@ -8,7 +8,10 @@ use comet_client::Spool as Publisher;
 use comet_proto::{ChannelName, Cursor};
 
 use super::*;
-use crate::hub::HistoryConfig;
+use crate::{
+    broker::Local,
+    hub::{HistoryConfig, Hub},
+};
 
 struct Fixture {
     root: tempfile::TempDir,
@@ -25,7 +28,7 @@ fn fixture(config: &str) -> Fixture {
     );
     let config = Config::parse(config).unwrap();
     let path = root.path().join("spool");
-    let spool = Spool::open(path, &config, hub.clone(), metrics.clone()).unwrap();
+    let spool = Spool::open(path, &config, Local::new(hub.clone()), metrics.clone()).unwrap();
     Fixture {
         root,
         spool,
@@ -192,7 +195,7 @@ async fn a_second_daemon_waits_until_the_first_has_stopped() {
         Spool::open(
             f.path("").join("."),
             &config,
-            f.hub.clone(),
+            Local::new(f.hub.clone()),
             f.metrics.clone(),
         )
         .unwrap()
@@ -255,7 +258,7 @@ async fn entries_that_others_planted_at_the_daemons_names_are_replaced() {
             let (hub, metrics) = (Hub::new(HistoryConfig::default(), 1), Arc::default());
             let config = format!("[spool]\ndir = \"{}\"\nmax_files = 7", path.display());
             let config = Config::parse(&config).unwrap();
-            let spool = Spool::open(path.clone(), &config, hub, metrics).unwrap();
+            let spool = Spool::open(path.clone(), &config, Local::new(hub), metrics).unwrap();
             assert!(spool.directory.is_some(), "{what} at {name}");
             let limits = fs::read_to_string(path.join("limits")).unwrap();
             assert_eq!(limits, "67108864 7\n", "{what} at {name}");
@@ -279,7 +282,7 @@ async fn an_existing_directory_gets_a_mode_that_protects_messages() {
         fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
         let config = Config::default();
         let hub = Hub::new(HistoryConfig::default(), 1);
-        let spool = Spool::open(path.clone(), &config, hub, Arc::default()).unwrap();
+        let spool = Spool::open(path.clone(), &config, Local::new(hub), Arc::default()).unwrap();
         assert!(spool.directory.is_some());
         let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
         assert_eq!(mode, after, "{before:o} became {mode:o}");
@@ -353,7 +356,7 @@ fn a_configured_directory_that_cannot_be_used_is_an_error() {
     let open = |config: &str| {
         let config = Config::parse(config).unwrap();
         let path = Path::new("/no/such/spool").to_owned();
-        Spool::open(path, &config, hub.clone(), metrics.clone())
+        Spool::open(path, &config, Local::new(hub.clone()), metrics.clone())
     };
     let error = open("[spool]\ndir = \"/no/such/spool\"")
         .err()

@@ -1,0 +1,84 @@
+//! The broker of a daemon that works alone: its hub gives the ids, and its log keeps the messages.
+//!
+//! | `durability` | a message is kept | who writes |
+//! |---|---|---|
+//! | `memory` | at once | nobody |
+//! | `process` | when the log has it | the first thread that asks for an outcome, for all messages so far |
+//! | `disk` | when the log is synced | a thread of the log; publishers wait for it |
+//!
+//! If the log cannot be written, a published message is not acknowledged. With `on_error = "refuse"` messages of clients
+//! are then refused before they are published.
+
+use std::{fmt, sync::Arc};
+
+use super::{Broker, NotKept, Origin, Progress, Receipt};
+use crate::hub::{Hub, NewMessage, Workers};
+
+/// See the module.
+pub struct Local {
+    hub: Arc<Hub>,
+}
+
+impl Local {
+    /// A broker that publishes into this hub.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { hub })
+    }
+}
+
+impl Broker for Local {
+    fn publish(&self, origin: Origin, new: NewMessage<'_>) -> Receipt {
+        if origin == Origin::Client
+            && let Err(error) = self.hub.admits()
+        {
+            return Receipt {
+                progress: Progress::Refused(Box::new(NotKept::Refused(error))),
+                woken: Workers::default(),
+            };
+        }
+        let (id, woken) = self.hub.publish_and_wake(new);
+        let progress = match self.hub.has_kept(id) {
+            true => Progress::Kept(id),
+            false => Progress::Logged(Logged {
+                hub: self.hub.clone(),
+                id,
+            }),
+        };
+        Receipt { progress, woken }
+    }
+
+    fn acknowledges_at_once(&self) -> bool {
+        self.hub.keeps_at_once()
+    }
+}
+
+/// A message that the log does not have yet.
+pub(super) struct Logged {
+    hub: Arc<Hub>,
+    pub(super) id: u64,
+}
+
+impl Logged {
+    pub(super) fn now(&self) -> Option<Result<u64, NotKept>> {
+        let kept = self.hub.try_kept(self.id)?;
+        Some(kept.map(|()| self.id).map_err(NotKept::Published))
+    }
+
+    pub(super) async fn outcome(&self) -> Result<u64, NotKept> {
+        let kept = self.hub.kept(self.id).await;
+        kept.map(|()| self.id).map_err(NotKept::Published)
+    }
+
+    pub(super) fn keep_soon(&self) -> bool {
+        self.hub.keep_soon(self.id)
+    }
+}
+
+impl fmt::Debug for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logged")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! The broker: every source publishes through it, and learns from the receipt when its message may be acknowledged.
+//!
+//! The rules of acknowledgement are here and in the implementations, and nowhere else. A source only passes the outcome
+//! on to its publisher, in the words of its protocol. `docs/adr/0013-one-way-to-publish.md` explains the decisions.
+
+mod local;
+
+pub use local::Local;
+use local::Logged;
+
+use crate::{
+    hub::{NewMessage, Workers},
+    store::StoreError,
+};
+
+/// Gives messages their ids, and sees to it that the hub gets them.
+pub trait Broker: Send + Sync {
+    /// Publishes a message. Never waits.
+    fn publish(&self, origin: Origin, new: NewMessage<'_>) -> Receipt;
+
+    /// Whether [`Receipt::now`] gives the outcome of a message that is published now. A caller that cannot wait asks this
+    /// before it publishes. False also while the log fails, because refusing a message may take longer.
+    fn acknowledges_at_once(&self) -> bool;
+}
+
+/// Where a message comes from. This decides whether the message can be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client that gets the outcome as its answer, and can publish again.
+    Client,
+    /// A file that was touched. Nobody would repeat the touch after a refusal, so such a message is never refused.
+    File,
+}
+
+/// A publish and its outcome: at once, or as soon as the message is kept as the settings promise.
+#[derive(Debug)]
+pub struct Receipt {
+    progress: Progress,
+    woken: Workers,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Kept(u64),
+    // In a box, because a refusal is rare, and receipts should be small.
+    Refused(Box<NotKept>),
+    /// Published, and kept as soon as the log has the message.
+    Logged(Logged),
+}
+
+/// Why a message must not be acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotKept {
+    /// The message was not published.
+    #[error("messages are refused while they cannot be kept: {0}")]
+    Refused(StoreError),
+    /// The message was published, and a crash would lose it.
+    #[error("it may reach subscribers, but it is not kept: {0}")]
+    Published(StoreError),
+}
+
+impl Receipt {
+    /// The outcome, if it can be found without waiting: the message's id once the message is kept. Writes the log if that
+    /// alone is missing.
+    pub fn now(&self) -> Option<Result<u64, NotKept>> {
+        match &self.progress {
+            Progress::Kept(id) => Some(Ok(*id)),
+            Progress::Refused(reason) => Some(Err((**reason).clone())),
+            Progress::Logged(logged) => logged.now(),
+        }
+    }
+
+    /// Waits for the outcome: the message's id once the message is kept.
+    ///
+    /// # Errors
+    /// The message must not be acknowledged.
+    pub async fn outcome(&self) -> Result<u64, NotKept> {
+        match &self.progress {
+            Progress::Kept(id) => Ok(*id),
+            Progress::Refused(reason) => Err((**reason).clone()),
+            Progress::Logged(logged) => logged.outcome().await,
+        }
+    }
+
+    /// Starts to keep the message, for a publisher that does not wait. Returns true when the message is kept.
+    pub fn keep_soon(&self) -> bool {
+        match &self.progress {
+            Progress::Kept(_) => true,
+            Progress::Refused(_) => false,
+            Progress::Logged(logged) => logged.keep_soon(),
+        }
+    }
+
+    /// The reason, if the message was refused and so not published.
+    pub fn refusal(&self) -> Option<&NotKept> {
+        match &self.progress {
+            Progress::Refused(reason) => Some(reason),
+            Progress::Kept(_) | Progress::Logged(_) => None,
+        }
+    }
+
+    /// The message's id, if the message is published. Only [`Receipt::outcome`] says whether it is kept.
+    pub fn id(&self) -> Option<u64> {
+        match &self.progress {
+            Progress::Kept(id) => Some(*id),
+            Progress::Refused(_) => None,
+            Progress::Logged(logged) => Some(logged.id),
+        }
+    }
+
+    /// The workers that were woken to deliver the message.
+    pub fn woken(&self) -> Workers {
+        self.woken
+    }
+}
+
+impl NotKept {
+    /// Why the message cannot be kept.
+    pub fn cause(&self) -> &StoreError {
+        let (Self::Refused(cause) | Self::Published(cause)) = self;
+        cause
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
