@@ -11,6 +11,7 @@ mod feed;
 mod history;
 mod keep;
 mod keys;
+mod lists;
 mod reading;
 mod restore;
 mod state;

@@ -3,17 +3,11 @@
 //!
 //! Everything here belongs to one thread. A busy channel is delivered in slices, so that other channels are served in between.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use comet_proto::{ChannelName, Cursor};
-use slab::Slab;
 
-use super::{Backlog, Hub, feed::LastRead};
+use super::{Backlog, Hub, lists::SubscriberLists};
 
 pub use super::feed::{Feed, SharedBacklog};
 
@@ -37,58 +31,13 @@ pub enum AfterDelivery {
 
 /// Identifies a subscription until it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubscriberKey(u32);
+pub struct SubscriberKey(pub(super) u32);
 
 /// See the module.
 pub struct Audience {
     hub: Arc<Hub>,
     worker: usize,
-    inner: RefCell<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    lists: Slab<ChannelSubscribers>,
-    by_name: HashMap<ChannelName, u32>,
-    registrations: Slab<Registration>,
-    /// The most subscribers since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
-    most: usize,
-    /// The lists with subscribers to call. Each list is in it at most once.
-    ready: VecDeque<u32>,
-    /// The list that was served last. It goes to the end of `ready`, behind lists that were added meanwhile.
-    served: Option<u32>,
-}
-
-/// The subscribers of one channel, by their keys.
-struct ChannelSubscribers {
-    channel: ChannelName,
-    waiting: Vec<u32>,
-    /// The subscribers that are still to be called.
-    delivering: Vec<u32>,
-    /// Whether the list is in `Inner::ready`, or is being served.
-    ready: bool,
-    /// Whether the channel got a message after `delivering` was filled.
-    again: bool,
-    /// The last backlog, valid until a newer message comes.
-    last_read: LastRead,
-}
-
-/// A subscriber, and where it is in the lists.
-struct Registration {
-    subscriber: Rc<dyn Subscriber>,
-    positions: Positions,
-}
-
-/// Where a subscriber is in the lists of its channels. Nearly always one list, which needs no allocation.
-enum Positions {
-    One([Position; 1]),
-    Many(Box<[Position]>),
-}
-
-#[derive(Clone, Copy)]
-struct Position {
-    list: u32,
-    index: u32,
+    lists: RefCell<SubscriberLists>,
 }
 
 impl Audience {
@@ -104,7 +53,7 @@ impl Audience {
         Rc::new(Self {
             hub,
             worker,
-            inner: RefCell::default(),
+            lists: RefCell::default(),
         })
     }
 
@@ -117,7 +66,7 @@ impl Audience {
     /// The number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.borrow().registrations.len()
+        self.lists.borrow().len()
     }
 
     /// Whether there is no subscriber.
@@ -138,21 +87,21 @@ impl Audience {
         since: Option<Cursor>,
         subscriber: Rc<dyn Subscriber>,
     ) -> Result<(SubscriberKey, Cursor), Backlog> {
-        let lists = self.inner.borrow_mut().lists(channels);
+        let positions = self.lists.borrow_mut().find_or_add(channels);
         let backlog = self.hub.subscribe(self.worker, channels, since);
         if !backlog.messages.is_empty() || backlog.gap {
             return Err(backlog);
         }
         // There was no await since the read, so every later message marks the channel and wakes this thread.
-        let key = self.inner.borrow_mut().insert(subscriber, lists);
+        let key = self.lists.borrow_mut().insert(subscriber, positions);
         Ok((key, backlog.cursor))
     }
 
     /// Replaces names by equal names that are already in use, so that each name is in memory once.
     pub fn share_names(&self, channels: &mut [ChannelName]) {
-        let inner = self.inner.borrow();
+        let lists = self.lists.borrow();
         for channel in channels {
-            if let Some((known, _)) = inner.by_name.get_key_value(channel) {
+            if let Some(known) = lists.same_name(channel) {
                 *channel = known.clone();
             }
         }
@@ -160,12 +109,12 @@ impl Audience {
 
     /// Ends a subscription.
     pub fn leave(&self, key: SubscriberKey) {
-        self.inner.borrow_mut().remove(key);
+        self.lists.borrow_mut().remove(key);
     }
 
     /// Forgets channels without subscribers. To be called about every second.
     pub fn tidy(&self) {
-        for channel in self.inner.borrow_mut().drop_empty_lists() {
+        for channel in self.lists.borrow_mut().drop_empty_lists() {
             self.hub.unsubscribe(self.worker, &channel);
         }
     }
@@ -176,9 +125,9 @@ impl Audience {
             self.hub.published(self.worker).await;
             loop {
                 let dirty = self.hub.take_dirty(self.worker);
-                self.inner.borrow_mut().mark(dirty);
+                self.lists.borrow_mut().mark(dirty);
                 // Behind the new lists, so that a busy channel does not delay a quiet one.
-                self.inner.borrow_mut().requeue();
+                self.lists.borrow_mut().requeue();
                 if !self.serve_slice() {
                     break;
                 }
@@ -189,202 +138,28 @@ impl Audience {
 
     /// Calls up to [`SLICE`] subscribers of one channel. Returns false when there is none to call.
     fn serve_slice(&self) -> bool {
-        let Some((list, channel)) = self.inner.borrow_mut().next_ready() else {
+        let Some((list, channel)) = self.lists.borrow_mut().next_ready() else {
             return false;
         };
         for _ in 0..SLICE {
-            let mut inner = self.inner.borrow_mut();
-            let Some((key, subscriber)) = inner.next_subscriber(list) else {
+            let mut lists = self.lists.borrow_mut();
+            let Some((key, subscriber)) = lists.next_subscriber(list) else {
                 break;
             };
             let mut feed = Feed {
                 hub: &self.hub,
                 channel: &channel,
-                last_read: std::mem::take(&mut inner.lists[list as usize].last_read),
+                last_read: std::mem::take(lists.last_read(list)),
             };
-            drop(inner);
+            drop(lists);
             // Nothing is borrowed here, so the subscriber may join and leave.
             let next = subscriber.deliver(&mut feed);
-            let mut inner = self.inner.borrow_mut();
-            inner.lists[list as usize].last_read = feed.last_read;
+            let mut lists = self.lists.borrow_mut();
+            *lists.last_read(list) = feed.last_read;
             if next == AfterDelivery::Leave {
-                inner.remove(key);
+                lists.remove(key);
             }
         }
         true
     }
-}
-
-impl Inner {
-    fn lists(&mut self, channels: &[ChannelName]) -> Positions {
-        let position = |list| Position { list, index: 0 };
-        match channels {
-            [channel] => Positions::One([position(self.list(channel))]),
-            channels => Positions::Many(
-                channels
-                    .iter()
-                    .map(|name| position(self.list(name)))
-                    .collect(),
-            ),
-        }
-    }
-
-    fn list(&mut self, channel: &ChannelName) -> u32 {
-        if let Some(&list) = self.by_name.get(channel) {
-            return list;
-        }
-        let list = number(self.lists.insert(ChannelSubscribers {
-            channel: channel.clone(),
-            waiting: Vec::new(),
-            delivering: Vec::new(),
-            ready: false,
-            again: false,
-            last_read: LastRead::default(),
-        }));
-        self.by_name.insert(channel.clone(), list);
-        list
-    }
-
-    fn insert(
-        &mut self,
-        subscriber: Rc<dyn Subscriber>,
-        mut positions: Positions,
-    ) -> SubscriberKey {
-        let vacant = self.registrations.vacant_entry();
-        let key = number(vacant.key());
-        for position in positions.iter_mut() {
-            let waiting = &mut self.lists[position.list as usize].waiting;
-            position.index = number(waiting.len());
-            waiting.push(key);
-        }
-        vacant.insert(Registration {
-            subscriber,
-            positions,
-        });
-        self.most = self.most.max(self.registrations.len());
-        SubscriberKey(key)
-    }
-
-    fn remove(&mut self, key: SubscriberKey) {
-        let Some(registration) = self.registrations.try_remove(key.0 as usize) else {
-            return;
-        };
-        for position in registration.positions.iter() {
-            let list = &mut self.lists[position.list as usize];
-            let index = position.index as usize;
-            let keys = if list.delivering.get(index) == Some(&key.0) {
-                &mut list.delivering
-            } else {
-                &mut list.waiting
-            };
-            keys.swap_remove(index);
-            if let Some(&moved) = keys.get(index) {
-                self.set_index(moved, position.list, position.index);
-            }
-        }
-    }
-
-    fn set_index(&mut self, key: u32, list: u32, index: u32) {
-        let positions = &mut self.registrations[key as usize].positions;
-        if let Some(position) = positions.iter_mut().find(|position| position.list == list) {
-            position.index = index;
-        }
-    }
-
-    fn mark(&mut self, dirty: Vec<ChannelName>) {
-        for channel in dirty {
-            if let Some(&index) = self.by_name.get(&channel) {
-                let list = &mut self.lists[index as usize];
-                list.again = true;
-                list.last_read = LastRead::default();
-                if !list.ready {
-                    list.ready = true;
-                    self.ready.push_back(index);
-                }
-            }
-        }
-    }
-
-    fn next_ready(&mut self) -> Option<(u32, ChannelName)> {
-        let index = self.ready.pop_front()?;
-        let list = &mut self.lists[index as usize];
-        if list.delivering.is_empty() && list.again {
-            std::mem::swap(&mut list.waiting, &mut list.delivering);
-            list.again = false;
-        }
-        self.served = Some(index);
-        Some((index, list.channel.clone()))
-    }
-
-    /// Takes the next subscriber to call, and moves it to the waiting ones.
-    fn next_subscriber(&mut self, index: u32) -> Option<(SubscriberKey, Rc<dyn Subscriber>)> {
-        let list = &mut self.lists[index as usize];
-        let key = list.delivering.pop()?;
-        let last = number(list.waiting.len());
-        list.waiting.push(key);
-        self.set_index(key, index, last);
-        Some((
-            SubscriberKey(key),
-            self.registrations[key as usize].subscriber.clone(),
-        ))
-    }
-
-    /// Puts the list that was served back into `ready`, if it has more subscribers to call.
-    fn requeue(&mut self) {
-        let Some(index) = self.served.take() else {
-            return;
-        };
-        let list = &mut self.lists[index as usize];
-        list.ready = list.again || !list.delivering.is_empty();
-        if list.ready {
-            self.ready.push_back(index);
-        } else {
-            list.last_read = LastRead::default();
-            list.delivering = Vec::new(); // after one message of a large audience often no subscriber is left
-        }
-    }
-
-    fn drop_empty_lists(&mut self) -> Vec<ChannelName> {
-        let mut empty = Vec::new();
-        self.lists.retain(|_, list| {
-            let keep = list.ready || !list.waiting.is_empty() || !list.delivering.is_empty();
-            if !keep {
-                empty.push(list.channel.clone());
-            }
-            keep
-        });
-        for channel in &empty {
-            self.by_name.remove(channel);
-        }
-        let most = std::mem::replace(&mut self.most, self.registrations.len());
-        if most < self.registrations.capacity() / 8 {
-            for (_, list) in &mut self.lists {
-                list.waiting.shrink_to_fit();
-            }
-            self.registrations.shrink_to_fit();
-            self.by_name.shrink_to_fit();
-            self.lists.shrink_to_fit();
-        }
-        empty
-    }
-}
-
-impl Positions {
-    fn iter(&self) -> impl Iterator<Item = &Position> {
-        match self {
-            Self::One(one) => one.iter(),
-            Self::Many(many) => many.iter(),
-        }
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Position> {
-        match self {
-            Self::One(one) => one.iter_mut(),
-            Self::Many(many) => many.iter_mut(),
-        }
-    }
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index).expect("fewer subscribers than descriptors, which are 31 bits")
 }
