@@ -502,7 +502,7 @@ impl Conn {
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once. Returns
     /// the bytes and whether there is more.
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
-        let batch: Rc<SharedBacklog> = feed.read(&held.channels, held.cursor);
+        let batch: Rc<SharedBacklog> = feed.read(held.cursor);
         let backlog = batch.backlog();
         if !backlog.is_news() {
             return None;

@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use comet_proto::{ChannelName, Cursor};
 
-use super::{Backlog, Hub};
+use super::{
+    Backlog,
+    subscriber::{Audience, SubscriberKey},
+};
 
 /// The last read backlogs: one for subscribers of only this channel, and one for subscribers of several channels. A backlog that
 /// many subscribers share is rendered once.
@@ -21,38 +24,68 @@ pub(super) struct LastRead {
 
 /// Reads the history for a subscriber. A backlog that many subscribers share is read and rendered once.
 pub struct Feed<'a> {
-    pub(super) hub: &'a Hub,
-    /// The channel of `last_read`. A subscriber of several channels may ask for others.
-    pub(super) channel: &'a ChannelName,
+    pub(super) audience: &'a Audience,
+    pub(super) key: SubscriberKey,
+    /// The subscriber's channel if it has only one.
+    pub(super) only: Option<&'a ChannelName>,
     pub(super) last_read: LastRead,
 }
 
 impl Feed<'_> {
-    /// The backlog of `channels` after `cursor`.
-    pub fn read(&mut self, channels: &[ChannelName], cursor: Cursor) -> Rc<SharedBacklog> {
-        let alone = channels == std::slice::from_ref(self.channel);
-        let last = if alone {
-            &mut self.last_read.alone
-        } else {
-            &mut self.last_read.among_others
-        };
+    /// The backlog of the subscriber's channels after `cursor`.
+    pub fn read(&mut self, cursor: Cursor) -> Rc<SharedBacklog> {
+        match self.only {
+            Some(channel) => self.read_one(channel, cursor),
+            None => self.read_marked(cursor),
+        }
+    }
+
+    fn read_one(&mut self, channel: &ChannelName, cursor: Cursor) -> Rc<SharedBacklog> {
+        let last = &mut self.last_read.alone;
         if let Some(last) = last
-            && alone
             && last.answers(cursor)
         {
             return last.clone();
         }
-        let batch = SharedBacklog::new(self.hub.since(channels, cursor));
-        match last {
-            Some(last) if last.same_messages(&batch) => last.clone(),
-            _ => last.insert(Rc::new(batch)).clone(),
+        let channels = std::slice::from_ref(channel);
+        let backlog = self.audience.hub().since(channels, cursor);
+        share(last, SharedBacklog::new(backlog))
+    }
+
+    /// Reads only the channels that were marked since `cursor`.
+    fn read_marked(&mut self, cursor: Cursor) -> Rc<SharedBacklog> {
+        let last = &mut self.last_read.among_others;
+        if let Some(last) = last
+            && last.answers(cursor)
+            && self.audience.has_unread(self.key, cursor, &last.lists)
+        {
+            return last.clone();
         }
+        let (backlog, lists) = self.audience.read_marked(self.key, cursor);
+        let shared = SharedBacklog {
+            lists,
+            ..SharedBacklog::new(backlog)
+        };
+        if shared.lists.is_empty() {
+            return Rc::new(shared); // others have something to read
+        }
+        share(last, shared)
+    }
+}
+
+/// Keeps the backlog for the next readers, unless the one that is kept has the same messages.
+fn share(last: &mut Option<Rc<SharedBacklog>>, shared: SharedBacklog) -> Rc<SharedBacklog> {
+    match last {
+        Some(last) if last.same_messages(&shared) => last.clone(),
+        _ => last.insert(Rc::new(shared)).clone(),
     }
 }
 
 /// A backlog, and its bytes in the formats that were used so far.
 pub struct SharedBacklog {
     backlog: Backlog,
+    /// For subscribers of several channels: the lists of the channels that were read.
+    lists: Box<[u32]>,
     forms: RefCell<Vec<(u32, Bytes)>>,
 }
 
@@ -62,6 +95,7 @@ impl SharedBacklog {
     pub fn new(backlog: Backlog) -> Self {
         Self {
             backlog,
+            lists: Box::default(),
             forms: RefCell::default(),
         }
     }
@@ -87,7 +121,7 @@ impl SharedBacklog {
         })
     }
 
-    /// Whether a read of the same channel from `cursor` at that moment would have given the same backlog.
+    /// Whether a read of the same channels from `cursor` at that moment would have given the same backlog.
     fn answers(&self, cursor: Cursor) -> bool {
         let first = self.backlog.messages.first();
         let end = first.map_or(self.backlog.cursor, |first| Cursor(first.id - 1));

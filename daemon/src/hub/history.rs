@@ -106,8 +106,12 @@ impl History {
         }
     }
 
-    /// The messages after `cursor`, and the id of the message before the first of them.
-    pub(super) fn since(&self, cursor: u64) -> (impl Iterator<Item = &Arc<Message>>, u64) {
+    /// The messages after `cursor` up to `until`, and the id of the message before the first of them.
+    pub(super) fn between(
+        &self,
+        cursor: u64,
+        until: u64,
+    ) -> (impl Iterator<Item = &Arc<Message>>, u64) {
         let seen = self
             .messages
             .partition_point(|message| message.id <= cursor);
@@ -115,7 +119,9 @@ impl History {
             Some(last) => self.messages[last].id,
             None => self.trimmed,
         };
-        (self.messages.range(seen..), after)
+        let messages = self.messages.range(seen..);
+        let messages = messages.take_while(move |message| message.id <= until);
+        (messages, after)
     }
 
     /// The newest message up to `id`.

@@ -5,11 +5,13 @@ use std::{
     rc::Rc,
 };
 
-use comet_proto::ChannelName;
+use comet_proto::{ChannelName, Cursor};
 use slab::Slab;
 
 use super::{
     feed::LastRead,
+    marks::Marks,
+    positions::{Position, Positions},
     subscriber::{Subscriber, SubscriberKey},
 };
 
@@ -24,6 +26,7 @@ pub(super) struct SubscriberLists {
     ready: VecDeque<u32>,
     /// The list that was served last. It goes to the end of `ready`, behind lists that were added meanwhile.
     served: Option<u32>,
+    marks: Marks,
 }
 
 /// The subscribers of one channel, by their keys.
@@ -46,16 +49,12 @@ struct Registration {
     positions: Positions,
 }
 
-/// Where a subscriber is in the lists of its channels. Nearly always one list, which needs no allocation.
-pub(super) enum Positions {
-    One([Position; 1]),
-    Many(Box<[Position]>),
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Position {
-    list: u32,
-    index: u32,
+/// A subscriber that is called.
+pub(super) struct Called {
+    pub(super) key: SubscriberKey,
+    pub(super) subscriber: Rc<dyn Subscriber>,
+    /// Whether it is a subscriber of this channel only.
+    pub(super) alone: bool,
 }
 
 impl SubscriberLists {
@@ -75,16 +74,7 @@ impl SubscriberLists {
 
     /// The lists of these channels, which are made if needed. Nobody is in the lists yet.
     pub(super) fn find_or_add(&mut self, channels: &[ChannelName]) -> Positions {
-        let position = |list| Position { list, index: 0 };
-        match channels {
-            [channel] => Positions::One([position(self.list(channel))]),
-            channels => Positions::Many(
-                channels
-                    .iter()
-                    .map(|name| position(self.list(name)))
-                    .collect(),
-            ),
-        }
+        Positions::in_lists(channels.iter().map(|channel| self.list(channel)))
     }
 
     fn list(&mut self, channel: &ChannelName) -> u32 {
@@ -116,6 +106,10 @@ impl SubscriberLists {
             position.index = number(waiting.len());
             waiting.push(key);
         }
+        if let Positions::Many(many) = &positions {
+            many.iter()
+                .for_each(|position| self.marks.watch(position.list));
+        }
         vacant.insert(Registration {
             subscriber,
             positions,
@@ -129,31 +123,62 @@ impl SubscriberLists {
             return;
         };
         for position in registration.positions.iter() {
-            let list = &mut self.lists[position.list as usize];
-            let index = position.index as usize;
-            let keys = if list.delivering.get(index) == Some(&key.0) {
-                &mut list.delivering
-            } else {
-                &mut list.waiting
-            };
-            keys.swap_remove(index);
-            if let Some(&moved) = keys.get(index) {
-                self.set_index(moved, position.list, position.index);
+            self.remove_from_list(key, *position);
+        }
+    }
+
+    /// Adds a subscriber to the lists of further channels.
+    pub(super) fn add_channels(&mut self, key: SubscriberKey, channels: &[ChannelName]) {
+        for channel in channels {
+            let list = self.list(channel);
+            let waiting = &mut self.lists[list as usize].waiting;
+            let index = number(waiting.len());
+            let positions = &mut self.registrations[key.0 as usize].positions;
+            if positions.add(Position { list, index }) {
+                waiting.push(key.0);
+                self.marks.watch(list);
             }
+        }
+    }
+
+    /// Removes a subscriber from the list of a channel.
+    pub(super) fn drop_channel(&mut self, key: SubscriberKey, channel: &ChannelName) {
+        let registration = self.registrations.get_mut(key.0 as usize);
+        if let (Some(registration), Some(&list)) = (registration, self.by_name.get(channel))
+            && let Some(position) = registration.positions.remove(list)
+        {
+            self.remove_from_list(key, position);
+        }
+    }
+
+    fn remove_from_list(&mut self, key: SubscriberKey, position: Position) {
+        let list = &mut self.lists[position.list as usize];
+        let index = position.index as usize;
+        let keys = if list.delivering.get(index) == Some(&key.0) {
+            &mut list.delivering
+        } else {
+            &mut list.waiting
+        };
+        keys.swap_remove(index);
+        if let Some(&moved) = keys.get(index) {
+            self.set_index(moved, position.list, position.index);
         }
     }
 
     fn set_index(&mut self, key: u32, list: u32, index: u32) {
         let positions = &mut self.registrations[key as usize].positions;
-        if let Some(position) = positions.iter_mut().find(|position| position.list == list) {
+        if let Some(position) = positions.in_list(list) {
             position.index = index;
         }
     }
 
-    /// Marks the lists of channels with new messages: their subscribers are to be called.
-    pub(super) fn mark(&mut self, dirty: Vec<ChannelName>) {
+    /// Marks the lists of channels with new messages: their subscribers are to be called. Every message up to `up_to` has
+    /// marked its channel, in this call or in an earlier one.
+    pub(super) fn mark(&mut self, dirty: Vec<ChannelName>, up_to: Cursor) {
+        self.marks.taken(up_to);
         for channel in dirty {
             if let Some(&index) = self.by_name.get(&channel) {
+                self.marks.mark(index);
                 let list = &mut self.lists[index as usize];
                 list.again = true;
                 list.last_read = LastRead::default();
@@ -178,19 +203,50 @@ impl SubscriberLists {
     }
 
     /// Takes the next subscriber to call, and moves it to the waiting ones.
-    pub(super) fn next_subscriber(
-        &mut self,
-        index: u32,
-    ) -> Option<(SubscriberKey, Rc<dyn Subscriber>)> {
+    pub(super) fn next_subscriber(&mut self, index: u32) -> Option<Called> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
         let last = number(list.waiting.len());
         list.waiting.push(key);
-        self.set_index(key, index, last);
-        Some((
-            SubscriberKey(key),
-            self.registrations[key as usize].subscriber.clone(),
-        ))
+        let registration = &mut self.registrations[key as usize];
+        if let Some(position) = registration.positions.in_list(index) {
+            position.index = last;
+        }
+        Some(Called {
+            key: SubscriberKey(key),
+            subscriber: registration.subscriber.clone(),
+            alone: matches!(registration.positions, Positions::One(_)),
+        })
+    }
+
+    /// The lists of a subscriber that may have messages after its cursor.
+    pub(super) fn unread(
+        &self,
+        key: SubscriberKey,
+        cursor: Cursor,
+    ) -> impl Iterator<Item = u32> + '_ {
+        let lists = self.positions(key).iter().map(|position| position.list);
+        lists.filter(move |list| self.marks.is_marked(*list, cursor))
+    }
+
+    /// Every message up to this id has marked its list.
+    pub(super) fn marked_up_to(&self) -> Cursor {
+        self.marks.up_to()
+    }
+
+    /// The channel of a list.
+    pub(super) fn channel(&self, list: u32) -> &ChannelName {
+        &self.lists[list as usize].channel
+    }
+
+    /// All channels of a subscriber.
+    pub(super) fn channels(&self, key: SubscriberKey) -> Vec<ChannelName> {
+        let lists = self.positions(key).iter().map(|position| position.list);
+        lists.map(|list| self.channel(list).clone()).collect()
+    }
+
+    fn positions(&self, key: SubscriberKey) -> &Positions {
+        &self.registrations[key.0 as usize].positions
     }
 
     /// Puts the list that was served back into `ready`, if it has more subscribers to call.
@@ -229,24 +285,9 @@ impl SubscriberLists {
             self.registrations.shrink_to_fit();
             self.by_name.shrink_to_fit();
             self.lists.shrink_to_fit();
+            self.marks.shrink(self.lists.capacity());
         }
         empty
-    }
-}
-
-impl Positions {
-    fn iter(&self) -> impl Iterator<Item = &Position> {
-        match self {
-            Self::One(one) => one.iter(),
-            Self::Many(many) => many.iter(),
-        }
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Position> {
-        match self {
-            Self::One(one) => one.iter_mut(),
-            Self::Many(many) => many.iter_mut(),
-        }
     }
 }
 

@@ -6,12 +6,15 @@
 //! neither. Its id tells whether a subscriber has already seen it.
 
 mod channel;
+mod channel_set;
 mod clock;
 mod feed;
 mod history;
 mod keep;
 mod keys;
 mod lists;
+mod marks;
+mod positions;
 mod reading;
 mod restore;
 mod state;
@@ -27,6 +30,7 @@ use comet_proto::{ChannelName, Cursor, EventName, Message, Since};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+pub use channel_set::ChannelSet;
 pub use clock::Clock;
 use clock::{Time, system_clock};
 pub use history::Limits;
@@ -282,6 +286,27 @@ impl Hub {
         self.keep_before_telling(backlog)
     }
 
+    /// The backlog of `channels` after `cursor`, without the messages after `until`.
+    fn since_until(&self, channels: &[ChannelName], cursor: Cursor, until: Cursor) -> Backlog {
+        let now = self.time.now();
+        let backlog = self.lock().read_until(channels, cursor, until, now);
+        self.keep_before_telling(backlog)
+    }
+
+    /// The backlog after `cursor`, where each channel counts only from its own start on.
+    fn since_each(&self, channels: &[ChannelName], starts: &[Cursor], cursor: Cursor) -> Backlog {
+        let now = self.time.now();
+        let backlog = self.lock().read_each(channels, starts, cursor, now);
+        self.keep_before_telling(backlog)
+    }
+
+    /// From now on messages in `channels` mark them for `worker`. Returns the last id.
+    fn listen(&self, worker: usize, channels: &[ChannelName]) -> Cursor {
+        let mut state = self.lock();
+        state.mark_interest(worker, channels);
+        state.last()
+    }
+
     /// The backlog of `channels` after `cursor`; for each channel the id up to which messages are gone; and the last id given.
     fn read_with_gone(
         &self,
@@ -319,8 +344,9 @@ impl Hub {
         self.lock().unmark_interest(worker, channel);
     }
 
-    /// The channels of interest to `worker` that got messages since the last call.
-    pub fn take_dirty(&self, worker: usize) -> Vec<ChannelName> {
+    /// The channels of interest to `worker` that got messages since the last call, and the last id. Every message up to this id
+    /// in a channel of interest was announced by this call or an earlier one.
+    pub fn take_dirty(&self, worker: usize) -> (Vec<ChannelName>, Cursor) {
         self.lock().take_dirty(worker)
     }
 

@@ -173,14 +173,15 @@ impl State {
         }
     }
 
-    pub(super) fn take_dirty(&mut self, worker: usize) -> Vec<ChannelName> {
+    /// Returns the channels, and the last id.
+    pub(super) fn take_dirty(&mut self, worker: usize) -> (Vec<ChannelName>, Cursor) {
         let names = std::mem::take(&mut self.dirty[worker]);
         for name in &names {
             if let Some(channel) = self.channels.get_mut(name) {
                 channel.dirty &= !(1 << worker);
             }
         }
-        names
+        (names, self.last())
     }
 
     pub(super) fn last(&self) -> Cursor {
@@ -188,36 +189,75 @@ impl State {
     }
 
     pub(super) fn read(&mut self, names: &[ChannelName], cursor: Cursor, now: u64) -> Backlog {
+        self.read_until(names, cursor, self.last(), now)
+    }
+
+    /// The messages after `cursor`, up to the id `until`.
+    pub(super) fn read_until(
+        &mut self,
+        names: &[ChannelName],
+        cursor: Cursor,
+        until: Cursor,
+        now: u64,
+    ) -> Backlog {
+        let parts = names.iter().map(|name| (name, cursor.0));
+        self.read_parts(parts, cursor, until, now)
+    }
+
+    /// The messages after `cursor`, of each channel only those after its own start.
+    pub(super) fn read_each(
+        &mut self,
+        names: &[ChannelName],
+        starts: &[Cursor],
+        cursor: Cursor,
+        now: u64,
+    ) -> Backlog {
+        let starts = starts.iter().map(|start| cursor.0.max(start.0));
+        self.read_parts(names.iter().zip(starts), cursor, self.last(), now)
+    }
+
+    /// `parts`: channels, and the id after which each one is read.
+    fn read_parts<'a>(
+        &mut self,
+        parts: impl ExactSizeIterator<Item = (&'a ChannelName, u64)>,
+        cursor: Cursor,
+        until: Cursor,
+        now: u64,
+    ) -> Backlog {
         let now = now.max(self.last);
         let mut backlog = Backlog {
-            cursor: self.last(),
+            cursor: until,
             gap: cursor.0 > self.last || self.is_lost(cursor.0),
             ..Backlog::default()
         };
         if let Some(lost) = self.lost.last() {
             backlog.after = cursor.0.min(lost.before); // only a reader with the same lost range gets the same answer
         }
+        let is_one = parts.len() == 1;
         let mut with_news = Vec::new();
-        for name in names {
+        for (name, start) in parts {
             let (trimmed, after) = match self.channels.get_mut(name) {
                 None => (self.floor, self.floor),
                 Some(Channel { history, class, .. }) => {
                     history.trim(self.config.limits(*class), now, &mut self.kept);
-                    let (mut messages, after) = history.since(cursor.0);
-                    if names.len() == 1 {
+                    let (mut messages, after) = history.between(start, until.0);
+                    if is_one {
                         fill(&mut backlog, messages);
                     } else if messages.next().is_some() {
-                        with_news.push(name);
+                        with_news.push((name, start));
                     }
                     (history.trimmed(), after)
                 }
             };
             backlog.after = backlog.after.max(after);
             // 0 asks for what is kept, and nothing can be missing there.
-            backlog.gap |= cursor.0 != 0 && cursor.0 < trimmed;
+            backlog.gap |= start != 0 && start < trimmed;
         }
-        let channels = with_news.iter().filter_map(|name| self.channels.get(name));
-        let mut lists = channels.map(|channel| channel.history.since(cursor.0).0);
+        let lists = with_news.iter().filter_map(|(name, start)| {
+            let channel = self.channels.get(name)?;
+            Some(channel.history.between(*start, until.0).0)
+        });
+        let mut lists = lists;
         if with_news.len() > 1 {
             fill(&mut backlog, in_order(lists));
         } else if let Some(messages) = lists.next() {

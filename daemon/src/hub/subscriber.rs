@@ -97,6 +97,58 @@ impl Audience {
         Ok((key, backlog.cursor))
     }
 
+    /// Joins without channels, which are added afterwards. Returns also the last id.
+    pub(super) fn join_without_channels(
+        &self,
+        subscriber: Rc<dyn Subscriber>,
+    ) -> (SubscriberKey, Cursor) {
+        let mut lists = self.lists.borrow_mut();
+        let nowhere = lists.find_or_add(&[]);
+        (lists.insert(subscriber, nowhere), self.hub.last())
+    }
+
+    /// Adds channels to a subscription. Messages after the returned id mark these channels for it. Messages up to this id may
+    /// not have marked them.
+    pub(super) fn add_channels(&self, key: SubscriberKey, channels: &[ChannelName]) -> Cursor {
+        self.lists.borrow_mut().add_channels(key, channels);
+        self.hub.listen(self.worker, channels)
+    }
+
+    /// Takes a channel away from a subscription.
+    pub(super) fn drop_channel(&self, key: SubscriberKey, channel: &ChannelName) {
+        self.lists.borrow_mut().drop_channel(key, channel);
+    }
+
+    /// Whether just these lists of a subscriber have messages after its cursor.
+    pub(super) fn has_unread(&self, key: SubscriberKey, cursor: Cursor, lists: &[u32]) -> bool {
+        let known = self.lists.borrow();
+        known.unread(key, cursor).eq(lists.iter().copied())
+    }
+
+    /// Reads the messages of a subscriber's channels after its cursor, of the channels that were marked. The cursor must not be
+    /// older than the moment when the subscriber joined, or got its last channel. Returns also the lists that were read.
+    pub(super) fn read_marked(&self, key: SubscriberKey, cursor: Cursor) -> (Backlog, Box<[u32]>) {
+        let lists = self.lists.borrow();
+        let unread: Box<[u32]> = lists.unread(key, cursor).collect();
+        let up_to = lists.marked_up_to().max(cursor);
+        let names: Vec<ChannelName> = unread
+            .iter()
+            .map(|list| lists.channel(*list).clone())
+            .collect();
+        let mut backlog = match &names[..] {
+            [] => Backlog {
+                cursor: up_to,
+                ..Backlog::default()
+            },
+            names => self.hub.since_until(names, cursor, up_to),
+        };
+        if backlog.gap {
+            // One gap is enough, whatever other channels have lost meanwhile.
+            backlog = self.hub.since(&lists.channels(key), cursor);
+        }
+        (backlog, unread)
+    }
+
     /// Replaces names by equal names that are already in use, so that each name is in memory once.
     pub fn share_names(&self, channels: &mut [ChannelName]) {
         let lists = self.lists.borrow();
@@ -124,8 +176,8 @@ impl Audience {
         loop {
             self.hub.published(self.worker).await;
             loop {
-                let dirty = self.hub.take_dirty(self.worker);
-                self.lists.borrow_mut().mark(dirty);
+                let (dirty, up_to) = self.hub.take_dirty(self.worker);
+                self.lists.borrow_mut().mark(dirty, up_to);
                 // Behind the new lists, so that a busy channel does not delay a quiet one.
                 self.lists.borrow_mut().requeue();
                 if !self.serve_slice() {
@@ -143,21 +195,22 @@ impl Audience {
         };
         for _ in 0..SLICE {
             let mut lists = self.lists.borrow_mut();
-            let Some((key, subscriber)) = lists.next_subscriber(list) else {
+            let Some(called) = lists.next_subscriber(list) else {
                 break;
             };
             let mut feed = Feed {
-                hub: &self.hub,
-                channel: &channel,
+                audience: self,
+                key: called.key,
+                only: called.alone.then_some(&channel),
                 last_read: std::mem::take(lists.last_read(list)),
             };
             drop(lists);
             // Nothing is borrowed here, so the subscriber may join and leave.
-            let next = subscriber.deliver(&mut feed);
+            let next = called.subscriber.deliver(&mut feed);
             let mut lists = self.lists.borrow_mut();
             *lists.last_read(list) = feed.last_read;
             if next == AfterDelivery::Leave {
-                lists.remove(key);
+                lists.remove(called.key);
             }
         }
         true

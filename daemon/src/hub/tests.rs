@@ -1,9 +1,10 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
-//! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `storm`
+//! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `storm`
 //! for what is left of many channels, `keep` for what a restart finds, `forged` for who would like it to find something
 //! else.
 
 mod audience;
+mod channel_sets;
 mod cursors;
 mod forged;
 mod gaps;

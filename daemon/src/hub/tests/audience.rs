@@ -163,7 +163,7 @@ impl Subscriber for Client {
         }
         let mut got = false;
         loop {
-            let batch = feed.read(&self.channels, self.cursor.get());
+            let batch = feed.read(self.cursor.get());
             self.compare(&batch);
             self.receive(batch.backlog());
             got |= !batch.backlog().messages.is_empty();
@@ -375,7 +375,6 @@ fn a_quiet_channel_has_its_turn_after_one_slice_of_a_loud_one() {
 
 /// Reads once when it is called.
 struct Reader {
-    channels: Vec<ChannelName>,
     cursor: Cell<Cursor>,
     rendered: Rc<Cell<usize>>,
     got: RefCell<Vec<Bytes>>,
@@ -385,7 +384,6 @@ struct Reader {
 impl Reader {
     fn join(audience: &Audience, channels: &[ChannelName], rendered: &Rc<Cell<usize>>) -> Rc<Self> {
         let reader = Rc::new(Self {
-            channels: channels.into(),
             cursor: Cell::default(),
             rendered: rendered.clone(),
             got: RefCell::default(),
@@ -399,7 +397,7 @@ impl Reader {
 
 impl Subscriber for Reader {
     fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
-        let batch = feed.read(&self.channels, self.cursor.get());
+        let batch = feed.read(self.cursor.get());
         let bytes = batch.form(7, |backlog| {
             self.rendered.update(|times| times + 1);
             format!("{:?}", ids(backlog)).into()
@@ -491,37 +489,4 @@ fn the_gap_of_one_is_not_told_to_others() {
     script.publish(&channel("a"), 0);
     run(&script, &audience, || false);
     assert_eq!(readers.map(|reader| reader.gap.get()), [false, true, false]);
-}
-
-/// Listens to two channels and reads them one by one.
-struct OneByOne {
-    channels: [(ChannelName, Cell<Cursor>); 2],
-    got: RefCell<Vec<u64>>,
-}
-
-impl Subscriber for OneByOne {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
-        for (name, cursor) in &self.channels {
-            let batch = feed.read(std::slice::from_ref(name), cursor.get());
-            cursor.set(batch.backlog().cursor);
-            self.got.borrow_mut().extend(ids(batch.backlog()));
-        }
-        AfterDelivery::Stay
-    }
-}
-
-#[test]
-fn a_feed_answers_for_the_channel_that_is_asked() {
-    let hub = hub(HistoryConfig::default(), 1);
-    let audience = Audience::new(hub.clone(), 0);
-    let script = Script::new(&hub);
-    let names = ["a", "b"].map(channel);
-    let client = Rc::new(OneByOne {
-        channels: names.clone().map(|name| (name, Cell::new(hub.last()))),
-        got: RefCell::default(),
-    });
-    audience.join(&names, None, client.clone()).ok().unwrap();
-    let sent = names.each_ref().map(|name| hub.publish(message(name, b"")));
-    run(&script, &audience, || false);
-    assert_eq!(client.got.borrow()[..], sent);
 }

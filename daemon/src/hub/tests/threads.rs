@@ -137,7 +137,7 @@ impl Subscriber for Client {
     fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
         let mut got = false;
         loop {
-            let batch = feed.read(&self.channels, self.cursor.get());
+            let batch = feed.read(self.cursor.get());
             self.receive(batch.backlog());
             if batch.backlog().messages.is_empty() {
                 break;
