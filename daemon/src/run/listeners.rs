@@ -1,4 +1,4 @@
-//! The HTTP listeners: sockets that systemd passed, which outlive the daemon, or its own.
+//! The sockets on which the daemon listens: those that systemd passed, which outlive the daemon, or its own.
 
 use std::{
     env,
@@ -14,21 +14,67 @@ use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Type};
 use tracing::warn;
 
-use crate::config::Config;
-use crate::worker::{Listener, MOST_LISTENERS};
+use crate::{
+    config::Config,
+    source::socket::Socket,
+    worker::{Listener, MOST_LISTENERS},
+};
 
 /// The listen queue: connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// The open sockets of a daemon: HTTP and the Unix socket.
+pub struct Sockets {
+    pub(super) http: HttpListeners,
+    pub(super) unix: Socket,
+    pub(super) unix_path: PathBuf,
+}
+
+/// The listeners for HTTP clients.
+pub(super) struct HttpListeners {
+    pub(super) sockets: Vec<Listener>,
+    pub(super) address: SocketAddr,
+    /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
+    /// daemon.
+    pub(super) outlives: bool,
+}
+
+impl Sockets {
+    /// Opens the sockets that `config` names.
+    ///
+    /// # Errors
+    /// Says which socket cannot be opened, and why.
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+        Self::open(PassedSockets::default(), config)
+    }
+
+    /// The address of HTTP, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.http.address
+    }
+
+    /// Uses the passed sockets, and opens those that are missing.
+    pub(super) fn open(mut passed: PassedSockets, config: &Config) -> anyhow::Result<Self> {
+        let http = open(&mut passed, config.listen, super::workers::number(config))?;
+        let (unix_path, unix) = open_unix(passed, config)?;
+        Ok(Self {
+            http,
+            unix,
+            unix_path,
+        })
+    }
+}
+
 /// Sockets that systemd passes and keeps open for a socket unit (sd_listen_fds(3)). A client that connects while no daemon
 /// runs waits in their queue for the next daemon.
 #[derive(Default)]
-pub(super) struct Passed {
+pub(super) struct PassedSockets {
     pub(super) http: Vec<TcpListener>,
     pub(super) socket: Option<UnixListener>,
 }
 
-impl Passed {
+impl PassedSockets {
     /// To be called once, before any descriptor is opened.
     pub(super) fn take() -> anyhow::Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -103,21 +149,26 @@ fn unused(key: &str, value: &dyn Display) {
     );
 }
 
-/// The listeners for HTTP clients.
-pub(super) struct Listeners {
-    pub(super) sockets: Vec<Listener>,
-    pub(super) address: SocketAddr,
-    /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
-    /// daemon.
-    pub(super) outlives: bool,
+/// Uses the Unix socket that was passed, or opens one.
+fn open_unix(passed: PassedSockets, config: &Config) -> anyhow::Result<(PathBuf, Socket)> {
+    let path = match passed.socket_path() {
+        Some(path) => path,
+        None => comet_client::socket_path(config.socket.path.as_deref())?,
+    };
+    let socket = match passed.socket {
+        Some(listener) => Socket::passed(listener, config),
+        None => Socket::bind(&path, config)
+            .context("cannot serve the socket (--socket or COMET_SOCKET names another)")?,
+    };
+    Ok((path, socket))
 }
 
-/// The passed listeners, or else new ones at `addr`.
-pub(super) fn open(
-    passed: &mut Passed,
+/// The passed HTTP listeners, or else new ones at `addr`.
+fn open(
+    passed: &mut PassedSockets,
     addr: SocketAddr,
     workers: usize,
-) -> anyhow::Result<Listeners> {
+) -> anyhow::Result<HttpListeners> {
     let outlives = !passed.http.is_empty();
     let (sockets, address) = match outlives {
         true => (std::mem::take(&mut passed.http), addr),
@@ -128,7 +179,7 @@ pub(super) fn open(
         }
     };
     let listener = |socket| Listener { socket, door: 0 };
-    Ok(Listeners {
+    Ok(HttpListeners {
         sockets: sockets.into_iter().map(listener).collect(),
         address,
         outlives,

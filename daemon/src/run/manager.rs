@@ -40,20 +40,20 @@ impl Manager {
     }
 
     pub(super) fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+        self.notify(&format!("READY=1\nSTATUS={status}"));
     }
 
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=stopping");
+        self.notify("STOPPING=1\nSTATUS=stopping");
     }
 
     /// To be followed by `ready` when the reload is finished.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
+        self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
     }
 
-    fn tell(&self, text: &str) {
+    fn notify(&self, text: &str) {
         if let Some(socket) = &self.0
             && let Err(error) = socket.send(text.as_bytes())
         {
@@ -78,16 +78,16 @@ impl Manager {
                 .collect();
             // During a stop workers end one by one, and the stop has its own time limit.
             if still.is_empty() || drain.stop.is_cancelled() {
-                self.tell("WATCHDOG=1");
+                self.notify("WATCHDOG=1");
                 (last, at) = (beats, Instant::now());
                 if std::mem::take(&mut stuck) {
-                    self.tell("STATUS=all threads move again");
+                    self.notify("STATUS=all threads move again");
                     info!("all threads move again");
                 }
             } else if !stuck && at.elapsed() > limit / 2 {
                 stuck = true;
                 let still = still.join(", ");
-                self.tell(&format!("STATUS=stuck: {still}"));
+                self.notify(&format!("STATUS=stuck: {still}"));
                 warn!("threads that do not move: {still}; the watchdog is not notified");
             }
         }
@@ -117,7 +117,7 @@ fn watchdog() -> Option<Duration> {
 
 /// Counts each worker's ticks, which shows that it is not stuck.
 #[derive(Debug)]
-pub struct Pulse(Box<[AtomicU64]>);
+pub(super) struct Pulse(Box<[AtomicU64]>);
 
 impl Pulse {
     pub(super) fn new(workers: usize) -> Arc<Self> {
@@ -125,7 +125,7 @@ impl Pulse {
     }
 
     /// Counts a tick of this worker.
-    pub fn beat(&self, worker: usize) {
+    pub(super) fn beat(&self, worker: usize) {
         self.0[worker].fetch_add(1, Ordering::Relaxed);
     }
 

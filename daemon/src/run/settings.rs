@@ -77,23 +77,23 @@ impl Settings {
     pub(super) async fn reload(&self, reread: &Reread) -> &'static str {
         let (reread, started) = (reread.clone(), self.started.clone());
         let listen = self.configs.borrow().listen;
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let thread = thread::Builder::new().name("settings".into());
-        let reading = thread.spawn(move || {
-            let read = reread().and_then(|config| Reading::new(config, &started, listen));
-            let _ = tell.send(read); // fails when the daemon stops, and then nobody needs it
+        let thread = thread.spawn(move || {
+            let read = reread().and_then(|config| NewSettings::new(config, &started, listen));
+            let _ = sender.send(read); // fails when the daemon stops, and then the result is not needed
         });
-        let read = match reading {
-            Ok(_) => told.await.context("reading them has failed"),
+        let read = match thread {
+            Ok(_) => receiver.await.context("reading them has failed"),
             Err(error) => Err(error).context("cannot start a thread that reads them"),
         };
-        match read.flatten().and_then(|reading| self.replace(reading)) {
-            Ok(kept) => {
-                let kept = kept.join(", ");
-                match kept.as_str() {
+        match read.flatten().and_then(|new| self.replace(new)) {
+            Ok(need_restart) => {
+                let need_restart = need_restart.join(", ");
+                match need_restart.as_str() {
                     "" => info!("SIGHUP received, settings read again"),
-                    kept => warn!(
-                        "SIGHUP received, settings read again; for {kept} the daemon has to be restarted"
+                    need_restart => warn!(
+                        "SIGHUP received, settings read again; for {need_restart} the daemon has to be restarted"
                     ),
                 }
                 "settings read again"
@@ -106,12 +106,12 @@ impl Settings {
     }
 
     /// Returns the changed keys that need a restart.
-    fn replace(&self, reading: Reading) -> anyhow::Result<Vec<&'static str>> {
-        let Reading {
+    fn replace(&self, new: NewSettings) -> anyhow::Result<Vec<&'static str>> {
+        let NewSettings {
             config,
             rights,
-            kept,
-        } = reading;
+            need_restart,
+        } = new;
         let site = self
             .parts
             .site(&config, rights, Some(&self.sites.borrow()))?;
@@ -120,27 +120,27 @@ impl Settings {
         }
         self.sites.send_replace(Arc::new(site));
         self.configs.send_replace(Arc::new(config));
-        Ok(kept)
+        Ok(need_restart)
     }
 }
 
 /// Settings that were read again, with the loaded keys for tokens.
-struct Reading {
+struct NewSettings {
     config: Config,
     rights: Rights,
     /// The changed keys that need a restart.
-    kept: Vec<&'static str>,
+    need_restart: Vec<&'static str>,
 }
 
-impl Reading {
+impl NewSettings {
     fn new(mut config: Config, started: &Config, listen: SocketAddr) -> anyhow::Result<Self> {
-        let kept = config.keep_fixed(started);
+        let need_restart = config.keep_fixed(started);
         config.listen = listen;
         config.check()?;
         Ok(Self {
             rights: Rights::new(&config)?,
             config,
-            kept,
+            need_restart,
         })
     }
 }
