@@ -1,6 +1,7 @@
 //! How a subscription looks on the wire. A transport is one file here that implements [`Format`], and one line
 //! in `http/router.rs` that asks for it; connections, waiting and limits are the same for all.
 
+pub(crate) mod frames;
 pub(crate) mod iframe;
 pub(crate) mod longpoll;
 pub(crate) mod sse;

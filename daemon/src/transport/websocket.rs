@@ -1,19 +1,20 @@
 //! WebSocket (RFC 6455): one JSON message per text frame; a gap is the frame `{"gap":true,"cursor":"…"}`. The client's frames
 //! are checked, its control frames are answered, and its data is discarded. There are no extensions.
 
-mod incoming;
+mod client_frames;
 
 use std::{cell::RefCell, time::Duration};
 
 use comet_proto::Cursor;
-use tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{CloseCode, Control, Data, OpCode},
-};
+use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{Format, Shape, Upgrade, form, gap_cursor, write_expired, write_gap, write_retry};
+use super::{
+    Format, Shape, Upgrade, form,
+    frames::{self, write_close},
+    gap_cursor, write_expired, write_gap, write_retry,
+};
 use crate::hub::Backlog;
-use incoming::Incoming;
+use client_frames::ClientFrames;
 
 /// The subprotocol of the daemon, for clients that offer subprotocols.
 pub(crate) const PROTOCOL: &str = "comet";
@@ -34,7 +35,7 @@ pub(crate) struct Agreed {
 pub(crate) struct WebSocket {
     heartbeat: Duration,
     agreed: Agreed,
-    incoming: RefCell<Incoming>,
+    frames: RefCell<ClientFrames>,
 }
 
 impl WebSocket {
@@ -43,7 +44,7 @@ impl WebSocket {
         Self {
             heartbeat,
             agreed,
-            incoming: RefCell::default(),
+            frames: RefCell::default(),
         }
     }
 }
@@ -74,17 +75,17 @@ impl Format for WebSocket {
         let mut json = Vec::new();
         if backlog.gap {
             write_gap(gap_cursor(backlog), &mut json);
-            write_frame(OpCode::Data(Data::Text), &json, out);
+            frames::write(frames::TEXT, &json, out);
         }
         for message in &backlog.messages {
             json.clear();
             message.write_json(&mut json);
-            write_frame(OpCode::Data(Data::Text), &json, out);
+            frames::write(frames::TEXT, &json, out);
         }
     }
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
-        write_frame(OpCode::Control(Control::Ping), b"", out);
+        frames::write(frames::PING, b"", out);
     }
 
     /// Closes with the code "going away", after which clients come back. The close's reason says when.
@@ -92,7 +93,7 @@ impl Format for WebSocket {
         self.backlog(backlog, out);
         let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();
         write_retry(retry, &mut close);
-        write_frame(OpCode::Control(Control::Close), &close, out);
+        frames::write(frames::CLOSE, &close, out);
         200
     }
 
@@ -105,13 +106,13 @@ impl Format for WebSocket {
     fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
         let mut json = Vec::new();
         write_expired(cursor, &mut json);
-        write_frame(OpCode::Data(Data::Text), &json, out);
+        frames::write(frames::TEXT, &json, out);
         write_close(CloseCode::Library(EXPIRED), out);
         200
     }
 
     fn input(&self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        let taken = self.incoming.borrow_mut().take(bytes, out);
+        let taken = self.frames.borrow_mut().take(bytes, out);
         taken.unwrap_or_else(|code| {
             write_close(code, out);
             false
@@ -121,29 +122,6 @@ impl Format for WebSocket {
     fn form(&self) -> Option<u8> {
         Some(form::WEBSOCKET)
     }
-}
-
-fn write_close(code: CloseCode, out: &mut Vec<u8>) {
-    write_frame(
-        OpCode::Control(Control::Close),
-        &u16::from(code).to_be_bytes(),
-        out,
-    );
-}
-
-fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
-    let header = FrameHeader {
-        is_final: true,
-        rsv1: false,
-        rsv2: false,
-        rsv3: false,
-        opcode,
-        mask: None,
-    };
-    header
-        .format(payload.len() as u64, out)
-        .expect("a Vec takes it");
-    out.extend_from_slice(payload);
 }
 
 #[cfg(test)]

@@ -1,28 +1,13 @@
-//! Reads the frames of a client (RFC 6455, sections 5 to 7). Data is checked and discarded. Control frames are
-//! answered.
+//! The frames of a client that only listens (RFC 6455, sections 5 to 7): its data is checked and discarded, its control
+//! frames are answered.
 
-use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
+use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::write_frame;
-
-/// Longest data frame in bytes that a client may send. A message of several frames may be longer, because nothing of it
-/// is stored.
-const MAX_FRAME: u32 = 64 * 1024;
-
-/// Longest payload of a control frame in bytes (section 5.5).
-const MAX_CONTROL: u8 = 125;
-
-/// Opcodes (section 11.8).
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+use super::super::frames::{BINARY, CLOSE, CONTINUATION, Header, TEXT, answer_control, unmask};
 
 /// State of the client's frames between two reads.
 #[derive(Default)]
-pub(super) struct Incoming {
+pub(super) struct ClientFrames {
     /// An incomplete header, or an incomplete control frame: at most 130 bytes.
     partial: Vec<u8>,
     data: DataFrame,
@@ -58,15 +43,7 @@ struct Utf8 {
     high: u8,
 }
 
-/// A frame's header (section 5.2). It has passed all checks that need no payload.
-struct Header {
-    is_final: bool,
-    opcode: u8,
-    length: u32,
-    mask: [u8; 4],
-}
-
-impl Incoming {
+impl ClientFrames {
     /// Reads frames and appends the answers to pings and to a close. `Ok(false)`: the client has closed. `Err`: the
     /// connection fails with this close code (section 7.1.7).
     pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
@@ -91,7 +68,7 @@ impl Incoming {
                 break;
             };
             rest = after;
-            if !answer(&header, payload, out)? {
+            if !answer_control(&header, payload, out)? {
                 return Ok(false);
             }
         }
@@ -155,108 +132,6 @@ impl Incoming {
     }
 }
 
-impl Header {
-    /// Reads and checks a header. `None`: it is incomplete. Each error is found with the first byte that shows it.
-    fn read(bytes: &[u8]) -> Result<Option<(Self, &[u8])>, CloseCode> {
-        let Some(&first) = bytes.first() else {
-            return Ok(None);
-        };
-        let (is_final, opcode) = (first & 0x80 != 0, first & 0x0f);
-        // The reserved bits must be zero, because no extension was negotiated.
-        let is_known = matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
-        let is_control = opcode >= CLOSE;
-        if first & 0x70 != 0 || !is_known || (is_control && !is_final) {
-            return Err(CloseCode::Protocol);
-        }
-        let Some((&second, rest)) = bytes[1..].split_first() else {
-            return Ok(None);
-        };
-        let short = second & 0x7f;
-        let is_masked = second & 0x80 != 0;
-        if !is_masked || (is_control && short > MAX_CONTROL) {
-            return Err(CloseCode::Protocol);
-        }
-        let Some((length, rest)) = read_length(short, rest)? else {
-            return Ok(None);
-        };
-        let header = |(mask, rest): (&[u8; 4], _)| {
-            let header = Self {
-                is_final,
-                opcode,
-                length,
-                mask: *mask,
-            };
-            (header, rest)
-        };
-        Ok(rest.split_first_chunk().map(header))
-    }
-}
-
-/// Reads the payload's length, which must be written in the shortest form (section 5.2).
-fn read_length(short: u8, bytes: &[u8]) -> Result<Option<(u32, &[u8])>, CloseCode> {
-    let (length, least, rest) = match short {
-        126 => match bytes.split_first_chunk() {
-            Some((length, rest)) => (u16::from_be_bytes(*length).into(), 126, rest),
-            None => return Ok(None),
-        },
-        127 => match bytes.split_first_chunk() {
-            Some((length, rest)) => (u64::from_be_bytes(*length), 1 << 16, rest),
-            None => return Ok(None),
-        },
-        short => (u64::from(short), 0, bytes),
-    };
-    let has_top_bit = length >> 63 == 1;
-    if length < least || has_top_bit {
-        return Err(CloseCode::Protocol);
-    }
-    match u32::try_from(length) {
-        Ok(length @ ..=MAX_FRAME) => Ok(Some((length, rest))),
-        _ => Err(CloseCode::Size),
-    }
-}
-
-/// Answers a control frame. `Ok(false)`: the frame was a close.
-fn answer(header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
-    let payload: Vec<u8> = unmask(payload, header.mask).collect();
-    match header.opcode {
-        PING => write_frame(OpCode::Control(Control::Pong), &payload, out),
-        CLOSE => {
-            check_close(&payload)?;
-            write_frame(OpCode::Control(Control::Close), &payload, out);
-            return Ok(false);
-        }
-        _ => {} // a pong needs no answer (section 5.5.3)
-    }
-    Ok(true)
-}
-
-/// Checks the payload of a close. It may be empty. Otherwise it has a code that may be sent, and a reason in UTF-8
-/// (sections 5.5.1 and 7.4).
-fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
-    let Some((code, reason)) = payload.split_first_chunk() else {
-        return match payload {
-            [] => Ok(()),
-            _ => Err(CloseCode::Protocol),
-        };
-    };
-    // 1004 is reserved; 1005, 1006 and 1015 are never sent. 1012 to 1014 were registered after the RFC.
-    if !matches!(u16::from_be_bytes(*code), 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(CloseCode::Protocol);
-    }
-    match std::str::from_utf8(reason) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(CloseCode::Invalid),
-    }
-}
-
-/// Removes the mask (section 5.3).
-fn unmask(payload: &[u8], mask: [u8; 4]) -> impl Iterator<Item = u8> {
-    payload
-        .iter()
-        .zip(mask.into_iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-}
-
 impl Utf8 {
     /// Checks the next byte. False: the byte is not valid here.
     fn take(&mut self, byte: u8) -> bool {
@@ -298,10 +173,10 @@ mod tests {
     }
 
     fn read(chunks: &[&[u8]]) -> (Result<bool, CloseCode>, Vec<u8>) {
-        let (mut incoming, mut out) = (Incoming::default(), Vec::new());
+        let (mut frames, mut out) = (ClientFrames::default(), Vec::new());
         let mut last = Ok(true);
         for chunk in chunks {
-            last = incoming.take(chunk, &mut out);
+            last = frames.take(chunk, &mut out);
             if last != Ok(true) {
                 break;
             }
@@ -311,7 +186,11 @@ mod tests {
 
     #[test]
     fn a_waiting_client_takes_little() {
-        assert!(size_of::<Incoming>() <= 40, "{}", size_of::<Incoming>());
+        assert!(
+            size_of::<ClientFrames>() <= 40,
+            "{}",
+            size_of::<ClientFrames>()
+        );
     }
 
     #[test]
@@ -331,10 +210,10 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_data() {
-        let mut incoming = Incoming::default();
+        let mut frames = ClientFrames::default();
         let frame = masked(0x01, &[b'x'; 100]);
-        incoming.take(&frame[..50], &mut Vec::new()).unwrap();
-        assert_eq!(incoming.partial.capacity(), 0);
+        frames.take(&frame[..50], &mut Vec::new()).unwrap();
+        assert_eq!(frames.partial.capacity(), 0);
     }
 
     /// For all these byte sequences, valid or not, the result is that of the standard library.
