@@ -362,6 +362,25 @@ fn old_clients_and_origins_are_served_too() {
     });
 }
 
+/// To the page of the zeitoun chat every answer is a message, so a gap has to wait for one.
+#[test]
+fn a_gap_without_a_message_is_told_with_the_next() {
+    let daemon = Daemon::start("");
+    run(async {
+        let client = Client::connect(daemon.addr()).await;
+        let poll =
+            tokio::spawn(async move { client.json("/chat.php?timestamp=1700000000000000").await });
+        subscribers(&daemon, 1).await;
+        daemon.publish("chat", "first");
+        let (status, answer) = poll.await.unwrap();
+        assert_eq!(status, 200);
+        assert_eq!(
+            (&answer["gap"], &answer["msg"]),
+            (&true.into(), &"first".into())
+        );
+    });
+}
+
 /// An error after the preface is answered in HTTP/2 by a GOAWAY. No other connection is disturbed.
 #[test]
 fn garbage_behind_the_preface_ends_the_connection() {

@@ -219,6 +219,19 @@ fn a_page_that_missed_messages_is_told_with_the_next() {
     );
 }
 
+/// The page takes every answer for a message, so a gap has to wait for one.
+#[test]
+fn a_gap_without_a_message_is_told_with_the_next() {
+    let daemon = Daemon::start("");
+    let mut client = parked(&daemon, poll(1_700_000_000_000_000_u64));
+    let id = daemon.publish("chat", "first");
+    let answer = client.answer().json();
+    assert_eq!(
+        (&answer["gap"], &answer["msg"], &answer["timestamp"]),
+        (&true.into(), &"first".into(), &id.into())
+    );
+}
+
 #[test]
 fn the_clock_ticks_in_its_frame() {
     let daemon = Daemon::start("");

@@ -9,7 +9,7 @@ use comet_proto::{ChannelName, Cursor, Since};
 
 use super::super::{
     hub::{Backlog, Hub},
-    transport::{Format, Shape, Subscription, form},
+    transport::{End, Form, Format, Kind, Shape, Status, Subscription},
 };
 
 /// The longest wait of the old server: ten checks, two seconds apart.
@@ -83,6 +83,7 @@ pub(crate) fn poll(
             channels: channels.into(),
             since: Some(now),
             wait: Some(WAIT),
+            handshake: None,
             expires: None,
             gap: false,
         });
@@ -97,15 +98,18 @@ struct NovComet {
 }
 
 impl Format for NovComet {
-    fn shape(&self) -> Shape {
-        Shape::Poll
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Poll,
+            media_type: "application/json",
+            has_etag: false,
+            postpones_gap: false,
+            // With a gap the answer names this client's channels. The hub shares no backlog that has one.
+            form: Some(Form::NovComet),
+        }
     }
 
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         let mut newest: BTreeMap<&ChannelName, u64> = BTreeMap::new();
         if backlog.gap {
             newest.extend(
@@ -124,15 +128,16 @@ impl Format for NovComet {
         out.extend_from_slice(b"{\"s\":0}");
     }
 
-    /// The page would end its loop for good on anything else; what it may not read it is told no more with its next poll.
-    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        self.nothing(cursor, out);
-        200
-    }
-
-    fn form(&self) -> Option<u8> {
-        // With a gap the answer names this client's channels; the hub shares no batch that has one.
-        Some(form::NOVCOMET)
+    /// Always a 200 with JSON: after any other answer the page would never poll again. When its token has expired, its
+    /// next poll leaves out the channels that it may not read.
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        match *end {
+            End::Reconnect { backlog, .. } | End::HalfClosed { backlog } if backlog.is_news() => {
+                self.news(backlog, out);
+            }
+            _ => self.nothing(end.cursor(), out),
+        }
+        Status::Ok
     }
 }
 

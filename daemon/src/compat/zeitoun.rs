@@ -3,16 +3,16 @@
 //! The chat page only echoes `timestamp`, so here it is a message's id. A poll gets the oldest message after it instead of
 //! the newest, so that no message is lost between polls.
 
-use std::{
-    cell::Cell,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comet_proto::{ChannelName, Cursor, Message, Since};
 
 use super::super::{
     hub::{Backlog, Hub},
-    transport::{Channels, Format, Shape, Subscription, form, write_script_safe},
+    transport::{
+        Channels, End, Form, Format, Kind, Shape, Status, Subscription, write_script_safe,
+        write_token_expired,
+    },
 };
 
 /// A timestamp below this is in seconds (of the old server, until the year 5138), above it an id.
@@ -71,59 +71,48 @@ pub(crate) fn poll(
         channels: Channels::One(channel.clone()),
         since: Some(backlog.cursor),
         wait: None,
-        format: Box::new(Chat {
-            gap: Cell::new(backlog.gap),
-        }),
+        format: Box::new(Chat),
+        handshake: None,
         expires: None,
-        gap: false,
+        gap: backlog.gap,
     })
 }
 
-struct Chat {
-    /// Whether a gap must be reported with the next message, because the page takes every answer for a message.
-    gap: Cell<bool>,
-}
+struct Chat;
 
 impl Format for Chat {
-    /// The page shows every answer as a message, so there is no answer for "no message".
-    fn shape(&self) -> Shape {
-        Shape::Poll
+    /// The page shows every answer as a message. So there is no answer without a message, and a gap is told with the
+    /// next message.
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Poll,
+            media_type: "application/json",
+            has_etag: false,
+            postpones_gap: true,
+            form: Some(Form::Chat),
+        }
     }
 
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         if let Some(message) = backlog.messages.first() {
-            write_message(message, self.gap.get() || backlog.gap, out);
+            write_message(message, backlog.gap, out);
         }
     }
 
     fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
-    /// The page polls again with its cursor 5 s after any error.
-    fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
-        self.backlog(backlog, out);
-        if backlog.messages.is_empty() {
-            503
-        } else {
-            200
+    /// After any error the page polls again with its cursor 5 s later.
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        match *end {
+            End::Reconnect { backlog, .. } | End::HalfClosed { backlog } => {
+                self.news(backlog, out);
+                match backlog.messages.is_empty() {
+                    true => Status::Unavailable,
+                    false => Status::Ok,
+                }
+            }
+            End::Expired { cursor } => write_token_expired(cursor, out),
         }
-    }
-
-    /// The page takes every 200 for a message.
-    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
-        self.farewell(backlog, Duration::ZERO, out)
-    }
-
-    fn form(&self) -> Option<u8> {
-        (!self.gap.get()).then_some(form::CHAT)
-    }
-
-    fn postpones_gap(&self) -> bool {
-        self.gap.set(true);
-        true
     }
 }
 
@@ -151,14 +140,17 @@ fn timestamp(text: &str) -> Since {
 pub(crate) struct Clock;
 
 impl Format for Clock {
-    /// Computed again for each wait, so that delays do not add up.
-    fn shape(&self) -> Shape {
-        let heartbeat = until_next_second(since_1970());
-        Shape::Stream { heartbeat }
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/html; charset=utf-8"
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Stream {
+                // Computed again for each wait, so that delays do not add up.
+                heartbeat: until_next_second(since_1970()),
+            },
+            media_type: "text/html; charset=utf-8",
+            has_etag: false,
+            postpones_gap: false,
+            form: None,
+        }
     }
 
     /// The frame's `comet` is the page's.
@@ -172,7 +164,7 @@ impl Format for Clock {
         self.nothing(cursor, out);
     }
 
-    fn backlog(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
+    fn news(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
 
     fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         let seconds = since_1970().as_secs();
@@ -180,6 +172,12 @@ impl Format for Clock {
             "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
         );
         out.extend_from_slice(call.as_bytes());
+    }
+
+    /// The protocol has nothing that says why a stream ends, so its last bytes are one more call.
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        self.nothing(end.cursor(), out);
+        Status::Ok
     }
 }
 

@@ -41,7 +41,6 @@ use crate::{
         router::{self, Content, Route},
     },
     hub::{HistoryConfig, Hub},
-    transport::Shape,
 };
 
 /// The list of channels in a path, or the code of the refusal.
@@ -257,12 +256,11 @@ fn meaning(request: &Request<'_>) -> String {
         Ok(Route::Answer(answer)) => format!("{answer:?}"),
         Ok(Route::Look) => "look".to_owned(),
         Ok(Route::Hold(held)) => {
-            let format = (
-                held.format.shape() == Shape::Poll,
-                held.format.content_type(),
-            );
+            let kind = held.format.kind();
+            // The clock's next heartbeat depends on the time.
+            let kind = (kind.is_poll(), kind.media_type, kind.form);
             format!(
-                "{:?} {:?} {:?} {:?} {format:?}",
+                "{:?} {:?} {:?} {:?} {kind:?}",
                 held.channels, held.since, held.wait, held.gap
             )
         }
@@ -290,7 +288,7 @@ fn check_route(hub: &Hub, request: &Request<'_>) {
         Ok(Route::Answer(_)) => {}
         Ok(Route::Look) => panic!("it is known that the body is empty"),
         Ok(Route::Hold(subscription)) => {
-            let is_poll = subscription.format.shape() == Shape::Poll;
+            let is_poll = subscription.format.kind().is_poll();
             assert!(is_poll || subscription.wait.is_none());
             assert!(subscription.channels.len() <= comet_proto::MAX_CHANNELS);
             assert!(subscription.channels.iter().all(is_open));

@@ -14,6 +14,7 @@ use crate::{
         iframe::{Callback, Iframe},
         longpoll::LongPoll,
         sse::Sse,
+        websocket::WebSocket,
     },
 };
 
@@ -53,18 +54,18 @@ pub(super) fn check_backlog(backlog: &Backlog) {
     let sse = Sse {
         heartbeat: HEARTBEAT,
     };
+    let socket = WebSocket {
+        heartbeat: HEARTBEAT,
+    };
     check_stream(backlog, &read_sse(&rendered(&sse, backlog)));
     check_stream(backlog, &read_iframe(&rendered(&iframe, backlog)));
-    check_stream(
-        backlog,
-        &read_frames(&rendered(&websocket::accepted(), backlog)),
-    );
+    check_stream(backlog, &read_frames(&rendered(&socket, backlog)));
     check_poll(backlog, &value(&rendered(&LongPoll, backlog)));
 }
 
 fn rendered(format: &dyn Format, backlog: &Backlog) -> Vec<u8> {
     let mut out = Vec::new();
-    format.backlog(backlog, &mut out);
+    format.news(backlog, &mut out);
     out
 }
 

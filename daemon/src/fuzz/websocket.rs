@@ -1,11 +1,6 @@
 //! WebSocket frames of a client: however they are cut, the answer is that of RFC 6455.
 
-use std::time::Duration;
-
-use crate::transport::{
-    Format,
-    websocket::{Agreed, WebSocket},
-};
+use crate::transport::websocket::ClientFrames;
 
 /// First bytes of a server's frames, whole and without extensions.
 const PONG: u8 = 0x8a;
@@ -21,10 +16,10 @@ pub(super) fn check(bytes: &[u8]) {
     let Some((&cut, stream)) = bytes.split_first() else {
         return;
     };
-    let connection = accepted();
+    let mut frames = ClientFrames::default();
     let (mut out, mut goes_on) = (Vec::new(), true);
     for chunk in stream.chunks(usize::from(cut) + 1) {
-        goes_on = connection.input(chunk, &mut out);
+        goes_on = frames.answer(chunk, &mut out);
         if !goes_on {
             break;
         }
@@ -35,15 +30,6 @@ pub(super) fn check(bytes: &[u8]) {
         answers.last().is_none_or(|(first, _)| *first != CLOSE)
     );
     assert_eq!(answers, expected(stream));
-}
-
-/// After a handshake.
-pub(super) fn accepted() -> WebSocket {
-    let agreed = Agreed {
-        accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-        has_protocol: false,
-    };
-    WebSocket::new(agreed, Duration::from_secs(15))
 }
 
 /// What a client reads: the first byte of each frame, and its payload.

@@ -38,7 +38,7 @@ use streams::Streams;
 
 use super::{
     Worker,
-    answer::{INVALID_TOKEN, RETRY, Refusal, add_etag, answer},
+    answer::{Refusal, add_etag, answer},
     body,
     connection::Conn,
     cors::add_cors,
@@ -49,6 +49,7 @@ use super::{
     request::Request,
     router::{Route, route_within_limits},
     site::Current,
+    writer::header_of_status,
 };
 use crate::{
     hub::{
@@ -56,7 +57,7 @@ use crate::{
         subscriber::{AfterDelivery, Feed, Subscriber, SubscriberKey},
     },
     log_limit::LogLimit,
-    transport::{Shape, Subscription},
+    transport::{End, Shape, Status, Subscription},
     worker::SHORT,
 };
 
@@ -244,27 +245,19 @@ fn whole(mut answer: Response<Bytes>, is_head: bool) -> Response<Pieces> {
 }
 
 async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
-    let content_type = subscription.format.content_type();
+    let kind = subscription.format.kind();
     let mut held = Held::new(worker, subscription);
-    match held.subscription.format.shape() {
+    match kind.shape {
         Shape::Poll => {
             let mut body = Vec::new();
-            let status = held.poll(&mut body).await;
-            let mut response = answer(
-                StatusCode::from_u16(status).unwrap_or_default(),
-                content_type,
-                memory::keep(body),
-            );
+            let status = held.poll(&mut body).await.into();
+            let mut response = answer(status, kind.media_type, memory::keep(body));
             let headers = response.headers_mut();
-            if held.subscription.format.has_etag() {
+            if kind.has_etag {
                 add_etag(headers, held.cursor);
             }
-            if status == 401 {
-                let challenge = HeaderValue::from_static(INVALID_TOKEN);
-                headers.insert(header::WWW_AUTHENTICATE, challenge);
-            }
-            if status == 503 {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY));
+            if let Some((name, value)) = header_of_status(status) {
+                headers.insert(name, HeaderValue::from_static(value));
             }
             whole(response, false)
         }
@@ -272,7 +265,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             // At most one piece is queued. The client's flow-control window bounds what a slow reader holds.
             let (pieces, body) = mpsc::channel(1);
             tokio::task::spawn_local(async move { held.stream(pieces).await });
-            answer(StatusCode::OK, content_type, "").map(|_: Bytes| Pieces::new(body))
+            answer(StatusCode::OK, kind.media_type, "").map(|_: Bytes| Pieces::new(body))
         }
     }
 }
@@ -320,16 +313,16 @@ impl Held {
     }
 
     /// Waits for the answer of a poll. Appends the body and returns the status.
-    async fn poll(&mut self, body: &mut Vec<u8>) -> u16 {
+    async fn poll(&mut self, body: &mut Vec<u8>) -> Status {
         let deadline = self.subscription.wait.map(|wait| Instant::now() + wait);
         match self.wait(deadline).await {
-            Wake::News(backlog) => self.subscription.format.backlog(&backlog, body),
+            Wake::News(backlog) => self.subscription.format.news(&backlog, body),
             Wake::Time => self.subscription.format.nothing(self.cursor, body),
             Wake::Stop => return self.farewell(self.worker.context.drain.retry(), body),
             Wake::Revoked => return self.farewell(self.worker.context.retry_of_revoked(), body),
-            Wake::Expired => return self.subscription.format.expired(self.cursor, body),
+            Wake::Expired => return self.expired(body),
         }
-        200
+        Status::Ok
     }
 
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
@@ -342,7 +335,7 @@ impl Held {
             if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
             }
-            let Shape::Stream { heartbeat } = self.subscription.format.shape() else {
+            let Shape::Stream { heartbeat } = self.subscription.format.kind().shape else {
                 return;
             };
             let woken = tokio::select! {
@@ -350,7 +343,7 @@ impl Held {
                 () = pieces.closed() => return,
             };
             match woken {
-                Wake::News(backlog) => self.subscription.format.backlog(&backlog, &mut piece),
+                Wake::News(backlog) => self.subscription.format.news(&backlog, &mut piece),
                 Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
                 Wake::Stop => {
                     self.farewell(self.worker.context.drain.retry(), &mut piece);
@@ -363,7 +356,7 @@ impl Held {
                     return;
                 }
                 Wake::Expired => {
-                    self.subscription.format.expired(self.cursor, &mut piece);
+                    self.expired(&mut piece);
                     let _ = timeout(write_time, pieces.send(piece.into())).await;
                     return;
                 }
@@ -373,12 +366,19 @@ impl Held {
 
     /// Renders the last bytes of a subscription. There are no messages to send: messages would have ended the wait as
     /// news.
-    fn farewell(&self, retry: Duration, out: &mut Vec<u8>) -> u16 {
+    fn farewell(&self, retry: Duration, out: &mut Vec<u8>) -> Status {
         let nothing = Backlog {
             cursor: self.cursor,
             ..Backlog::default()
         };
-        self.subscription.format.farewell(&nothing, retry, out)
+        let backlog = &nothing;
+        let end = End::Reconnect { backlog, retry };
+        self.subscription.format.end(&end, out)
+    }
+
+    fn expired(&self, out: &mut Vec<u8>) -> Status {
+        let cursor = self.cursor;
+        self.subscription.format.end(&End::Expired { cursor }, out)
     }
 
     /// Waits for a backlog or until `deadline`, and moves the cursor.
@@ -395,7 +395,8 @@ impl Held {
             }
             let expires = self.subscription.expires.and_then(moment);
             let time = [deadline, expires].into_iter().flatten().min();
-            if std::mem::take(&mut self.subscription.gap) {
+            let postpones_gap = self.subscription.format.kind().postpones_gap;
+            if self.subscription.gap && !postpones_gap {
                 return Wake::News(self.gap());
             }
             let channels = &self.subscription.channels;
@@ -411,12 +412,14 @@ impl Held {
                         key,
                     }
                 }
-                Err(backlog) => {
+                Err(mut backlog) => {
                     self.cursor = backlog.cursor;
                     let is_gap_alone = backlog.messages.is_empty();
-                    if is_gap_alone && self.subscription.format.postpones_gap() {
+                    if is_gap_alone && postpones_gap {
+                        self.subscription.gap = true;
                         continue;
                     }
+                    backlog.gap |= std::mem::take(&mut self.subscription.gap);
                     self.worker
                         .context
                         .metrics
@@ -494,7 +497,7 @@ impl Held {
             .audience
             .hub()
             .since(channels, self.cursor);
-        backlog.gap = true;
+        backlog.gap = std::mem::take(&mut self.subscription.gap);
         self.cursor = backlog.cursor;
         backlog
     }

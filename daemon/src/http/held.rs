@@ -7,6 +7,7 @@ use bytes::Bytes;
 use comet_proto::Cursor;
 
 use super::{
+    carrier::Carrier,
     connection::{Conn, LINGER, State},
     date::unix_time,
     due_at, memory,
@@ -19,7 +20,7 @@ use crate::{
         Backlog,
         subscriber::{AfterDelivery, Feed, SharedBacklog, Subscriber, SubscriberKey},
     },
-    transport::{Channels, Format, Shape, Subscription},
+    transport::{Channels, End, Kind, Shape, Subscription},
 };
 
 /// Number of chunks that are read from one WebSocket client in one turn. Then other connections get their turn.
@@ -46,14 +47,14 @@ const REVOKED: u32 = 0;
 /// The subscription of one waiting connection.
 pub(super) struct Held {
     channels: Channels,
-    format: Box<dyn Format>,
+    carrier: Carrier,
     variant: Variant,
     /// Longest wait of a poll in seconds. `None`: the subscription waits without a limit.
     wait: Option<u16>,
     /// The second since 1970 at which the token expires, or [`NEVER`], or [`REVOKED`]. The field holds a second and not
     /// a step of the worker, because the system clock may be set while the client waits.
     expires: u32,
-    /// The client must first be told that there is a gap.
+    /// The client must be told of a gap: before it waits, or with the next message if its format postpones gaps.
     gap: bool,
     /// The client has been sent everything up to this cursor.
     cursor: Cursor,
@@ -64,9 +65,17 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Whether the backlog has a gap and no message, and the client is told of this gap later.
-    fn postpones(&self, backlog: &Backlog) -> bool {
-        backlog.messages.is_empty() && backlog.gap && self.format.postpones_gap()
+    fn kind(&self) -> Kind {
+        self.carrier.format().kind()
+    }
+
+    /// Notes a gap without messages for the next message, if the format cannot tell of it now. Returns whether it did.
+    fn postpone(&mut self, backlog: &Backlog) -> bool {
+        let postpones = backlog.gap && backlog.messages.is_empty() && self.kind().postpones_gap;
+        if postpones {
+            (self.gap, self.cursor) = (true, backlog.cursor);
+        }
+        postpones
     }
 }
 
@@ -85,6 +94,7 @@ impl Conn {
             since,
             wait,
             format,
+            handshake,
             expires,
             gap,
         } = subscription;
@@ -95,9 +105,9 @@ impl Conn {
         self.worker.context.metrics.subscribers.add(1);
         memory::add_channels(&channels);
         *self.held.borrow_mut() = Some(Held {
-            open: is_poll(&*format),
+            open: format.kind().is_poll(),
             channels,
-            format,
+            carrier: Carrier::new(format, handshake),
             wait: wait.map(|wait| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX)),
             expires: expires.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER - 1)),
             gap,
@@ -119,7 +129,10 @@ impl Conn {
         }
         let opening = self.with_held(|held| {
             let is_new = !std::mem::replace(&mut held.open, true);
-            is_new.then(|| self.writer(held).opening(held.cursor))
+            is_new.then(|| {
+                let handshake = held.carrier.take_handshake();
+                self.writer(held).opening(held.cursor, handshake.as_deref())
+            })
         });
         if let Some(opening) = opening.flatten() {
             return self.send(opening).await;
@@ -134,13 +147,13 @@ impl Conn {
         let Err(mut backlog) = self.join() else {
             return;
         };
-        let Some(is_last) = self.with_held(|held| is_poll(&*held.format)) else {
+        let Some(is_last) = self.with_held(|held| held.kind().is_poll()) else {
             return;
         };
         if !is_last {
             backlog.cut(PIECE);
         }
-        let answer = self.with_held(|held| self.advance(held, &backlog));
+        let answer = self.with_held(|held| self.advance(held, backlog));
         if is_last {
             self.end_poll();
         }
@@ -150,7 +163,7 @@ impl Conn {
     /// Lets a poll wait, or answers the poll from the backlog. Does not block.
     pub(super) fn poll_now(self: &Rc<Self>) {
         if let Err(backlog) = self.join() {
-            let answer = self.with_held(|held| self.advance(held, &backlog));
+            let answer = self.with_held(|held| self.advance(held, backlog));
             self.answer_poll(answer.unwrap_or_default());
         }
     }
@@ -188,24 +201,22 @@ impl Conn {
                 return Ok(()); // the subscription has ended
             };
             let audience = &self.worker.context.audience;
+            let kind = held.kind();
             if held.channels.is_empty() {
                 held.cursor = audience.hub().last();
             } else {
-                let channels = &held.channels;
-                if std::mem::take(&mut held.gap) {
-                    let mut backlog = audience.hub().since(channels, held.cursor);
-                    backlog.gap = true;
-                    return Err(backlog);
+                if held.gap && !kind.postpones_gap {
+                    return Err(audience.hub().since(&held.channels, held.cursor));
                 }
                 let (key, cursor) = loop {
-                    match audience.join(channels, Some(held.cursor), self.clone()) {
-                        Err(backlog) if held.postpones(&backlog) => held.cursor = backlog.cursor,
+                    match audience.join(&held.channels, Some(held.cursor), self.clone()) {
+                        Err(backlog) if held.postpone(&backlog) => {}
                         joined => break joined?,
                     }
                 };
                 (held.key, held.cursor) = (Some(key), cursor);
             }
-            held.format.shape()
+            kind.shape
         };
         match shape {
             Shape::Poll => {
@@ -282,9 +293,10 @@ impl Conn {
     fn answer_half_closed(&self) {
         let hub = self.worker.context.audience.hub();
         let answer = self.with_held(|held| {
-            let backlog = hub.since(&held.channels, held.cursor);
-            self.sent(held, &backlog);
-            self.writer(held).half_closed(&backlog)
+            let mut backlog = hub.since(&held.channels, held.cursor);
+            self.sent(held, &mut backlog);
+            self.writer(held)
+                .end(&End::HalfClosed { backlog: &backlog })
         });
         let answer = answer.unwrap_or_default();
         let more_is_asked = self.unread.get() || self.has_leftovers();
@@ -300,7 +312,7 @@ impl Conn {
 
     /// Whether the client has switched to a protocol of its own (WebSocket), in which it may send at any time.
     pub(super) fn reads_frames(&self) -> bool {
-        self.with_held(|held| held.format.upgrade().is_some()) == Some(true)
+        self.with_held(|held| held.carrier.frames().is_some()) == Some(true)
     }
 
     /// Reads frames of an upgraded client and writes the answers that its protocol requires.
@@ -316,13 +328,16 @@ impl Conn {
             };
             let mut answer = Vec::new();
             let input = &chunk[..read];
-            let goes_on = self.with_held(|held| held.format.input(input, &mut answer));
-            let goes_on = goes_on == Some(true);
-            self.last.set(!goes_on);
+            let stays_open = self.with_held(|held| {
+                let frames = held.carrier.frames();
+                frames.is_some_and(|frames| frames.answer(input, &mut answer))
+            });
+            let stays_open = stays_open == Some(true);
+            self.last.set(!stays_open);
             if !answer.is_empty() && !self.write_now(answer) {
                 return self.leave_audience();
             }
-            if !goes_on {
+            if !stays_open {
                 return self.end();
             }
             // The end of the client's data may have arrived together with these bytes. Then read once more.
@@ -364,7 +379,7 @@ impl Conn {
 
     /// Like `say_end`, for a subscription that was not waiting yet.
     async fn send_end(&self) {
-        let answer = self.with_held(|held| (self.end_of(held), is_poll(&*held.format)));
+        let answer = self.with_held(|held| (self.end_of(held), held.kind().is_poll()));
         let (answer, is_poll) = answer.unwrap_or_default();
         if is_poll {
             self.end_poll();
@@ -379,14 +394,17 @@ impl Conn {
     /// cursor.
     fn end_of(&self, held: &Held) -> Bytes {
         if held.expires != REVOKED {
-            return self.writer(held).expired(held.cursor);
+            let cursor = held.cursor;
+            return self.writer(held).end(&End::Expired { cursor });
         }
         let nothing = Backlog {
             cursor: held.cursor,
             ..Backlog::default()
         };
-        let retry = self.worker.context.retry_of_revoked();
-        self.writer(held).farewell(&nothing, retry)
+        self.writer(held).end(&End::Reconnect {
+            backlog: &nothing,
+            retry: self.worker.context.retry_of_revoked(),
+        })
     }
 
     /// Answers a poll whose wait is over, or sends the heartbeat of a stream. Reads the hub first: the new cursor must
@@ -395,8 +413,8 @@ impl Conn {
         let hub = self.worker.context.audience.hub();
         let answer = self.with_held(|held| {
             let backlog = hub.since(&held.channels, held.cursor);
-            if backlog.is_news() && !held.postpones(&backlog) {
-                return self.advance(held, &backlog);
+            if backlog.is_news() && !held.postpone(&backlog) {
+                return self.advance(held, backlog);
             }
             held.cursor = backlog.cursor;
             self.writer(held).nothing(held.cursor)
@@ -440,15 +458,17 @@ impl Conn {
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
         let channels = &held.channels;
-        let backlog = self
+        let mut backlog = self
             .worker
             .context
             .audience
             .hub()
             .since(channels, held.cursor);
-        self.sent(held, &backlog);
-        let retry = self.worker.context.drain.retry();
-        self.writer(held).farewell(&backlog, retry)
+        self.sent(held, &mut backlog);
+        self.writer(held).end(&End::Reconnect {
+            backlog: &backlog,
+            retry: self.worker.context.drain.retry(),
+        })
     }
 
     /// Answers a poll and ends its subscription.
@@ -460,12 +480,19 @@ impl Conn {
     }
 
     /// Renders a backlog for this client alone, and moves the cursor.
-    fn advance(&self, held: &mut Held, backlog: &Backlog) -> Bytes {
-        self.sent(held, backlog);
-        self.writer(held).backlog(backlog)
+    fn advance(&self, held: &mut Held, mut backlog: Backlog) -> Bytes {
+        self.sent(held, &mut backlog);
+        self.writer(held).news(&backlog)
     }
 
-    fn sent(&self, held: &mut Held, backlog: &Backlog) {
+    /// Notes that the client gets this backlog, and adds the gap that the client has not been told of yet.
+    fn sent(&self, held: &mut Held, backlog: &mut Backlog) {
+        backlog.gap |= std::mem::take(&mut held.gap);
+        self.moved(held, backlog);
+    }
+
+    /// Moves the cursor behind a backlog that the client gets.
+    fn moved(&self, held: &mut Held, backlog: &Backlog) {
         held.cursor = backlog.cursor;
         let messages = backlog.messages.len() as u64;
         self.worker.context.metrics.delivered.add(messages);
@@ -473,7 +500,7 @@ impl Conn {
 
     fn writer<'a>(&'a self, held: &'a Held) -> Writer<'a> {
         Writer {
-            format: &*held.format,
+            format: held.carrier.format(),
             variant: held.variant,
             site: self.worker.context.site(),
             date: &self.worker.context.date,
@@ -493,7 +520,7 @@ impl Conn {
     }
 
     fn renew_heartbeat(&self) {
-        let shape = self.with_held(|held| held.format.shape());
+        let shape = self.with_held(|held| held.kind().shape);
         if let Some(Shape::Stream { heartbeat }) = shape {
             self.wait_in(State::Streaming, heartbeat);
         }
@@ -504,17 +531,18 @@ impl Conn {
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
         let batch: Rc<SharedBacklog> = feed.read(held.cursor);
         let backlog = batch.backlog();
-        if !backlog.is_news() {
+        if !backlog.is_news() || held.postpone(backlog) {
             return None;
         }
-        self.sent(held, backlog);
-        if held.postpones(backlog) {
-            return None;
+        if held.gap {
+            let alone = backlog.clone();
+            return Some((self.advance(held, alone), backlog.more));
         }
+        self.moved(held, backlog);
         let writer = self.writer(held);
         let piece = match writer.variant.form(writer.format) {
-            Some(form) => batch.form(form, |backlog| writer.backlog(backlog)),
-            None => writer.backlog(backlog),
+            Some(form) => batch.form(form, |backlog| writer.news(backlog)),
+            None => writer.news(backlog),
         };
         Some((piece, backlog.more))
     }
@@ -545,8 +573,4 @@ impl Subscriber for Conn {
             }
         }
     }
-}
-
-fn is_poll(format: &dyn Format) -> bool {
-    matches!(format.shape(), Shape::Poll)
 }

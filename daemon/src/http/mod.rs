@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 mod body;
+mod carrier;
 mod chunks;
 mod client_kind;
 mod connection;

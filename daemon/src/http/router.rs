@@ -28,8 +28,7 @@ use crate::{
     compat::{novcomet, zeitoun},
     hub::Hub,
     transport::{
-        Format, Shape, Subscription, iframe::Iframe, longpoll::LongPoll, sse::Sse,
-        websocket::WebSocket,
+        Format, Subscription, iframe::Iframe, longpoll::LongPoll, sse::Sse, websocket::WebSocket,
     },
 };
 
@@ -193,7 +192,7 @@ pub(crate) fn subscription(
     };
     let seen = query.last_event_id(request);
     let name = query.transport().unwrap_or_else(by_headers);
-    let mut wait = None;
+    let (mut wait, mut handshake) = (None, None);
     let (since, format): (Option<Since>, Box<dyn Format>) = match name {
         "poll" => {
             wait = Some(query.wait()?);
@@ -217,8 +216,9 @@ pub(crate) fn subscription(
         }
         "websocket" => {
             access::may_open(site, request)?;
-            let agreed = upgrade::check(request).map_err(|error| no_websocket(request, error))?;
-            let format = WebSocket::new(agreed, heartbeat);
+            let checked = upgrade::check(request);
+            handshake = Some(checked.map_err(|error| no_websocket(request, error))?);
+            let format = WebSocket { heartbeat };
             (query.seen_or_since(seen?)?, Box::new(format))
         }
         other => {
@@ -233,6 +233,7 @@ pub(crate) fn subscription(
         since: since.map(|since| hub.resolve(since)),
         wait,
         format,
+        handshake,
         expires: None,
         gap: false,
     };
@@ -260,20 +261,20 @@ fn hold(hub: &Hub, request: &Request<'_>, subscription: Subscription) -> Route {
         return Route::Hold(subscription);
     }
     let format = &subscription.format;
-    let content_type = format.content_type();
-    if format.shape() != Shape::Poll || subscription.wait.is_none() {
-        return Route::Answer(answer(StatusCode::OK, content_type, ""));
+    let kind = format.kind();
+    if !kind.is_poll() || subscription.wait.is_none() {
+        return Route::Answer(answer(StatusCode::OK, kind.media_type, ""));
     }
     let since = subscription.since.unwrap_or_else(|| hub.last());
     let mut backlog = hub.since(&subscription.channels, since);
     backlog.gap |= subscription.gap;
     let mut body = Vec::new();
     match backlog.is_news() {
-        true => format.backlog(&backlog, &mut body),
+        true => format.news(&backlog, &mut body),
         false => format.nothing(backlog.cursor, &mut body),
     }
-    let mut answer = answer(StatusCode::OK, content_type, body);
-    if format.has_etag() {
+    let mut answer = answer(StatusCode::OK, kind.media_type, body);
+    if kind.has_etag {
         add_etag(answer.headers_mut(), backlog.cursor);
     }
     Route::Answer(answer)
@@ -358,6 +359,7 @@ fn zeitoun_clock(hub: &Hub, request: &Request<'_>) -> Route {
         since: None,
         wait: None,
         format: Box::new(zeitoun::Clock),
+        handshake: None,
         expires: None,
         gap: false,
     };

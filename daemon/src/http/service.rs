@@ -32,7 +32,7 @@ use super::{
     site::Site,
     writer::{AnswerHead, Variant},
 };
-use crate::{config::HttpConfig, transport::Shape};
+use crate::config::HttpConfig;
 
 /// How serving with hyper ended.
 pub(super) enum Served {
@@ -176,7 +176,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
         cors: site.origins.of_request(request),
     };
     let served = match route_within_limits(site, hub, request, Content::Empty).ok()? {
-        Route::Hold(subscription) if subscription.format.shape() == Shape::Poll => {
+        Route::Hold(subscription) if subscription.format.kind().is_poll() => {
             PlainOutcome::Poll(Ask {
                 subscription,
                 variant,
@@ -195,7 +195,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                 }
                 Ok(id) => PlainOutcome::Published(
                     AnswerHead {
-                        status: "201 Created",
+                        status: StatusCode::CREATED,
                         content_type: "application/json",
                         variant,
                         origins: &site.origins,
@@ -308,7 +308,7 @@ fn answering(
             let variant = Variant {
                 close: request.wants_close(),
                 chunked: head.version == hyper::Version::HTTP_11
-                    && subscription.format.upgrade().is_none(),
+                    && subscription.handshake.is_none(),
                 cors: site.origins.of_request(&request),
             };
             *phase.asked.borrow_mut() = Some(Ask {

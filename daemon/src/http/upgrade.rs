@@ -11,7 +11,7 @@ use hyper::{Method, Version};
 use tungstenite::handshake::derive_accept_key;
 
 use super::request::{Request, text};
-use crate::transport::websocket::{Agreed, PROTOCOL};
+use crate::transport::websocket::{Handshake, PROTOCOL};
 
 /// The prefix of an offered subprotocol that carries a token. Pages can set no other header of a WebSocket.
 const TOKEN_PREFIX: &str = "comet.token.";
@@ -52,7 +52,7 @@ pub(crate) enum HandshakeError {
 }
 
 /// Checks the client's part of the handshake (section 4.2.1). Every request was checked for one `Host` before.
-pub(crate) fn check(request: &Request<'_>) -> Result<Agreed, HandshakeError> {
+pub(crate) fn check(request: &Request<'_>) -> Result<Handshake, HandshakeError> {
     if request.method != Method::GET || !asks_to_upgrade(request) {
         return Err(HandshakeError::Upgrade);
     }
@@ -66,7 +66,7 @@ pub(crate) fn check(request: &Request<'_>) -> Result<Agreed, HandshakeError> {
         return Err(HandshakeError::Key);
     }
     let accept = derive_accept_key(key);
-    Ok(Agreed {
+    Ok(Handshake {
         accept: accept.as_bytes().try_into().expect("20 bytes as base64"),
         has_protocol: choose_protocol(request)?,
     })

@@ -1,9 +1,11 @@
 //! Writes answers as bytes, for connections that have left hyper.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use comet_proto::Cursor;
+use hyper::{
+    StatusCode,
+    header::{self, HeaderName},
+};
 
 use super::{
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
@@ -14,7 +16,10 @@ use super::{
 };
 use crate::{
     hub::Backlog,
-    transport::{Format, Shape, Upgrade},
+    transport::{
+        End, Format, Status,
+        websocket::{Handshake, PROTOCOL},
+    },
 };
 
 /// How answers to the same question differ between connections.
@@ -36,9 +41,8 @@ impl Variant {
             Cors::Origin(index) => 2 + u32::from(index),
         };
         let bits = u32::from(self.close) | u32::from(self.chunked) << 1;
-        format
-            .form()
-            .map(|form| u32::from(form) | bits << 8 | cors << 10)
+        let form = format.kind().form?;
+        Some(form as u32 | bits << 8 | cors << 10)
     }
 }
 
@@ -52,53 +56,35 @@ pub(crate) struct Writer<'a> {
 
 impl Writer<'_> {
     /// The whole answer of a poll, or the next piece of a stream.
-    pub(crate) fn backlog(&self, backlog: &Backlog) -> Bytes {
+    pub(crate) fn news(&self, backlog: &Backlog) -> Bytes {
         let mut body = Vec::new();
-        self.format.backlog(backlog, &mut body);
-        self.framed(200, backlog.cursor, body)
+        self.format.news(backlog, &mut body);
+        memory::keep(self.framed(StatusCode::OK, backlog.cursor, &body))
     }
 
-    /// The answer of a poll that waited in vain, or a stream's sign of life.
+    /// The answer of a poll whose wait is over, or a stream's heartbeat.
     pub(crate) fn nothing(&self, cursor: Cursor) -> Bytes {
         let mut body = Vec::new();
         self.format.nothing(cursor, &mut body);
-        self.framed(200, cursor, body)
+        memory::keep(self.framed(StatusCode::OK, cursor, &body))
     }
 
-    /// What a waiting client gets when the daemon stops; ends a stream.
-    pub(crate) fn farewell(&self, backlog: &Backlog, retry: Duration) -> Bytes {
+    /// The last bytes of a subscription: the answer of a poll, or the end of a stream.
+    pub(crate) fn end(&self, end: &End<'_>) -> Bytes {
         let mut body = Vec::new();
-        let status = self.format.farewell(backlog, retry, &mut body);
-        self.ended(status, backlog.cursor, body)
-    }
-
-    /// What a waiting client gets when its token expires; ends a stream.
-    pub(crate) fn expired(&self, cursor: Cursor) -> Bytes {
-        let mut body = Vec::new();
-        let status = self.format.expired(cursor, &mut body);
-        self.ended(status, cursor, body)
-    }
-
-    /// What a waiting client gets that sends nothing any more; ends a stream.
-    pub(crate) fn half_closed(&self, backlog: &Backlog) -> Bytes {
-        let mut body = Vec::new();
-        let status = self.format.half_closed(backlog, &mut body);
-        self.ended(status, backlog.cursor, body)
-    }
-
-    fn ended(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
-        let mut bytes = self.framed(status, cursor, body).to_vec();
-        if self.variant.chunked && matches!(self.format.shape(), Shape::Stream { .. }) {
+        let status = self.format.end(end, &mut body);
+        let mut bytes = self.framed(status.into(), end.cursor(), &body);
+        if self.variant.chunked && !self.format.kind().is_poll() {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
         memory::keep(bytes)
     }
 
-    /// A stream's head and what it begins with.
-    pub(crate) fn opening(&self, cursor: Cursor) -> Bytes {
-        let mut out = match self.format.upgrade() {
-            Some(upgrade) => switching_protocols(&upgrade),
-            None => self.head(200, None, None),
+    /// The head of a stream and its first bytes. `handshake`: set if the stream is a WebSocket.
+    pub(crate) fn opening(&self, cursor: Cursor, handshake: Option<&Handshake>) -> Bytes {
+        let mut out = match handshake {
+            Some(handshake) => switching_protocols(handshake),
+            None => self.head(StatusCode::OK, None, None),
         };
         let mut body = Vec::new();
         self.format.opening(cursor, &mut body);
@@ -106,17 +92,15 @@ impl Writer<'_> {
         out.into()
     }
 
-    fn framed(&self, status: u16, cursor: Cursor, body: Vec<u8>) -> Bytes {
-        let mut out = match self.format.shape() {
-            Shape::Poll => {
-                let mut out = self.head(status, Some(body.len()), Some(cursor));
-                out.extend_from_slice(&body);
-                return memory::keep(out);
-            }
-            Shape::Stream { .. } => Vec::with_capacity(body.len() + 16),
-        };
-        self.chunk(&body, &mut out);
-        memory::keep(out)
+    fn framed(&self, status: StatusCode, cursor: Cursor, body: &[u8]) -> Vec<u8> {
+        if self.format.kind().is_poll() {
+            let mut out = self.head(status, Some(body.len()), Some(cursor));
+            out.extend_from_slice(body);
+            return out;
+        }
+        let mut out = Vec::with_capacity(body.len() + 16);
+        self.chunk(body, &mut out);
+        out
     }
 
     fn chunk(&self, body: &[u8], out: &mut Vec<u8>) {
@@ -129,28 +113,41 @@ impl Writer<'_> {
         }
     }
 
-    fn head(&self, status: u16, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
+    fn head(&self, status: StatusCode, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
+        let kind = self.format.kind();
         let head = AnswerHead {
-            status: match status {
-                200 => "200 OK",
-                401 => UNAUTHORIZED,
-                _ => UNAVAILABLE,
-            },
-            content_type: self.format.content_type(),
+            status,
+            content_type: kind.media_type,
             variant: self.variant,
             origins: &self.site.origins,
             date: self.date,
         };
-        head.write(length, cursor.filter(|_| self.format.has_etag()))
+        head.write(length, cursor.filter(|_| kind.has_etag))
     }
 }
 
-const UNAUTHORIZED: &str = "401 Unauthorized";
-const UNAVAILABLE: &str = "503 Service Unavailable";
+impl From<Status> for StatusCode {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Ok => Self::OK,
+            Status::Unauthorized => Self::UNAUTHORIZED,
+            Status::Unavailable => Self::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The header that goes with the status of a poll's answer: how to authenticate, or when to come back.
+pub(super) fn header_of_status(status: StatusCode) -> Option<(HeaderName, &'static str)> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, INVALID_TOKEN)),
+        StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY)),
+        _ => None,
+    }
+}
 
 /// The head of an answer that hyper does not write.
 pub(crate) struct AnswerHead<'a> {
-    pub(crate) status: &'static str,
+    pub(crate) status: StatusCode,
     pub(crate) content_type: &'static str,
     pub(crate) variant: Variant,
     pub(crate) origins: &'a Origins,
@@ -167,7 +164,8 @@ impl AnswerHead<'_> {
     /// Without `length` the body is a stream.
     fn write(&self, length: Option<usize>, tag: Option<Cursor>) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        for part in ["HTTP/1.1 ", self.status, "\r\n"] {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        for part in ["HTTP/1.1 ", self.status.as_str(), " ", reason, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
         let mut line = |name: &str, value: &str| {
@@ -179,11 +177,8 @@ impl AnswerHead<'_> {
         for (name, value) in LIVE_HEADERS {
             line(name, value);
         }
-        if self.status == UNAUTHORIZED {
-            line("www-authenticate", INVALID_TOKEN);
-        }
-        if self.status == UNAVAILABLE {
-            line("retry-after", RETRY);
+        if let Some((name, value)) = header_of_status(self.status) {
+            line(name.as_str(), value);
         }
         if let Some(length) = length {
             line("content-length", &length.to_string());
@@ -206,14 +201,15 @@ impl AnswerHead<'_> {
 }
 
 /// The head that accepts a WebSocket (RFC 6455, section 4.2.2).
-fn switching_protocols(upgrade: &Upgrade<'_>) -> Vec<u8> {
+fn switching_protocols(handshake: &Handshake) -> Vec<u8> {
     let mut head =
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            .to_owned();
-    head += &format!("sec-websocket-accept: {}\r\n", upgrade.accept);
-    if let Some(protocol) = upgrade.protocol {
-        head += &format!("sec-websocket-protocol: {protocol}\r\n");
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            .to_vec();
+    head.extend_from_slice(b"sec-websocket-accept: ");
+    head.extend_from_slice(&handshake.accept);
+    if handshake.has_protocol {
+        head.extend_from_slice(format!("\r\nsec-websocket-protocol: {PROTOCOL}").as_bytes());
     }
-    head += "\r\n";
-    head.into()
+    head.extend_from_slice(b"\r\n\r\n");
+    head
 }

@@ -83,7 +83,7 @@ pub struct NewMessage<'a> {
 }
 
 /// The messages that some channels still keep after a cursor.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Backlog {
     /// Oldest first; at most [`READ_BYTES`], unless the first message alone is larger.
     pub messages: Vec<Arc<Message>>,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, gap_cursor, write_expired, write_gap, write_retry, write_script_safe};
+use super::{
+    End, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap, write_retry,
+    write_script_safe,
+};
 use crate::hub::Backlog;
 
 pub(crate) struct Iframe {
@@ -51,14 +54,16 @@ impl Iframe {
 }
 
 impl Format for Iframe {
-    fn shape(&self) -> Shape {
-        Shape::Stream {
-            heartbeat: self.heartbeat,
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Stream {
+                heartbeat: self.heartbeat,
+            },
+            media_type: "text/html; charset=utf-8",
+            has_etag: false,
+            postpones_gap: false,
+            form: None, // each client has a callback of its own
         }
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/html; charset=utf-8"
     }
 
     /// Padding, because some browsers do not render the first kilobyte before it is complete.
@@ -70,7 +75,7 @@ impl Format for Iframe {
         out.push(b'\n');
     }
 
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         let mut json = Vec::new();
         if backlog.gap {
             write_gap(gap_cursor(backlog), &mut json);
@@ -87,19 +92,24 @@ impl Format for Iframe {
         out.push(b'\n');
     }
 
-    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
-        self.backlog(backlog, out);
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
         let mut json = Vec::new();
-        write_retry(retry, &mut json);
-        self.call(&json, out);
-        200
-    }
-
-    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        let mut json = Vec::new();
-        write_expired(cursor, &mut json);
-        self.call(&json, out);
-        200
+        match *end {
+            End::Reconnect { backlog, retry } => {
+                self.news(backlog, out);
+                write_retry(retry, &mut json);
+                self.call(&json, out);
+            }
+            End::HalfClosed { backlog } => {
+                self.news(backlog, out);
+                self.nothing(backlog.cursor, out);
+            }
+            End::Expired { cursor } => {
+                write_expired(cursor, &mut json);
+                self.call(&json, out);
+            }
+        }
+        Status::Ok
     }
 }
 

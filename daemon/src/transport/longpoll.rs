@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, form};
+use super::{End, Form, Format, Kind, Shape, Status, write_token_expired};
 use crate::hub::Backlog;
 
 pub(crate) struct LongPoll;
 
 impl Format for LongPoll {
-    fn shape(&self) -> Shape {
-        Shape::Poll
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Poll,
+            media_type: "application/json",
+            has_etag: true,
+            postpones_gap: false,
+            form: Some(Form::LongPoll),
+        }
     }
 
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         write_answer(backlog, None, out);
     }
 
@@ -30,17 +32,13 @@ impl Format for LongPoll {
         write_answer(&backlog, None, out);
     }
 
-    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
-        write_answer(backlog, Some(retry), out);
-        200
-    }
-
-    fn form(&self) -> Option<u8> {
-        Some(form::LONGPOLL)
-    }
-
-    fn has_etag(&self) -> bool {
-        true
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        match *end {
+            End::Reconnect { backlog, retry } => write_answer(backlog, Some(retry), out),
+            End::HalfClosed { backlog } => write_answer(backlog, None, out),
+            End::Expired { cursor } => return write_token_expired(cursor, out),
+        }
+        Status::Ok
     }
 }
 

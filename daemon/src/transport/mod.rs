@@ -5,6 +5,8 @@ pub(crate) mod frames;
 pub(crate) mod iframe;
 pub(crate) mod longpoll;
 pub(crate) mod sse;
+#[cfg(test)]
+mod tests;
 pub(crate) mod websocket;
 
 use std::{
@@ -16,6 +18,7 @@ use std::{
 use comet_proto::{ChannelName, Cursor};
 
 use crate::hub::Backlog;
+use websocket::Handshake;
 
 /// A client's subscription.
 pub(crate) struct Subscription {
@@ -26,9 +29,12 @@ pub(crate) struct Subscription {
     /// After this time a poll is answered without messages; `None`: never.
     pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
+    /// Set if the subscription is carried by a WebSocket and not by an HTTP answer.
+    pub(crate) handshake: Option<Handshake>,
     /// The time at which the token expires, in seconds since 1970.
     pub(crate) expires: Option<u64>,
-    /// The subscription begins later than the client asked, so a gap comes first.
+    /// The subscription begins later than the client asked. The client is told of this gap before it waits, or with the
+    /// next message if its format postpones gaps.
     pub(crate) gap: bool,
 }
 
@@ -68,6 +74,26 @@ impl DerefMut for Channels {
     }
 }
 
+/// The facts about a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) shape: Shape,
+    /// `Content-Type`
+    pub(crate) media_type: &'static str,
+    /// Whether a poll's answer has its cursor as an entity tag.
+    pub(crate) has_etag: bool,
+    /// Whether the protocol cannot tell of a gap without a message. Then the gap is told with the next message.
+    pub(crate) postpones_gap: bool,
+    /// Set if the bytes of a backlog are the same for all subscribers with this form: then they are rendered once.
+    pub(crate) form: Option<Form>,
+}
+
+impl Kind {
+    pub(crate) fn is_poll(&self) -> bool {
+        self.shape == Shape::Poll
+    }
+}
+
 /// A poll or a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -77,97 +103,79 @@ pub(crate) enum Shape {
     Stream { heartbeat: Duration },
 }
 
-/// The server's part of a WebSocket's handshake (RFC 6455, section 4.2.2).
-pub(crate) struct Upgrade<'a> {
-    /// `Sec-WebSocket-Accept`
-    pub(crate) accept: &'a str,
-    /// `Sec-WebSocket-Protocol`
-    pub(crate) protocol: Option<&'static str>,
+/// The formats whose bytes depend only on the backlog. The number is part of the key under which rendered bytes are
+/// found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Form {
+    LongPoll = 1,
+    Sse,
+    NovComet,
+    Chat,
+    WebSocket,
+}
+
+/// Why a subscription ends, and what its last bytes may contain.
+#[derive(Debug)]
+pub(crate) enum End<'a> {
+    /// The daemon stops, or new settings have ended the right to the subscription. The client gets the remaining
+    /// messages and should reconnect after `retry`.
+    Reconnect {
+        backlog: &'a Backlog,
+        retry: Duration,
+    },
+    /// The client has closed its sending side. It may be gone or may still read, so it gets the remaining messages and
+    /// waits no longer.
+    HalfClosed { backlog: &'a Backlog },
+    /// The client's token has expired. The client gets no message after `cursor`.
+    Expired { cursor: Cursor },
+}
+
+impl End<'_> {
+    /// The cursor with which the client can come back.
+    pub(crate) fn cursor(&self) -> Cursor {
+        match self {
+            Self::Reconnect { backlog, .. } | Self::HalfClosed { backlog } => backlog.cursor,
+            Self::Expired { cursor } => *cursor,
+        }
+    }
+}
+
+/// The status of a subscription's last answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    /// The client's token has expired.
+    Unauthorized,
+    /// There is no message, and the protocol has no answer without one. The client should ask again soon.
+    Unavailable,
 }
 
 /// Turns messages into the bytes of one protocol.
 pub(crate) trait Format {
-    fn shape(&self) -> Shape;
-
-    fn content_type(&self) -> &'static str;
-
-    /// Appends the body of the answer, or the piece of the stream, that carries a backlog with messages or a gap.
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>);
-
-    /// Appends the body of the answer when the wait is over, or a stream's heartbeat.
-    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
+    fn kind(&self) -> Kind;
 
     /// Appends the beginning of a stream, which starts at `cursor`.
     fn opening(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
 
-    /// Appends the last answer when the daemon stops: remaining messages, and when to come back, if the protocol can express
-    /// that. Returns its status (a stream has sent its status before).
-    fn farewell(&self, backlog: &Backlog, _retry: Duration, out: &mut Vec<u8>) -> u16 {
-        if backlog.is_news() {
-            self.backlog(backlog, out);
-        } else {
-            self.nothing(backlog.cursor, out);
-        }
-        200
-    }
+    /// Appends the body of a poll's answer, or the piece of a stream, that carries a backlog with messages or a gap.
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>);
 
-    /// Appends the last answer for a waiting client that has closed its sending side: remaining messages, and its cursor. The
-    /// client may be gone, so it does not wait any longer. Returns the status; ends a stream.
-    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
-        let is_news = backlog.is_news();
-        if is_news {
-            self.backlog(backlog, out);
-        }
-        if !is_news || self.shape() != Shape::Poll {
-            self.nothing(backlog.cursor, out);
-        }
-        200
-    }
+    /// Appends the body of a poll's answer when its wait is over, or a stream's heartbeat.
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
 
-    /// Appends the last answer when the client's token expires, and returns its status.
-    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        let text = format!(
-            "{{\"error\":\"token_expired\",\"message\":\"the token has expired; come back with a new one\",\"cursor\":\"{cursor}\"}}"
-        );
-        out.extend_from_slice(text.as_bytes());
-        401
-    }
-
-    /// For protocols that cannot express a gap without a message. Returns true if the format reports the gap with the next message,
-    /// and the client goes on waiting.
-    fn postpones_gap(&self) -> bool {
-        false
-    }
-
-    /// The number of a format whose bytes depend only on the backlog, so that they are rendered once for all subscribers.
-    fn form(&self) -> Option<u8> {
-        None
-    }
-
-    /// For a stream in another protocol than HTTP: the answer to the handshake.
-    fn upgrade(&self) -> Option<Upgrade<'_>> {
-        None
-    }
-
-    /// Handles bytes from the client on an upgraded stream, and appends the answers. Returns false if the stream ends
-    /// after them.
-    fn input(&self, _bytes: &[u8], _out: &mut Vec<u8>) -> bool {
-        true
-    }
-
-    /// Whether the answer has its cursor as an entity tag.
-    fn has_etag(&self) -> bool {
-        false
-    }
+    /// Appends the last bytes of a subscription. Returns the status of a poll's answer; a stream has sent its status
+    /// before.
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status;
 }
 
-/// Numbers of [`Format::form`].
-pub(crate) mod form {
-    pub(crate) const LONGPOLL: u8 = 1;
-    pub(crate) const SSE: u8 = 2;
-    pub(crate) const NOVCOMET: u8 = 3;
-    pub(crate) const CHAT: u8 = 4;
-    pub(crate) const WEBSOCKET: u8 = 5;
+/// Appends the answer to a poll whose token has expired, and returns its status.
+pub(crate) fn write_token_expired(cursor: Cursor, out: &mut Vec<u8>) -> Status {
+    let text = format!(
+        "{{\"error\":\"token_expired\",\"message\":\"the token has expired; come back with a new one\",\"cursor\":\"{cursor}\"}}"
+    );
+    out.extend_from_slice(text.as_bytes());
+    Status::Unauthorized
 }
 
 /// Appends JSON so that it may stand in an HTML `<script>`: no `<`, and no U+2028 or U+2029, which end lines in
@@ -211,22 +219,4 @@ pub(crate) fn gap_cursor(backlog: &Backlog) -> Cursor {
         .messages
         .first()
         .map_or(backlog.cursor, |first| Cursor(first.id - 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn script_safe_json_is_the_same_json() {
-        let json = "\"</script><!-- \u{2028}\u{2029} é\"";
-        let mut out = Vec::new();
-        write_script_safe(json.as_bytes(), &mut out);
-        assert!(!out.contains(&b'<') && !out.windows(2).any(|w| w == [0xe2, 0x80]));
-        let (before, after): (String, String) = (
-            serde_json::from_str(json).unwrap(),
-            serde_json::from_slice(&out).unwrap(),
-        );
-        assert_eq!(before, after);
-    }
 }

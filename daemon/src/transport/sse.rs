@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comet_proto::Cursor;
 
-use super::{Format, Shape, form, gap_cursor, write_expired, write_gap};
+use super::{End, Form, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap};
 use crate::hub::Backlog;
 
 /// The time before a browser reconnects, in milliseconds, unless a stopping daemon sets another. The next daemon sends it
@@ -18,14 +18,16 @@ pub(crate) struct Sse {
 }
 
 impl Format for Sse {
-    fn shape(&self) -> Shape {
-        Shape::Stream {
-            heartbeat: self.heartbeat,
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Stream {
+                heartbeat: self.heartbeat,
+            },
+            media_type: EVENT_STREAM,
+            has_etag: false,
+            postpones_gap: false,
+            form: Some(Form::Sse),
         }
-    }
-
-    fn content_type(&self) -> &'static str {
-        EVENT_STREAM
     }
 
     /// The first heartbeat. It shows that the stream works and that no proxy holds it back, and gives the client a cursor in
@@ -36,7 +38,7 @@ impl Format for Sse {
         out.push(b'\n');
     }
 
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         if backlog.gap {
             let cursor = gap_cursor(backlog);
             out.extend_from_slice(format!("id: {cursor}\nevent: gap\ndata: ").as_bytes());
@@ -57,27 +59,27 @@ impl Format for Sse {
         out.push(b'\n');
     }
 
-    /// The event has the time twice: for the browser, and for a script that reconnects by itself.
-    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
-        if backlog.is_news() {
-            self.backlog(backlog, out);
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        match *end {
+            End::Reconnect { backlog, retry } => {
+                self.news(backlog, out);
+                // The event has the time twice: for the browser, and for a script that reconnects by itself.
+                let field = format!(",\"retry\":{}", retry.as_millis());
+                self.write_sign(backlog.cursor, &field, out);
+                write_retry(retry, out);
+                out.push(b'\n');
+            }
+            End::HalfClosed { backlog } => {
+                self.news(backlog, out);
+                self.nothing(backlog.cursor, out);
+            }
+            End::Expired { cursor } => {
+                out.extend_from_slice(format!("id: {cursor}\nevent: expired\ndata: ").as_bytes());
+                write_expired(cursor, out);
+                out.extend_from_slice(b"\n\n");
+            }
         }
-        let field = format!(",\"retry\":{}", retry.as_millis());
-        self.write_sign(backlog.cursor, &field, out);
-        write_retry(retry, out);
-        out.push(b'\n');
-        200
-    }
-
-    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        out.extend_from_slice(format!("id: {cursor}\nevent: expired\ndata: ").as_bytes());
-        write_expired(cursor, out);
-        out.extend_from_slice(b"\n\n");
-        200
-    }
-
-    fn form(&self) -> Option<u8> {
-        Some(form::SSE)
+        Status::Ok
     }
 }
 

@@ -3,18 +3,18 @@
 
 mod client_frames;
 
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 
 use comet_proto::Cursor;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    Format, Shape, Upgrade, form,
+    End, Form, Format, Kind, Shape, Status,
     frames::{self, write_close},
     gap_cursor, write_expired, write_gap, write_retry,
 };
 use crate::hub::Backlog;
-use client_frames::ClientFrames;
+pub(crate) use client_frames::ClientFrames;
 
 /// The subprotocol of the daemon, for clients that offer subprotocols.
 pub(crate) const PROTOCOL: &str = "comet";
@@ -23,55 +23,33 @@ pub(crate) const PROTOCOL: &str = "comet";
 /// one that resembles HTTP's 401.
 const EXPIRED: u16 = 4401;
 
-/// What the answer to a valid handshake contains.
+/// The server's part of a handshake (section 4.2.2).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Agreed {
+pub(crate) struct Handshake {
     /// `Sec-WebSocket-Accept`: 20 bytes as base64.
     pub(crate) accept: [u8; 28],
-    /// The client offered [`PROTOCOL`].
+    /// The client has offered [`PROTOCOL`], and `Sec-WebSocket-Protocol` names it.
     pub(crate) has_protocol: bool,
 }
 
 pub(crate) struct WebSocket {
-    heartbeat: Duration,
-    agreed: Agreed,
-    frames: RefCell<ClientFrames>,
-}
-
-impl WebSocket {
-    /// A connection whose handshake is valid.
-    pub(crate) fn new(agreed: Agreed, heartbeat: Duration) -> Self {
-        Self {
-            heartbeat,
-            agreed,
-            frames: RefCell::default(),
-        }
-    }
+    pub(crate) heartbeat: Duration,
 }
 
 impl Format for WebSocket {
-    fn shape(&self) -> Shape {
-        Shape::Stream {
-            heartbeat: self.heartbeat,
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Stream {
+                heartbeat: self.heartbeat,
+            },
+            media_type: "application/json",
+            has_etag: false,
+            postpones_gap: false,
+            form: Some(Form::WebSocket),
         }
     }
 
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn upgrade(&self) -> Option<Upgrade<'_>> {
-        let Agreed {
-            accept,
-            has_protocol,
-        } = &self.agreed;
-        Some(Upgrade {
-            accept: std::str::from_utf8(accept).expect("base64 is ASCII"),
-            protocol: has_protocol.then_some(PROTOCOL),
-        })
-    }
-
-    fn backlog(&self, backlog: &Backlog, out: &mut Vec<u8>) {
+    fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         let mut json = Vec::new();
         if backlog.gap {
             write_gap(gap_cursor(backlog), &mut json);
@@ -88,49 +66,26 @@ impl Format for WebSocket {
         frames::write(frames::PING, b"", out);
     }
 
-    /// Closes with the code "going away", after which clients come back. The close's reason says when.
-    fn farewell(&self, backlog: &Backlog, retry: Duration, out: &mut Vec<u8>) -> u16 {
-        self.backlog(backlog, out);
-        let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();
-        write_retry(retry, &mut close);
-        frames::write(frames::CLOSE, &close, out);
-        200
-    }
-
-    fn half_closed(&self, backlog: &Backlog, out: &mut Vec<u8>) -> u16 {
-        self.backlog(backlog, out);
-        write_close(CloseCode::Normal, out);
-        200
-    }
-
-    fn expired(&self, cursor: Cursor, out: &mut Vec<u8>) -> u16 {
-        let mut json = Vec::new();
-        write_expired(cursor, &mut json);
-        frames::write(frames::TEXT, &json, out);
-        write_close(CloseCode::Library(EXPIRED), out);
-        200
-    }
-
-    fn input(&self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        let taken = self.frames.borrow_mut().take(bytes, out);
-        taken.unwrap_or_else(|code| {
-            write_close(code, out);
-            false
-        })
-    }
-
-    fn form(&self) -> Option<u8> {
-        Some(form::WEBSOCKET)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_waiting_websocket_is_small() {
-        let size = size_of::<WebSocket>();
-        assert!(size <= 96, "{size} bytes");
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        match *end {
+            End::Reconnect { backlog, retry } => {
+                self.news(backlog, out);
+                // After the code "going away" clients come back. The close's reason says when.
+                let mut close = u16::from(CloseCode::Away).to_be_bytes().to_vec();
+                write_retry(retry, &mut close);
+                frames::write(frames::CLOSE, &close, out);
+            }
+            End::HalfClosed { backlog } => {
+                self.news(backlog, out);
+                write_close(CloseCode::Normal, out);
+            }
+            End::Expired { cursor } => {
+                let mut json = Vec::new();
+                write_expired(cursor, &mut json);
+                frames::write(frames::TEXT, &json, out);
+                write_close(CloseCode::Library(EXPIRED), out);
+            }
+        }
+        Status::Ok
     }
 }

@@ -3,11 +3,13 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::super::frames::{BINARY, CLOSE, CONTINUATION, Header, TEXT, answer_control, unmask};
+use super::super::frames::{
+    BINARY, CLOSE, CONTINUATION, Header, TEXT, answer_control, unmask, write_close,
+};
 
 /// State of the client's frames between two reads.
 #[derive(Default)]
-pub(super) struct ClientFrames {
+pub(crate) struct ClientFrames {
     /// An incomplete header, or an incomplete control frame: at most 130 bytes.
     partial: Vec<u8>,
     data: DataFrame,
@@ -44,9 +46,17 @@ struct Utf8 {
 }
 
 impl ClientFrames {
+    /// Reads frames and appends the answers to them. Returns false if the connection ends after these answers.
+    pub(crate) fn answer(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        self.take(bytes, out).unwrap_or_else(|code| {
+            write_close(code, out);
+            false
+        })
+    }
+
     /// Reads frames and appends the answers to pings and to a close. `Ok(false)`: the client has closed. `Err`: the
     /// connection fails with this close code (section 7.1.7).
-    pub(super) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
+    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, CloseCode> {
         let mut joined = std::mem::take(&mut self.partial);
         let mut rest = bytes;
         if !joined.is_empty() {
