@@ -29,12 +29,18 @@ pub const MAX_KEY: usize = 128;
 pub enum Request<'a> {
     /// Publish one message.
     Publish(Publish<'a>),
-    /// Answer `{"ok":true}` and then each message from `since` on, for as long as the connection lasts.
+    /// Answer `{"ok":true}` and then each message from `since` on, for as long as the connection lasts. Adds the channels to
+    /// those that the connection has subscribed to before.
     Subscribe {
         /// The channels.
         channels: ChannelNames,
         /// The last id that the client saw; `None` is from now on.
         since: Option<Since>,
+    },
+    /// Answer `{"ok":true}`, and deliver no more messages of these channels.
+    Unsubscribe {
+        /// The channels.
+        channels: ChannelNames,
     },
     /// Answer once with the messages that are kept after `since`.
     History {
@@ -71,7 +77,9 @@ pub enum LineError {
     #[error("not a request: {0}")]
     Json(#[from] serde_json::Error),
     /// The operation does not exist.
-    #[error("unknown op {0:?} (known: publish, subscribe, history, cursor, status, ping)")]
+    #[error(
+        "unknown op {0:?} (known: publish, subscribe, unsubscribe, history, cursor, status, ping)"
+    )]
     Op(String),
     /// A required field is missing.
     #[error("op {op} needs the field {field:?}")]
@@ -165,6 +173,10 @@ impl<'a> Request<'a> {
             "subscribe" => {
                 let (channels, since) = fields.subscription("subscribe")?;
                 Ok(Self::Subscribe { channels, since })
+            }
+            "unsubscribe" => {
+                let channels = fields.unsubscription()?;
+                Ok(Self::Unsubscribe { channels })
             }
             "history" => {
                 let (channels, since) = fields.subscription("history")?;

@@ -71,6 +71,11 @@ fn check_request(request: &Request<'_>, json: &Value) {
             assert_eq!(*since, self::since(&json["since"]));
             "subscribe"
         }
+        Request::Unsubscribe { channels } => {
+            check_channels(channels, json);
+            assert_eq!(json["since"], Value::Null);
+            "unsubscribe"
+        }
         Request::History { channels, since } => {
             check_channels(channels, json);
             assert_eq!(

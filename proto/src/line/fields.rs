@@ -88,6 +88,13 @@ impl<'a> Fields<'a> {
         Ok((channels, since))
     }
 
+    pub(super) fn unsubscription(self) -> Result<ChannelNames, LineError> {
+        let op = "unsubscribe";
+        self.refuse(op, [("since", self.since.is_some())])?;
+        let (channels, _) = self.subscription(op)?;
+        Ok(channels)
+    }
+
     pub(super) fn bare(self, op: &'static str) -> Result<(), LineError> {
         self.refuse(
             op,

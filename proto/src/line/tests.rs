@@ -39,6 +39,10 @@ fn subscriptions_take_numbers_and_times() {
     };
     assert_eq!((channels.len(), since), (2, Some(Since::Time(1_000_000))));
     assert!(matches!(
+        Request::parse(br#"{"op":"unsubscribe","channels":["a","b"]}"#),
+        Ok(Request::Unsubscribe { channels }) if channels.len() == 2
+    ));
+    assert!(matches!(
         Request::parse(br#"{"op":"history","channels":["a"],"since":7}"#),
         Ok(Request::History {
             since: Since::Id(Cursor(7)),
@@ -86,6 +90,11 @@ fn refusals_name_the_field() {
             "may not contain '\\n'",
         ),
         (r#"{"op":"subscribe"}"#, "channels", "needs the field"),
+        (
+            r#"{"op":"unsubscribe","channels":["a"],"since":1}"#,
+            "since",
+            "op unsubscribe has no field",
+        ),
         (
             r#"{"op":"subscribe","channels":[]}"#,
             "channels",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use comet_proto::{
-    Pace,
+    ChannelNames, Pace, Since,
     line::{self, Publish, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
@@ -239,13 +239,13 @@ impl Connection {
     fn respond(&mut self, line: &[u8]) {
         match Request::parse(line) {
             Ok(Request::Publish(publish)) => self.publish(publish),
-            Ok(Request::Subscribe { .. }) if self.subscription.is_some() => {
-                let reason = "this connection has already subscribed, use another one";
-                line::write_error("op", reason, &mut self.output);
-            }
-            Ok(Request::Subscribe { channels, since }) => {
+            Ok(Request::Subscribe { channels, since }) => self.subscribe(&channels, since),
+            Ok(Request::Unsubscribe { channels }) => {
+                if let Some(subscription) = &mut self.subscription {
+                    subscription.remove(&channels);
+                }
+                self.subscription.take_if(|left| !left.has_channels());
                 line::write_ok(&mut self.output);
-                self.subscription = Some(SocketSubscription::new(&self.shared, channels, since));
             }
             Ok(Request::History { channels, since }) => {
                 self.history = Some(HistoryReply::new(
@@ -260,6 +260,16 @@ impl Connection {
             Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
             Ok(Request::Ping) => line::write_ok(&mut self.output),
             Err(error) => line::write_error(error.code(), &error.to_string(), &mut self.output),
+        }
+    }
+
+    fn subscribe(&mut self, channels: &ChannelNames, since: Option<Since>) {
+        let subscription = self
+            .subscription
+            .get_or_insert_with(|| SocketSubscription::new(&self.shared));
+        match subscription.add(channels, since) {
+            Ok(()) => line::write_ok(&mut self.output),
+            Err(error) => line::write_error("channels", &error.to_string(), &mut self.output),
         }
     }
 

@@ -1,8 +1,8 @@
-//! The subscription of a connection: a set of channels and a cursor, which reads the history when it is woken.
+//! The subscription of a connection: channels that come and go, and a cursor. The history is read when the task is woken.
 
 use std::{cell::Cell, rc::Rc};
 
-use comet_proto::{ChannelNames, Cursor, Since, line};
+use comet_proto::{ChannelNames, ChannelNamesError, Cursor, MAX_CHANNELS, Since, line};
 use tokio::sync::Notify;
 
 use super::{
@@ -10,13 +10,14 @@ use super::{
     shared::Shared,
     unwritten::{UnwrittenMessages, Written},
 };
-use crate::hub::subscriber::{AfterDelivery, Audience, Feed, Subscriber, SubscriberKey};
+use crate::hub::{
+    ChannelSet,
+    subscriber::{AfterDelivery, Feed, Subscriber},
+};
 
-/// A set of channels and a cursor.
+/// The channels of a connection, and the messages that it has still to write.
 pub(super) struct SocketSubscription {
-    channels: ChannelNames,
-    /// The last id that was sent or is in `unwritten`; `None` before the subscription has begun.
-    cursor: Option<Cursor>,
+    set: ChannelSet,
     /// Messages from one read of the history that are not sent yet.
     unwritten: UnwrittenMessages,
     waker: Rc<TaskWaker>,
@@ -27,15 +28,16 @@ pub(super) struct SocketSubscription {
 #[derive(Default)]
 struct TaskWaker {
     notify: Notify,
-    /// The place in the audience while there is nothing to read.
-    joined: Cell<Option<SubscriberKey>>,
+    /// Whether there may be messages to read.
+    has_unread: Cell<bool>,
 }
 
 impl Subscriber for TaskWaker {
     fn deliver(&self, _: &mut Feed<'_>) -> AfterDelivery {
-        self.joined.set(None);
-        self.notify.notify_one();
-        AfterDelivery::Leave
+        if !self.has_unread.replace(true) {
+            self.notify.notify_one();
+        }
+        AfterDelivery::Stay
     }
 }
 
@@ -47,15 +49,50 @@ pub(super) async fn woken(subscription: Option<&SocketSubscription>) {
 }
 
 impl SocketSubscription {
-    pub(super) fn new(shared: &Rc<Shared>, channels: ChannelNames, since: Option<Since>) -> Self {
+    /// A subscription without channels.
+    pub(super) fn new(shared: &Rc<Shared>) -> Self {
         shared.metrics.subscribers.add(1);
+        let waker = Rc::<TaskWaker>::default();
         Self {
-            channels,
-            cursor: since.map(|since| shared.audience.hub().resolve(since)),
+            set: ChannelSet::join(&shared.audience, waker.clone()),
             unwritten: UnwrittenMessages::default(),
-            waker: Rc::default(),
+            waker,
             shared: shared.clone(),
         }
+    }
+
+    /// Adds channels, of which messages after `since` are delivered (`None`: from now on). Others go on as before.
+    ///
+    /// # Errors
+    /// There would be more than [`MAX_CHANNELS`]; none is added.
+    pub(super) fn add(
+        &mut self,
+        channels: &ChannelNames,
+        since: Option<Since>,
+    ) -> Result<(), ChannelNamesError> {
+        let known = self.set.channels();
+        let new = channels.iter().filter(|name| !known.contains(name));
+        let count = known.len() + new.count();
+        if count > MAX_CHANNELS {
+            return Err(ChannelNamesError::TooMany(count));
+        }
+        let since = since.map(|since| self.shared.audience.hub().resolve(since));
+        self.set.add(channels, since);
+        self.waker.has_unread.set(true);
+        Ok(())
+    }
+
+    /// Drops channels, also their messages that are not sent yet. To be called between two messages.
+    pub(super) fn remove(&mut self, channels: &ChannelNames) {
+        for channel in channels.iter() {
+            self.set.remove(channel);
+        }
+        self.unwritten.retain(|channel| !channels.contains(channel));
+    }
+
+    /// Whether it has a channel left.
+    pub(super) fn has_channels(&self) -> bool {
+        !self.set.channels().is_empty()
     }
 
     /// Appends about one chunk. Returns true if everything is written, and the next message wakes the task.
@@ -79,38 +116,25 @@ impl SocketSubscription {
         self.unwritten.is_within_message()
     }
 
-    /// Reads new messages. Returns false if there are none, and the subscriber has joined the audience.
+    /// Reads new messages. Returns false if there are none, and the next message wakes the task.
     fn read(&mut self, out: &mut Vec<u8>) -> bool {
-        let audience: &Audience = &self.shared.audience;
-        if self.waker.joined.get().is_some() {
+        if !self.waker.has_unread.get() {
             return false;
         }
-        match audience.join(&self.channels, self.cursor, self.waker.clone()) {
-            Ok((key, cursor)) => {
-                self.cursor = Some(cursor);
-                self.waker.joined.set(Some(key));
-                false
-            }
-            Err(mut backlog) => {
-                backlog.cut(CHUNK);
-                if backlog.gap {
-                    // Whoever comes back with it gets what follows here.
-                    let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
-                    line::write_gap(before.unwrap_or(backlog.cursor), out);
-                }
-                self.cursor = Some(backlog.cursor);
-                self.unwritten = backlog.messages.into();
-                true
-            }
+        let backlog = self.set.read(CHUNK);
+        self.waker.has_unread.set(backlog.is_news());
+        if backlog.gap {
+            // Whoever comes back with it gets what follows here.
+            let before = backlog.messages.first().map(|first| Cursor(first.id - 1));
+            line::write_gap(before.unwrap_or(backlog.cursor), out);
         }
+        self.unwritten = backlog.messages.into();
+        self.waker.has_unread.get()
     }
 }
 
 impl Drop for SocketSubscription {
     fn drop(&mut self) {
-        if let Some(key) = self.waker.joined.take() {
-            self.shared.audience.leave(key);
-        }
         self.shared.metrics.subscribers.sub(1);
     }
 }

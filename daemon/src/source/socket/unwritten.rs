@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use comet_proto::{JsonPieces, Message};
+use comet_proto::{ChannelName, JsonPieces, Message};
 
 #[derive(Default)]
 pub(super) struct UnwrittenMessages {
@@ -32,6 +32,13 @@ impl From<Vec<Arc<Message>>> for UnwrittenMessages {
 }
 
 impl UnwrittenMessages {
+    /// Drops the messages of channels for which `is_wanted` is false. No message may be partly written.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&ChannelName) -> bool) {
+        let messages = std::mem::take(&mut self.messages);
+        let wanted = messages.filter(|message| is_wanted(&message.channel));
+        self.messages = wanted.collect::<Vec<_>>().into_iter();
+    }
+
     pub(super) fn is_within_message(&self) -> bool {
         self.begun.is_some()
     }
