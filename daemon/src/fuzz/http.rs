@@ -41,6 +41,7 @@ use crate::{
         router::{self, Content, Route},
     },
     hub::{HistoryConfig, Hub},
+    transport::Transport,
 };
 
 /// The list of channels in a path, or the code of the refusal.
@@ -131,7 +132,8 @@ fn check_parameters(query: &Query<'_>, pairs: &[(String, String)]) {
         .rfind(|(name, value)| name == "since" && !value.is_empty());
     let since = since.map(|(_, value)| Since::parse(value)).transpose();
     assert_eq!(query.since().map_err(code).ok(), since.ok());
-    assert_eq!(query.transport(), given("as"));
+    let transport = given("as").map(|name| Transport::parse(name).ok_or("as".to_owned()));
+    assert_eq!(query.transport().map_err(code), transport.transpose());
     let label = query.event_name().map_err(code);
     assert!(
         label.is_err()

@@ -13,14 +13,15 @@ use super::{
     request::Request,
     site::Site,
 };
-use crate::compat::novcomet;
+use crate::{compat::novcomet, transport::Transport};
 
 impl ClientKind {
     fn of(site: &Site, request: &Request<'_>) -> Self {
         let query = Query::of(request);
-        let is_stream = || {
-            let accepts = || Accepted::of(request).prefers_stream();
-            query.transport().map_or_else(accepts, |name| name == "sse")
+        let is_stream = || match query.transport() {
+            Ok(Some(transport)) => transport == Transport::Sse,
+            Ok(None) => Accepted::of(request).prefers_stream(),
+            Err(_) => false,
         };
         match Place::at(site, request.path) {
             _ if !matches!(request.method, Method::GET | Method::HEAD) => Self::Other,

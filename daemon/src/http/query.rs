@@ -8,7 +8,7 @@ use super::{
     answer::Refusal,
     request::{Repeated, Request, text},
 };
-use crate::transport::{Channels, iframe::Callback};
+use crate::transport::{Channels, Transport, iframe::Callback};
 
 /// The longest wait of a poll, and the default wait, in seconds.
 const MAX_WAIT: u64 = 60;
@@ -126,8 +126,14 @@ impl<'a> Query<'a> {
     }
 
     /// `as=`: the transport.
-    pub(crate) fn transport(&self) -> Option<&str> {
-        self.get("as")
+    pub(crate) fn transport(&self) -> Result<Option<Transport>, Refusal> {
+        let refuse = |name: &str| {
+            let name: String = name.chars().take(32).collect();
+            let known = Transport::NAMES;
+            Refusal::bad("as", format!("no transport {name:?} (known: {known})"))
+        };
+        let transport = |name| Transport::parse(name).ok_or_else(|| refuse(name));
+        self.get("as").map(transport).transpose()
     }
 
     /// `token=`: the token, which is never logged.

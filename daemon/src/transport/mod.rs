@@ -20,6 +20,31 @@ use comet_proto::{ChannelName, Cursor};
 use crate::hub::Backlog;
 use websocket::Handshake;
 
+/// The transports, as clients name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    LongPoll,
+    Sse,
+    Iframe,
+    WebSocket,
+}
+
+impl Transport {
+    /// All names, for error messages.
+    pub(crate) const NAMES: &str = "poll, sse, iframe, websocket";
+
+    /// Parses the name of a transport. `None`: there is no such transport.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "poll" => Self::LongPoll,
+            "sse" => Self::Sse,
+            "iframe" => Self::Iframe,
+            "websocket" => Self::WebSocket,
+            _ => return None,
+        })
+    }
+}
+
 /// A client's subscription.
 pub(crate) struct Subscription {
     /// Without channels the stream has only heartbeats.
