@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use comet_daemon::{access::Rights, config::Config};
 use nix::sys::stat::Mode;
 
-use super::access;
+use super::{
+    access,
+    daemon::read_config,
+    output::{print, warn},
+};
 
 /// Check a configuration file for mistakes
 ///
@@ -32,7 +36,7 @@ pub(super) struct Arguments {
 const SYSTEM_FILE: &str = "/etc/comet.toml";
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = super::read_config(arguments.config.as_deref())?;
+    let config = read_config(arguments.config.as_deref())?;
     config.check_readers()?;
     let mut notes = warnings(&config);
     for key in &config.auth.keys {
@@ -63,10 +67,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     notes.extend(access::defaults(&config));
     for note in notes {
-        super::warn(&format!("warning: {note}"));
+        warn(&format!("warning: {note}"));
     }
     let checked = checked(arguments.config.as_deref(), Path::new(SYSTEM_FILE).exists());
-    super::print(format!("{checked}\n").as_bytes())
+    print(format!("{checked}\n").as_bytes())
 }
 
 /// The last line of output: what was checked, and whether the system's file was not read.

@@ -22,18 +22,18 @@ pub(super) fn is_connected() -> bool {
 pub(super) struct Journal;
 
 /// Writes one log event in one piece. The number is its priority.
-pub(super) struct Line(u8);
+pub(super) struct JournalLine(u8);
 
 impl<'a> MakeWriter<'a> for Journal {
-    type Writer = Line;
+    type Writer = JournalLine;
 
-    fn make_writer(&self) -> Line {
-        Line(6)
+    fn make_writer(&self) -> JournalLine {
+        JournalLine(6)
     }
 
-    fn make_writer_for(&self, event: &Metadata<'_>) -> Line {
+    fn make_writer_for(&self, event: &Metadata<'_>) -> JournalLine {
         // The priorities of syslog(3).
-        Line(match *event.level() {
+        JournalLine(match *event.level() {
             Level::ERROR => 3,
             Level::WARN => 4,
             Level::INFO => 6,
@@ -42,7 +42,7 @@ impl<'a> MakeWriter<'a> for Journal {
     }
 }
 
-impl Write for Line {
+impl Write for JournalLine {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut out = Vec::with_capacity(event.len() + 16);
         for line in event.split_inclusive(|&byte| byte == b'\n') {

@@ -6,7 +6,6 @@ use std::{
     io::{self, Read},
     os::{fd::AsFd, unix::ffi::OsStringExt},
     path::PathBuf,
-    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -20,8 +19,10 @@ use nix::{
     sys::stat::{SFlag, fstat},
 };
 
-/// How long to wait for the daemon. A person or a cron job can wait that long, and a busy machine may need seconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+use super::{
+    daemon::{SocketArgument, options},
+    output::{print, warn},
+};
 
 /// The most bytes to read from standard input. No daemon accepts a larger message.
 const MAX_INPUT: u64 = 64 << 20;
@@ -66,7 +67,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     spool: Option<Option<PathBuf>>,
     #[command(flatten)]
-    socket: super::SocketArgument,
+    socket: SocketArgument,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -93,26 +94,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let published = client.publish(publish, Acknowledge::Each);
     // The client's errors already contain their causes.
     match published.map_err(|error| anyhow!("cannot publish: {error}"))? {
-        Outcome::Published(id) => super::print(format!("{id}\n").as_bytes()),
-        Outcome::OnItsWay | Outcome::Spooled => super::print(b"spooled\n"),
+        Outcome::Published(id) => print(format!("{id}\n").as_bytes()),
+        Outcome::OnItsWay | Outcome::Spooled => print(b"spooled\n"),
     }
 }
 
 fn check_key(key: &str) -> Result<String, KeyError> {
     Ok(parse_key(key.as_bytes())?.unwrap_or_default().to_owned())
-}
-
-/// A client that waits for `PATIENCE`.
-pub(super) fn client(socket: super::SocketArgument) -> Client {
-    Client::new(options(socket))
-}
-
-fn options(socket: super::SocketArgument) -> Options {
-    Options {
-        socket: socket.socket,
-        timeout: PATIENCE,
-        ..Options::default()
-    }
 }
 
 /// Whether standard input is a file, or a pipe or socket that has data or has ended.
@@ -127,7 +115,7 @@ fn is_offered() -> anyhow::Result<bool> {
             let mut inputs = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut inputs, PIPE_PATIENCE).context("cannot poll standard input")?;
             if ready == 0 {
-                super::warn(
+                warn(
                     "standard input is a pipe without data: the message is empty; use `-` to wait for data, or \
                      </dev/null to publish an empty message",
                 );

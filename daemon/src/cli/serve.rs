@@ -16,7 +16,11 @@ use comet_daemon::{
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::journal::{self, Journal};
+use super::{
+    allocator,
+    daemon::{SocketArgument, read_config},
+    journal::{self, Journal},
+};
 
 /// Run the daemon
 ///
@@ -42,7 +46,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDR", env = "COMET_LISTEN", hide_env_values = true, value_parser = config::parse_addr)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
-    socket: super::SocketArgument,
+    socket: SocketArgument,
     /// Directory in which history survives restarts
     ///
     /// [default: /var/lib/comet where it can be used, else comet in $XDG_STATE_HOME or ~/.local/state]
@@ -73,7 +77,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    super::allocator::give_memory_back();
+    allocator::give_memory_back();
     start_log()?;
     let file = arguments.config.clone();
     let settings = arguments.settings()?;
@@ -86,7 +90,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 impl Arguments {
     fn settings(&self) -> anyhow::Result<Config> {
-        let mut config = super::read_config(self.config.as_deref())?;
+        let mut config = read_config(self.config.as_deref())?;
         if let Some(dir) = &self.dir {
             config.dir.clone_from(dir);
         }

@@ -6,6 +6,11 @@ use anyhow::{Context, anyhow, bail};
 use comet_client::Error;
 use serde_json::{Map, Value};
 
+use super::{
+    daemon::{SocketArgument, client},
+    output::{print, visible},
+};
+
 /// Show the state of the daemon
 #[derive(clap::Args)]
 #[command(after_long_help = "\
@@ -17,11 +22,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    socket: super::SocketArgument,
+    socket: SocketArgument,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let reply = super::publish::client(arguments.socket)
+    let reply = client(arguments.socket)
         .request(r#"{"op":"status"}"#)
         .map_err(|error| anyhow!("cannot ask the daemon: {}", why(&error)))?;
     let mut fields: Map<String, Value> =
@@ -31,9 +36,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("the daemon refused: {}", message.unwrap_or(&reply));
     }
     if arguments.json {
-        super::print(format!("{}\n", super::visible(&reply)).as_bytes())
+        print(format!("{}\n", visible(&reply)).as_bytes())
     } else {
-        super::print(super::visible(&readable(&fields)).as_bytes())
+        print(visible(&readable(&fields)).as_bytes())
     }
 }
 

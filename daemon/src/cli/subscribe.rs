@@ -3,20 +3,20 @@
 //! This file prints and reconnects. `socket` and `http` receive the messages.
 
 mod http;
+mod printer;
 mod socket;
 
-use std::{convert::Infallible, os::fd::AsFd, time::Duration};
+use std::{convert::Infallible, os::fd::AsFd};
 
-use anyhow::{Context, anyhow};
-use comet_proto::{ChannelName, ChannelNames, Cursor, MAX_CHANNELS, Since};
+use anyhow::Context;
+use comet_proto::{ChannelName, ChannelNames, MAX_CHANNELS, Since};
 use tokio::{io::Interest, net::unix::pipe, time::sleep};
 
-/// The pause before connecting again, which doubles with each failure, and its upper limit.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The longest time that the daemon can ask this client to stay away. A daemon asks for a minute at most.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(300);
+use self::printer::{ConnectionEnd, FIRST_PAUSE, LONGEST_PAUSE, Printer};
+use super::{
+    daemon::SocketArgument,
+    output::{ClosedPipe, warn},
+};
 
 /// Print messages as they come
 ///
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TOKEN", env = "COMET_TOKEN", hide_env_values = true, value_parser = http::parse_token)]
     token: Option<http::Token>,
     #[command(flatten)]
-    socket: super::SocketArgument,
+    socket: SocketArgument,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         tokio::select! {
             biased;
-            () = reader_gone() => Err(super::ClosedPipe.into()),
+            () = reader_gone() => Err(ClosedPipe.into()),
             ended = subscribe(arguments.url, arguments.token, arguments.socket, &mut printer) => ended.map(|never| match never {}),
         }
     })
@@ -74,13 +74,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn subscribe(
     url: Option<http::Url>,
     token: Option<http::Token>,
-    socket: super::SocketArgument,
+    socket: SocketArgument,
     printer: &mut Printer,
 ) -> anyhow::Result<Infallible> {
     match url {
         Some(url) => {
-            let way = http::Way { url, token };
-            follow(printer, async |printer| http::run(&way, printer).await).await
+            let server = http::Server { url, token };
+            follow(printer, async |printer| http::run(&server, printer).await).await
         }
         None => {
             let path = comet_client::socket_path(socket.socket.as_deref())?;
@@ -104,25 +104,11 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Why a connection ended.
-enum End {
-    /// The connection was lost. A new one can continue after the last message.
-    Lost(anyhow::Error),
-    /// A new connection would fail in the same way.
-    Final(anyhow::Error),
-}
-
-impl End {
-    fn lost(error: impl Into<anyhow::Error>) -> Self {
-        Self::Lost(error.into())
-    }
-}
-
 /// Connects again whenever the connection is lost. If the first connection fails, it returns the error: that is more likely a
 /// wrong argument than a restart of the daemon.
 async fn follow(
     printer: &mut Printer,
-    mut connection: impl AsyncFnMut(&mut Printer) -> Result<Infallible, End>,
+    mut connection: impl AsyncFnMut(&mut Printer) -> Result<Infallible, ConnectionEnd>,
 ) -> anyhow::Result<Infallible> {
     let mut ever_connected = false;
     let mut pause = FIRST_PAUSE;
@@ -130,13 +116,13 @@ async fn follow(
         printer.connected = false;
         let error = match connection(printer).await {
             Ok(never) => match never {},
-            Err(End::Final(error)) => return Err(error),
-            Err(End::Lost(error)) => error,
+            Err(ConnectionEnd::Final(error)) => return Err(error),
+            Err(ConnectionEnd::Lost(error)) => error,
         };
         if printer.connected {
             pause = FIRST_PAUSE;
             ever_connected = true;
-            super::warn(&format!("{error:#}; connecting again"));
+            warn(&format!("{error:#}; connecting again"));
         } else if !ever_connected {
             return Err(error);
         }
@@ -147,43 +133,5 @@ async fn follow(
         }
         sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
-    }
-}
-
-/// The subscribed channels, and the last message that was printed.
-struct Printer {
-    channels: ChannelNames,
-    cursor: Option<Since>,
-    /// Whether the daemon accepted the subscription on the present connection.
-    connected: bool,
-    /// The daemon ended the subscription and asked to come back after this time.
-    retry: Option<Duration>,
-}
-
-impl Printer {
-    fn message(&mut self, json: &[u8], id: u64) -> Result<(), End> {
-        let json = str::from_utf8(json).map_err(End::lost)?;
-        let line = format!(
-            "{}
-",
-            super::visible(json)
-        );
-        super::print(line.as_bytes()).map_err(End::Final)?;
-        self.cursor = Some(Since::Id(Cursor(id)));
-        Ok(())
-    }
-
-    /// Handles the end of the subscription by the daemon, which stops, or has new settings and checks the subscription again.
-    fn leave(&mut self, retry_ms: u64) -> End {
-        self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_ABSENCE));
-        End::Lost(anyhow!(
-            "the daemon ended the subscription, because it stops or its settings have changed"
-        ))
-    }
-
-    fn gap(&self, cursor: &str) {
-        super::warn(&format!(
-            "gap: messages up to {cursor} may be missing, because the daemon no longer keeps them"
-        ));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{End, FIRST_PAUSE, LONGEST_PAUSE, Printer};
+use super::printer::{ConnectionEnd, FIRST_PAUSE, LONGEST_PAUSE, Printer};
 
 /// How long the daemon holds a poll, in seconds.
 const WAIT: u64 = 25;
@@ -51,7 +51,7 @@ pub(in crate::cli) fn parse_token(text: &str) -> Result<Token, String> {
 }
 
 /// The daemon's URL, and the token for it.
-pub(super) struct Way {
+pub(super) struct Server {
     pub(super) url: Url,
     pub(super) token: Option<Token>,
 }
@@ -79,17 +79,17 @@ pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
 
 /// The body of an answer to a poll.
 #[derive(Deserialize)]
-struct Answer {
+struct PollAnswer {
     cursor: String,
     gap: bool,
-    messages: Vec<Message>,
+    messages: Vec<ReceivedMessage>,
     #[serde(default)]
     retry: Option<u64>,
 }
 
 /// A message, with its fields in the order of docs/protocol.md.
 #[derive(Deserialize, Serialize)]
-struct Message {
+struct ReceivedMessage {
     channel: String,
     id: u64,
     name: String,
@@ -100,19 +100,22 @@ struct Message {
 
 /// The body of an error.
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorBody {
     message: String,
 }
 
 type Sender = http1::SendRequest<Empty<Bytes>>;
 
 /// One connection, until it ends.
-pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, End> {
-    let mut sender = connect(&way.url).await.map_err(End::Lost)?;
+pub(super) async fn run(
+    server: &Server,
+    printer: &mut Printer,
+) -> Result<Infallible, ConnectionEnd> {
+    let mut sender = connect(&server.url).await.map_err(ConnectionEnd::Lost)?;
     let mut pause = FIRST_PAUSE;
     loop {
         let (asked, waits) = (Instant::now(), printer.cursor.is_some());
-        let answer = poll(&mut sender, way, printer).await?;
+        let answer = poll(&mut sender, server, printer).await?;
         printer.connected = true;
         if answer.gap {
             // Up to the messages that follow: those are not missing.
@@ -122,10 +125,10 @@ pub(super) async fn run(way: &Way, printer: &mut Printer) -> Result<Infallible, 
         }
         let is_empty = answer.messages.is_empty();
         for message in answer.messages {
-            let json = serde_json::to_vec(&message).map_err(End::lost)?;
+            let json = serde_json::to_vec(&message).map_err(ConnectionEnd::lost)?;
             printer.message(&json, message.id)?;
         }
-        printer.cursor = Some(Since::parse(&answer.cursor).map_err(End::lost)?);
+        printer.cursor = Some(Since::parse(&answer.cursor).map_err(ConnectionEnd::lost)?);
         if let Some(retry) = answer.retry {
             return Err(printer.leave(retry));
         }
@@ -153,8 +156,12 @@ async fn connect(url: &Url) -> anyhow::Result<Sender> {
     Ok(sender)
 }
 
-async fn poll(sender: &mut Sender, way: &Way, printer: &Printer) -> Result<Answer, End> {
-    let url = &way.url;
+async fn poll(
+    sender: &mut Sender,
+    server: &Server,
+    printer: &Printer,
+) -> Result<PollAnswer, ConnectionEnd> {
+    let url = &server.url;
     let names: Vec<&str> = printer.channels.iter().map(|name| name.as_str()).collect();
     let question = match printer.cursor {
         Some(cursor) => format!("since={cursor}&wait={WAIT}"),
@@ -163,12 +170,12 @@ async fn poll(sender: &mut Sender, way: &Way, printer: &Printer) -> Result<Answe
     let mut request = Request::get(format!("{}/ch/{}?{question}", url.prefix, names.join(",")))
         .header("Host", &url.authority)
         .header("Accept", "application/json");
-    if let Some(token) = &way.token {
+    if let Some(token) = &server.token {
         request = request.header("Authorization", &token.0);
     }
     let request = request
         .body(Empty::new())
-        .map_err(|error| End::Final(error.into()))?;
+        .map_err(|error| ConnectionEnd::Final(error.into()))?;
     let exchange = async {
         sender.ready().await?;
         let answer = sender.send_request(request).await?;
@@ -179,23 +186,25 @@ async fn poll(sender: &mut Sender, way: &Way, printer: &Printer) -> Result<Answe
     let exchanged = timeout(late, exchange)
         .await
         .context("the daemon does not answer");
-    let exchanged = exchanged.map_err(End::Lost)?.context("connection lost");
-    let (status, body) = exchanged.map_err(End::Lost)?;
+    let exchanged = exchanged
+        .map_err(ConnectionEnd::Lost)?
+        .context("connection lost");
+    let (status, body) = exchanged.map_err(ConnectionEnd::Lost)?;
     if status != StatusCode::OK {
         return Err(refused(status, &body));
     }
     let answer = serde_json::from_slice(&body);
     answer
         .context("the answer is not Comet's")
-        .map_err(End::Final)
+        .map_err(ConnectionEnd::Final)
 }
 
 async fn body(incoming: Incoming) -> hyper::Result<Bytes> {
     Ok(incoming.collect().await?.to_bytes())
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> End {
-    let reason = match serde_json::from_slice::<Refusal>(body) {
+fn refused(status: StatusCode, body: &[u8]) -> ConnectionEnd {
+    let reason = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(refusal) => refusal.message,
         Err(_) => "no reason given".into(),
     };
@@ -206,9 +215,9 @@ fn refused(status: StatusCode, body: &[u8]) -> End {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
         );
     if passes {
-        End::Lost(error)
+        ConnectionEnd::Lost(error)
     } else {
-        End::Final(error)
+        ConnectionEnd::Final(error)
     }
 }
 

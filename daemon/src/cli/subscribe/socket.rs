@@ -12,11 +12,11 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{End, Printer};
+use super::printer::{ConnectionEnd, Printer};
 
 /// A line after the subscription: a message, a gap, or the request to come back later.
 #[derive(Deserialize)]
-struct Line {
+struct SubscriptionLine {
     #[serde(default)]
     id: u64,
     #[serde(default)]
@@ -28,7 +28,7 @@ struct Line {
 }
 
 /// One connection, until it ends.
-pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible, End> {
+pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible, ConnectionEnd> {
     let connected = UnixStream::connect(path).await;
     let mut stream = BufReader::new(connected.map_err(|error| cannot_connect(path, &error))?);
     if printer.cursor.is_none() {
@@ -47,7 +47,8 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
     printer.connected = true;
     loop {
         let line = read_line(&mut stream).await?;
-        let fields: Line = serde_json::from_slice(&line).map_err(End::lost)?;
+        let fields: SubscriptionLine =
+            serde_json::from_slice(&line).map_err(ConnectionEnd::lost)?;
         if let Some(retry) = fields.retry {
             return Err(printer.leave(retry));
         }
@@ -61,19 +62,19 @@ pub(super) async fn run(path: &Path, printer: &mut Printer) -> Result<Infallible
 }
 
 /// The publishing client's error, which says how to get access to the socket.
-fn cannot_connect(path: &Path, error: &io::Error) -> End {
+fn cannot_connect(path: &Path, error: &io::Error) -> ConnectionEnd {
     let source = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     let path = path.to_owned();
     // Only its text: anyhow would print the cause again, which the text already has.
-    End::Lost(anyhow!("{}", comet_client::Error::Connect { path, source }))
+    ConnectionEnd::Lost(anyhow!("{}", comet_client::Error::Connect { path, source }))
 }
 
 /// Sends a request and returns the daemon's reply to it.
-async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Value, End> {
+async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Value, ConnectionEnd> {
     // A daemon that refuses the connection writes an error and closes it. Then writing fails, but the error can still be read.
     let _ = stream.write_all(format!("{request}\n").as_bytes()).await;
     let line = read_line(stream).await?;
-    let reply: Value = serde_json::from_slice(&line).map_err(End::lost)?;
+    let reply: Value = serde_json::from_slice(&line).map_err(ConnectionEnd::lost)?;
     if reply["ok"] == Value::Bool(true) {
         return Ok(reply);
     }
@@ -83,19 +84,22 @@ async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Valu
     );
     // Only the error "too many connections" goes away by itself.
     Err(if reply["error"] == "connections" {
-        End::Lost(error)
+        ConnectionEnd::Lost(error)
     } else {
-        End::Final(error)
+        ConnectionEnd::Final(error)
     })
 }
 
 /// The next line, without its line end.
-async fn read_line(stream: &mut BufReader<UnixStream>) -> Result<Vec<u8>, End> {
+async fn read_line(stream: &mut BufReader<UnixStream>) -> Result<Vec<u8>, ConnectionEnd> {
     let mut line = Vec::new();
     let read = stream.read_until(b'\n', &mut line).await;
-    read.context("connection lost").map_err(End::Lost)?;
+    read.context("connection lost")
+        .map_err(ConnectionEnd::Lost)?;
     match line.pop() {
         Some(b'\n') => Ok(line),
-        _ => Err(End::Lost(anyhow!("the daemon closed the connection"))),
+        _ => Err(ConnectionEnd::Lost(anyhow!(
+            "the daemon closed the connection"
+        ))),
     }
 }
