@@ -1,4 +1,4 @@
-//! The queries of older clients. What they are told, they give back; that it means the same then is what matters.
+//! The queries of older clients. A client sends back the times that it got in an answer; they must mean the same then.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ use crate::{
     hub::{HistoryConfig, Hub, NewMessage},
 };
 
-/// The pairs of a query, as the router gives them to these.
+/// The pairs of a query, as the router passes them.
 fn pairs(query: &str) -> Vec<(String, String)> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     pairs
@@ -22,7 +22,7 @@ fn pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A hub whose clock goes on by a second with each look at it.
+/// A hub whose clock advances by a second with each reading.
 fn hub() -> std::sync::Arc<Hub> {
     thread_local!(static NOW: Cell<u64> = const { Cell::new(1_763_690_000_123_456) });
     Hub::with_clock(HistoryConfig::default(), 1, || {
@@ -64,7 +64,7 @@ pub(super) fn novcomet(bytes: &[u8]) {
     check_poll(subscribed);
 }
 
-/// A decimal of seconds, cut after six places; anything else is 0.
+/// A decimal number of seconds, cut after six decimals. Any other text is 0.
 fn time(text: &str) -> Cursor {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_time = !seconds.is_empty()
@@ -79,7 +79,7 @@ fn time(text: &str) -> Cursor {
     Cursor(u64::try_from(time).unwrap_or(u64::MAX))
 }
 
-/// What has changed since a time that is in order is told, and with the times of the answer nothing has.
+/// The answer lists the channels that changed since a valid time. A second poll with the times of the answer lists none.
 fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
     let hub = hub();
     let start = hub.last();
@@ -103,7 +103,7 @@ fn check_poll(mut subscribed: std::collections::BTreeMap<ChannelName, Cursor>) {
     assert_eq!(waits.since, Some(Cursor(id)));
 }
 
-/// The digits of a time as they stand in the answer: as a number they would be rounded.
+/// The digits of a time in the answer, as text: a floating-point number would be rounded.
 fn told_time<'a>(answer: &'a [u8], name: &str) -> &'a str {
     let answer = str::from_utf8(answer).expect("UTF-8");
     let (_, times) = answer.split_once("\"k\":{").expect("the times");
@@ -142,7 +142,7 @@ pub(super) fn zeitoun(bytes: &[u8]) {
     }
 }
 
-/// What was said is shown, by a page that evaluates the answer, and once.
+/// A page that evaluates the answer shows each message once.
 fn check_chat(text: &str) {
     let (hub, channel) = (hub(), ChannelName::parse("chat").expect("a name"));
     let id = publish(&hub, &channel, text.as_bytes());

@@ -1,4 +1,4 @@
-//! Configuration files: what is accepted means the same however it is laid out, and a refusal names a place in the file.
+//! Configuration files: the layout of an accepted file does not change its meaning, and an error names a place in the file.
 
 use crate::config::Config;
 
@@ -16,12 +16,12 @@ pub(super) fn check(bytes: &[u8]) {
     }
 }
 
-/// `LINE:COLUMN: KEY: REASON`, and the line.
+/// Checks an error: `LINE:COLUMN: KEY: REASON`, and then the line.
 fn check_mistake(text: &str, mistake: &str) {
     let mut parts = mistake.splitn(3, ':');
     let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
     let (line, column) = (number().expect("a line"), number().expect("a column"));
-    // After the last line end comes one more line, an empty one.
+    // An empty line follows the last line end.
     let place = text.split('\n').nth(line - 1).expect("it is in the file");
     assert!(
         (1..=place.chars().count() + 1).contains(&column),

@@ -23,12 +23,12 @@ pub(super) fn check(bytes: &[u8]) {
     check_headers(bytes);
 }
 
-/// Every id is read as it is written, and as the time that it is.
+/// Every id is parsed from its decimal digits, and from the time that it stands for.
 fn check_id(id: u64) {
     assert_eq!(Since::parse(&id.to_string()), Ok(Since::Id(Cursor(id))));
     let time = id % (END_OF_TIME * MICROS);
     assert_eq!(Since::parse(&rfc3339(time)), Ok(Since::Time(time)));
-    // As in a URL's query, the plus may be a blank.
+    // A plus sign in a URL's query is decoded as a space.
     for plus in ["+", " "] {
         let shifted = rfc3339(time).replace('Z', &format!("{plus}01:00"));
         let earlier = time.checked_sub(3600 * MICROS).map(Since::Time);
@@ -69,7 +69,7 @@ fn check_headers(bytes: &[u8]) {
         return;
     }
     assert_eq!(seen(bytes).ok().flatten(), cursor);
-    let _ = tag(bytes); // in quotes or not, weakened or not
+    let _ = tag(bytes); // must not panic
     if let Some(Since::Id(Cursor(id))) = cursor {
         for text in [
             format!("\"{id}\""),
@@ -86,14 +86,14 @@ fn with<T>(name: &str, value: &[u8], read: impl Fn(&Request<'_>) -> T) -> T {
     read(&Request::new(Method::GET, "/", &[Header { name, value }]))
 }
 
-/// Section 5.6, in UTC with six decimals.
+/// The time of an id by RFC 3339, section 5.6, in UTC with six decimals.
 fn rfc3339(id: u64) -> String {
     let (seconds, micros) = (id / MICROS, id % MICROS);
     let (mut days, second) = (seconds / DAY, seconds % DAY);
     let mut year = 1970;
     let is_leap =
         |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    // Whole cycles of 400 years first: these have the same days each.
+    // Whole cycles of 400 years first: each has the same number of days.
     year += days / 146_097 * 400;
     days %= 146_097;
     while days >= 365 + u64::from(is_leap(year)) {

@@ -1,5 +1,5 @@
-//! What must hold for requests; see `crate::fuzz`. The plain path and hyper's must read the same, or a request could be
-//! one thing to a proxy and another to us.
+//! Properties of requests. The plain path and hyper must read every request in the same way. Otherwise a proxy and the
+//! daemon could disagree about where a request ends, which makes request smuggling possible.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ use hyper::{
     service::service_fn,
 };
 
-use super::{decoded, token::KEY};
+use super::{token::KEY, urls::decoded};
 use crate::{
     access::{Rights, hosts},
     broker::Local,
@@ -61,7 +61,7 @@ pub(crate) fn entity_tag(request: &Request<'_>) -> Option<Since> {
     entity_tag::cursor(request)
 }
 
-/// What a refusal says: the part of the request that was wrong.
+/// The code of a refusal: the part of the request that is wrong.
 fn code(refusal: Refusal) -> String {
     let answer = refusal.into_answer();
     assert!(answer.status().is_client_error());
@@ -70,7 +70,7 @@ fn code(refusal: Refusal) -> String {
     body["error"].as_str().expect("text").to_owned()
 }
 
-/// A query's pairs are those of the URL standard, and each parameter is what its last pair says.
+/// A query has the pairs of the URL standard, and a parameter has the value of its last pair.
 pub(crate) fn query(bytes: &[u8]) {
     let uri = str::from_utf8(bytes)
         .ok()
@@ -142,8 +142,8 @@ fn check_parameters(query: &Query<'_>, pairs: &[(String, String)]) {
     assert!(query.callback().map_err(code).is_err() || given("callback").is_some());
 }
 
-/// The bytes of a connection. A request ends at the same place and means the same for the plain path, for the framing in
-/// front of hyper, and for hyper, however the bytes are cut; and what it asks for is within its rights.
+/// The bytes of a connection. However they are cut, a request has the same end and the same meaning for the plain path, for
+/// the framing before hyper, and for hyper. A request is answered only within its rights.
 pub(crate) fn head(bytes: &[u8]) {
     let config = &SITE.config;
     let hub = Hub::new(HistoryConfig::default(), 1);
@@ -177,7 +177,7 @@ pub(crate) fn head(bytes: &[u8]) {
     }
 }
 
-/// How many bytes belong to a request, and whether that is all of it.
+/// The number of bytes of a request, and whether it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Extent {
     length: usize,
@@ -185,8 +185,8 @@ struct Extent {
 }
 
 impl Extent {
-    /// Of the first request, by the framing; the body is given to it in pieces of `cut` bytes. `None`: its head is not
-    /// whole.
+    /// The extent of the first request by the framing, which gets the body in pieces of `cut` bytes. `None`: the head is not
+    /// complete.
     fn of(bytes: &[u8], cut: usize) -> Result<Option<Self>, Malformed> {
         let Some(mut framing) = Framing::read(bytes)? else {
             return Ok(None);
@@ -213,7 +213,7 @@ impl Extent {
 /// A request that hyper has read: its head and its body.
 type Whole = (Parts, Bytes);
 
-/// What hyper makes of the request that begins `bytes`: the same with what follows and without, and no more.
+/// The request at the start of `bytes` as hyper reads it. The bytes after it must make no difference.
 fn request(bytes: &[u8], framed: Extent) -> Option<Whole> {
     let alone = by_hyper(&bytes[..framed.length]);
     assert!(alone.len() <= usize::from(framed.is_whole));
@@ -250,7 +250,7 @@ fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
     assert_eq!(meaning(one), meaning(other));
 }
 
-/// What a request asks for, as text. The clock stands still.
+/// What a request asks for, as text. The clock does not advance.
 fn meaning(request: &Request<'_>) -> String {
     let hub = Hub::with_clock(HistoryConfig::default(), 1, || 1_763_690_000_000_000);
     let (closes, cors) = (request.wants_close(), SITE.origins.of_request(request));
@@ -281,7 +281,7 @@ fn check_route(hub: &Hub, request: &Request<'_>) {
         !channel.starts_with("shut") && (has_token || !channel.starts_with("sealed"))
     };
     match router::route(&SITE, hub, request, Content::Empty) {
-        // hyper leaves out the body of an answer to HEAD; a wait has none there.
+        // hyper leaves out the body of an answer to HEAD, and a request that waits has no answer yet.
         Ok(Route::Answer(answer)) if request.method != Method::HEAD => {
             let kind = answer.headers().get(header::CONTENT_TYPE);
             let json = serde_json::from_slice::<serde_json::Value>(answer.body());
@@ -301,7 +301,7 @@ fn check_route(hub: &Hub, request: &Request<'_>) {
     }
 }
 
-/// Published messages go here. Few are kept, so that a long run needs no more memory.
+/// The hub for published messages. It keeps only a few, so that a long run does not need more and more memory.
 static HUB: LazyLock<Arc<Hub>> = LazyLock::new(|| {
     let history = HistoryConfig {
         total_bytes: 1 << 20,
@@ -310,7 +310,7 @@ static HUB: LazyLock<Arc<Hub>> = LazyLock::new(|| {
     Hub::new(history, 1)
 });
 
-/// Everything is open, but for the channels whose name begins with `shut`, and with `sealed` without a token.
+/// All channels are open, except those that begin with `shut`, and those that begin with `sealed`, which need a token.
 static SITE: LazyLock<Site> = LazyLock::new(|| {
     let rules = "http = { publish = true, hosts = [\"x\"] }\nauth.query = true\nchannel = [\
         { prefix = \"shut\", read = \"closed\", publish = \"closed\" },\
@@ -331,10 +331,10 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
     }
 });
 
-/// The only token that is signed with our key and that this source has told anybody.
+/// The only token, signed with our key, that is part of this source code.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJjb21ldCIsImV4cCI6OWU5LCJjb21ldCI6eyJzIjpbIioiXSwicCI6WyIqIl19fQ.D4icH0PCAqUKeuSR7FyNjJvJV1X5KDdc7sNLUO0ksjA";
 
-/// Every request that hyper finds in a connection's bytes, set up as in `service`.
+/// All requests that hyper finds in a connection's bytes, with the settings of `service`.
 fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
     let requests: Rc<RefCell<Vec<Whole>>> = Rc::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -353,13 +353,13 @@ fn by_hyper(bytes: &[u8]) -> Vec<Whole> {
             .max_buf_size(head::max_head(&SITE.config))
             .serve_connection(Wire { input: bytes }, service)
     );
-    // Nothing here ever waits: the input ends, and what is written is gone.
+    // Nothing waits here: the input has an end, and written bytes are discarded.
     let mut context = Context::from_waker(Waker::noop());
     while connection.as_mut().poll(&mut context).is_pending() {}
     requests.take()
 }
 
-/// A client that has said all, and reads everything.
+/// A client that has sent everything, and reads everything.
 pub(crate) struct Wire<'a> {
     pub(crate) input: &'a [u8],
 }

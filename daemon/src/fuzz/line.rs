@@ -1,5 +1,5 @@
-//! The socket's lines: however the bytes are cut, the lines are the same; what is accepted is what JSON says; what is
-//! published is what subscribers are told; what is refused is told in one line.
+//! The socket's lines. The lines do not depend on how the bytes are cut into reads. An accepted line means what its JSON
+//! says. Subscribers get exactly what was published. A refusal is one line.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::{
     source::socket::lines,
 };
 
-/// The first byte says how the rest is cut.
+/// The first byte says into which pieces the rest is cut.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&cut, stream)) = bytes.split_first() else {
         return;
@@ -30,7 +30,7 @@ pub(super) fn check(bytes: &[u8]) {
     }
 }
 
-/// The lines without their ends, and what is left; `None`: a line is too long.
+/// The lines without their line ends, and the rest. The rest is `None` if a line is too long.
 fn split(stream: &[u8], max: usize) -> (Vec<&[u8]>, Option<&[u8]>) {
     let mut lines = Vec::new();
     for line in stream.split_inclusive(|byte| *byte == b'\n') {
@@ -44,7 +44,7 @@ fn split(stream: &[u8], max: usize) -> (Vec<&[u8]>, Option<&[u8]>) {
 }
 
 fn check_line(line: &[u8]) {
-    let _ = Receipt::parse(line); // a client reads what a daemon says
+    let _ = Receipt::parse(line); // clients parse replies: must not panic
     match Request::parse(line) {
         Ok(request) => {
             let json = serde_json::from_slice(line).expect("what was accepted is JSON");
@@ -133,7 +133,7 @@ fn check_publish(publish: &Publish<'_>, json: &Value) {
     check_message(publish);
 }
 
-/// It comes out of the hub as it went in, and the same key publishes nothing more.
+/// The hub gives back the message unchanged, and the same key publishes nothing more.
 fn check_message(publish: &Publish<'_>) {
     let hub = Hub::new(HistoryConfig::default(), 1);
     let new = || NewMessage {

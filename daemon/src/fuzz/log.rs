@@ -1,5 +1,5 @@
-//! The log: whatever a segment holds, it is read to its end, and the next time the same; what was written is read as it
-//! was written, up to a torn end, around damage and before garbage, and nothing else is.
+//! The log. A segment with any content is read to its end, and a second reading gives the same. Exactly the written records
+//! are read: those before a torn end, before and after damage, and before garbage.
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,11 @@ use crate::{
 /// The first segment.
 const FILE: &str = "0000000001.log";
 
-/// Where records are compared as bytes.
+/// The mark with which records are written to compare their bytes.
 const MARK: Mark = Mark::of(*b"a secret");
 
-/// The first byte says what the rest is: a segment; the body of one record, whose check sum fits; or records, with
-/// what happens to them.
+/// The first byte says what the rest is: a segment; the body of one record, to which a valid check sum is added; or
+/// records and the damage to them.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&what, bytes)) = bytes.split_first() else {
         return;
@@ -38,9 +38,9 @@ pub(super) fn check(bytes: &[u8]) {
     }
 }
 
-/// It is opened, and the next time says the same; and a hub begins with it.
+/// The segment can be opened, a second opening gives the same, and a hub starts with it.
 fn check_any(segment: &[u8]) {
-    let disk = Memory::with(segment.to_vec());
+    let disk = MemoryDisk::with(segment.to_vec());
     let Some((records, _)) = open(&disk) else {
         return; // of another version
     };
@@ -50,12 +50,12 @@ fn check_any(segment: &[u8]) {
     assert!(hub.last().0 > found.last);
 }
 
-/// A record that is accepted is written as it was read.
+/// A record that is accepted has the same bytes when it is written again.
 fn check_record(bytes: &[u8]) {
     let Some((&kind, body)) = bytes.split_first() else {
         return;
     };
-    let disk = Memory::default();
+    let disk = MemoryDisk::default();
     drop(Log::open(Arc::new(disk.clone()), &mut |_| {}).expect("a new log"));
     let salt = disk.content()[8..16].try_into().expect("eight bytes");
     let sealed = seal(salt, kind, body);
@@ -68,7 +68,7 @@ fn check_record(bytes: &[u8]) {
     check_any(&disk.content());
 }
 
-/// A record whose check sum fits.
+/// The bytes of a record with a valid check sum.
 fn seal(salt: [u8; 8], kind: u8, body: &[u8]) -> Vec<u8> {
     let mut sealed = salt.to_vec();
     sealed.extend_from_slice(&[kind, 0]);
@@ -79,14 +79,14 @@ fn seal(salt: [u8; 8], kind: u8, body: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// What is not touched by the damage is read as it was written, in order, and nothing else: whatever data is, it is no
-/// record of a log whose salt it does not know.
+/// Exactly the records without damage are read, unchanged and in order. Data of a message is never read as a record,
+/// because it does not contain the log's salt.
 fn check_damage(bytes: &[u8]) {
     let Some((&[what, low, high, by], bytes)) = bytes.split_first_chunk() else {
         return;
     };
     let records = records(bytes);
-    let disk = Memory::default();
+    let disk = MemoryDisk::default();
     let (mut log, _) = Log::open(Arc::new(disk.clone()), &mut |_| {}).expect("a new log");
     let start = disk.content().len();
     log.append(records.iter().cloned()).expect("there is room");
@@ -122,8 +122,8 @@ fn check_damage(bytes: &[u8]) {
     check_any(&disk.content());
 }
 
-/// Of records without damage, the hub has every message.
-fn check_hub(disk: &Memory, records: &[Record<'_>]) {
+/// From a log without damage, the hub has every message.
+fn check_hub(disk: &MemoryDisk, records: &[Record<'_>]) {
     let (hub, _) = hub(&disk.copy());
     for name in CHANNELS {
         let channel = ChannelName::parse(name).expect("a name");
@@ -145,8 +145,8 @@ fn check_hub(disk: &Memory, records: &[Record<'_>]) {
     }
 }
 
-/// Every record as its bytes, and what else was found. `None`: it is of another version.
-fn open(disk: &Memory) -> Option<(Vec<Vec<u8>>, Found)> {
+/// The bytes of every record, and what else was found. `None`: the log has another version.
+fn open(disk: &MemoryDisk) -> Option<(Vec<Vec<u8>>, Found)> {
     let mut records = Vec::new();
     let opened = Log::open(Arc::new(disk.clone()), &mut |record| {
         if !matches!(record, Record::Head { .. }) {
@@ -156,7 +156,7 @@ fn open(disk: &Memory) -> Option<(Vec<Vec<u8>>, Found)> {
     opened.ok().map(|(_, found)| (records, found))
 }
 
-fn hub(disk: &Memory) -> (Arc<Hub>, Found) {
+fn hub(disk: &MemoryDisk) -> (Arc<Hub>, Found) {
     let promise = Promise {
         durability: Durability::Process,
         on_error: OnError::Deliver,
@@ -178,7 +178,7 @@ fn written<'a>(records: impl IntoIterator<Item = &'a Record<'a>>) -> Vec<u8> {
 
 const CHANNELS: [&str; 2] = ["a", "b.c"];
 
-/// A log as a daemon would write one, with what is taken from these bytes.
+/// Records as a daemon would write them, with contents from these bytes.
 fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
     let (mut records, mut id) = (Vec::new(), 1);
     while let Some((&[kind, length, step], rest)) = bytes.split_first_chunk()
@@ -223,21 +223,21 @@ fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
     records
 }
 
-/// A directory in memory; copies are of the same.
+/// A directory in memory. Clones share their files.
 #[derive(Debug, Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<String, File>>>);
+struct MemoryDisk(Arc<Mutex<BTreeMap<String, MemoryFile>>>);
 
 #[derive(Debug, Clone, Default)]
-struct File(Arc<Mutex<Vec<u8>>>);
+struct MemoryFile(Arc<Mutex<Vec<u8>>>);
 
-impl Memory {
+impl MemoryDisk {
     fn with(segment: Vec<u8>) -> Self {
         let memory = Self::default();
         memory.file(FILE).with(|bytes| *bytes = segment);
         memory
     }
 
-    fn file(&self, name: &str) -> File {
+    fn file(&self, name: &str) -> MemoryFile {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.entry(name.to_owned()).or_default().clone()
     }
@@ -255,13 +255,13 @@ impl Memory {
     }
 }
 
-impl File {
+impl MemoryFile {
     fn with<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Disk for Memory {
+impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(files.keys().cloned().collect())
@@ -295,7 +295,7 @@ impl Disk for Memory {
     }
 }
 
-impl LogFile for File {
+impl LogFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], place: u64) -> io::Result<usize> {
         self.with(|content| {
             let (start, end) = (place as usize, place as usize + bytes.len());

@@ -1,5 +1,6 @@
-//! What must hold for any bytes from outside, one function for each parser; `docs/fuzzing.md` says how they are run.
-//! libFuzzer looks for bytes that break one, and a test gives them all that was ever found. Built for these alone.
+//! Properties that must hold for any bytes from outside, one function for each parser. `docs/fuzzing.md` says how they are
+//! run: libFuzzer searches for bytes that break a property, and a test checks the properties with all inputs that were
+//! found so far. This module is built only for these two.
 
 mod compat;
 mod config;
@@ -10,6 +11,7 @@ mod log;
 mod names;
 mod render;
 pub(crate) mod token;
+mod urls;
 mod websocket;
 
 /// A property, under the name of its folders in `fuzz/`.
@@ -19,7 +21,7 @@ pub struct Target {
     pub check: fn(&[u8]),
 }
 
-/// All of them.
+/// All properties.
 pub const TARGETS: &[Target] = &[
     target("config", config::check),
     target("cursor", cursor::check),
@@ -37,28 +39,6 @@ pub const TARGETS: &[Target] = &[
 
 const fn target(name: &'static str, check: fn(&[u8])) -> Target {
     Target { name, check }
-}
-
-/// Text of a query or a form, decoded by the rules of the URL standard ("application/x-www-form-urlencoded parsing").
-/// `None`: it is not UTF-8.
-pub(crate) fn decoded(text: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&first, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (byte, taken) = match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 2),
-            (b'+', ..) => (b' ', 0),
-            (byte, ..) => (byte, 0),
-        };
-        bytes.push(byte);
-        rest = &after[taken..];
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// Text that means `bytes` in any part of a URL.
-pub(crate) fn escaped(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("%{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -84,9 +64,9 @@ mod tests {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz"))
     }
 
-    /// The panic's own words follow the name of the file.
+    /// When a property is broken, the panic's message follows the name of the file.
     #[test]
-    fn everything_found_so_far_is_withstood() {
+    fn all_inputs_found_so_far_keep_every_property() {
         for target in TARGETS {
             for path in inputs(target.name) {
                 let bytes = fs::read(&path).unwrap();
@@ -97,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_has_a_small_corpus_and_every_corpus_a_target() {
+    fn every_target_has_a_small_corpus_and_every_corpus_has_a_target() {
         let known: BTreeSet<String> = TARGETS.iter().map(|t| t.name.to_owned()).collect();
         for kind in ["seeds", "corpus"] {
             let folders = fs::read_dir(root().join(kind)).unwrap();
@@ -111,12 +91,5 @@ mod tests {
             assert!((1..=300).contains(&files.len()), "{}", target.name);
             assert!(size <= 300 << 10, "{}: {size} bytes", target.name);
         }
-    }
-
-    #[test]
-    fn decodes_what_forms_send() {
-        assert_eq!(decoded("a+b%20%2Bc%zz%4").unwrap(), "a b +c%zz%4");
-        assert_eq!(decoded("%ff"), None);
-        assert_eq!(decoded(&escaped("é&".as_bytes())).unwrap(), "é&");
     }
 }

@@ -1,8 +1,11 @@
-//! Channel names and the callback of an iframe: nothing but what the protocol allows gets in, and unchanged.
+//! Channel names and the callback of an iframe: the parsers accept exactly what the protocol allows, and change nothing.
 
 use comet_proto::{ChannelName, EventName};
 
-use super::http::channels;
+use super::{
+    http::channels,
+    urls::{decoded, escaped},
+};
 use crate::transport::iframe::Callback;
 
 pub(super) fn check(bytes: &[u8]) {
@@ -22,7 +25,7 @@ pub(super) fn check(bytes: &[u8]) {
     }
 }
 
-/// As `docs/protocol.md` says it.
+/// The rule for names in `docs/protocol.md`.
 fn is_name(bytes: &[u8]) -> bool {
     let allowed = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:=+@~-";
     (1..=200).contains(&bytes.len())
@@ -30,9 +33,9 @@ fn is_name(bytes: &[u8]) -> bool {
         && bytes.iter().all(|byte| allowed.contains(byte))
 }
 
-/// `NAMES` of a URL's path. A plus is itself there.
+/// `NAMES` of a URL's path. A plus sign stands for itself in a path.
 fn check_list(text: &str) {
-    let decoded = super::decoded(&text.replace('+', "%2b"));
+    let decoded = decoded(&text.replace('+', "%2b"));
     let mut expected: Vec<&str> = Vec::new();
     for name in decoded.iter().flat_map(|text| text.split(',')) {
         if !expected.contains(&name) {
@@ -50,7 +53,7 @@ fn check_list(text: &str) {
                     .map(|name| &**name)
                     .eq(expected.iter().copied())
             );
-            let again = channels(&super::escaped(expected.join(",").as_bytes()));
+            let again = channels(&escaped(expected.join(",").as_bytes()));
             assert_eq!(again, Ok(names));
         }
         Err(code) => {
@@ -68,7 +71,7 @@ fn check_label(text: &str) {
     }
 }
 
-/// It is written into a script as it stands.
+/// The callback is written into a script without escapes.
 fn check_callback(text: &str) {
     let is_start = |b: &u8| b.is_ascii_alphabetic() || b"_$".contains(b);
     let is_part = |part: &[u8]| {

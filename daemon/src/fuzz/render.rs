@@ -1,4 +1,5 @@
-//! What clients are sent, on every transport: whatever the data is, it arrives, and nothing else does.
+//! The bytes for clients, on every transport: a client that parses them gets exactly the published messages, whatever their
+//! data is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,8 +21,8 @@ use crate::{
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The first byte says whether there is a gap; labels and data follow in turns, each up to a byte that occurs in no
-/// UTF-8.
+/// The first byte says whether there is a gap. Then follow labels and data in turns, each up to a byte 0xff, which UTF-8
+/// never contains.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&first, bytes)) = bytes.split_first() else {
         return;
@@ -73,7 +74,7 @@ fn value(json: &[u8]) -> Value {
     serde_json::from_slice(json).expect("JSON")
 }
 
-/// Messages, and before them the gap if there is one.
+/// The messages, and before them the gap if there is one.
 fn check_stream(backlog: &Backlog, values: &[Value]) {
     let mut values = values.iter();
     if backlog.gap {
@@ -117,13 +118,14 @@ fn check_messages<'a>(backlog: &Backlog, mut values: impl Iterator<Item = &'a Va
 fn read_frames(stream: &[u8]) -> Vec<Value> {
     let frames = websocket::server_frames(stream).into_iter();
     let texts = frames.map(|(first, json)| {
-        assert_eq!(first, 0x81); // one text, whole
+        assert_eq!(first, 0x81); // a complete text message in one frame
         value(&json)
     });
     texts.collect()
 }
 
-/// HTML standard, "Interpreting an event stream": the data of each event, whose cursor must be that of its data.
+/// Parses an event stream by the HTML standard, "Interpreting an event stream". Returns the data of each event, and checks
+/// that the event's id is the cursor in its data.
 fn read_sse(stream: &[u8]) -> Vec<Value> {
     let stream = str::from_utf8(stream).expect("UTF-8").replace("\r\n", "\n");
     let (mut events, mut data, mut id, mut kind) = (Vec::new(), Vec::new(), "", "message");
@@ -150,7 +152,7 @@ fn read_sse(stream: &[u8]) -> Vec<Value> {
     events
 }
 
-/// One call a line.
+/// Parses the calls of the iframe's script, one in each line.
 fn read_iframe(document: &[u8]) -> Vec<Value> {
     let lines = document.split_inclusive(|byte| *byte == b'\n');
     let calls = lines.map(|line| {
@@ -163,7 +165,7 @@ fn read_iframe(document: &[u8]) -> Vec<Value> {
     calls.collect()
 }
 
-/// HTML standard, "Script data state": within a script only `<` can end it or change how it is read.
+/// Checks that the text cannot end a script: by the HTML standard, "Script data state", only `<` can.
 pub(super) fn assert_inert(script: &[u8]) {
     let text = str::from_utf8(script).expect("UTF-8");
     assert!(!text.contains(['<', '\u{2028}', '\u{2029}']), "{text}");

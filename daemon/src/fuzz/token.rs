@@ -1,4 +1,4 @@
-//! Tokens: nothing counts that was not signed with our key, and what was counts for what it says.
+//! Tokens: only a token that is signed with our key is valid, and it grants exactly what its claims say.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use crate::{
     config::Config,
 };
 
-/// The key of all tokens here, and of those in requests.
+/// The key that signs all tokens of the fuzz targets.
 pub(crate) const KEY: &str =
     "auth.key = [{ kid = \"k\", alg = \"HS256\", secret = \"0123456789abcdef0123456789abcdef\" }]";
 
@@ -24,8 +24,8 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
     Tokens::load(&config.auth).expect("a key")
 });
 
-/// The first byte says what the rest is: a token, the claims or the header of one that is signed with our key, or its
-/// patterns, one a line.
+/// The first byte says what the rest is: a token; the claims, the header or the patterns (one per line) of a token that is
+/// signed with our key.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&what, bytes)) = bytes.split_first() else {
         return;
@@ -62,7 +62,7 @@ fn signature(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes()))
 }
 
-/// Only our signature makes it valid, written in the one way that there is.
+/// Only our signature in its one correct encoding makes a token valid.
 fn check_token(token: &str) {
     if verify(token).is_ok() {
         let (text, given) = token.rsplit_once('.').expect("three parts");
@@ -71,14 +71,14 @@ fn check_token(token: &str) {
     }
 }
 
-/// What a valid token grants is what its claims say.
+/// A valid token grants what its claims say.
 fn check_claims(token: &str, claims: &[u8]) {
     check_token(token);
     let Ok(grant) = verify(token) else {
         return;
     };
     let Ok(claims) = serde_json::from_slice::<Value>(claims) else {
-        return; // what is not ours is not read, and may be odd
+        return; // the claims of a token with another signature are not read
     };
     let audience = claims["aud"]
         .as_array()
@@ -105,7 +105,7 @@ fn check_claims(token: &str, claims: &[u8]) {
     }
 }
 
-/// The star is the last there is of a pattern.
+/// A star is allowed only at the end of a pattern.
 fn is_for(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -113,7 +113,7 @@ fn is_for(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The header says which key it is, and of algorithms only the one that the key has.
+/// A token is valid only if its header names a known key and that key's algorithm.
 fn check_header(header: &[u8]) {
     let claims = br#"{"aud":"comet","exp":1763690001,"comet":{"s":["*"]}}"#;
     let token = signed(header, claims);
@@ -139,7 +139,7 @@ fn signed_patterns(header: &[u8], bytes: &[u8]) -> String {
     signed(header, claims.to_string().as_bytes())
 }
 
-/// A token of ours that breaks no rule is valid, and for all that its patterns say.
+/// A token that is signed with our key and breaks no rule is valid, for all channels of its patterns.
 fn check_patterns(token: &str, bytes: &[u8]) {
     let patterns = patterns(bytes);
     let is_right = token.len() <= MAX_TOKEN && patterns.len() <= MAX_PATTERNS;
@@ -160,7 +160,7 @@ fn check_patterns(token: &str, bytes: &[u8]) {
     }
 }
 
-/// As `docs/protocol.md` says it.
+/// The rule for patterns in `docs/protocol.md`.
 fn is_pattern(text: &str) -> bool {
     match text.strip_suffix('*') {
         None => ChannelName::parse(text).is_ok(),

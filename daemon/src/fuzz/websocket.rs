@@ -1,8 +1,8 @@
-//! WebSocket frames of a client: however they are cut, the answer is that of RFC 6455.
+//! WebSocket frames of a client: the answer is that of RFC 6455, however the bytes are cut into reads.
 
 use crate::transport::websocket::ClientFrames;
 
-/// First bytes of a server's frames, whole and without extensions.
+/// First bytes of a server's unfragmented frames without extensions.
 const PONG: u8 = 0x8a;
 const CLOSE: u8 = 0x88;
 
@@ -11,7 +11,7 @@ const PROTOCOL: u16 = 1002;
 const NO_TEXT: u16 = 1007;
 const SIZE: u16 = 1009;
 
-/// The first byte says how the rest is cut.
+/// The first byte says into which pieces the rest is cut.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&cut, stream)) = bytes.split_first() else {
         return;
@@ -32,7 +32,7 @@ pub(super) fn check(bytes: &[u8]) {
     assert_eq!(answers, expected(stream));
 }
 
-/// What a client reads: the first byte of each frame, and its payload.
+/// The frames that a client reads: the first byte and the payload of each.
 pub(super) fn server_frames(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let (mut frames, mut rest) = (Vec::new(), stream);
     while !rest.is_empty() {
@@ -45,8 +45,8 @@ pub(super) fn server_frames(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// What a server answers that keeps each message whole and looks at it after each frame; up to its close, if there is
-/// one.
+/// The expected answers: those of a simple server that keeps the whole message and checks it after each frame. They end with
+/// the close frame, if there is one.
 fn expected(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let (mut answers, mut rest, mut message) = (Vec::new(), stream, None);
     loop {
@@ -56,12 +56,12 @@ fn expected(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
             (Some(code), _) => close(code),
             (None, Some(frame)) if frame.opcode() >= 8 => frame.control(),
             (None, Some(frame)) => frame.data(&mut message),
-            (None, None) => Answer::Wait,
+            (None, None) => ExpectedAnswer::Wait,
         };
         match answer {
-            Answer::Nothing => {}
-            Answer::Wait => return answers,
-            Answer::Frame(first, payload) => answers.push((first, payload)),
+            ExpectedAnswer::Nothing => {}
+            ExpectedAnswer::Wait => return answers,
+            ExpectedAnswer::Frame(first, payload) => answers.push((first, payload)),
         }
         if answers.last().is_some_and(|(first, _)| *first == CLOSE) {
             return answers;
@@ -71,13 +71,13 @@ fn expected(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
     }
 }
 
-/// A message that has begun.
-struct Message {
+/// The frames of a message before its last frame.
+struct PartialMessage {
     is_text: bool,
     bytes: Vec<u8>,
 }
 
-/// The first rule that the header breaks, as far as it has come; `in_message`: a message has begun.
+/// The close code for the first rule that the received part of the header breaks. `in_message`: a message has begun.
 fn fault_of_header(stream: &[u8], in_message: bool) -> Option<u16> {
     let first = *stream.first()?;
     let (is_final, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0xf);
@@ -104,28 +104,28 @@ fn fault_of_header(stream: &[u8], in_message: bool) -> Option<u16> {
     (opcode < 8 && continues != in_message).then_some(PROTOCOL)
 }
 
-fn close(code: u16) -> Answer {
-    Answer::Frame(CLOSE, code.to_be_bytes().into())
+fn close(code: u16) -> ExpectedAnswer {
+    ExpectedAnswer::Frame(CLOSE, code.to_be_bytes().into())
 }
 
-/// Section 5.2.
+/// A frame (section 5.2).
 struct Frame<'a> {
     first: u8,
     mask: Option<[u8; 4]>,
     length: u64,
-    /// What follows the header.
+    /// The bytes after the header.
     rest: &'a [u8],
 }
 
-enum Answer {
+enum ExpectedAnswer {
     Nothing,
-    /// It is not whole.
+    /// The frame is not complete.
     Wait,
     Frame(u8, Vec<u8>),
 }
 
 impl<'a> Frame<'a> {
-    /// `None`: the header is not whole.
+    /// `None`: the header is not complete.
     fn read(stream: &'a [u8]) -> Option<Self> {
         let (&[first, second], rest) = stream.split_first_chunk()?;
         let (length, rest) = match second & 0x7f {
@@ -157,7 +157,7 @@ impl<'a> Frame<'a> {
         self.first & 0xf
     }
 
-    /// The payload as far as it has come, and whether it is whole.
+    /// The received part of the payload, and whether it is complete.
     fn payload(&self) -> (Vec<u8>, bool) {
         let masked = self.rest.get(..self.length as usize);
         let mask = self.mask.expect("a client's frame").into_iter().cycle();
@@ -168,28 +168,28 @@ impl<'a> Frame<'a> {
         )
     }
 
-    fn control(&self) -> Answer {
+    fn control(&self) -> ExpectedAnswer {
         let (payload, true) = self.payload() else {
-            return Answer::Wait;
+            return ExpectedAnswer::Wait;
         };
         match (self.opcode(), &*payload) {
-            (9, _) => Answer::Frame(PONG, payload),
-            (10, _) => Answer::Nothing,
-            (_, []) => Answer::Frame(CLOSE, payload),
+            (9, _) => ExpectedAnswer::Frame(PONG, payload),
+            (10, _) => ExpectedAnswer::Nothing,
+            (_, []) => ExpectedAnswer::Frame(CLOSE, payload),
             (_, [high, low, reason @ ..]) => match u16::from_be_bytes([*high, *low]) {
                 0..=999 | 1004..=1006 | 1015..=2999 | 5000.. => close(PROTOCOL),
                 _ if std::str::from_utf8(reason).is_err() => close(NO_TEXT),
-                _ => Answer::Frame(CLOSE, payload),
+                _ => ExpectedAnswer::Frame(CLOSE, payload),
             },
             (_, [_]) => close(PROTOCOL),
         }
     }
 
-    fn data(&self, message: &mut Option<Message>) -> Answer {
+    fn data(&self, message: &mut Option<PartialMessage>) -> ExpectedAnswer {
         let (payload, is_whole) = self.payload();
         let is_text = self.opcode() == 1;
         let bytes = Vec::new();
-        let begun = message.get_or_insert(Message { is_text, bytes });
+        let begun = message.get_or_insert(PartialMessage { is_text, bytes });
         begun.bytes.extend(payload);
         let is_over = is_whole && self.first & 0x80 != 0;
         let is_broken = match std::str::from_utf8(&begun.bytes) {
@@ -203,8 +203,8 @@ impl<'a> Frame<'a> {
             *message = None;
         }
         match is_whole {
-            true => Answer::Nothing,
-            false => Answer::Wait,
+            true => ExpectedAnswer::Nothing,
+            false => ExpectedAnswer::Wait,
         }
     }
 }
