@@ -1,7 +1,7 @@
 //! The broker: every source publishes through it, and learns from the receipt when its message may be acknowledged.
 //!
 //! The rules of acknowledgement are here and in the implementations, and nowhere else. A source only passes the outcome
-//! on to its publisher, in the words of its protocol. `docs/adr/0013-one-way-to-publish.md` explains the decisions.
+//! on to its publisher, in the words of its protocol. `docs/adr/0014-one-way-to-publish.md` explains the decisions.
 
 mod local;
 

@@ -17,7 +17,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use comet_proto::Cursor;
 use hyper::{
     Method, Response, StatusCode,
     body::{Body, Frame, Incoming},
@@ -53,11 +52,11 @@ use super::{
 };
 use crate::{
     hub::{
-        Backlog,
-        subscriber::{AfterDelivery, Feed, Subscriber, SubscriberKey},
+        Backlog, READ_BYTES, Reader, RightEnds,
+        subscriber::{AfterDelivery, Feed, Subscriber},
     },
     log_limit::LogLimit,
-    transport::{End, Shape, Status, Subscription},
+    transport::{Channels, End, Format, Shape, Status, Subscription},
     worker::SHORT,
 };
 
@@ -254,7 +253,7 @@ async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces
             let mut response = answer(status, kind.media_type, memory::keep(body));
             let headers = response.headers_mut();
             if kind.has_etag {
-                add_etag(headers, held.cursor);
+                add_etag(headers, held.reader.cursor());
             }
             if let Some((name, value)) = header_of_status(status) {
                 headers.insert(name, HeaderValue::from_static(value));
@@ -279,8 +278,10 @@ fn moment(second: u64) -> Option<Instant> {
 /// A subscription on one stream of the connection.
 struct Held {
     worker: Rc<Worker>,
-    subscription: Subscription,
-    cursor: Cursor,
+    reader: Reader<Channels>,
+    format: Box<dyn Format>,
+    /// The longest wait of a poll. `None`: without a limit.
+    wait: Option<Duration>,
     bell: Rc<Bell>,
     /// The site whose access rights permit the subscription.
     site: Current,
@@ -297,16 +298,19 @@ enum Wake {
 
 impl Held {
     fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
-        let cursor = subscription
-            .since
-            .unwrap_or_else(|| worker.context.audience.hub().last());
+        let hub = worker.context.audience.hub();
+        let reader = Reader::new(hub, subscription.channels, subscription.since)
+            .until(subscription.expires)
+            .starting_with_gap(subscription.gap)
+            .postponing_gaps(subscription.format.kind().postpones_gap);
         worker.context.metrics.subscribers.add(1);
         let site = worker.context.site();
-        memory::add_channels(&subscription.channels);
+        memory::add_channels(reader.channels());
         Self {
             worker,
-            subscription,
-            cursor,
+            reader,
+            format: subscription.format,
+            wait: subscription.wait,
             bell: Rc::default(),
             site,
         }
@@ -314,10 +318,10 @@ impl Held {
 
     /// Waits for the answer of a poll. Appends the body and returns the status.
     async fn poll(&mut self, body: &mut Vec<u8>) -> Status {
-        let deadline = self.subscription.wait.map(|wait| Instant::now() + wait);
+        let deadline = self.wait.map(|wait| Instant::now() + wait);
         match self.wait(deadline).await {
-            Wake::News(backlog) => self.subscription.format.news(&backlog, body),
-            Wake::Time => self.subscription.format.nothing(self.cursor, body),
+            Wake::News(backlog) => self.format.news(&backlog, body),
+            Wake::Time => self.format.nothing(self.reader.cursor(), body),
             Wake::Stop => return self.farewell(self.worker.context.drain.retry(), body),
             Wake::Revoked => return self.farewell(self.worker.context.retry_of_revoked(), body),
             Wake::Expired => return self.expired(body),
@@ -328,14 +332,14 @@ impl Held {
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
         let write_time = self.worker.context.site().config.write_time;
         let mut piece = Vec::new();
-        self.subscription.format.opening(self.cursor, &mut piece);
+        self.format.opening(self.reader.cursor(), &mut piece);
         loop {
             // A client that reads nothing holds at most two pieces in memory. After `write_time` its stream is cut.
             let sent = pieces.send(memory::keep(std::mem::take(&mut piece)));
             if !matches!(timeout(write_time, sent).await, Ok(Ok(()))) {
                 return;
             }
-            let Shape::Stream { heartbeat } = self.subscription.format.kind().shape else {
+            let Shape::Stream { heartbeat } = self.format.kind().shape else {
                 return;
             };
             let woken = tokio::select! {
@@ -343,8 +347,8 @@ impl Held {
                 () = pieces.closed() => return,
             };
             match woken {
-                Wake::News(backlog) => self.subscription.format.news(&backlog, &mut piece),
-                Wake::Time => self.subscription.format.nothing(self.cursor, &mut piece),
+                Wake::News(backlog) => self.format.news(&backlog, &mut piece),
+                Wake::Time => self.format.nothing(self.reader.cursor(), &mut piece),
                 Wake::Stop => {
                     self.farewell(self.worker.context.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
@@ -368,17 +372,17 @@ impl Held {
     /// news.
     fn farewell(&self, retry: Duration, out: &mut Vec<u8>) -> Status {
         let nothing = Backlog {
-            cursor: self.cursor,
+            cursor: self.reader.cursor(),
             ..Backlog::default()
         };
         let backlog = &nothing;
         let end = End::Reconnect { backlog, retry };
-        self.subscription.format.end(&end, out)
+        self.format.end(&end, out)
     }
 
     fn expired(&self, out: &mut Vec<u8>) -> Status {
-        let cursor = self.cursor;
-        self.subscription.format.end(&End::Expired { cursor }, out)
+        let cursor = self.reader.cursor();
+        self.format.end(&End::Expired { cursor }, out)
     }
 
     /// Waits for a backlog or until `deadline`, and moves the cursor.
@@ -393,41 +397,17 @@ impl Held {
             if self.has_expired() {
                 return Wake::Expired;
             }
-            let expires = self.subscription.expires.and_then(moment);
-            let time = [deadline, expires].into_iter().flatten().min();
-            let postpones_gap = self.subscription.format.kind().postpones_gap;
-            if self.subscription.gap && !postpones_gap {
-                return Wake::News(self.gap());
-            }
-            let channels = &self.subscription.channels;
-            let joined = match self.worker.context.audience.join(
-                channels,
-                Some(self.cursor),
-                self.bell.clone(),
-            ) {
-                Ok((key, cursor)) => {
-                    self.cursor = cursor;
-                    Joined {
-                        worker: &self.worker,
-                        key,
-                    }
-                }
-                Err(mut backlog) => {
-                    self.cursor = backlog.cursor;
-                    let is_gap_alone = backlog.messages.is_empty();
-                    if is_gap_alone && postpones_gap {
-                        self.subscription.gap = true;
-                        continue;
-                    }
-                    backlog.gap |= std::mem::take(&mut self.subscription.gap);
-                    self.worker
-                        .context
-                        .metrics
-                        .delivered
-                        .add(backlog.messages.len() as u64);
-                    return Wake::News(backlog);
-                }
+            let expires = match self.reader.ends() {
+                RightEnds::At(second) => moment(second),
+                RightEnds::Never | RightEnds::Revoked => None,
             };
+            let time = [deadline, expires].into_iter().flatten().min();
+            let context = &worker.context;
+            if let Some(backlog) = self.reader.join(&context.audience, &self.bell, READ_BYTES) {
+                let messages = backlog.messages.len() as u64;
+                context.metrics.delivered.add(messages);
+                return Wake::News(backlog);
+            }
             let time = async {
                 match time {
                     Some(time) => self.sleep_until(time, expires == Some(time)).await,
@@ -441,7 +421,7 @@ impl Held {
                 () = time => Some(Wake::Time),
                 () = self.worker.context.drain.leave.cancelled() => Some(Wake::Stop),
             };
-            drop(joined);
+            self.reader.leave(&context.audience);
             // The system clock was set back, so that the token is valid for longer again.
             let is_early = || deadline.is_none_or(|deadline| Instant::now() < deadline);
             if matches!(over, Some(Wake::Time)) && is_early() {
@@ -469,8 +449,7 @@ impl Held {
     }
 
     fn has_expired(&self) -> bool {
-        let expires = self.subscription.expires;
-        expires.is_some_and(|expires| expires <= unix_time().as_secs())
+        self.reader.has_ended(unix_time().as_secs())
     }
 
     /// Whether new rights no longer permit the subscription. If they do permit it, they hold from now on.
@@ -479,8 +458,8 @@ impl Held {
         if Rc::ptr_eq(&site, &self.site) {
             return false;
         }
-        let by_token = self.subscription.expires.is_some();
-        let channels = &self.subscription.channels;
+        let by_token = self.reader.ends() != RightEnds::Never;
+        let channels = self.reader.channels();
         let ends = site.rights.end(&self.site.rights, channels, by_token);
         if !ends {
             self.site = site;
@@ -488,47 +467,16 @@ impl Held {
         ends
     }
 
-    /// The backlog after a cursor that did not come from the client, marked as a gap.
-    fn gap(&mut self) -> Backlog {
-        let channels = &self.subscription.channels;
-        let mut backlog = self
-            .worker
-            .context
-            .audience
-            .hub()
-            .since(channels, self.cursor);
-        backlog.gap = std::mem::take(&mut self.subscription.gap);
-        self.cursor = backlog.cursor;
-        backlog
-    }
-
     fn has_news(&self) -> bool {
-        let backlog = self
-            .worker
-            .context
-            .audience
-            .hub()
-            .since(&self.subscription.channels, self.cursor);
-        backlog.is_news()
+        self.reader.has_news(self.worker.context.audience.hub())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.reader.leave(&self.worker.context.audience);
         self.worker.context.metrics.subscribers.sub(1);
-        memory::sub_channels(&self.subscription.channels);
-    }
-}
-
-/// Membership in the audience. Its drop leaves the audience, also when the client goes away during the wait.
-struct Joined<'a> {
-    worker: &'a Worker,
-    key: SubscriberKey,
-}
-
-impl Drop for Joined<'_> {
-    fn drop(&mut self) {
-        self.worker.context.audience.leave(self.key);
+        memory::sub_channels(self.reader.channels());
     }
 }
 

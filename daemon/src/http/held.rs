@@ -4,7 +4,6 @@
 use std::{io::ErrorKind, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use comet_proto::Cursor;
 
 use super::{
     carrier::Carrier,
@@ -17,8 +16,8 @@ use super::{
 use crate::{
     access::Rights,
     hub::{
-        Backlog,
-        subscriber::{AfterDelivery, Feed, SharedBacklog, Subscriber, SubscriberKey},
+        Backlog, READ_BYTES, Reader, RightEnds,
+        subscriber::{AfterDelivery, Feed, Subscriber},
     },
     transport::{Channels, End, Kind, Shape, Subscription},
 };
@@ -38,28 +37,13 @@ pub(super) struct Ask {
     pub(super) site: Current,
 }
 
-/// Value of [`Held::expires`]: the right to the subscription never ends.
-const NEVER: u32 = u32::MAX;
-
-/// Value of [`Held::expires`]: new settings have ended the right to the subscription.
-const REVOKED: u32 = 0;
-
 /// The subscription of one waiting connection.
 pub(super) struct Held {
-    channels: Channels,
+    reader: Reader<Channels>,
     carrier: Carrier,
     variant: Variant,
     /// Longest wait of a poll in seconds. `None`: the subscription waits without a limit.
     wait: Option<u16>,
-    /// The second since 1970 at which the token expires, or [`NEVER`], or [`REVOKED`]. The field holds a second and not
-    /// a step of the worker, because the system clock may be set while the client waits.
-    expires: u32,
-    /// The client must be told of a gap: before it waits, or with the next message if its format postpones gaps.
-    gap: bool,
-    /// The client has been sent everything up to this cursor.
-    cursor: Cursor,
-    /// The key in the worker's audience, once the subscription has joined the audience.
-    key: Option<SubscriberKey>,
     /// The opening of the stream is written. A poll has no opening, so that this is true from the start.
     open: bool,
 }
@@ -67,15 +51,6 @@ pub(super) struct Held {
 impl Held {
     fn kind(&self) -> Kind {
         self.carrier.format().kind()
-    }
-
-    /// Notes a gap without messages for the next message, if the format cannot tell of it now. Returns whether it did.
-    fn postpone(&mut self, backlog: &Backlog) -> bool {
-        let postpones = backlog.gap && backlog.messages.is_empty() && self.kind().postpones_gap;
-        if postpones {
-            (self.gap, self.cursor) = (true, backlog.cursor);
-        }
-        postpones
     }
 }
 
@@ -98,22 +73,20 @@ impl Conn {
             expires,
             gap,
         } = subscription;
-        // A subscription "from now on" begins at this moment, not when it joins the audience: the client may act on the
-        // stream's opening before that.
-        let now = || audience.hub().last();
-        let cursor = since.unwrap_or_else(now);
         self.worker.context.metrics.subscribers.add(1);
         memory::add_channels(&channels);
+        // A subscription "from now on" begins at this moment, not when it joins the audience: the client may act on the
+        // stream's opening before that.
+        let reader = Reader::new(audience.hub(), channels, since)
+            .until(expires)
+            .starting_with_gap(gap)
+            .postponing_gaps(format.kind().postpones_gap);
         *self.held.borrow_mut() = Some(Held {
             open: format.kind().is_poll(),
-            channels,
+            reader,
             carrier: Carrier::new(format, handshake),
             wait: wait.map(|wait| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX)),
-            expires: expires.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER - 1)),
-            gap,
             variant,
-            cursor,
-            key: None,
         });
         // The settings may have changed while an earlier request of this connection was answered.
         if !Rc::ptr_eq(&site, &self.worker.context.site()) {
@@ -131,7 +104,8 @@ impl Conn {
             let is_new = !std::mem::replace(&mut held.open, true);
             is_new.then(|| {
                 let handshake = held.carrier.take_handshake();
-                self.writer(held).opening(held.cursor, handshake.as_deref())
+                self.writer(held)
+                    .opening(held.reader.cursor(), handshake.as_deref())
             })
         });
         if let Some(opening) = opening.flatten() {
@@ -144,16 +118,14 @@ impl Conn {
             let farewell = self.with_held(|held| self.farewell(held));
             return self.send_last(farewell).await;
         }
-        let Err(mut backlog) = self.join() else {
-            return;
-        };
         let Some(is_last) = self.with_held(|held| held.kind().is_poll()) else {
             return;
         };
-        if !is_last {
-            backlog.cut(PIECE);
-        }
-        let answer = self.with_held(|held| self.advance(held, backlog));
+        let bytes = if is_last { READ_BYTES } else { PIECE };
+        let Err(backlog) = self.join(bytes) else {
+            return;
+        };
+        let answer = self.with_held(|held| self.render(held, &backlog));
         if is_last {
             self.end_poll();
         }
@@ -162,8 +134,8 @@ impl Conn {
 
     /// Lets a poll wait, or answers the poll from the backlog. Does not block.
     pub(super) fn poll_now(self: &Rc<Self>) {
-        if let Err(backlog) = self.join() {
-            let answer = self.with_held(|held| self.advance(held, backlog));
+        if let Err(backlog) = self.join(READ_BYTES) {
+            let answer = self.with_held(|held| self.render(held, &backlog));
             self.answer_poll(answer.unwrap_or_default());
         }
     }
@@ -176,12 +148,10 @@ impl Conn {
     /// Ends the subscription, if there is one.
     pub(super) fn end_held(&self) {
         let held = self.held.take();
-        if let Some(held) = held {
+        if let Some(mut held) = held {
             self.worker.context.metrics.subscribers.sub(1);
-            memory::sub_channels(&held.channels);
-            if let Some(key) = held.key {
-                self.worker.context.audience.leave(key);
-            }
+            memory::sub_channels(held.reader.channels());
+            held.reader.leave(&self.worker.context.audience);
         }
     }
 
@@ -192,31 +162,19 @@ impl Conn {
         self.end_held();
     }
 
-    /// Joins the audience of the channels. From then on the worker's delivery loop writes. Returns the backlog as the
-    /// error if the client must get messages or a gap first.
-    fn join(self: &Rc<Self>) -> Result<(), Backlog> {
+    /// Joins the audience of the channels. From then on the worker's delivery loop writes. Returns a backlog of at most
+    /// `bytes` as the error if the client must get messages or a gap first.
+    fn join(self: &Rc<Self>, bytes: usize) -> Result<(), Backlog> {
         let shape = {
             let mut held = self.held.borrow_mut();
             let Some(held) = held.as_mut() else {
                 return Ok(()); // the subscription has ended
             };
             let audience = &self.worker.context.audience;
-            let kind = held.kind();
-            if held.channels.is_empty() {
-                held.cursor = audience.hub().last();
-            } else {
-                if held.gap && !kind.postpones_gap {
-                    return Err(audience.hub().since(&held.channels, held.cursor));
-                }
-                let (key, cursor) = loop {
-                    match audience.join(&held.channels, Some(held.cursor), self.clone()) {
-                        Err(backlog) if held.postpone(&backlog) => {}
-                        joined => break joined?,
-                    }
-                };
-                (held.key, held.cursor) = (Some(key), cursor);
+            if let Some(backlog) = held.reader.join(audience, self, bytes) {
+                return Err(backlog);
             }
-            kind.shape
+            held.kind().shape
         };
         match shape {
             Shape::Poll => {
@@ -240,12 +198,15 @@ impl Conn {
 
     /// Plans a check of the connection for the moment when its token expires, by the current system clock.
     pub(super) fn renew_end(&self) {
-        let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
-        let waits = matches!(self.state.get(), State::Polling | State::Streaming);
-        if expires == NEVER || !waits {
+        let second = match self.with_held(|held| held.reader.ends()) {
+            None | Some(RightEnds::Never) => return,
+            Some(RightEnds::At(second)) => second,
+            Some(RightEnds::Revoked) => 0,
+        };
+        if !matches!(self.state.get(), State::Polling | State::Streaming) {
             return;
         }
-        let end = due_at(&self.worker.timers, expires.into());
+        let end = due_at(&self.worker.timers, second);
         if end < self.due() {
             self.set_due(end);
         }
@@ -253,18 +214,17 @@ impl Conn {
 
     /// Whether the token has expired or the right was revoked.
     fn has_ended(&self) -> bool {
-        let expires = self.with_held(|held| held.expires).unwrap_or(NEVER);
-        expires != NEVER && u64::from(expires) <= unix_time().as_secs()
+        self.with_held(|held| held.reader.has_ended(unix_time().as_secs())) == Some(true)
     }
 
     /// Ends the subscription if the new rights no longer permit it. `before` are the rights that held until now.
     pub(super) fn revoke(&self, before: &Rights) {
         let site = self.worker.context.site();
         let ends = self.with_held(|held| {
-            let by_token = held.expires != NEVER;
-            let ends = site.rights.end(before, &held.channels, by_token);
+            let by_token = held.reader.ends() != RightEnds::Never;
+            let ends = site.rights.end(before, held.reader.channels(), by_token);
             if ends {
-                held.expires = REVOKED;
+                held.reader.revoke();
             }
             ends
         });
@@ -293,8 +253,8 @@ impl Conn {
     fn answer_half_closed(&self) {
         let hub = self.worker.context.audience.hub();
         let answer = self.with_held(|held| {
-            let mut backlog = hub.since(&held.channels, held.cursor);
-            self.sent(held, &mut backlog);
+            let backlog = held.reader.read_rest(hub);
+            self.count(&backlog);
             self.writer(held)
                 .end(&End::HalfClosed { backlog: &backlog })
         });
@@ -393,12 +353,12 @@ impl Conn {
     /// comes back, and the new rights decide about its request. The client gets no message that is newer than its
     /// cursor.
     fn end_of(&self, held: &Held) -> Bytes {
-        if held.expires != REVOKED {
-            let cursor = held.cursor;
+        let cursor = held.reader.cursor();
+        if held.reader.ends() != RightEnds::Revoked {
             return self.writer(held).end(&End::Expired { cursor });
         }
         let nothing = Backlog {
-            cursor: held.cursor,
+            cursor,
             ..Backlog::default()
         };
         self.writer(held).end(&End::Reconnect {
@@ -411,13 +371,9 @@ impl Conn {
     /// not skip a message that was published but not delivered yet.
     fn say_nothing_new(&self) {
         let hub = self.worker.context.audience.hub();
-        let answer = self.with_held(|held| {
-            let backlog = hub.since(&held.channels, held.cursor);
-            if backlog.is_news() && !held.postpone(&backlog) {
-                return self.advance(held, backlog);
-            }
-            held.cursor = backlog.cursor;
-            self.writer(held).nothing(held.cursor)
+        let answer = self.with_held(|held| match held.reader.read(hub) {
+            Some(backlog) => self.render(held, &backlog),
+            None => self.writer(held).nothing(held.reader.cursor()),
         });
         match (answer, self.state.get()) {
             (Some(answer), State::Polling) => self.answer_poll(answer),
@@ -457,14 +413,9 @@ impl Conn {
     /// The last messages of the subscription, followed by its end.
     fn farewell(&self, held: &mut Held) -> Bytes {
         held.variant.close = true;
-        let channels = &held.channels;
-        let mut backlog = self
-            .worker
-            .context
-            .audience
-            .hub()
-            .since(channels, held.cursor);
-        self.sent(held, &mut backlog);
+        let hub = self.worker.context.audience.hub();
+        let backlog = held.reader.read_rest(hub);
+        self.count(&backlog);
         self.writer(held).end(&End::Reconnect {
             backlog: &backlog,
             retry: self.worker.context.drain.retry(),
@@ -479,21 +430,13 @@ impl Conn {
         self.answer(answer);
     }
 
-    /// Renders a backlog for this client alone, and moves the cursor.
-    fn advance(&self, held: &mut Held, mut backlog: Backlog) -> Bytes {
-        self.sent(held, &mut backlog);
-        self.writer(held).news(&backlog)
+    /// Renders a backlog for this client alone.
+    fn render(&self, held: &Held, backlog: &Backlog) -> Bytes {
+        self.count(backlog);
+        self.writer(held).news(backlog)
     }
 
-    /// Notes that the client gets this backlog, and adds the gap that the client has not been told of yet.
-    fn sent(&self, held: &mut Held, backlog: &mut Backlog) {
-        backlog.gap |= std::mem::take(&mut held.gap);
-        self.moved(held, backlog);
-    }
-
-    /// Moves the cursor behind a backlog that the client gets.
-    fn moved(&self, held: &mut Held, backlog: &Backlog) {
-        held.cursor = backlog.cursor;
+    fn count(&self, backlog: &Backlog) {
         let messages = backlog.messages.len() as u64;
         self.worker.context.metrics.delivered.add(messages);
     }
@@ -514,9 +457,7 @@ impl Conn {
     }
 
     fn leave_audience(&self) {
-        if let Some(key) = self.with_held(|held| held.key.take()).flatten() {
-            self.worker.context.audience.leave(key);
-        }
+        self.with_held(|held| held.reader.leave(&self.worker.context.audience));
     }
 
     fn renew_heartbeat(&self) {
@@ -529,16 +470,9 @@ impl Conn {
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once. Returns
     /// the bytes and whether there is more.
     fn next_piece(&self, held: &mut Held, feed: &mut Feed<'_>) -> Option<(Bytes, bool)> {
-        let batch: Rc<SharedBacklog> = feed.read(held.cursor);
+        let batch = held.reader.read_shared(feed)?;
         let backlog = batch.backlog();
-        if !backlog.is_news() || held.postpone(backlog) {
-            return None;
-        }
-        if held.gap {
-            let alone = backlog.clone();
-            return Some((self.advance(held, alone), backlog.more));
-        }
-        self.moved(held, backlog);
+        self.count(backlog);
         let writer = self.writer(held);
         let piece = match writer.variant.form(writer.format) {
             Some(form) => batch.form(form, |backlog| writer.news(backlog)),

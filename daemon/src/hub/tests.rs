@@ -1,5 +1,5 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
-//! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `storm`
+//! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `reader` for one reader, `storm`
 //! for what is left of many channels, `keep` for what a restart finds, `forged` for who would like it to find something
 //! else.
 
@@ -12,6 +12,7 @@ mod ids;
 mod join;
 mod keep;
 mod limits;
+mod reader;
 mod storm;
 mod threads;
 
