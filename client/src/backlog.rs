@@ -6,9 +6,12 @@ use std::{
 };
 
 use crate::{
-    Error, Options, Spool, SpoolError, SpoolUse,
     connection::{Connection, Deadline, Failure},
-    reply, socket_path, spool_path,
+    error::Error,
+    options::{Options, SpoolUse},
+    path::socket_path,
+    reply,
+    spool::{Spool, SpoolError, spool_path},
 };
 
 /// After a time-out the daemon is not tried again for this time, so that not every page waits for it.

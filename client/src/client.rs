@@ -9,12 +9,14 @@ use comet_proto::{
 use nix::errno::Errno;
 
 use crate::{
-    Error, Options,
     backlog::Backlog,
     connection::{Connection, Deadline, Failure, MAX_LINE},
+    error::Error,
     key::Keys,
-    outbox::{Fate, Outbox},
-    reply, socket_path,
+    options::Options,
+    outbox::{AfterLoss, Outbox},
+    path::socket_path,
+    reply,
 };
 
 /// Buffered messages are sent when they reach this many bytes.
@@ -81,9 +83,9 @@ pub struct Client {
     /// Time that is subtracted from the next call's time-out.
     spent: Duration,
     /// The first error of messages that no call waited for; `flush` returns it.
-    untold: Option<Error>,
+    unreported: Option<Error>,
     /// The number of messages that no call waited for and that went to the spool; `flush` returns it.
-    untold_spooled: usize,
+    unreported_spooled: usize,
 }
 
 impl Client {
@@ -99,8 +101,8 @@ impl Client {
             backlog: Backlog::default(),
             doubtful: 0,
             spent: Duration::ZERO,
-            untold: None,
-            untold_spooled: 0,
+            unreported: None,
+            unreported_spooled: 0,
         }
     }
 
@@ -151,14 +153,14 @@ impl Client {
         self.notice_fork();
         if !self.outbox.is_empty() {
             let result = self.publish_now().map(Outcome::Published);
-            match self.rescue(result) {
-                Ok(Outcome::Spooled) => self.untold_spooled += 1,
+            match self.spool_or_fail(result) {
+                Ok(Outcome::Spooled) => self.unreported_spooled += 1,
                 Ok(_) => {}
-                Err(error) => _ = self.untold.get_or_insert(error),
+                Err(error) => _ = self.unreported.get_or_insert(error),
             }
         }
-        let spooled = std::mem::take(&mut self.untold_spooled);
-        self.untold.take().map_or(Ok(spooled), Err)
+        let spooled = std::mem::take(&mut self.unreported_spooled);
+        self.unreported.take().map_or(Ok(spooled), Err)
     }
 
     /// Sends one line and returns the daemon's reply. Both are without a line end.
@@ -170,7 +172,7 @@ impl Client {
         if line.contains('\n') {
             return Err(Error::Line);
         }
-        let reply = self.exchange(Fate::Doubtful, |out| {
+        let reply = self.exchange(AfterLoss::Drop, |out| {
             out.extend_from_slice(line.as_bytes());
             out.push(b'\n');
         })?;
@@ -204,7 +206,7 @@ impl Client {
     /// Sends a line that only reads, again where the connection broke, and returns the reply. The line itself is no
     /// message that may have been published.
     fn read(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
-        let mut reply = self.exchange(Fate::Repeated, write);
+        let mut reply = self.exchange(AfterLoss::Repeat, write);
         if let Err(Error::Timeout { pending, .. } | Error::Unknown { pending }) = &mut reply {
             *pending = pending.saturating_sub(1);
         }
@@ -212,10 +214,16 @@ impl Client {
     }
 
     /// Sends one line, and returns the reply.
-    fn exchange(&mut self, fate: Fate, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
-        self.outbox.push(fate, write);
-        self.ask()
-            .map_err(|error| self.rescue(Err(error)).expect_err("nothing was published"))
+    fn exchange(
+        &mut self,
+        after_loss: AfterLoss,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<u8>, Error> {
+        self.outbox.push(after_loss, write);
+        self.ask().map_err(|error| {
+            self.spool_or_fail(Err(error))
+                .expect_err("nothing was published")
+        })
     }
 
     /// Leaves a message in the spool, if that is allowed, for a caller whose time is over before it could use the client.
@@ -224,7 +232,7 @@ impl Client {
     /// [`Error::Timeout`] if the spool is not allowed, [`Error::Spool`] if the spool does not accept the message.
     pub fn give_up(&mut self, publish: Publish<'_>, spool: bool) -> Result<Outcome, Error> {
         self.push(publish, self.options.spools(spool));
-        self.rescue(Err(self.options.timed_out(0)))
+        self.spool_or_fail(Err(timed_out(&self.options, 0)))
     }
 
     fn put(
@@ -235,8 +243,8 @@ impl Client {
     ) -> Result<Outcome, Error> {
         self.notice_fork();
         self.push(publish, self.options.spools(asked));
-        let result = self.pass_on(acknowledge);
-        self.rescue(result)
+        let result = self.send_as(acknowledge);
+        self.spool_or_fail(result)
     }
 
     fn push(&mut self, mut publish: Publish<'_>, spool: bool) {
@@ -246,15 +254,16 @@ impl Client {
         if publish.key.is_none() && (spool || self.options.key.is_some()) {
             publish.key = self.keys.as_ref().map(|keys| keys.next().into());
         }
-        let fate = match publish.key {
-            _ if spool => Fate::Spooled,
-            Some(_) => Fate::Repeated,
-            None => Fate::Doubtful,
+        let after_loss = match publish.key {
+            _ if spool => AfterLoss::Spool,
+            Some(_) => AfterLoss::Repeat,
+            None => AfterLoss::Drop,
         };
-        self.outbox.push(fate, |out| write_publish(&publish, out));
+        self.outbox
+            .push(after_loss, |out| write_publish(&publish, out));
     }
 
-    fn pass_on(&mut self, acknowledge: Acknowledge) -> Result<Outcome, Error> {
+    fn send_as(&mut self, acknowledge: Acknowledge) -> Result<Outcome, Error> {
         match acknowledge {
             Acknowledge::Buffered if self.outbox.unsent().len() < BUFFER => Ok(Outcome::OnItsWay),
             Acknowledge::Buffered | Acknowledge::Later => {
@@ -271,7 +280,7 @@ impl Client {
 
     /// Ends a call. While the daemon is away, messages go to the spool if that is allowed. Other failed messages are removed
     /// from the queue.
-    fn rescue(&mut self, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
+    fn spool_or_fail(&mut self, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
         let Err(error) = result else { return result };
         let doubtful = std::mem::take(&mut self.doubtful);
         if self.outbox.due() > 0 {
@@ -282,24 +291,24 @@ impl Client {
             return Err(error);
         }
         self.backlog.pause(&error);
-        let told = self.outbox.last() == Fate::Spooled;
+        let told = self.outbox.last() == AfterLoss::Spool;
         let lines = self.outbox.take();
         let (spooled, others): (Vec<_>, Vec<_>) = lines
             .into_iter()
-            .partition(|(fate, _)| *fate == Fate::Spooled);
+            .partition(|(after_loss, _)| *after_loss == AfterLoss::Spool);
         for (done, (_, line)) in spooled.iter().enumerate() {
             if let Err(cause) = self.backlog.put(&self.options, line) {
-                self.untold_spooled += done;
+                self.unreported_spooled += done;
                 let (away, lost) = (Box::new(error), spooled.len() - done);
                 return Err(Error::Spool { away, cause, lost });
             }
         }
-        self.untold_spooled += spooled.len() - usize::from(told);
+        self.unreported_spooled += spooled.len() - usize::from(told);
         if !told {
             return Err(error);
         }
         if doubtful + others.len() > 0 {
-            self.untold.get_or_insert(error);
+            self.unreported.get_or_insert(error);
         }
         Ok(Outcome::Spooled)
     }
@@ -320,13 +329,13 @@ impl Client {
     /// Publishes the queued messages, and returns the id of the last one.
     fn publish_now(&mut self) -> Result<u64, Error> {
         let id = reply::published_id(&self.ask()?);
-        self.part_after(id.is_err());
+        self.disconnect_after(id.is_err());
         id
     }
 
-    /// A refusal may be the daemon's last word on this connection, as after a line over its limit: it would not
-    /// read what is sent next.
-    fn part_after(&mut self, refusal: bool) {
+    /// Ends the connection after a refusal. After some refusals, such as that of a line over its limit, the daemon does not
+    /// read the next lines.
+    fn disconnect_after(&mut self, refusal: bool) {
         if refusal && self.outbox.due() == 0 {
             self.connection = None;
         }
@@ -335,7 +344,7 @@ impl Client {
     /// Sends the queued lines, and returns the reply to the last one.
     fn ask(&mut self) -> Result<Vec<u8>, Error> {
         let deadline = self.deadline();
-        let repeatable = self.outbox.last() > Fate::Doubtful;
+        let repeatable = self.outbox.last() > AfterLoss::Drop;
         let reply = self.send(deadline).and_then(|()| self.receive(deadline));
         match reply {
             // Messages with a key count as unsent again.
@@ -349,7 +358,7 @@ impl Client {
     }
 
     fn send(&mut self, deadline: Deadline) -> Result<(), Error> {
-        self.catch_up(deadline)?;
+        self.publish_spooled(deadline)?;
         if self.outbox.unsent().is_empty() {
             return Ok(());
         }
@@ -358,7 +367,7 @@ impl Client {
                 // The daemon has closed the connection since the last call. It got none of these lines, so they can be sent again.
                 Err((0, Failure::Closed)) => {
                     self.take_replies();
-                    self.lose(Failure::Closed);
+                    self.drop_connection(Failure::Closed);
                     self.note_doubtful();
                 }
                 result => return self.sent(result),
@@ -381,22 +390,22 @@ impl Client {
                 if sent > 0 {
                     self.outbox.mark_sent();
                 }
-                Err(self.lose(failure))
+                Err(self.drop_connection(failure))
             }
         }
     }
 
     /// Publishes the messages that this client has left in the spool, so that later ones do not overtake them.
-    fn catch_up(&mut self, deadline: Deadline) -> Result<(), Error> {
+    fn publish_spooled(&mut self, deadline: Deadline) -> Result<(), Error> {
         if !self.backlog.is_waiting() {
             return Ok(());
         }
         if self.backlog.is_paused() {
-            return Err(self.options.timed_out(0));
+            return Err(timed_out(&self.options, 0));
         }
         let connection = connect(&mut self.connection, &self.options, deadline)?;
         let published = self.backlog.publish(connection, deadline);
-        published.map_err(|failure| self.lose(failure))
+        published.map_err(|failure| self.drop_connection(failure))
     }
 
     /// Waits for all outstanding replies, and returns the last.
@@ -406,7 +415,7 @@ impl Client {
                 Ok(line) => {
                     let line = line.to_vec();
                     if let Some(refusal) = reply::connection_refusal(&line) {
-                        self.lose(Failure::Closed);
+                        self.drop_connection(Failure::Closed);
                         return Err(refusal);
                     }
                     self.outbox.replied();
@@ -415,7 +424,7 @@ impl Client {
                     }
                     self.note(&line);
                 }
-                Err(failure) => return Err(self.lose(failure)),
+                Err(failure) => return Err(self.drop_connection(failure)),
             }
         }
         Err(Error::Unknown { pending: 0 })
@@ -429,8 +438,8 @@ impl Client {
         {
             let line = line.to_vec();
             if let Some(refusal) = reply::connection_refusal(&line) {
-                self.lose(Failure::Closed);
-                self.untold.get_or_insert(refusal);
+                self.drop_connection(Failure::Closed);
+                self.unreported.get_or_insert(refusal);
                 return;
             }
             self.outbox.replied();
@@ -441,9 +450,9 @@ impl Client {
     /// Stores the first error reply to a message that no call waited for.
     fn note(&mut self, reply: &[u8]) {
         let id = reply::published_id(reply);
-        self.part_after(id.is_err());
+        self.disconnect_after(id.is_err());
         if let Err(error) = id {
-            self.untold.get_or_insert(error);
+            self.unreported.get_or_insert(error);
         }
     }
 
@@ -451,21 +460,29 @@ impl Client {
     fn note_doubtful(&mut self) {
         let pending = std::mem::take(&mut self.doubtful);
         if pending > 0 {
-            self.untold.get_or_insert(Error::Unknown { pending });
+            self.unreported.get_or_insert(Error::Unknown { pending });
         }
     }
 
     /// Drops the connection, because a late reply must never count for a later message.
-    fn lose(&mut self, failure: Failure) -> Error {
+    fn drop_connection(&mut self, failure: Failure) -> Error {
         self.connection = None;
-        let lost = self.outbox.lose();
+        let lost = self.outbox.connection_lost();
         self.doubtful += lost.doubtful;
         let pending = lost.pending;
         match failure {
-            Failure::Timeout => self.options.timed_out(pending),
+            Failure::Timeout => timed_out(&self.options, pending),
             Failure::Closed => Error::Unknown { pending },
             Failure::TooLong => Error::TooLong(MAX_LINE),
         }
+    }
+}
+
+/// The error of a call that took too long. `pending`: messages that were sent and not acknowledged.
+fn timed_out(options: &Options, pending: usize) -> Error {
+    Error::Timeout {
+        after: options.timeout,
+        pending,
     }
 }
 
@@ -477,7 +494,7 @@ fn connect<'a>(
     if connection.is_none() {
         let path = socket_path(options.socket.as_deref())?;
         let opened = Connection::open(&path, deadline).map_err(|source| match source {
-            Errno::EAGAIN => options.timed_out(0),
+            Errno::EAGAIN => timed_out(options, 0),
             source => Error::Connect { path, source },
         })?;
         *connection = Some(opened);
@@ -487,11 +504,11 @@ fn connect<'a>(
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // After a panic what is queued may be half a line. What was sent is the daemon's, unless the spool has to have
-        // it in the end.
+        // After a panic the queue may end with half a line. Sent lines need no second attempt, unless lines that the daemon
+        // did not acknowledge belong into the spool.
         let left = !self.outbox.unsent().is_empty() || self.outbox.spools();
         if !std::thread::panicking() && left && self.process == process::id() {
-            // Nobody can get the error any more.
+            // The error cannot be reported any more.
             let _ = self.flush();
         }
     }

@@ -7,13 +7,16 @@ use std::{
     time::Duration,
 };
 
-use comet_proto::{ChannelNameError, ChannelNamesError, EventNameError, line::KeyError};
+use comet_proto::{
+    ChannelNameError, ChannelNamesError, EventNameError,
+    line::{ErrorCode, KeyError},
+};
 use nix::{
     errno::Errno,
     unistd::{Gid, Group, Uid, User, geteuid},
 };
 
-use crate::{FileError, OptionsError, SocketPathError, SpoolError};
+use crate::{files::FileError, options::OptionsError, path::SocketPathError, spool::SpoolError};
 
 /// Why a call failed. The text fits after "cannot publish: ".
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +68,7 @@ pub enum Error {
     #[error("the daemon refused: {message}")]
     Refused {
         /// The field or limit that was broken.
-        code: String,
+        code: ErrorCode,
         /// What was wrong, for people.
         message: String,
     },
@@ -145,7 +148,7 @@ impl Error {
     pub(crate) fn is_away(&self) -> bool {
         match self {
             Self::Connect { source, .. } => GONE.contains(source),
-            Self::Refused { code, .. } => code == "connections",
+            Self::Refused { code, .. } => *code == ErrorCode::Connections,
             Self::Timeout { .. } | Self::Unknown { .. } => true,
             _ => false,
         }
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_for_others_tells_how_to_be_let_in() {
+    fn a_refused_connection_says_how_to_get_access() {
         let path = PathBuf::from("/run/comet/comet.sock");
         let source = Errno::EACCES;
         let text = Error::Connect { path, source }.to_string();
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_who_asked_is_named_and_odd_names_are_quoted() {
+    fn the_advice_names_the_user_and_quotes_special_characters() {
         let says = |user: Option<&str>, group: Option<&str>| {
             join_group(
                 Uid::from_raw(4711),
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_says_what_may_have_happened() {
+    fn a_timeout_says_whether_messages_may_have_been_published() {
         let text = |pending| {
             let after = Duration::from_millis(200);
             Error::Timeout { after, pending }.to_string()

@@ -172,7 +172,8 @@ impl Directory {
 
     /// Checks that the written file has the name and no other name, or that another writer replaced it.
     fn check_is_at(&self, name: &str, file: &File) -> Result<(), FileError> {
-        // In this order: a later write takes the name away from a file before the file has no name.
+        // The name is looked up first: when a later write replaces the file, the name leads to the new file before the old
+        // file has no name.
         let there = self.look(name)?;
         let written = fstat(file).map_err(self.error("write", name))?;
         let id = |stat: &FileStat| (stat.st_dev, stat.st_ino);
@@ -374,7 +375,7 @@ mod tests {
 
     /// In a directory where anybody may rename anything, or link to anything, somebody does so with the temporary file.
     #[test]
-    fn a_file_that_was_swapped_or_linked_meanwhile_is_an_error_and_one_that_was_replaced_is_none() {
+    fn a_swapped_or_linked_file_is_an_error_and_a_replaced_file_is_not() {
         let (temporary, directory, _) = directory();
         let at = |name: &str| temporary.path().join(name);
         let check = |file: &File| {

@@ -29,7 +29,7 @@ mod tests {
     use comet_proto::line::MAX_KEY;
 
     #[test]
-    fn no_two_keys_are_equal_and_the_longest_fits() {
+    fn keys_are_unique_and_the_longest_key_fits() {
         let (a, b) = (Keys::new(&"x".repeat(64)), Keys::new(&"x".repeat(64)));
         let mut keys: Vec<String> = (0..100).flat_map(|_| [a.next(), b.next()]).collect();
         assert!(keys.iter().all(|key| key.len() <= MAX_KEY));

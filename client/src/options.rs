@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, SocketPathError, socket_path};
+use crate::path::{SocketPathError, socket_path};
 
 /// The part of a call's time that is reserved for the spool, if the message may go there, and its upper limit.
 const SPOOL_PART: u32 = 5;
@@ -136,11 +136,6 @@ impl Options {
         }
     }
 
-    pub(crate) fn timed_out(&self, pending: usize) -> Error {
-        let after = self.timeout;
-        Error::Timeout { after, pending }
-    }
-
     fn set(&mut self, option: &str) -> Result<&'static str, OptionsError> {
         let unknown = || OptionsError::Unknown(option.to_owned());
         let (name, value) = option.split_once('=').ok_or_else(unknown)?;
@@ -214,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spool_is_on_off_or_somewhere() {
+    fn the_spool_is_on_off_or_a_directory() {
         let spool = |dsn| Options::parse(dsn).unwrap().spool;
         assert_eq!(spool("unix:"), SpoolUse::Asked);
         assert_eq!(spool("unix:?spool=on"), SpoolUse::On);
@@ -222,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_means_the_defaults() {
+    fn an_empty_dsn_means_the_defaults() {
         for dsn in ["", "unix:", "unix:?"] {
             assert_eq!(Options::parse(dsn), Ok(Options::default()), "{dsn:?}");
         }

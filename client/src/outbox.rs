@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 
 /// What to do with a line when its connection is lost before the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fate {
-    /// It has no key, so sending it again might publish it twice.
-    Doubtful,
-    /// It has a key: it can be sent again.
-    Repeated,
-    /// It has a key, and may wait in the spool.
-    Spooled,
+pub(crate) enum AfterLoss {
+    /// Drop it: without a key, a repetition could publish the message twice.
+    Drop,
+    /// Send it again: it has a key.
+    Repeat,
+    /// Send it again, or leave it in the spool: it has a key.
+    Spool,
 }
 
 /// The lines that were lost with a connection.
@@ -29,23 +29,24 @@ pub(crate) struct Outbox {
     /// Bytes before `start` are acknowledged, bytes before `sent` are sent.
     start: usize,
     sent: usize,
-    /// Length and fate of each, from `start` on; the first `due` of them were sent.
-    lines: VecDeque<(usize, Fate)>,
+    /// The length of each line from `start` on, and what to do with it after a lost connection. The first `due` were sent.
+    lines: VecDeque<(usize, AfterLoss)>,
     due: usize,
-    /// A line may go to the spool.
+    /// Whether any line may go to the spool.
     spools: bool,
 }
 
-/// The capacity that is kept. After an unusually large message the rest is freed.
+/// The buffer's capacity, in bytes, that is kept after an unusually large message.
 const KEEP: usize = 128 << 10;
 
 impl Outbox {
     /// Appends the line that `write` writes.
-    pub(crate) fn push(&mut self, fate: Fate, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn push(&mut self, after_loss: AfterLoss, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
-        self.lines.push_back((self.bytes.len() - before, fate));
-        self.spools |= fate == Fate::Spooled;
+        self.lines
+            .push_back((self.bytes.len() - before, after_loss));
+        self.spools |= after_loss == AfterLoss::Spool;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,8 +72,10 @@ impl Outbox {
     }
 
     /// Sets what to do with the last line if its connection is lost.
-    pub(crate) fn last(&self) -> Fate {
-        self.lines.back().map_or(Fate::Doubtful, |(_, fate)| *fate)
+    pub(crate) fn last(&self) -> AfterLoss {
+        self.lines
+            .back()
+            .map_or(AfterLoss::Drop, |(_, after_loss)| *after_loss)
     }
 
     /// Records that all lines were sent, at least in part.
@@ -97,16 +100,16 @@ impl Outbox {
     }
 
     /// Handles a lost connection: lines with a key will be sent again, others are removed.
-    pub(crate) fn lose(&mut self) -> Lost {
+    pub(crate) fn connection_lost(&mut self) -> Lost {
         let pending = std::mem::take(&mut self.due);
         let all = std::mem::take(&mut self.lines);
         let (mut from, mut to, mut doubtful) = (self.start, 0, 0);
-        for (number, (length, fate)) in all.into_iter().enumerate() {
-            if number < pending && fate == Fate::Doubtful {
+        for (number, (length, after_loss)) in all.into_iter().enumerate() {
+            if number < pending && after_loss == AfterLoss::Drop {
                 doubtful += 1;
             } else {
                 self.bytes.copy_within(from..from + length, to);
-                self.lines.push_back((length, fate));
+                self.lines.push_back((length, after_loss));
                 to += length;
             }
             from += length;
@@ -116,12 +119,12 @@ impl Outbox {
         Lost { pending, doubtful }
     }
 
-    /// Takes everything out: each line with its fate, in order.
-    pub(crate) fn take(&mut self) -> Vec<(Fate, Vec<u8>)> {
+    /// Takes all lines, in order.
+    pub(crate) fn take(&mut self) -> Vec<(AfterLoss, Vec<u8>)> {
         let mut from = self.start;
-        let lines = self.lines.drain(..).map(|(length, fate)| {
+        let lines = self.lines.drain(..).map(|(length, after_loss)| {
             from += length;
-            (fate, self.bytes[from - length..from].to_vec())
+            (after_loss, self.bytes[from - length..from].to_vec())
         });
         let lines = lines.collect();
         self.clear();
@@ -138,39 +141,39 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fate::*, *};
+    use super::{AfterLoss::*, *};
 
-    fn push(outbox: &mut Outbox, fate: Fate, line: &str) {
-        outbox.push(fate, |out| out.extend_from_slice(line.as_bytes()));
+    fn push(outbox: &mut Outbox, after_loss: AfterLoss, line: &str) {
+        outbox.push(after_loss, |out| out.extend_from_slice(line.as_bytes()));
     }
 
     #[test]
-    fn what_was_lost_is_sent_again_in_order_without_what_is_in_doubt() {
+    fn after_a_lost_connection_lines_with_a_key_are_sent_again_in_order() {
         let mut outbox = Outbox::default();
-        for (fate, line) in [(Repeated, "a\n"), (Doubtful, "bb\n"), (Spooled, "c\n")] {
-            push(&mut outbox, fate, line);
+        for (after_loss, line) in [(Repeat, "a\n"), (Drop, "bb\n"), (Spool, "c\n")] {
+            push(&mut outbox, after_loss, line);
         }
         assert_eq!(outbox.unsent(), b"a\nbb\nc\n");
         outbox.mark_sent();
         outbox.replied();
-        push(&mut outbox, Doubtful, "d\n");
+        push(&mut outbox, Drop, "d\n");
         assert_eq!((outbox.unsent(), outbox.due()), (&b"d\n"[..], 2));
         let lost = Lost {
             pending: 2,
             doubtful: 1,
         };
-        assert_eq!(outbox.lose(), lost);
+        assert_eq!(outbox.connection_lost(), lost);
         assert_eq!((outbox.unsent(), outbox.due()), (&b"c\nd\n"[..], 0));
-        let left = [(Spooled, b"c\n".to_vec()), (Doubtful, b"d\n".to_vec())];
+        let left = [(Spool, b"c\n".to_vec()), (Drop, b"d\n".to_vec())];
         assert_eq!(outbox.take(), left);
         assert!(outbox.is_empty() && !outbox.spools() && outbox.unsent().is_empty());
     }
 
     #[test]
-    fn what_was_acknowledged_takes_no_memory() {
+    fn acknowledged_lines_take_no_memory() {
         let mut outbox = Outbox::default();
         for _ in 0..4096 {
-            push(&mut outbox, Repeated, &("x".repeat(1023) + "\n"));
+            push(&mut outbox, Repeat, &("x".repeat(1023) + "\n"));
             outbox.mark_sent();
             if outbox.due() > 64 {
                 outbox.replied();

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearer_wins() {
+    fn an_explicit_path_wins_over_the_environment_and_the_default() {
         assert_eq!(chosen(Some("x.sock"), "/c", "/run/user/1", true), "x.sock");
         assert_eq!(chosen(None, "/c", "/run/user/1", true), "/c");
         assert_eq!(chosen(None, "", "/run/user/1", true), SYSTEM_SOCKET);

@@ -1,8 +1,8 @@
 //! Reads the daemon's replies: one line each, without its line end.
 
-use comet_proto::{Cursor, line::Receipt};
+use comet_proto::{Cursor, line::PublishReply};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The refusal of the connection itself, if the reply is one. Such a reply answers no line that was sent.
 pub(crate) fn connection_refusal(reply: &[u8]) -> Option<Error> {
@@ -10,16 +10,16 @@ pub(crate) fn connection_refusal(reply: &[u8]) -> Option<Error> {
     if !reply.starts_with(b"{\"ok\":false") {
         return None;
     }
-    published_id(reply).err().filter(|error| {
-        matches!(error, Error::Refused { code, .. } if matches!(&**code, "connections" | "permission"))
-    })
+    published_id(reply)
+        .err()
+        .filter(|error| matches!(error, Error::Refused { code, .. } if code.ends_connection()))
 }
 
 /// The id in the reply to a publish.
 pub(crate) fn published_id(reply: &[u8]) -> Result<u64, Error> {
-    match Receipt::parse(reply) {
-        Ok(Receipt::Id(id)) => Ok(id),
-        Ok(Receipt::Refused { code, message }) => Err(Error::Refused { code, message }),
+    match PublishReply::parse(reply) {
+        Ok(PublishReply::Id(id)) => Ok(id),
+        Ok(PublishReply::Refused { code, message }) => Err(Error::Refused { code, message }),
         Err(_) => Err(unexpected(reply)),
     }
 }

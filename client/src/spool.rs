@@ -82,7 +82,7 @@ pub enum SpoolError {
         source: Errno,
     },
     /// The owner is not trusted: any user could have created the directory.
-    #[error("{} belongs to user {owner}, and anybody could have made it there; name another directory", path.display())]
+    #[error("{} belongs to user {owner}, and any user could have created it there; name another directory", path.display())]
     Foreign {
         /// The spool.
         path: PathBuf,
@@ -238,7 +238,7 @@ impl Spool {
             flags,
             Mode::S_IRUSR | Mode::S_IWUSR,
         )?);
-        // The set-group-ID bit has done this already, where the daemon has made the directory.
+        // In a directory that the daemon has made, the set-group-ID bit has done this already.
         if self.stat.st_uid != geteuid().as_raw() && fstat(&file)?.st_gid != self.stat.st_gid {
             fchown(&file, None, Some(Gid::from_raw(self.stat.st_gid)))?;
         }
@@ -280,7 +280,7 @@ impl Spool {
             }
             let Ok(stat) = fstatat(&self.fd, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
             else {
-                continue; // taken meanwhile
+                continue; // the daemon has taken the file meanwhile
             };
             if !is_of_this_user(&stat) {
                 continue;
@@ -328,7 +328,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
 fn create(path: &Path) -> Result<OwnedFd, SpoolError> {
     match mkdirat(nix::fcntl::AT_FDCWD, path, Mode::S_IRWXU) {
         Err(errno) if errno != Errno::EEXIST => return Err(failed("make directory", path)(errno)),
-        Err(_) => return open_directory(path).map_err(failed(OPEN, path)), // somebody was faster
+        Err(_) => return open_directory(path).map_err(failed(OPEN, path)), // another process was faster
         Ok(()) => {}
     }
     let fd = open_directory(path).map_err(failed(OPEN, path))?;

@@ -2,6 +2,7 @@
 //!
 //! A request borrows from its line where it can, so that parsing a publish allocates only memory that the hub keeps.
 
+mod code;
 mod fields;
 mod reply;
 
@@ -10,9 +11,10 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
+pub use self::code::ErrorCode;
 use self::fields::Fields;
 pub use self::reply::{
-    Receipt, write_cursor, write_error, write_gap, write_history_end, write_history_start,
+    PublishReply, write_cursor, write_error, write_gap, write_history_end, write_history_start,
     write_ok, write_receipt, write_retry, write_status,
 };
 
@@ -146,17 +148,17 @@ pub fn parse_key(key: &[u8]) -> Result<Option<&str>, KeyError> {
 impl LineError {
     /// The code for the `error` field of the reply: the name of the wrong field.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Json(_) => "line",
-            Self::Op(_) => "op",
-            Self::Missing { field, .. } | Self::Unexpected { field, .. } => field,
-            Self::Channel(_) => "channel",
-            Self::Channels(_) => "channels",
-            Self::Name(_) => "name",
-            Self::Since(_) => "since",
-            Self::Base64(_) | Self::TwoData => "data",
-            Self::Key(_) => "key",
+            Self::Json(_) => ErrorCode::Line,
+            Self::Op(_) => ErrorCode::Op,
+            Self::Missing { field, .. } | Self::Unexpected { field, .. } => ErrorCode::parse(field),
+            Self::Channel(_) => ErrorCode::Channel,
+            Self::Channels(_) => ErrorCode::Channels,
+            Self::Name(_) => ErrorCode::Name,
+            Self::Since(_) => ErrorCode::Since,
+            Self::Base64(_) | Self::TwoData => ErrorCode::Data,
+            Self::Key(_) => ErrorCode::Key,
         }
     }
 }

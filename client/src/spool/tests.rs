@@ -22,7 +22,7 @@ fn spool() -> (tempfile::TempDir, PathBuf, Spool) {
 }
 
 #[test]
-fn it_lies_beside_the_socket_unless_it_is_named() {
+fn the_spool_is_beside_the_socket_unless_a_path_is_set() {
     let path = |socket: &str| spool_path(None, Path::new(socket));
     assert_eq!(
         path("/run/comet/comet.sock"),
@@ -35,7 +35,7 @@ fn it_lies_beside_the_socket_unless_it_is_named() {
 }
 
 #[test]
-fn messages_are_whole_in_order_and_for_the_daemon_alone() {
+fn message_files_are_complete_ordered_and_readable_only_by_the_daemon() {
     let (_root, path, mut spool) = spool();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o3770);
     let put: Vec<String> = (0..50)
@@ -58,7 +58,7 @@ fn messages_are_whole_in_order_and_for_the_daemon_alone() {
 }
 
 #[test]
-fn a_full_spool_says_so_and_has_room_again() {
+fn a_full_spool_refuses_messages_until_it_has_room_again() {
     let (_root, path, mut spool) = spool();
     spool.limits = SpoolLimits {
         bytes: 10,
@@ -87,7 +87,7 @@ fn a_full_spool_says_so_and_has_room_again() {
 }
 
 #[test]
-fn the_limits_are_those_that_the_daemon_wrote() {
+fn clients_obey_the_limits_that_the_daemon_wrote() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("spool");
     let limits = SpoolLimits { bytes: 5, files: 7 };
@@ -105,7 +105,7 @@ fn the_limits_are_those_that_the_daemon_wrote() {
 }
 
 #[test]
-fn limits_are_written_whatever_has_their_name() {
+fn limits_are_written_even_if_another_entry_has_their_name() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("spool");
     let fd = make_spool(&path).unwrap();
@@ -118,9 +118,9 @@ fn limits_are_written_whatever_has_their_name() {
     }
 }
 
-/// Whoever watches the directory can take a message's name when its temporary file appears.
+/// Another user who watches the directory can take a message's name when its temporary file appears.
 #[test]
-fn a_name_that_somebody_takes_first_is_no_error() {
+fn a_name_that_another_user_takes_first_is_replaced_by_another() {
     let (_root, path, mut spool) = spool();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -148,7 +148,7 @@ fn a_name_that_somebody_takes_first_is_no_error() {
 }
 
 #[test]
-fn what_others_leave_there_takes_nobodys_room_and_is_nobodys_message() {
+fn files_of_other_users_neither_count_nor_are_read() {
     const NOBODY: u32 = 65_534;
     if !geteuid().is_root() {
         println!("skipped: only root can give files away");
@@ -166,7 +166,7 @@ fn what_others_leave_there_takes_nobodys_room_and_is_nobodys_message() {
     }
     let name = spool.put(b"mine\n").unwrap();
     assert!(spool.has(&name));
-    // The daemon takes it, and somebody else gives its name to a line of his.
+    // The daemon takes the file, and another user creates a file with the same name.
     fs::remove_file(path.join(&name)).unwrap();
     fs::write(path.join(&name), "theirs\n").unwrap();
     chown(path.join(&name), Some(NOBODY), None).unwrap();
@@ -174,7 +174,7 @@ fn what_others_leave_there_takes_nobodys_room_and_is_nobodys_message() {
 }
 
 #[test]
-fn what_is_in_the_way_is_named() {
+fn errors_name_the_path_and_the_reason() {
     let root = tempfile::tempdir().unwrap();
     let text = |path: &Path| Spool::open(path).unwrap_err().to_string();
     let (real, link) = (root.path().join("real"), root.path().join("link"));
@@ -192,7 +192,7 @@ fn what_is_in_the_way_is_named() {
     assert!(file.ends_with("file: Not a directory"), "{file}");
 }
 
-/// A directory of this user and group; only root can give one away.
+/// A directory that belongs to this user and group. `None`: only root can give directories away.
 fn given_to(user: u32, group: u32) -> Option<(tempfile::TempDir, PathBuf)> {
     if !geteuid().is_root() {
         println!("skipped: only root can give files away");
@@ -206,7 +206,7 @@ fn given_to(user: u32, group: u32) -> Option<(tempfile::TempDir, PathBuf)> {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() {
+fn a_directory_of_another_user_is_used_only_where_not_every_user_could_create_it() {
     let Some((root, path)) = given_to(65_534, 65_534) else {
         return;
     };
@@ -214,13 +214,13 @@ fn a_directory_of_somebody_else_is_used_only_where_not_everybody_can_make_one() 
     fs::set_permissions(root.path(), Permissions::from_mode(0o1777)).unwrap();
     let text = Spool::open(&path).unwrap_err().to_string();
     assert!(
-        text.contains("belongs to user 65534, and anybody could have made it"),
+        text.contains("belongs to user 65534, and any user could have created it"),
         "{text}"
     );
 }
 
 #[test]
-fn a_file_is_given_to_the_directorys_group() {
+fn a_message_file_gets_the_group_of_the_directory() {
     let Some((_root, path)) = given_to(65_534, 65_533) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The publisher against a peer that plays the daemon on its worst days. Good days are tested with the daemon.
+//! The publisher against a test peer that behaves like a daemon with faults. A healthy daemon is tested in `tests/`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,9 +15,10 @@ use std::{
 use comet_client::{
     Acknowledge::{self, Buffered, Each, Later},
     Client, Error, Options, Outcome,
+    proto::line::ErrorCode,
 };
 
-use peer::{PATIENCE, Peer, Visitor, message};
+use peer::{PATIENCE, Peer, PeerConnection, message};
 
 fn publish(
     client: &mut Client,
@@ -29,15 +30,15 @@ fn publish(
     Ok(outcome.id())
 }
 
-/// A peer that replies to everything and reports it: the id of a message is its place.
-fn echo(accept: &dyn Fn() -> Visitor, report: &std::sync::mpsc::Sender<String>) {
-    let (mut visitor, mut id) = (accept(), 0);
-    while let Some((data, _)) = visitor.read() {
+/// A peer that replies to each message and reports its data. The id of a message is its number.
+fn echo(accept: &dyn Fn() -> PeerConnection, report: &std::sync::mpsc::Sender<String>) {
+    let (mut connection, mut id) = (accept(), 0);
+    while let Some((data, _)) = connection.read() {
         id += 1;
         if data.starts_with("bad") {
-            visitor.refuse("data");
+            connection.refuse(&ErrorCode::Data);
         } else {
-            visitor.reply(id);
+            connection.reply(id);
         }
         report.send(data).unwrap();
     }
@@ -49,10 +50,10 @@ fn echo_peer() -> (Peer, Receiver<String>) {
 }
 
 #[test]
-fn every_way_to_publish_keeps_the_order_and_flush_tells_what_went_wrong() {
+fn messages_keep_their_order_and_flush_reports_the_first_error() {
     let (peer, reported) = echo_peer();
     let mut client = peer.client(PATIENCE, None);
-    // More replies than any socket buffer holds: a client that let them lie would stop the peer, and itself.
+    // More replies than a socket buffer holds: if the client did not read them, the peer and then the client would block.
     for i in 0..20_000 {
         publish(
             &mut client,
@@ -61,15 +62,15 @@ fn every_way_to_publish_keeps_the_order_and_flush_tells_what_went_wrong() {
         )
         .unwrap();
     }
-    // Sent together with the last: a refusal with nothing due behind it ends the connection, and this peer has one.
+    // Sent together with the last message, because a refusal without later messages ends the connection, and this peer accepts only one.
     publish(&mut client, "bad 1", Buffered).unwrap();
     publish(&mut client, "bad 2", Buffered).unwrap();
     assert_eq!(publish(&mut client, "last", Each).unwrap(), Some(20_003));
     let error = client.flush().unwrap_err();
     assert!(
-        matches!(&error, Error::Refused { code, message } if code == "data" && message == "told so")
+        matches!(&error, Error::Refused { code, message } if *code == ErrorCode::Data && message == "wrong data")
     );
-    client.flush().expect("an error is told once");
+    client.flush().expect("an error is reported once");
     drop(client);
     peer.done();
     let mut expected: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
@@ -78,7 +79,7 @@ fn every_way_to_publish_keeps_the_order_and_flush_tells_what_went_wrong() {
 }
 
 #[test]
-fn buffered_messages_wait_for_a_flush_or_for_the_end() {
+fn buffered_messages_are_sent_by_a_flush_or_when_the_client_is_dropped() {
     let (peer, reported) = echo_peer();
     let mut client = peer.client(PATIENCE, None);
     publish(&mut client, "a", Buffered).unwrap();
@@ -93,7 +94,7 @@ fn buffered_messages_wait_for_a_flush_or_for_the_end() {
 }
 
 #[test]
-fn a_daemon_that_came_back_gets_the_next_message_once() {
+fn a_restarted_daemon_gets_the_next_message_once() {
     let (closed, wait) = channel();
     let peer = Peer::start(move |accept| {
         let mut first = accept();
@@ -115,7 +116,7 @@ fn a_daemon_that_came_back_gets_the_next_message_once() {
 }
 
 #[test]
-fn a_lost_acknowledgement_is_an_unknown_outcome_and_nothing_is_repeated() {
+fn without_a_key_a_lost_acknowledgement_is_an_error_and_nothing_is_sent_again() {
     let peer = Peer::start(|accept| {
         assert_eq!(accept().read().unwrap().0, "one");
         let mut second = accept();
@@ -130,7 +131,7 @@ fn a_lost_acknowledgement_is_an_unknown_outcome_and_nothing_is_repeated() {
 }
 
 #[test]
-fn with_a_key_a_lost_acknowledgement_is_asked_for_again() {
+fn with_a_key_an_unacknowledged_message_is_sent_again() {
     let peer = Peer::start(|accept| {
         let first = accept().read().unwrap();
         assert!(first.1.as_ref().unwrap().starts_with("shop-"));
@@ -144,7 +145,7 @@ fn with_a_key_a_lost_acknowledgement_is_asked_for_again() {
 }
 
 #[test]
-fn with_a_key_all_that_was_lost_is_asked_for_again_in_order() {
+fn with_keys_all_unacknowledged_messages_are_sent_again_in_order() {
     for acknowledged in [true, false] {
         let peer = Peer::start(move |accept| {
             let mut first = accept();
@@ -171,7 +172,7 @@ fn with_a_key_all_that_was_lost_is_asked_for_again_in_order() {
 }
 
 #[test]
-fn what_has_no_key_stays_in_doubt_beside_what_has() {
+fn only_messages_with_a_key_are_sent_again() {
     let peer = Peer::start(move |accept| {
         let mut first = accept();
         assert_eq!(first.read().unwrap().0, "doubtful");
@@ -193,26 +194,26 @@ fn what_has_no_key_stays_in_doubt_beside_what_has() {
 }
 
 #[test]
-fn a_late_reply_never_answers_a_later_message() {
+fn a_late_reply_is_never_taken_for_a_later_message() {
     let (answer, late) = channel::<()>();
     let peer = Peer::start(move |accept| {
         let next = || {
-            let mut visitor = accept();
-            visitor.read().map(|(data, _)| (visitor, data))
+            let mut connection = accept();
+            connection.read().map(|(data, _)| (connection, data))
         };
         loop {
             match next() {
-                Some((mut visitor, data)) if data == "1" => {
+                Some((mut connection, data)) if data == "1" => {
                     late.recv().unwrap();
-                    visitor.reply(1);
+                    connection.reply(1);
                 }
-                Some((mut visitor, data)) if data == "2" => return visitor.reply(2),
+                Some((mut connection, data)) if data == "2" => return connection.reply(2),
                 _ => {}
             }
         }
     });
     let mut client = peer.client(Duration::from_millis(200), None);
-    // On a busy machine a call may be too late even to send, or to hear the second reply.
+    // On a busy machine a call may time out before it has sent the message, or before it gets the second reply.
     loop {
         match publish(&mut client, "1", Each).unwrap_err() {
             Error::Timeout { pending: 0, .. } => {}
@@ -228,28 +229,28 @@ fn a_late_reply_never_answers_a_later_message() {
 }
 
 #[test]
-fn the_last_words_before_a_close_are_the_answer() {
+fn an_error_before_the_close_is_the_answer() {
     let peer = Peer::start(|accept| {
-        let mut visitor = accept();
-        // Never reads the line, as a daemon does with one over its limit.
-        visitor.refuse("line");
+        let mut connection = accept();
+        // Never reads the line, like a daemon that refuses a line over its limit.
+        connection.refuse(&ErrorCode::Line);
     });
     let mut client = peer.client(PATIENCE, None);
     let error = publish(&mut client, &"x".repeat(8 << 20), Each).unwrap_err();
     assert!(
-        matches!(&error, Error::Refused { code, .. } if code == "line"),
+        matches!(&error, Error::Refused { code, .. } if *code == ErrorCode::Line),
         "{error}"
     );
     peer.done();
 }
 
 #[test]
-fn what_follows_a_refusal_goes_over_a_new_connection() {
+fn after_a_refusal_the_next_message_uses_a_new_connection() {
     let peer = Peer::start(|accept| {
         let mut first = accept();
         assert_eq!(first.read().unwrap().0, "bad");
-        first.refuse("line");
-        // It reads on, but only to be polite: what comes is nobody's any more.
+        first.refuse(&ErrorCode::Line);
+        // Like the daemon, the peer reads to the end of the connection, but the client must send nothing more.
         assert!(first.read().is_none());
         let mut second = accept();
         assert_eq!(second.read().unwrap().0, "good");
@@ -284,13 +285,13 @@ fn strange_answers_are_reported_and_end_the_connection() {
 }
 
 #[test]
-fn a_request_is_one_line_and_gets_one() {
+fn a_request_is_one_line_and_gets_one_reply() {
     let peer = Peer::start(|accept| {
-        let mut visitor = accept();
+        let mut connection = accept();
         let mut line = String::new();
-        visitor.input.read_line(&mut line).unwrap();
+        connection.input.read_line(&mut line).unwrap();
         assert_eq!(line, "{\"op\":\"status\"}\n");
-        visitor.write(b"{\"ok\":true,\"channels\":3}\n");
+        connection.write(b"{\"ok\":true,\"channels\":3}\n");
     });
     let mut client = peer.client(PATIENCE, None);
     assert!(matches!(client.request("a\nb"), Err(Error::Line)));
@@ -302,7 +303,7 @@ fn a_request_is_one_line_and_gets_one() {
 }
 
 #[test]
-fn connecting_to_a_daemon_that_accepts_nobody_ends_in_time() {
+fn connecting_to_a_daemon_that_accepts_no_connection_times_out() {
     use nix::{errno::Errno, sys::socket::*};
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("comet.sock");
@@ -335,7 +336,7 @@ fn connecting_to_a_daemon_that_accepts_nobody_ends_in_time() {
 }
 
 #[test]
-fn no_daemon_is_told_at_once() {
+fn a_missing_daemon_is_reported_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut client = Client::new(Options {
         socket: Some(directory.path().join("none")),

@@ -1,4 +1,4 @@
-//! A peer that plays the daemon on its worst days.
+//! A test peer at the socket that behaves like a daemon with faults.
 
 use std::{
     fs,
@@ -13,21 +13,21 @@ use comet_client::{
     Client, Options,
     proto::{
         ChannelName, EventName,
-        line::{Publish, Request, write_error, write_receipt},
+        line::{ErrorCode, Publish, Request, write_error, write_receipt},
     },
 };
 
 use tempfile::TempDir;
 
-/// Long enough that only a hanging test meets it.
+/// A time-out that only a test that hangs reaches.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection as the peer sees it.
-pub(crate) struct Visitor {
+pub(crate) struct PeerConnection {
     pub(crate) input: BufReader<UnixStream>,
 }
 
-impl Visitor {
+impl PeerConnection {
     /// The data and key of the next publish; `None` when the client has left.
     pub(crate) fn read(&mut self) -> Option<(String, Option<String>)> {
         let mut line = Vec::new();
@@ -48,14 +48,14 @@ impl Visitor {
         self.write(&line);
     }
 
-    pub(crate) fn refuse(&mut self, code: &str) {
+    pub(crate) fn refuse(&mut self, code: &ErrorCode) {
         let mut line = Vec::new();
-        write_error(code, "told so", &mut line);
+        write_error(code, "wrong data", &mut line);
         self.write(&line);
     }
 
     pub(crate) fn write(&mut self, line: &[u8]) {
-        // The client may have left already; that is what some tests are about.
+        // In some tests the client has closed the connection already.
         let _ = self.input.get_mut().write_all(line);
     }
 }
@@ -68,22 +68,22 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Runs `script`, which accepts connections one after the other by calling its argument.
-    pub(crate) fn start(script: impl FnOnce(&dyn Fn() -> Visitor) + Send + 'static) -> Self {
+    pub(crate) fn start(script: impl FnOnce(&dyn Fn() -> PeerConnection) + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut peer = Self::start_at(&directory.path().join("comet.sock"), script);
         peer._directory = Some(directory);
         peer
     }
 
-    /// Like [`Peer::start`], at a path where another one may have been.
+    /// Like [`Peer::start`], at a path that another peer may have used before.
     pub(crate) fn start_at(
         path: &Path,
-        script: impl FnOnce(&dyn Fn() -> Visitor) + Send + 'static,
+        script: impl FnOnce(&dyn Fn() -> PeerConnection) + Send + 'static,
     ) -> Self {
         let _ = fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
         let script = thread::spawn(move || {
-            script(&|| Visitor {
+            script(&|| PeerConnection {
                 input: BufReader::new(listener.accept().unwrap().0),
             });
         });
@@ -103,7 +103,7 @@ impl Peer {
         })
     }
 
-    /// Waits for the script's end; its assertions are the test's.
+    /// Waits for the end of the script, and fails if an assertion of the script has failed.
     pub(crate) fn done(mut self) {
         self.script.take().unwrap().join().unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a client leaves in the spool, and what it does when the daemon is back.
+//! Messages that a client leaves in the spool, and what happens to them when the daemon is back.
 
 use std::{
     fs,
@@ -10,18 +10,18 @@ use std::{
 use comet_client::{
     Acknowledge::{self, Buffered, Each, Later},
     Client, Error, Options, Outcome, SPOOL_SUFFIX, SpoolUse,
-    proto::line::Request,
+    proto::line::{ErrorCode, Request},
 };
 use tempfile::TempDir;
 
-use super::peer::{PATIENCE, Peer, Visitor, message};
+use super::peer::{PATIENCE, Peer, PeerConnection, message};
 
-/// A place for a socket with a spool beside it.
-struct Place {
+/// A directory for a socket and the spool beside it.
+struct SocketWithSpool {
     root: TempDir,
 }
 
-impl Place {
+impl SocketWithSpool {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         Self { root }
@@ -35,7 +35,7 @@ impl Place {
         self.root.path().join("comet.spool")
     }
 
-    fn peer(&self, script: impl FnOnce(&dyn Fn() -> Visitor) + Send + 'static) -> Peer {
+    fn peer(&self, script: impl FnOnce(&dyn Fn() -> PeerConnection) + Send + 'static) -> Peer {
         Peer::start_at(&self.socket(), script)
     }
 
@@ -57,7 +57,7 @@ impl Place {
         paths
     }
 
-    /// Data and key of what is in the spool.
+    /// Data and key of each message in the spool.
     fn spooled(&self) -> Vec<(String, String)> {
         let lines = self.files().into_iter().map(|path| fs::read(path).unwrap());
         let pair = |line: Vec<u8>| {
@@ -80,8 +80,8 @@ fn publish(client: &mut Client, data: &str, acknowledge: Acknowledge) -> Outcome
 }
 
 #[test]
-fn a_daemon_that_is_back_gets_what_waits_before_what_is_new() {
-    let place = Place::new();
+fn a_restarted_daemon_gets_spooled_messages_before_new_ones() {
+    let place = SocketWithSpool::new();
     let mut client = place.client(PATIENCE);
     // More than one batch.
     let waiting: Vec<String> = (0..150).map(|i| i.to_string()).collect();
@@ -91,17 +91,17 @@ fn a_daemon_that_is_back_gets_what_waits_before_what_is_new() {
     let expected = place.spooled();
     let data: Vec<&String> = expected.iter().map(|(data, _)| data).collect();
     assert_eq!(data, waiting.iter().collect::<Vec<_>>());
-    fs::remove_file(&place.files()[0]).unwrap(); // what a daemon took
+    fs::remove_file(&place.files()[0]).unwrap(); // as if a daemon had taken it
     let peer = place.peer(move |accept| {
-        let mut visitor = accept();
+        let mut connection = accept();
         for (data, key) in expected.into_iter().skip(1) {
-            assert_eq!(visitor.read().unwrap(), (data, Some(key)));
-            visitor.reply(1);
+            assert_eq!(connection.read().unwrap(), (data, Some(key)));
+            connection.reply(1);
         }
-        assert_eq!(visitor.read().unwrap().0, "new");
-        visitor.reply(2);
-        assert_eq!(visitor.read().unwrap().0, "plain");
-        visitor.reply(3);
+        assert_eq!(connection.read().unwrap().0, "new");
+        connection.reply(2);
+        assert_eq!(connection.read().unwrap().0, "plain");
+        connection.reply(3);
     });
     assert_eq!(publish(&mut client, "new", Each), Outcome::Published(2));
     assert!(place.files().is_empty());
@@ -111,8 +111,8 @@ fn a_daemon_that_is_back_gets_what_waits_before_what_is_new() {
 }
 
 #[test]
-fn an_unknown_outcome_goes_to_the_spool_with_the_key_that_was_sent() {
-    let place = Place::new();
+fn an_unacknowledged_message_goes_to_the_spool_with_its_key() {
+    let place = SocketWithSpool::new();
     let (keys, sent) = std::sync::mpsc::channel();
     let peer = place.peer(move |accept| {
         for _ in 0..2 {
@@ -130,8 +130,8 @@ fn an_unknown_outcome_goes_to_the_spool_with_the_key_that_was_sent() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_costs_less_than_the_timeout_and_then_nothing() {
-    let place = Place::new();
+fn after_one_timeout_later_calls_do_not_wait_for_the_daemon() {
+    let place = SocketWithSpool::new();
     let _silent = UnixListener::bind(place.socket()).unwrap();
     let timeout = Duration::from_secs(5);
     let mut client = place.client(timeout);
@@ -142,19 +142,19 @@ fn a_daemon_that_does_not_answer_costs_less_than_the_timeout_and_then_nothing() 
     for data in ["two", "three"] {
         assert_eq!(publish(&mut client, data, Each), Outcome::Spooled);
     }
-    // They did not wait for it again.
+    // The later calls did not wait for the daemon again.
     assert!(start.elapsed() < 2 * first, "{:?}", start.elapsed());
     assert_eq!(place.spooled_data(), ["one", "two", "three"]);
 }
 
 #[test]
-fn what_nobody_waited_for_goes_there_in_order_and_flush_tells() {
-    let place = Place::new();
+fn unacknowledged_messages_are_spooled_in_order_and_flush_counts_them() {
+    let place = SocketWithSpool::new();
     let peer = place.peer(|accept| {
-        let mut visitor = accept();
-        assert_eq!(visitor.read().unwrap().0, "acknowledged");
-        visitor.reply(1);
-        assert_eq!(visitor.read().unwrap().0, "sent");
+        let mut connection = accept();
+        assert_eq!(connection.read().unwrap().0, "acknowledged");
+        connection.reply(1);
+        assert_eq!(connection.read().unwrap().0, "sent");
     });
     let mut client = place.client(PATIENCE);
     assert_eq!(
@@ -175,15 +175,15 @@ fn what_nobody_waited_for_goes_there_in_order_and_flush_tells() {
 }
 
 #[test]
-fn too_many_connections_are_a_reason_and_a_refusal_is_none() {
-    let place = Place::new();
+fn a_message_is_spooled_when_there_are_too_many_connections_but_not_when_it_is_refused() {
+    let place = SocketWithSpool::new();
     let peer = place.peer(|accept| {
-        accept().refuse("connections");
+        accept().refuse(&ErrorCode::Connections);
         let mut second = accept();
         assert_eq!(second.read().unwrap().0, "one");
         second.reply(1);
         assert_eq!(second.read().unwrap().0, "two");
-        second.refuse("data");
+        second.refuse(&ErrorCode::Data);
     });
     let mut client = place.client(PATIENCE);
     assert_eq!(publish(&mut client, "one", Each), Outcome::Spooled);
@@ -194,8 +194,8 @@ fn too_many_connections_are_a_reason_and_a_refusal_is_none() {
 }
 
 #[test]
-fn only_calls_that_ask_for_it_unless_the_options_say_otherwise() {
-    let place = Place::new();
+fn only_calls_that_ask_use_the_spool_unless_the_options_say_otherwise() {
+    let place = SocketWithSpool::new();
     let elsewhere = place.root.path().join("elsewhere");
     let spools = |spool: SpoolUse, asks: bool| {
         let mut client = Client::new(Options {
@@ -236,8 +236,8 @@ fn only_calls_that_ask_for_it_unless_the_options_say_otherwise() {
 }
 
 #[test]
-fn a_spool_that_takes_nothing_is_told_with_the_daemons_part() {
-    let place = Place::new();
+fn an_error_of_the_spool_also_names_the_error_of_the_daemon() {
+    let place = SocketWithSpool::new();
     fs::write(place.spool(), "in the way").unwrap();
     let mut client = place.client(PATIENCE);
     publish(&mut client, "gathered", Buffered);
@@ -252,15 +252,15 @@ fn a_spool_that_takes_nothing_is_told_with_the_daemons_part() {
     client.flush().expect("it is told once");
     fs::remove_file(place.spool()).unwrap();
     assert_eq!(publish(&mut client, "two", Each), Outcome::Spooled);
-    // systemd removes a service's directory with all that is in it.
+    // systemd removes a service's directory with its content.
     fs::remove_dir_all(place.spool()).unwrap();
     assert_eq!(publish(&mut client, "three", Each), Outcome::Spooled);
     assert_eq!(place.spooled_data(), ["three"]);
 }
 
 #[test]
-fn whoever_could_not_use_the_client_leaves_a_message_all_the_same() {
-    let place = Place::new();
+fn giving_up_leaves_the_message_in_the_spool() {
+    let place = SocketWithSpool::new();
     let mut client = place.client(PATIENCE);
     assert_eq!(
         client.give_up(message("one"), true).unwrap(),

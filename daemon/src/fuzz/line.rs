@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use comet_proto::{
     Cursor, Since,
-    line::{self, Publish, Receipt, Request},
+    line::{self, Publish, PublishReply, Request},
 };
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ fn split(stream: &[u8], max: usize) -> (Vec<&[u8]>, Option<&[u8]>) {
 }
 
 fn check_line(line: &[u8]) {
-    let _ = Receipt::parse(line); // clients parse replies: must not panic
+    let _ = PublishReply::parse(line); // clients parse replies: must not panic
     match Request::parse(line) {
         Ok(request) => {
             let json = serde_json::from_slice(line).expect("what was accepted is JSON");
@@ -52,10 +52,10 @@ fn check_line(line: &[u8]) {
         }
         Err(error) => {
             let mut out = Vec::new();
-            line::write_error(error.code(), &error.to_string(), &mut out);
+            line::write_error(&error.code(), &error.to_string(), &mut out);
             assert_eq!(out.iter().position(|b| *b == b'\n'), Some(out.len() - 1));
-            let refusal = Receipt::parse(&out).expect("a client can read it");
-            assert!(matches!(refusal, Receipt::Refused { code, .. } if code == error.code()));
+            let refusal = PublishReply::parse(&out).expect("a client can read it");
+            assert!(matches!(refusal, PublishReply::Refused { code, .. } if code == error.code()));
         }
     }
 }

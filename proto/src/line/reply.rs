@@ -4,23 +4,24 @@ use std::{io::Write, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::ErrorCode;
 use crate::Cursor;
 
 /// The reply to a publish, as a client reads it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Receipt {
+pub enum PublishReply {
     /// Published under this id.
     Id(u64),
     /// Refused.
     Refused {
         /// The code of the error: the wrong field or the exceeded limit.
-        code: String,
+        code: ErrorCode,
         /// The error text for people.
         message: String,
     },
 }
 
-impl Receipt {
+impl PublishReply {
     /// Parses the daemon's reply to a publish.
     ///
     /// # Errors
@@ -41,7 +42,7 @@ impl Receipt {
             Self::Id(fields.id)
         } else {
             Self::Refused {
-                code: fields.error,
+                code: ErrorCode::parse(&fields.error),
                 message: fields.message,
             }
         })
@@ -99,7 +100,7 @@ pub fn write_status(status: &impl Serialize, out: &mut Vec<u8>) {
 }
 
 /// Appends `{"ok":false,"error":"code","message":"…"}` as a line.
-pub fn write_error(code: &str, message: &str, out: &mut Vec<u8>) {
+pub fn write_error(code: &ErrorCode, message: &str, out: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Fields<'a> {
         ok: bool,
@@ -108,7 +109,7 @@ pub fn write_error(code: &str, message: &str, out: &mut Vec<u8>) {
     }
     let fields = Fields {
         ok: false,
-        error: code,
+        error: code.as_str(),
         message,
     };
     serde_json::to_writer(&mut *out, &fields).expect("text has a JSON form and a Vec takes it");

@@ -121,7 +121,7 @@ fn refusals_name_the_field() {
     ];
     for (line, code, text) in cases {
         let error = Request::parse(line.as_bytes()).expect_err(line);
-        assert_eq!(error.code(), code, "{line}");
+        assert_eq!(error.code().as_str(), code, "{line}");
         assert!(error.to_string().contains(text), "{line}: {error}");
     }
 }
@@ -130,12 +130,12 @@ fn refusals_name_the_field() {
 fn a_client_reads_what_the_daemon_replies() {
     let mut out = Vec::new();
     write_receipt(7, &mut out);
-    assert_eq!(Receipt::parse(&out).unwrap(), Receipt::Id(7));
+    assert_eq!(PublishReply::parse(&out).unwrap(), PublishReply::Id(7));
     out.clear();
-    write_error("channel", "a \"b\"", &mut out);
-    let refused = Receipt::Refused {
-        code: "channel".into(),
+    write_error(&ErrorCode::Channel, "a \"b\"", &mut out);
+    let refused = PublishReply::Refused {
+        code: ErrorCode::Channel,
         message: "a \"b\"".into(),
     };
-    assert_eq!(Receipt::parse(&out).unwrap(), refused);
+    assert_eq!(PublishReply::parse(&out).unwrap(), refused);
 }

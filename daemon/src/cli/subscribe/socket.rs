@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, path::Path};
 
 use anyhow::{Context, anyhow};
-use comet_proto::{Cursor, Since};
+use comet_proto::{Cursor, Since, line::ErrorCode};
 use nix::errno::Errno;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -83,7 +83,8 @@ async fn ask(stream: &mut BufReader<UnixStream>, request: &Value) -> Result<Valu
         reply["message"].as_str().unwrap_or("no reason given")
     );
     // Only the error "too many connections" goes away by itself.
-    Err(if reply["error"] == "connections" {
+    let code = ErrorCode::parse(reply["error"].as_str().unwrap_or_default());
+    Err(if code == ErrorCode::Connections {
         ConnectionEnd::Lost(error)
     } else {
         ConnectionEnd::Final(error)

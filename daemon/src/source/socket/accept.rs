@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use comet_proto::line;
+use comet_proto::line::{self, ErrorCode};
 use interprocess::{
     local_socket::tokio::prelude::*,
     os::unix::uds_local_socket::tokio::{Listener, Stream},
@@ -51,13 +51,13 @@ pub(super) async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: 
 fn admit(shared: &Rc<Shared>, stream: Stream, tasks: &TaskTracker) {
     let peer = Peer::of(&stream);
     if let Some(reason) = shared.refusal(&peer) {
-        return turn_away(shared, stream, peer, "permission", reason, tasks);
+        return turn_away(shared, stream, peer, ErrorCode::Permission, reason, tasks);
     }
     let slot = match shared.slots.take(peer.uid(), &shared.config()) {
         Ok(slot) => slot,
         Err(why) => {
             let reason = shared.refuse_no_slot(&peer, &why);
-            return turn_away(shared, stream, peer, "connections", reason, tasks);
+            return turn_away(shared, stream, peer, ErrorCode::Connections, reason, tasks);
         }
     };
     let open = OpenConnection::new(shared.clone());
@@ -75,18 +75,18 @@ fn turn_away(
     shared: &Rc<Shared>,
     stream: Stream,
     peer: Peer,
-    code: &'static str,
+    code: ErrorCode,
     reason: String,
     tasks: &TaskTracker,
 ) {
     if shared.refused.get() >= MAX_REFUSED {
-        return write_refusal(&stream, code, &reason);
+        return write_refusal(&stream, &code, &reason);
     }
     shared.refused.set(shared.refused.get() + 1);
     let shared = shared.clone();
     tasks.spawn_local(async move {
         let connection = Connection::new(stream, peer, shared.clone());
-        if let Err(error) = connection.refuse(code, &reason).await {
+        if let Err(error) = connection.refuse(&code, &reason).await {
             debug!(%error, "refused socket connection ended");
         }
         shared.refused.set(shared.refused.get() - 1);
@@ -94,7 +94,7 @@ fn turn_away(
 }
 
 /// Writes a refusal without waiting. A new socket normally accepts a line at once; otherwise the peer only sees the end.
-fn write_refusal(stream: &Stream, code: &str, reason: &str) {
+fn write_refusal(stream: &Stream, code: &ErrorCode, reason: &str) {
     let mut out = Vec::new();
     line::write_error(code, reason, &mut out);
     let _ = stream.inner().try_write(&out);

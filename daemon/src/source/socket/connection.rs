@@ -14,7 +14,7 @@ use std::{
 
 use comet_proto::{
     ChannelNames, Pace, Since,
-    line::{self, Publish, Request},
+    line::{self, ErrorCode, Publish, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -82,12 +82,12 @@ impl Connection {
         let (mut input, mut long_line) = (LineBuffer::default(), None);
         loop {
             if let Some(reason) = self.refusal() {
-                return self.refuse("permission", &reason).await;
+                return self.refuse(&ErrorCode::Permission, &reason).await;
             }
             if self.answer(&mut input, &turns).await?.is_err() {
                 let max = shared.config().max_line;
                 let reason = too_long(max);
-                return self.refuse("line", &reason).await;
+                return self.refuse(&ErrorCode::Line, &reason).await;
             }
             if !input.is_long() {
                 input.free_room();
@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// Sends the reason, and ends the connection after the peer had time to read it.
-    pub(super) async fn refuse(mut self, code: &str, reason: &str) -> io::Result<()> {
+    pub(super) async fn refuse(mut self, code: &ErrorCode, reason: &str) -> io::Result<()> {
         line::write_error(code, reason, &mut self.output);
         self.flush().await?;
         // Closing with unread input would send a reset, which may reach the peer before the reason.
@@ -259,7 +259,7 @@ impl Connection {
             }
             Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
             Ok(Request::Ping) => line::write_ok(&mut self.output),
-            Err(error) => line::write_error(error.code(), &error.to_string(), &mut self.output),
+            Err(error) => line::write_error(&error.code(), &error.to_string(), &mut self.output),
         }
     }
 
@@ -269,13 +269,15 @@ impl Connection {
             .get_or_insert_with(|| SocketSubscription::new(&self.shared));
         match subscription.add(channels, since) {
             Ok(()) => line::write_ok(&mut self.output),
-            Err(error) => line::write_error("channels", &error.to_string(), &mut self.output),
+            Err(error) => {
+                line::write_error(&ErrorCode::Channels, &error.to_string(), &mut self.output)
+            }
         }
     }
 
     fn publish(&mut self, publish: Publish<'_>) {
         if let Some(reason) = self.shared.forbids(&self.peer, &publish.channel) {
-            return line::write_error("forbidden", &reason, &mut self.output);
+            return line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
         }
         let receipt = self.shared.broker.publish(
             Origin::Client,

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use comet_proto::line;
+use comet_proto::line::{self, ErrorCode};
 
 use crate::broker::Receipt;
 
@@ -56,7 +56,7 @@ impl Unacknowledged {
             };
             match outcome {
                 Ok(id) => line::write_receipt(id, output),
-                Err(reason) => line::write_error("store", &reason.to_string(), output),
+                Err(reason) => line::write_error(&ErrorCode::Store, &reason.to_string(), output),
             }
         }
         output.extend_from_slice(&others[copied..]);
