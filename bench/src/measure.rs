@@ -11,6 +11,7 @@ mod memory;
 mod post;
 mod publish;
 mod quiet;
+mod several;
 mod slow;
 mod storm;
 mod stream;
@@ -86,6 +87,11 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "stream",
         about: "CPU of a delivery to streams, and their memory",
         run: stream::stream,
+    },
+    Subject {
+        name: "several",
+        about: "CPU of a delivery to subscribers of 100 channels, beside one",
+        run: several::several,
     },
     Subject {
         name: "storm",

@@ -77,11 +77,10 @@ impl Streams {
             run: Run::new(0, 0, 0),
             patience: PATIENCE,
         };
-        let request = target.request();
         let mut heads = 0;
         while heads < count {
             if streams.connections.len() < count.min(heads + target.at_once) {
-                streams.add(&request, room)?;
+                streams.add(room)?;
             } else if streams.turn(PATIENCE)? == 0 {
                 bail!(
                     "{} of {count} streams did not begin",
@@ -99,9 +98,10 @@ impl Streams {
         Ok(streams)
     }
 
-    fn add(&mut self, request: &str, room: Option<usize>) -> Result<()> {
+    fn add(&mut self, room: Option<usize>) -> Result<()> {
         let number = self.connections.len();
-        let connection = Connection::ask(&self.target, request, room)
+        let request = self.target.request(number);
+        let connection = Connection::ask(&self.target, &request, room)
             .with_context(|| format!("stream {number}"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
         self.epoll.add(&connection.stream, event)?;

@@ -28,7 +28,11 @@ pub(crate) struct Target {
     pub(crate) transport: Transport,
     /// New streams that may wait for their response heads at the same time.
     pub(super) at_once: usize,
+    /// The path of the URL, up to the first channel.
     path: String,
+    query: &'static str,
+    /// The number of channels that each stream has for itself, beside the one that all streams have.
+    own_channels: usize,
     /// The beginning of the JSON object that Comet puts around the data, up to the id. `None`: the data arrives without
     /// an object.
     envelope: Option<String>,
@@ -50,11 +54,11 @@ const HEADERS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gec
 
 impl Target {
     pub(crate) fn new(kind: Kind, addr: SocketAddr, channel: &str, transport: Transport) -> Self {
-        let path = match (kind, transport) {
-            (Kind::Comet | Kind::Floor, Transport::Sse) => format!("/ch/{channel}?as=sse"),
-            (Kind::Comet | Kind::Floor, Transport::WebSocket) => format!("/ch/{channel}"),
-            (_, Transport::Sse) => format!("/sse/{channel}"),
-            (_, Transport::WebSocket) => format!("/ws/{channel}"),
+        let (path, query) = match (kind, transport) {
+            (Kind::Comet | Kind::Floor, Transport::Sse) => (format!("/ch/{channel}"), "?as=sse"),
+            (Kind::Comet | Kind::Floor, Transport::WebSocket) => (format!("/ch/{channel}"), ""),
+            (_, Transport::Sse) => (format!("/sse/{channel}"), ""),
+            (_, Transport::WebSocket) => (format!("/ws/{channel}"), ""),
         };
         let wraps = matches!(kind, Kind::Comet | Kind::Floor);
         Self {
@@ -68,11 +72,20 @@ impl Target {
                 _ => 256,
             },
             path,
+            query,
+            own_channels: 0,
             envelope: wraps.then(|| format!("{{\"channel\":\"{channel}\",\"id\":")),
         }
     }
 
-    pub(super) fn request(&self) -> String {
+    /// Gives each stream so many channels of its own. Nothing is published in them.
+    pub(crate) fn with_own_channels(mut self, count: usize) -> Self {
+        self.own_channels = count;
+        self
+    }
+
+    /// The request of the stream with this number.
+    pub(super) fn request(&self, number: usize) -> String {
         let special = match self.transport {
             Transport::Sse => "Accept: text/event-stream\r\nConnection: keep-alive\r\n".into(),
             Transport::WebSocket => format!(
@@ -80,7 +93,9 @@ impl Target {
                 websocket::KEY
             ),
         };
-        let Self { addr, path, .. } = self;
+        let own = (0..self.own_channels).map(|channel| format!(",stream:{number}:{channel}"));
+        let path = own.fold(self.path.clone(), |path, own| path + &own) + self.query;
+        let addr = self.addr;
         format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n{special}{HEADERS}\r\n")
     }
 
@@ -105,6 +120,17 @@ fn unwrap<'a>(json: &'a [u8], envelope: &str) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_stream_asks_for_its_own_channels() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let target = Target::new(Kind::Comet, addr, "news", Transport::Sse);
+        let line = |target: &Target| target.request(7).split_once("\r\n").unwrap().0.to_owned();
+        assert_eq!(line(&target), "GET /ch/news?as=sse HTTP/1.1");
+        let target = target.with_own_channels(2);
+        let expected = "GET /ch/news,stream:7:0,stream:7:1?as=sse HTTP/1.1";
+        assert_eq!(line(&target), expected);
+    }
 
     #[test]
     fn the_data_is_found_in_its_envelope_and_nowhere_else() {
