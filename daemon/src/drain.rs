@@ -33,12 +33,12 @@ pub struct Drain {
     /// Cancelled when the last publish is finished: waiting clients get their last answers.
     pub leave: CancellationToken,
     publishers: TaskTracker,
-    returns: Arc<Returns>,
+    returns: Arc<Retries>,
 }
 
 /// Distributes the times at which clients come back.
 #[derive(Default)]
-struct Returns {
+struct Retries {
     clients: AtomicU64,
     dealt: AtomicU64,
 }

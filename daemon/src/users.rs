@@ -16,14 +16,14 @@ use serde::{Deserialize, Deserializer, de};
 /// Names are turned into numbers once, when the list is parsed. The groups of a user are looked up when they are needed
 /// and remembered for a minute, so that a change of membership needs no restart.
 #[derive(Default)]
-pub struct Allow {
-    entries: Vec<Entry>,
+pub struct AllowList {
+    entries: Vec<AllowEntry>,
     memberships: Mutex<Memberships>,
 }
 
-/// One entry of an [`Allow`].
+/// One entry of an [`AllowList`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
+enum AllowEntry {
     Any,
     User(u32),
     Group(u32),
@@ -31,7 +31,7 @@ enum Entry {
 
 /// Why an entry was refused. The text needs no context.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AllowError {
+pub enum AllowListError {
     /// The entry has none of the valid forms.
     #[error("{0:?} is none of \"user:NAME\", \"group:NAME\" (a name or a number) and \"any\"")]
     Form(String),
@@ -51,14 +51,14 @@ pub enum AllowError {
     },
 }
 
-impl Allow {
+impl AllowList {
     /// Parses entries and looks their names up.
     ///
     /// # Errors
     /// The first entry that is malformed or that this machine does not know.
-    pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, AllowError> {
-        let entries: Result<Vec<Entry>, AllowError> =
-            entries.into_iter().map(Entry::from_str).collect();
+    pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, AllowListError> {
+        let entries: Result<Vec<AllowEntry>, AllowListError> =
+            entries.into_iter().map(AllowEntry::from_str).collect();
         entries.map(Self::from)
     }
 
@@ -72,17 +72,17 @@ impl Allow {
     /// that the user is a member of.
     #[must_use]
     pub fn permits(&self, uid: u32, gid: u32) -> bool {
-        let named = |entry: &Entry| match *entry {
-            Entry::Any => true,
-            Entry::User(user) => user == uid,
-            Entry::Group(group) => group == gid,
+        let named = |entry: &AllowEntry| match *entry {
+            AllowEntry::Any => true,
+            AllowEntry::User(user) => user == uid,
+            AllowEntry::Group(group) => group == gid,
         };
         self.entries.iter().any(named) || self.permits_by_membership(uid)
     }
 
     fn permits_by_membership(&self, uid: u32) -> bool {
         let mut groups = self.entries.iter().filter_map(|entry| match entry {
-            Entry::Group(group) => Some(*group),
+            AllowEntry::Group(group) => Some(*group),
             _ => None,
         });
         let Some(first) = groups.next() else {
@@ -94,8 +94,8 @@ impl Allow {
     }
 }
 
-impl From<Vec<Entry>> for Allow {
-    fn from(entries: Vec<Entry>) -> Self {
+impl From<Vec<AllowEntry>> for AllowList {
+    fn from(entries: Vec<AllowEntry>) -> Self {
         Self {
             entries,
             memberships: Mutex::default(),
@@ -103,45 +103,45 @@ impl From<Vec<Entry>> for Allow {
     }
 }
 
-impl Clone for Allow {
+impl Clone for AllowList {
     fn clone(&self) -> Self {
         Self::from(self.entries.clone())
     }
 }
 
-impl PartialEq for Allow {
+impl PartialEq for AllowList {
     fn eq(&self, other: &Self) -> bool {
         self.entries == other.entries
     }
 }
 
-impl Eq for Allow {}
+impl Eq for AllowList {}
 
-impl fmt::Debug for Allow {
+impl fmt::Debug for AllowList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Allow").field(&self.entries).finish()
+        f.debug_tuple("AllowList").field(&self.entries).finish()
     }
 }
 
 // Each entry is deserialised by itself, so that an error of a TOML file points at the wrong entry.
-impl<'de> Deserialize<'de> for Allow {
+impl<'de> Deserialize<'de> for AllowList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Vec::deserialize(deserializer).map(Self::from)
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
+impl<'de> Deserialize<'de> for AllowEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
 }
 
-impl FromStr for Entry {
-    type Err = AllowError;
+impl FromStr for AllowEntry {
+    type Err = AllowListError;
 
-    fn from_str(entry: &str) -> Result<Self, AllowError> {
-        let failed = |cause| AllowError::LookUp {
+    fn from_str(entry: &str) -> Result<Self, AllowListError> {
+        let failed = |cause| AllowListError::LookUp {
             entry: entry.into(),
             cause,
         };
@@ -152,16 +152,16 @@ impl FromStr for Entry {
                 None => User::from_name(name)
                     .map_err(failed)?
                     .map(|user| Self::User(user.uid.as_raw()))
-                    .ok_or_else(|| AllowError::User(entry.into())),
+                    .ok_or_else(|| AllowListError::User(entry.into())),
             },
             Some(("group", name)) => match number(name) {
                 Some(gid) => Ok(Self::Group(gid)),
                 None => Group::from_name(name)
                     .map_err(failed)?
                     .map(|group| Self::Group(group.gid.as_raw()))
-                    .ok_or_else(|| AllowError::Group(entry.into())),
+                    .ok_or_else(|| AllowListError::Group(entry.into())),
             },
-            _ => Err(AllowError::Form(entry.into())),
+            _ => Err(AllowListError::Form(entry.into())),
         }
     }
 }
@@ -176,7 +176,7 @@ pub(crate) fn entry_of(uid: u32) -> String {
 fn entry_named(uid: u32, name: Option<&str>) -> String {
     let quotes = |c: char| c.is_control() || c == '"' || c == '\\';
     let by_name = name.map(|name| format!("user:{name}"));
-    let leads_back = |entry: &String| entry.parse() == Ok(Entry::User(uid));
+    let leads_back = |entry: &String| entry.parse() == Ok(AllowEntry::User(uid));
     match by_name.filter(|entry| !entry.contains(quotes) && leads_back(entry)) {
         Some(entry) => entry,
         // The system does not know the user, so that no number would be right.
@@ -229,8 +229,8 @@ fn groups_of(uid: u32) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn allow(entries: &[&str]) -> Allow {
-        Allow::parse(entries.iter().copied()).unwrap()
+    fn allow(entries: &[&str]) -> AllowList {
+        AllowList::parse(entries.iter().copied()).unwrap()
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
             ("user:4294967295", "no such user"),
         ];
         for (entry, text) in cases {
-            let error = Allow::parse(["any", entry]).unwrap_err().to_string();
+            let error = AllowList::parse(["any", entry]).unwrap_err().to_string();
             assert!(
                 error.starts_with(&format!("{entry:?}")) && error.contains(text),
                 "{entry}: {error}"

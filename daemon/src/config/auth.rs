@@ -48,8 +48,8 @@ pub struct KeyConfig {
     #[serde(default, deserialize_with = "value::some_path")]
     pub public_key_file: Option<PathBuf>,
     /// The rights that tokens signed with this key can grant.
-    #[serde(default = "Use::both")]
-    pub may: Vec<Use>,
+    #[serde(default = "TokenRight::both")]
+    pub may: Vec<TokenRight>,
 }
 
 /// The algorithm of a key (RFC 7518, RFC 8037).
@@ -79,12 +79,12 @@ impl fmt::Display for Alg {
 /// A right that tokens of a key can grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Use {
+pub enum TokenRight {
     Subscribe,
     Publish,
 }
 
-impl Use {
+impl TokenRight {
     fn both() -> Vec<Self> {
         vec![Self::Subscribe, Self::Publish]
     }

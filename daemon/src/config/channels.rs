@@ -6,7 +6,7 @@ use comet_proto::{ChannelName, ChannelNameError};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Config;
-use crate::users::Allow;
+use crate::users::AllowList;
 
 /// Who may read or publish by HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -28,9 +28,9 @@ pub struct ChannelRules {
     /// Who may publish by HTTP.
     pub publish: ByPrefix<Access>,
     /// Who may publish over the Unix socket.
-    pub socket: ByPrefix<Allow>,
+    pub socket: ByPrefix<AllowList>,
     /// Whose files publish.
-    pub files: ByPrefix<Allow>,
+    pub files: ByPrefix<AllowList>,
     /// Whether a table has the prefix "".
     pub has_general: bool,
 }
@@ -91,8 +91,8 @@ struct ChannelTable {
     prefix: String,
     read: Option<Access>,
     publish: Option<Access>,
-    socket: Option<Allow>,
-    files: Option<Allow>,
+    socket: Option<AllowList>,
+    files: Option<AllowList>,
 }
 
 pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::Error> {
@@ -130,12 +130,12 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     "listen: {listen} is not a loopback address, and no rule says who may read the channels; {}\n\n\
      or listen on a loopback address, such as 127.0.0.1:{port}", self.what_to_write(), port = .listen.port()
 )]
-pub struct OpenToAll {
+pub struct NoReadRule {
     listen: SocketAddr,
     has_general: bool,
 }
 
-impl OpenToAll {
+impl NoReadRule {
     fn what_to_write(&self) -> &'static str {
         match self.has_general {
             true => {
@@ -164,11 +164,11 @@ impl Config {
     ///
     /// # Errors
     /// Shows what to write.
-    pub fn check_readers(&self) -> Result<(), OpenToAll> {
+    pub fn check_readers(&self) -> Result<(), NoReadRule> {
         if self.is_local() || !self.channels.read.is_empty() {
             return Ok(());
         }
-        Err(OpenToAll {
+        Err(NoReadRule {
             listen: self.listen,
             has_general: self.channels.has_general,
         })

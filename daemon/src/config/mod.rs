@@ -11,8 +11,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-pub use auth::{Alg, AuthConfig, KeyConfig, Secret, Use};
-pub use channels::{Access, ByPrefix, ChannelRules, OpenToAll};
+pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
+pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
 pub use file::ConfigError;
 pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;
@@ -23,7 +23,7 @@ use crate::{
     hub::HistoryConfig,
     machine,
     store::{Durability, OnError},
-    users::Allow,
+    users::AllowList,
 };
 
 /// All settings of `comet serve`.
@@ -76,7 +76,7 @@ pub struct StoreConfig {
 #[serde(default, deny_unknown_fields, expecting = "a table [files]")]
 pub struct FilesConfig {
     /// Owners whose files are accepted, in addition to the daemon's own user and root.
-    pub allow: Allow,
+    pub allow: AllowList,
     /// Largest content in bytes.
     #[serde(deserialize_with = "value::size::<_, 0>")]
     pub max_bytes: usize,
@@ -94,7 +94,7 @@ pub struct SocketConfig {
     #[serde(deserialize_with = "value::socket_path")]
     pub path: Option<PathBuf>,
     /// Users that may connect; if empty, all that the file's permissions admit.
-    pub allow: Allow,
+    pub allow: AllowList,
     /// Longest line in bytes, including its line end.
     #[serde(deserialize_with = "value::size::<_, 1024>")]
     pub max_line: usize,
@@ -125,7 +125,7 @@ pub struct SpoolConfig {
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
     /// Owners whose files are accepted; if empty, as for the socket.
-    pub allow: Allow,
+    pub allow: AllowList,
     /// The most bytes that one user may leave there.
     #[serde(deserialize_with = "value::size::<_, 0>")]
     pub max_bytes: usize,
@@ -306,7 +306,7 @@ impl Default for StoreConfig {
 impl Default for FilesConfig {
     fn default() -> Self {
         Self {
-            allow: Allow::default(),
+            allow: AllowList::default(),
             max_bytes: 64 << 10,
         }
     }
@@ -316,7 +316,7 @@ impl Default for SocketConfig {
     fn default() -> Self {
         Self {
             path: None,
-            allow: Allow::default(),
+            allow: AllowList::default(),
             max_line: 1 << 20,
             idle: Duration::from_secs(300),
             max_connections: 1024,
@@ -330,7 +330,7 @@ impl Default for SpoolConfig {
         let limits = comet_client::SpoolLimits::default();
         Self {
             dir: None,
-            allow: Allow::default(),
+            allow: AllowList::default(),
             max_bytes: usize::try_from(limits.bytes).unwrap_or(usize::MAX),
             max_files: usize::try_from(limits.files).unwrap_or(usize::MAX),
         }

@@ -68,7 +68,7 @@ impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.to_ascii_lowercase();
         match (self.is_web(), ipv6(self.host)) {
-            (true, Some(address)) => write!(f, "{scheme}://[{}]", Browsers(address))?,
+            (true, Some(address)) => write!(f, "{scheme}://[{}]", BrowserIpv6(address))?,
             (true, None) => write!(f, "{scheme}://{}", self.host.to_ascii_lowercase())?,
             (false, _) => write!(f, "{scheme}://{}", self.host)?,
         }
@@ -104,9 +104,9 @@ fn ipv6(host: &str) -> Option<Ipv6Addr> {
 }
 
 /// An address as browsers write it (URL standard, "IPv6 serializer"): always in hexadecimal.
-struct Browsers(Ipv6Addr);
+struct BrowserIpv6(Ipv6Addr);
 
-impl fmt::Display for Browsers {
+impl fmt::Display for BrowserIpv6 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [.., high, low] = self.0.segments();
         match self.0.to_ipv4_mapped() {

@@ -45,7 +45,7 @@ use crate::{
     drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
-    users::Allow,
+    users::AllowList,
 };
 
 /// Connections that wait to be accepted. The queue has no order of users: with the system's 4,096, one user who connects again
@@ -59,7 +59,7 @@ pub struct Socket {
     file: Option<SocketFile>,
     config: SocketConfig,
     settings: Option<watch::Receiver<Arc<Config>>>,
-    rules: ByPrefix<Allow>,
+    rules: ByPrefix<AllowList>,
     slots: Slots,
 }
 

@@ -8,7 +8,7 @@ use std::{
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::pem;
-use crate::config::{Alg, KeyConfig, Use, read_regular};
+use crate::config::{Alg, KeyConfig, TokenRight, read_regular};
 
 /// Shortest secret in bytes (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
@@ -18,7 +18,7 @@ pub(super) struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
     /// What a token signed with it can grant.
-    pub(super) may: Vec<Use>,
+    pub(super) may: Vec<TokenRight>,
 }
 
 /// Why a key cannot be used. It never shows the key.

@@ -14,7 +14,7 @@ use comet_proto::ChannelName;
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::config::{AuthConfig, Use};
+use crate::config::{AuthConfig, TokenRight};
 use key::Key;
 pub use key::KeyError;
 use pattern::Pattern;
@@ -226,12 +226,17 @@ fn subject(claim: &serde_json::Value) -> u64 {
     crypto::number_for(text.as_bytes())
 }
 
-fn grant(claim: CometClaim, expires: u64, subject: u64, may: &[Use]) -> Result<Grant, TokenError> {
+fn grant(
+    claim: CometClaim,
+    expires: u64,
+    subject: u64,
+    may: &[TokenRight],
+) -> Result<Grant, TokenError> {
     let CometClaim { s, p, h, .. } = claim;
     if s.len() + p.len() > MAX_PATTERNS {
         return Err(TokenError::TooMany);
     }
-    let patterns = |list: Vec<String>, right: Use| {
+    let patterns = |list: Vec<String>, right: TokenRight| {
         let all: Option<Vec<Pattern>> = list.iter().map(|text| Pattern::parse(text)).collect();
         let all = all.ok_or(TokenError::Pattern)?;
         Ok(if may.contains(&right) {
@@ -241,8 +246,8 @@ fn grant(claim: CometClaim, expires: u64, subject: u64, may: &[Use]) -> Result<G
         })
     };
     Ok(Grant {
-        subscribe: patterns(s, Use::Subscribe)?,
-        publish: patterns(p, Use::Publish)?,
+        subscribe: patterns(s, TokenRight::Subscribe)?,
+        publish: patterns(p, TokenRight::Publish)?,
         history: matches!(h, Flag::Word(true) | Flag::Number(1)),
         expires,
         subject,

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::{ByPrefix, Config},
-    users::Allow,
+    users::AllowList,
 };
 
 /// The buffer that is allocated before reading, in bytes.
@@ -41,9 +41,9 @@ const READ_AHEAD: u64 = 64 << 10;
 pub(super) struct FileRules {
     own_user: u32,
     /// For channels without a rule.
-    allow: Allow,
+    allow: AllowList,
     allow_any: bool,
-    rules: ByPrefix<Allow>,
+    rules: ByPrefix<AllowList>,
     max_bytes: usize,
 }
 

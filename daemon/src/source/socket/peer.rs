@@ -4,7 +4,7 @@
 use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
 use nix::unistd::{Uid, User};
 
-use crate::users::Allow;
+use crate::users::AllowList;
 
 /// An id that no user has: in system calls it means "leave unchanged".
 const NOBODY: u32 = u32::MAX;
@@ -23,7 +23,7 @@ impl Peer {
         Self { uid, gid }
     }
 
-    pub(super) fn is_in(&self, allow: &Allow) -> bool {
+    pub(super) fn is_in(&self, allow: &AllowList) -> bool {
         allow.permits(self.uid, self.gid)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
-    users::{Allow, entry_of},
+    users::{AllowList, entry_of},
 };
 
 /// The most users whose refusal is logged, each once. Further ones are only counted.
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: RefCell<Rc<SocketConfig>>,
     /// Who may publish where.
-    pub(super) rules: RefCell<ByPrefix<Allow>>,
+    pub(super) rules: RefCell<ByPrefix<AllowList>>,
     /// Appends the reply to `status` as a line.
     pub(super) write_status: Box<WriteStatus>,
     pub(super) drain: Drain,

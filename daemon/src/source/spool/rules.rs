@@ -6,16 +6,16 @@ use comet_proto::ChannelName;
 use super::refusal::SpoolRefusal;
 use crate::{
     config::{ByPrefix, Config},
-    users::Allow,
+    users::AllowList,
 };
 
 /// Whose files are taken, and with which limits.
 pub(super) struct SpoolRules {
     /// Empty: everyone who can put files into the directory.
-    allow: Allow,
+    allow: AllowList,
     /// The table of the configuration that `allow` is from.
     table: &'static str,
-    channels: ByPrefix<Allow>,
+    channels: ByPrefix<AllowList>,
     pub(super) max_line: usize,
     pub(super) limits: SpoolLimits,
 }
@@ -41,7 +41,7 @@ impl SpoolRules {
     pub(super) fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), SpoolRefusal> {
         // A file's group is that of the directory and does not say who wrote the file. No group has this number.
         const NO_GROUP: u32 = u32::MAX;
-        let may = |allow: &Allow| allow.permits(owner, NO_GROUP);
+        let may = |allow: &AllowList| allow.permits(owner, NO_GROUP);
         if !self.allow.is_empty() && !may(&self.allow) {
             let table = self.table;
             return Err(SpoolRefusal::Owner { owner, table });

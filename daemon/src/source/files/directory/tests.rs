@@ -153,7 +153,7 @@ fn takes_files_of_root_its_own_user_and_those_allowed() {
     terms.own_user = 7;
     let takes = |terms: &FileRules, uid| terms.of(&NEWS).check_owner(uid).is_ok();
     assert_eq!([0, 7, 8].map(|uid| takes(&terms, uid)), [true, true, false]);
-    terms.allow = Allow::parse(["user:8"]).unwrap();
+    terms.allow = AllowList::parse(["user:8"]).unwrap();
     assert_eq!([8, 9].map(|uid| takes(&terms, uid)), [true, false]);
     terms.allow_any = true;
     assert!(takes(&terms, 9));
