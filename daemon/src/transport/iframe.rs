@@ -15,7 +15,7 @@ pub(crate) struct Iframe {
     pub(crate) heartbeat: Duration,
 }
 
-/// The function of the parent page that is called: names joined by dots, such as `comet.show`.
+/// The function of the parent page that each script calls: names joined by dots, such as `comet.show`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Callback(Box<str>);
 
@@ -66,7 +66,7 @@ impl Format for Iframe {
         }
     }
 
-    /// Padding, because some browsers do not render the first kilobyte before it is complete.
+    /// One kilobyte of padding, because some browsers render nothing before they have received a kilobyte.
     fn opening(&self, _cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>comet</title>\n<body>\n",

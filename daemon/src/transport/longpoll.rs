@@ -1,4 +1,5 @@
-//! Long-poll: one JSON answer, `{"cursor":"…","gap":false,"messages":[…]}`; when the daemon stops also `"retry":…`.
+//! Long-poll: each poll has one answer, `{"cursor":"…","gap":false,"messages":[…]}`. When the daemon stops, the answer also has
+//! `"retry":…`, the milliseconds after which the client should ask again.
 
 use std::time::Duration;
 

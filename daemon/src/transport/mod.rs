@@ -1,5 +1,5 @@
-//! How a subscription looks on the wire. A transport is one file here that implements [`Format`], and one line
-//! in `http/router.rs` that asks for it; connections, waiting and limits are the same for all.
+//! The formats in which subscriptions are sent to clients. Each transport is one file with a [`Format`], which turns messages
+//! into bytes. Waiting, writing and limits are the same for all formats and are no matter of this folder.
 
 pub(crate) mod frames;
 pub(crate) mod iframe;
@@ -45,21 +45,21 @@ impl Transport {
     }
 }
 
-/// A client's subscription.
+/// What a client subscribes to, and in which format.
 pub(crate) struct Subscription {
-    /// Without channels the stream has only heartbeats.
+    /// A stream without channels has only heartbeats.
     pub(crate) channels: Channels,
-    /// The last id that the client saw; `None`: from now on.
+    /// The last id that the client has seen. `None`: the subscription begins now.
     pub(crate) since: Option<Cursor>,
-    /// After this time a poll is answered without messages; `None`: never.
+    /// After this time a poll is answered without messages. `None`: never.
     pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
     /// Set if the subscription is carried by a WebSocket and not by an HTTP answer.
     pub(crate) handshake: Option<Handshake>,
     /// The time at which the token expires, in seconds since 1970.
     pub(crate) expires: Option<u64>,
-    /// The subscription begins later than the client asked. The client is told of this gap before it waits, or with the
-    /// next message if its format postpones gaps.
+    /// Whether the subscription begins later than the client has asked. This gap is reported to the client before it waits,
+    /// or with the next message if the format postpones gaps.
     pub(crate) gap: bool,
 }
 
@@ -107,9 +107,9 @@ pub(crate) struct Kind {
     pub(crate) media_type: &'static str,
     /// Whether a poll's answer has its cursor as an entity tag.
     pub(crate) has_etag: bool,
-    /// Whether the protocol cannot tell of a gap without a message. Then the gap is told with the next message.
+    /// Whether the protocol can report a gap only together with a message. Such a gap is reported with the next message.
     pub(crate) postpones_gap: bool,
-    /// Set if the bytes of a backlog are the same for all subscribers with this form: then they are rendered once.
+    /// Set if the bytes depend only on the backlog. A backlog is rendered once for all subscribers with the same form.
     pub(crate) form: Option<Form>,
 }
 
@@ -128,8 +128,7 @@ pub(crate) enum Shape {
     Stream { heartbeat: Duration },
 }
 
-/// The formats whose bytes depend only on the backlog. The number is part of the key under which rendered bytes are
-/// found again.
+/// The formats whose bytes depend only on the backlog. The number is a part of the key under which rendered bytes are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Form {
@@ -203,8 +202,8 @@ pub(crate) fn write_token_expired(cursor: Cursor, out: &mut Vec<u8>) -> Status {
     Status::Unauthorized
 }
 
-/// Appends JSON so that it may stand in an HTML `<script>`: no `<`, and no U+2028 or U+2029, which end lines in
-/// older JavaScript. All three occur in JSON only within strings.
+/// Appends JSON in a form that may stand in an HTML `<script>`. The characters `<`, U+2028 and U+2029 are written as escapes:
+/// `<` could end the script, and the other two end a line in older JavaScript. In JSON all three occur only in strings.
 pub(crate) fn write_script_safe(json: &[u8], out: &mut Vec<u8>) {
     let mut rest = json;
     while let Some((&byte, after)) = rest.split_first() {
@@ -228,7 +227,7 @@ pub(crate) fn write_gap(cursor: Cursor, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"gap\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
 }
 
-/// Appends `{"retry":…}`: the daemon stops, and the client should come back after this many milliseconds.
+/// Appends `{"retry":…}`: the stream ends, and the client should reconnect after this many milliseconds.
 pub(crate) fn write_retry(retry: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"retry\":{}}}", retry.as_millis()).as_bytes());
 }
@@ -238,7 +237,7 @@ pub(crate) fn write_expired(cursor: Cursor, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"expired\":true,\"cursor\":\"{cursor}\"}}").as_bytes());
 }
 
-/// The cursor of a client that got the gap, but not the messages after it.
+/// The cursor of a client to which the gap was reported and that has not read the messages after the gap.
 pub(crate) fn gap_cursor(backlog: &Backlog) -> Cursor {
     backlog
         .messages

@@ -7,8 +7,8 @@ use comet_proto::Cursor;
 use super::{End, Form, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap};
 use crate::hub::Backlog;
 
-/// The time before a browser reconnects, in milliseconds, unless a stopping daemon sets another. The next daemon sends it
-/// again, which replaces the time of the stopped daemon.
+/// The time in milliseconds after which a browser reconnects. A daemon that stops sends another time, and the next daemon
+/// sends this time again at the start of each stream.
 const RETRY: u32 = 3000;
 
 pub(crate) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
@@ -30,10 +30,10 @@ impl Format for Sse {
         }
     }
 
-    /// The first heartbeat. It shows that the stream works and that no proxy holds it back, and gives the client a cursor in
-    /// case the connection breaks before the first message.
+    /// The first heartbeat. The client sees that the stream works and that no proxy buffers it. The client also has a cursor
+    /// if the connection breaks before the first message.
     fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        self.write_sign(cursor, "", out);
+        self.write_cursor_event(cursor, "", out);
         write_retry(Duration::from_millis(RETRY.into()), out);
         out.push(b'\n');
     }
@@ -52,10 +52,10 @@ impl Format for Sse {
         }
     }
 
-    /// An event of type `cursor`, which `onmessage` does not get. It moves the browser's cursor, so that a quiet
-    /// stream resumes where it ended, and says when the next heartbeat is due.
+    /// An event of type `cursor`, which `onmessage` does not get. The event moves the browser's cursor, so that a stream
+    /// without messages resumes where it ended, and says when the next heartbeat is due.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        self.write_sign(cursor, "", out);
+        self.write_cursor_event(cursor, "", out);
         out.push(b'\n');
     }
 
@@ -65,7 +65,7 @@ impl Format for Sse {
                 self.news(backlog, out);
                 // The event has the time twice: for the browser, and for a script that reconnects by itself.
                 let field = format!(",\"retry\":{}", retry.as_millis());
-                self.write_sign(backlog.cursor, &field, out);
+                self.write_cursor_event(backlog.cursor, &field, out);
                 write_retry(retry, out);
                 out.push(b'\n');
             }
@@ -84,8 +84,8 @@ impl Format for Sse {
 }
 
 impl Sse {
-    /// Appends an event without its end; `more` is added to the fields of its data.
-    fn write_sign(&self, cursor: Cursor, more: &str, out: &mut Vec<u8>) {
+    /// Appends an event of type `cursor` without its last line end. `more` is added to the fields of its data.
+    fn write_cursor_event(&self, cursor: Cursor, more: &str, out: &mut Vec<u8>) {
         let seconds = self.heartbeat.as_secs_f64();
         let data = format!("{{\"cursor\":\"{cursor}\",\"heartbeat\":{seconds}{more}}}");
         out.extend_from_slice(format!("id: {cursor}\nevent: cursor\ndata: {data}\n").as_bytes());

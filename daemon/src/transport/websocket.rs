@@ -1,5 +1,5 @@
-//! WebSocket (RFC 6455): one JSON message per text frame; a gap is the frame `{"gap":true,"cursor":"…"}`. The client's frames
-//! are checked, its control frames are answered, and its data is discarded. There are no extensions.
+//! WebSocket (RFC 6455): each text frame of the server is one message as JSON, or a gap as `{"gap":true,"cursor":"…"}`. The
+//! client only listens: its control frames are answered, and its data is checked and discarded. There are no extensions.
 
 mod client_frames;
 
@@ -19,8 +19,8 @@ pub(crate) use client_frames::ClientFrames;
 /// The subprotocol of the daemon, for clients that offer subprotocols.
 pub(crate) const PROTOCOL: &str = "comet";
 
-/// The close code for an expired token: of the codes for private use (section 7.4.2), the
-/// one that resembles HTTP's 401.
+/// The close code for an expired token. It is one of the codes for private use (section 7.4.2), and resembles the 401 of
+/// HTTP.
 const EXPIRED: u16 = 4401;
 
 /// The server's part of a handshake (section 4.2.2).

@@ -7,13 +7,13 @@ use super::super::frames::{
     BINARY, CLOSE, CONTINUATION, Header, TEXT, answer_control, unmask, write_close,
 };
 
-/// State of the client's frames between two reads.
+/// What is kept of a client's frames between two reads.
 #[derive(Default)]
 pub(crate) struct ClientFrames {
     /// An incomplete header, or an incomplete control frame: at most 130 bytes.
     partial: Vec<u8>,
     data: DataFrame,
-    message: Message,
+    message: DataMessage,
 }
 
 /// The data frame that is being read.
@@ -26,9 +26,9 @@ struct DataFrame {
     is_final: bool,
 }
 
-/// The data message that is being read, which may be in several frames (section 5.4).
+/// The data message that is being read. It may consist of several frames (section 5.4).
 #[derive(Default)]
-enum Message {
+enum DataMessage {
     #[default]
     None,
     Binary,
@@ -82,7 +82,7 @@ impl ClientFrames {
                 return Ok(false);
             }
         }
-        // Most clients never send anything: an empty vector takes no memory.
+        // Most clients never send anything, and an empty vector takes no memory.
         self.partial = rest.to_vec();
         Ok(true)
     }
@@ -90,7 +90,7 @@ impl ClientFrames {
     /// Checks the order of frames. A continuation needs a message that has begun. A new message may begin only after
     /// the previous one has ended.
     fn check_order(&self, header: &Header) -> Result<(), CloseCode> {
-        let has_begun = !matches!(self.message, Message::None);
+        let has_begun = !matches!(self.message, DataMessage::None);
         match header.opcode {
             CONTINUATION if !has_begun => Err(CloseCode::Protocol),
             TEXT | BINARY if has_begun => Err(CloseCode::Protocol),
@@ -100,8 +100,8 @@ impl ClientFrames {
 
     fn begin_data(&mut self, header: &Header) -> Result<(), CloseCode> {
         match header.opcode {
-            TEXT => self.message = Message::Text(Utf8::default()),
-            BINARY => self.message = Message::Binary,
+            TEXT => self.message = DataMessage::Text(Utf8::default()),
+            BINARY => self.message = DataMessage::Binary,
             _ => {}
         }
         self.data = DataFrame {
@@ -119,7 +119,7 @@ impl ClientFrames {
         }
         let count = bytes.len().min(self.data.missing as usize);
         let (payload, rest) = bytes.split_at(count);
-        if let Message::Text(utf8) = &mut self.message
+        if let DataMessage::Text(utf8) = &mut self.message
             && !unmask(payload, self.data.mask).all(|byte| utf8.take(byte))
         {
             return Err(CloseCode::Invalid);
@@ -136,7 +136,7 @@ impl ClientFrames {
             return Ok(());
         }
         match std::mem::take(&mut self.message) {
-            Message::Text(utf8) if utf8.missing > 0 => Err(CloseCode::Invalid),
+            DataMessage::Text(utf8) if utf8.missing > 0 => Err(CloseCode::Invalid),
             _ => Ok(()),
         }
     }
