@@ -1,5 +1,5 @@
-//! How the daemon stops. First no new publish is accepted. When all publishes that had begun are finished, waiting clients
-//! get their last answers and leave. Each answer says when to come back, so that they do not all come at once.
+//! How the daemon stops. First it accepts no new publish. When all publishes that had begun are finished, waiting clients
+//! get their last answers. Each answer says when to reconnect, so that not all clients reconnect at once.
 
 use std::{
     sync::{
@@ -15,17 +15,18 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// The number of clients that are asked back per second. Each costs the next daemon some ten microseconds, and a proxy that
-/// ends TLS up to a millisecond.
-const RATE: u64 = 2000;
+/// How many clients reconnect in one second. One client costs the next daemon some ten microseconds, and a proxy that ends
+/// TLS up to a millisecond.
+const CLIENTS_PER_SECOND: u64 = 2000;
 
-/// The earliest time to come back: the next daemon needs time to start.
-const SOONEST: Duration = Duration::from_millis(500);
+/// The shortest time after which a client reconnects: the next daemon needs time to start.
+const MIN_RETRY: Duration = Duration::from_millis(500);
 
-/// The longest window after [`SOONEST`], in milliseconds, because history is kept only for some minutes.
-const LONGEST: u64 = 60_000;
+/// The reconnects are spread over at most this many milliseconds after [`MIN_RETRY`]. With more, the history could expire
+/// before a client is back.
+const MAX_WINDOW: u64 = 60_000;
 
-/// See the module. Shared by all threads.
+/// The state of a stop, shared by all threads.
 #[derive(Clone, Default)]
 pub struct Drain {
     /// Cancelled when no new publish is accepted any more.
@@ -33,14 +34,16 @@ pub struct Drain {
     /// Cancelled when the last publish is finished: waiting clients get their last answers.
     pub leave: CancellationToken,
     publishers: TaskTracker,
-    returns: Arc<Retries>,
+    retries: Arc<Retries>,
 }
 
-/// Distributes the times at which clients come back.
+/// Spreads the times after which clients reconnect.
 #[derive(Default)]
 struct Retries {
+    /// The number of clients when the daemon stopped.
     clients: AtomicU64,
-    dealt: AtomicU64,
+    /// The number of times that were given out.
+    given: AtomicU64,
 }
 
 impl Drain {
@@ -49,30 +52,32 @@ impl Drain {
         self.publishers.token()
     }
 
-    /// Stops publishing, waits for publishers (for `patience` at most), and lets all clients leave. `clients`
-    /// returns their number.
+    /// Stops publishing, waits until the publishers are done, `patience` at most, and then cancels `leave`. `clients`
+    /// returns the number of clients.
     pub async fn run(&self, patience: Duration, clients: impl Fn() -> u64) {
         self.stop.cancel();
         self.publishers.close();
         let _ = timeout(patience, self.publishers.wait()).await;
-        self.returns.clients.store(clients(), Ordering::Relaxed);
+        self.retries.clients.store(clients(), Ordering::Relaxed);
         self.leave.cancel();
     }
 
-    /// The time after which the next client that leaves should come back, evenly spread over a window that grows with the number of clients.
+    /// The time after which the next client should reconnect. The times are spread evenly over a window that grows with
+    /// the number of clients.
     #[must_use]
     pub fn retry(&self) -> Duration {
-        let clients = self.returns.clients.load(Ordering::Relaxed).max(1);
-        let place = self.returns.dealt.fetch_add(1, Ordering::Relaxed) % clients;
-        let window = (clients * 1000 / RATE).min(LONGEST);
-        SOONEST + Duration::from_millis(window * place / clients)
+        let clients = self.retries.clients.load(Ordering::Relaxed).max(1);
+        let number = self.retries.given.fetch_add(1, Ordering::Relaxed) % clients;
+        let window = (clients * 1000 / CLIENTS_PER_SECOND).min(MAX_WINDOW);
+        MIN_RETRY + Duration::from_millis(window * number / clients)
     }
 }
 
-/// The time after which the client with this number (from 0) should come back, when clients leave without a stop: 2,000 a second.
+/// The time after which the client with this number, from 0, should reconnect when its subscription ends while the daemon
+/// goes on.
 #[must_use]
-pub fn retry_at(place: u64) -> Duration {
-    SOONEST + Duration::from_millis(place * 1000 / RATE % LONGEST)
+pub fn retry_at(number: u64) -> Duration {
+    MIN_RETRY + Duration::from_millis(number * 1000 / CLIENTS_PER_SECOND % MAX_WINDOW)
 }
 
 #[cfg(test)]
@@ -101,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_leaves_while_somebody_publishes() {
+    async fn clients_get_their_last_answers_after_the_last_publish() {
         let drain = Drain::default();
         let publisher = drain.publisher();
         let of_task = drain.clone();

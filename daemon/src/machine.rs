@@ -4,17 +4,18 @@ use std::{fs, path::Path, thread};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-/// The assumed memory when the system reports none. It is small, so that limits computed from it hold.
-const UNKNOWN: u64 = 1 << 30;
+/// The memory in bytes that is assumed when the system reports none: 1 GiB. The value is small, so that limits that are
+/// computed from this value are safe on most machines.
+const ASSUMED_MEMORY: u64 = 1 << 30;
 
-/// Bytes of memory that this process may take: the machine's memory, or less if its control groups or
-/// `RLIMIT_AS` set a limit.
+/// Bytes of memory that this process may use: all memory of the machine, or less if a control group or `RLIMIT_AS` sets a
+/// limit.
 #[must_use]
 pub(crate) fn memory() -> u64 {
     let text = |path: &Path| fs::read_to_string(path).ok();
     let all = text(Path::new("/proc/meminfo")).and_then(|text| total(&text));
     let groups = text(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    let mut least = all.unwrap_or(UNKNOWN);
+    let mut least = all.unwrap_or(ASSUMED_MEMORY);
     for path in group_files(&groups) {
         let limit = text(Path::new(&path)).and_then(|text| text.trim().parse().ok());
         least = least.min(limit.unwrap_or(u64::MAX));
@@ -28,14 +29,14 @@ pub(crate) fn memory() -> u64 {
     }
 }
 
-/// The number of threads besides the workers: control, the log, watching.
+/// The number of threads besides the workers: the control thread, and those of the log and of the spool.
 const OTHER_THREADS: u64 = 4;
 
-/// Address space that glibc reserves for each thread's allocations, however small these are.
+/// Bytes of address space that glibc reserves for the allocations of one thread, even if the thread allocates little.
 const ARENA: u64 = 64 << 20;
 
-/// The memory that can be allocated within a limit of address space. If the limit has no room for the reservations of all
-/// threads, glibc does not make some of them; then a quarter of the limit is usable.
+/// The memory in bytes that can be allocated when `RLIMIT_AS` limits the address space. If the limit has no room for the
+/// reservations of all threads, glibc leaves some of them out. Then a quarter of the limit counts as usable.
 fn usable(limit: u64, threads: u64) -> u64 {
     limit.saturating_sub(threads * ARENA).max(limit / 4)
 }
@@ -60,8 +61,8 @@ fn total(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// The files with the limits of the control group and all its parents, from `/proc/self/cgroup`: version 2
-/// (`0::/path`), and version 1 (`4:memory:/path`).
+/// The files that hold the memory limits of the process's control group and of all groups above. `groups` is the text of
+/// `/proc/self/cgroup`, in the form of version 2 (`0::/path`) or version 1 (`4:memory:/path`).
 fn group_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -10,15 +10,15 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// A number that many threads change often. Each thread has its own part, because a shared one would move between the
-/// processors' caches at every message.
+/// A number that many threads change often. Each thread changes a part of its own. One shared number would move between the
+/// caches of the processors at every message.
 #[derive(Debug, Default)]
 pub struct Counter([Part; PARTS]);
 
-/// The number of parts. More threads share them.
+/// The number of parts. If there are more threads, several of them share a part.
 const PARTS: usize = 16;
 
-/// Aligned to the cache line, so that two parts never share one.
+/// One part. The alignment puts each part into a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Part(AtomicU64);
@@ -36,7 +36,7 @@ impl Counter {
         self.part().fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// The sum of all parts. One part can be negative, because another thread may subtract what this one added.
+    /// The sum of all parts. A single part can be negative, because one thread may subtract what another thread has added.
     pub fn get(&self) -> u64 {
         let parts = self.0.iter().map(|part| part.0.load(Ordering::Relaxed));
         parts.fold(0, u64::wrapping_add)
@@ -57,16 +57,16 @@ impl Serialize for Counter {
     }
 }
 
-/// The last notices of the files source, for `comet status`.
+/// What `comet status` shows of the files source in words.
 #[derive(Debug, Default, Serialize)]
 pub struct FilesNotices {
-    /// Why there is no stamp file. Without it changes made while no daemon runs are not published.
+    /// Why there is no stamp file. Without a stamp file, files that change while no daemon runs are not published.
     stamp_error: Mutex<Option<String>>,
-    /// The last refusals, as they were logged.
+    /// The texts of the last refusals, newest first, as they were logged.
     last_refused: Mutex<VecDeque<String>>,
 }
 
-/// The number of refusals that are shown.
+/// How many refusals are shown.
 const REFUSED_SHOWN: usize = 5;
 
 impl FilesNotices {
@@ -84,7 +84,7 @@ impl FilesNotices {
 /// All counters and gauges. Shared by all threads.
 #[derive(Debug, Default, Serialize)]
 pub struct Metrics {
-    /// Not a number, so it is shown separately.
+    /// Texts, which `comet status` shows apart from the numbers.
     #[serde(skip)]
     pub files_notices: FilesNotices,
     /// HTTP connections open now.
@@ -93,13 +93,13 @@ pub struct Metrics {
     pub http_refused: Counter,
     /// HTTP connections refused because their address had too many.
     pub http_refused_by_address: Counter,
-    /// Requests refused, and slow clients cut, because connections took all their memory.
+    /// Requests refused, and slow clients cut, because connections used all the memory that they may use.
     pub http_shed: Counter,
     /// HTTP/2 connections ended because the client broke the protocol or one of its limits.
     pub http2_broken: Counter,
     /// Times that accepting paused because the machine had no descriptor or memory left.
     pub http_accept_pauses: Counter,
-    /// HTTP requests answered or parked.
+    /// HTTP requests that were answered or that wait.
     pub http_requests: Counter,
     /// Subscriptions held now, over all transports.
     pub subscribers: Counter,
@@ -129,8 +129,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The number of clients that will come back when the daemon stops. An HTTP/2 connection has many subscriptions, and a
-    /// polling client may have none at the moment.
+    /// An estimate of how many clients reconnect when the daemon stops: the larger one of two numbers, because an HTTP/2
+    /// connection may have many subscriptions, and a client between two polls has none.
     pub fn clients(&self) -> u64 {
         self.http_connections.get().max(self.subscribers.get())
     }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, de};
 
 /// The users and groups that are permitted, from a list such as `["user:www-data", "group:comet", "any"]`.
 ///
-/// Names are turned into numbers once, when the list is parsed. The groups of a user are looked up when they are needed
-/// and remembered for a minute, so that a change of membership needs no restart.
+/// Names are replaced by numbers once, when the list is parsed. The groups of a user are looked up when they are needed. The
+/// result is used for a minute, so that a change of membership needs no restart.
 #[derive(Default)]
 pub struct AllowList {
     entries: Vec<AllowEntry>,
@@ -86,7 +86,7 @@ impl AllowList {
             _ => None,
         });
         let Some(first) = groups.next() else {
-            return false; // the common case: the system is not asked
+            return false; // the usual case, in which the system need not be asked
         };
         let mut memberships = self.memberships.lock().expect("no code panics holding it");
         let member_of = memberships.of(uid);
@@ -166,8 +166,8 @@ impl FromStr for AllowEntry {
     }
 }
 
-/// Returns the entry that names this user in a list: by name if the name leads back to this user, or else by number. An
-/// error text may propose the entry between quotation marks, as TOML writes a string.
+/// Returns the entry for this user: with the user's name if the name stands for this user alone, or else with the number.
+/// An error text may show the entry in quotation marks, because the entry needs no escapes in a TOML string.
 pub(crate) fn entry_of(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     entry_named(uid, user.as_ref().map(|user| &*user.name))
@@ -179,7 +179,7 @@ fn entry_named(uid: u32, name: Option<&str>) -> String {
     let leads_back = |entry: &String| entry.parse() == Ok(AllowEntry::User(uid));
     match by_name.filter(|entry| !entry.contains(quotes) && leads_back(entry)) {
         Some(entry) => entry,
-        // The system does not know the user, so that no number would be right.
+        // The system did not report the user, so that no entry with a number would be right.
         None if uid == u32::MAX => "any".into(),
         None => format!("user:{uid}"),
     }
@@ -195,16 +195,17 @@ fn number(name: &str) -> Option<u32> {
 struct Memberships(HashMap<u32, (Instant, Vec<u32>)>);
 
 impl Memberships {
-    /// How long an answer is used. It may come from a directory server, which must not be asked for each message.
-    const FRESH: Duration = Duration::from_secs(60);
-    /// Largest number of remembered users, which bounds the memory. More are not expected.
-    const MOST: usize = 1024;
+    /// How long the groups of a user are used. They may come from a directory server, which must not be asked for each
+    /// message.
+    const MAX_AGE: Duration = Duration::from_secs(60);
+    /// Largest number of users whose groups are kept, which bounds the memory. More users are not expected.
+    const MAX_USERS: usize = 1024;
 
     fn of(&mut self, uid: u32) -> &[u32] {
         let now = Instant::now();
-        let fresh = |(asked, _): &(Instant, Vec<u32>)| now.duration_since(*asked) < Self::FRESH;
+        let fresh = |(asked, _): &(Instant, Vec<u32>)| now.duration_since(*asked) < Self::MAX_AGE;
         if !self.0.get(&uid).is_some_and(fresh) {
-            if self.0.len() >= Self::MOST {
+            if self.0.len() >= Self::MAX_USERS {
                 self.0.clear();
             }
             self.0.insert(uid, (now, groups_of(uid)));
@@ -213,7 +214,7 @@ impl Memberships {
     }
 }
 
-/// All groups of a user. Empty: the system does not know the user or cannot answer.
+/// All groups of a user. The result is empty if the system does not know the user or fails.
 fn groups_of(uid: u32) -> Vec<u32> {
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
         return Vec::new();

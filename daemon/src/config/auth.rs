@@ -10,12 +10,12 @@ use super::value;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [auth]")]
 pub struct AuthConfig {
-    /// The value that a token's `aud` must have.
-    #[serde(deserialize_with = "filled")]
+    /// The value that the claim `aud` of a token must have.
+    #[serde(deserialize_with = "not_empty")]
     pub audience: String,
     /// Whether `?token=` in a URL is accepted, too.
     pub query: bool,
-    /// A client whose token has no right to history may read messages this old when it comes back.
+    /// How old the messages may be that a client gets after a reconnect if its token grants no history.
     #[serde(deserialize_with = "value::duration::<_, 0>")]
     pub resume: Duration,
     #[serde(rename = "key")]
@@ -33,12 +33,13 @@ impl Default for AuthConfig {
     }
 }
 
-/// `[[auth.key]]`. `alg` decides which of the three sources of the key must be set.
+/// `[[auth.key]]`. The key is in exactly one of `secret`, `secret_file` and `public_key_file`; `alg` decides which ones are
+/// possible.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table [[auth.key]]")]
 pub struct KeyConfig {
     /// The name by which tokens refer to the key.
-    #[serde(deserialize_with = "filled")]
+    #[serde(deserialize_with = "not_empty")]
     pub kid: String,
     pub alg: Alg,
     pub secret: Option<Secret>,
@@ -47,7 +48,7 @@ pub struct KeyConfig {
     /// The file with the public key as PEM.
     #[serde(default, deserialize_with = "value::some_path")]
     pub public_key_file: Option<PathBuf>,
-    /// The rights that tokens signed with this key can grant.
+    /// The rights that a token can grant if this key has signed it.
     #[serde(default = "TokenRight::both")]
     pub may: Vec<TokenRight>,
 }
@@ -90,7 +91,7 @@ impl TokenRight {
     }
 }
 
-/// A secret. `Debug` does not print it, so it never gets into the log.
+/// A secret. `Debug` prints a placeholder, so that a secret never gets into the log.
 #[derive(Clone, PartialEq, Deserialize)]
 pub struct Secret(String);
 
@@ -106,7 +107,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn filled<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+/// A text that is not empty.
+fn not_empty<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let text = String::deserialize(d)?;
     if text.is_empty() {
         return Err(de::Error::custom("may not be empty"));

@@ -20,7 +20,7 @@ pub enum Access {
     Closed,
 }
 
-/// The rules of all tables, key by key: where a longer prefix does not set a key, a shorter prefix decides.
+/// The rules of all tables, for each key apart. Of the prefixes that match a channel and set a key, the longest one decides.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChannelRules {
     /// Who may read by HTTP.
@@ -29,7 +29,7 @@ pub struct ChannelRules {
     pub publish: ByPrefix<Access>,
     /// Who may publish over the Unix socket.
     pub socket: ByPrefix<AllowList>,
-    /// Whose files publish.
+    /// The owners whose files are published.
     pub files: ByPrefix<AllowList>,
     /// Whether a table has the prefix "".
     pub has_general: bool,
@@ -124,7 +124,8 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     }
 }
 
-/// The address is not loopback, and no rule says who may read. Without this error everyone could read every channel.
+/// Other machines can reach the address, and no rule says who may read. Without this error everyone could read every
+/// channel.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "listen: {listen} is not a loopback address, and no rule says who may read the channels; {}\n\n\
@@ -152,7 +153,7 @@ impl NoReadRule {
 }
 
 impl Config {
-    /// Checks settings that are valid one by one, but not together.
+    /// Checks settings that are each valid but do not fit together.
     ///
     /// # Errors
     /// Says what to write instead.
@@ -160,7 +161,7 @@ impl Config {
         Ok(self.check_readers()?)
     }
 
-    /// Checks that a rule says who may read, where other machines can reach the address.
+    /// Checks that a rule says who may read if other machines can reach the address.
     ///
     /// # Errors
     /// Shows what to write.
@@ -227,7 +228,7 @@ mod tests {
         }
     }
 
-    /// What the message shows is a configuration that is enough.
+    /// The configuration that the message shows is enough.
     #[test]
     fn the_refusal_shows_what_is_right() {
         for before in [

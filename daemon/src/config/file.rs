@@ -1,4 +1,4 @@
-//! The configuration file: TOML, where every unknown key is an error.
+//! Reads the configuration file. The file is TOML, and an unknown key is an error.
 
 use std::{
     fmt, fs,
@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Config, value};
 use crate::hub::{HistoryConfig, Limits};
 
-/// What is wrong with a configuration file.
+/// Why a configuration file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -89,8 +89,8 @@ impl Config {
     }
 }
 
-/// Reads a whole regular file. Other files are refused at once: opening a FIFO would wait for a writer, and reading a
-/// device may never end.
+/// Reads a whole regular file. Other kinds of files are refused at once, because opening a FIFO would wait for a writer, and
+/// reading a device may never end.
 pub(crate) fn read_regular(path: &Path) -> io::Result<String> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut options = fs::OpenOptions::new();
@@ -130,7 +130,8 @@ impl Mistake {
     }
 }
 
-/// The parser's text, where a "sequence" is a list in brackets or a table with two brackets, and a "map" is a table.
+/// The message of the parser in the words of TOML. The parser calls a table a "map", and a list or a table with two brackets
+/// a "sequence".
 fn in_words_of_toml(message: &str, place: &str) -> String {
     let message = message.trim_end().replace('\n', ", ");
     let Some(found) = message.strip_suffix(", expected a sequence") else {
@@ -145,7 +146,7 @@ fn in_words_of_toml(message: &str, place: &str) -> String {
     format!("{found}, expected {expected}")
 }
 
-/// Finds the keys whose value contains the place of an error.
+/// The keys that lead to the value with the error, outermost first.
 fn find_key<'a>(table: &'a DeTable<'_>, place: &Range<usize>) -> Option<Vec<&'a str>> {
     let within = |span: Range<usize>| span.start <= place.start && place.end <= span.end;
     table.iter().find_map(|(name, value)| {

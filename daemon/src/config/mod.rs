@@ -1,5 +1,5 @@
-//! The settings. A flag beats a `COMET_*` variable, a variable beats the file, and the file beats these defaults.
-//! `docs/comet.toml` shows the file.
+//! The settings and their defaults. A flag of the command line goes before a variable `COMET_*`, a variable before the file,
+//! and the file before the default. `docs/comet.toml` shows the file.
 
 mod auth;
 mod channels;
@@ -39,9 +39,9 @@ pub struct Config {
     /// Threads that serve browsers; `None`: one per core.
     #[serde(deserialize_with = "value::workers")]
     pub workers: Option<usize>,
-    /// Demo pages, publishing from the browser, files of any owner.
+    /// Serves the demo pages, lets browsers publish, and accepts files of any owner.
     pub demo: bool,
-    /// The longest time for a stop. Then remaining connections are cut.
+    /// The longest time for a stop. After this time the remaining connections are cut.
     #[serde(deserialize_with = "value::duration::<_, 0>")]
     pub grace: Duration,
     #[serde(deserialize_with = "file::history")]
@@ -66,7 +66,7 @@ pub struct StoreConfig {
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
     pub on_error: OnError,
-    /// The log is rewritten when it is larger than this, and twice as large as the messages that are kept.
+    /// The log is rewritten when it has more bytes than this and twice as many as the messages that are kept.
     #[serde(deserialize_with = "value::size::<_, 65536>")]
     pub rewrite: usize,
 }
@@ -93,7 +93,7 @@ pub struct SocketConfig {
     /// The socket's file; `None`: the default of `comet_client::socket_path`.
     #[serde(deserialize_with = "value::socket_path")]
     pub path: Option<PathBuf>,
-    /// Users that may connect; if empty, all that the file's permissions admit.
+    /// Users that may connect. If the list is empty, the permissions of the file decide alone.
     pub allow: AllowList,
     /// Longest line in bytes, including its line end.
     #[serde(deserialize_with = "value::size::<_, 1024>")]
@@ -103,7 +103,7 @@ pub struct SocketConfig {
     pub idle: Duration,
     #[serde(deserialize_with = "value::count::<_, 1>")]
     pub max_connections: usize,
-    /// Connections of one user, except root and the daemon's own user; `None`: half of all.
+    /// The most connections of one user, except root and the daemon's own user. `None`: half of `max_connections`.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_per_user: Option<usize>,
 }
@@ -124,12 +124,12 @@ pub struct SpoolConfig {
     /// The spool's directory; `None`: the default of `comet_client::spool_path`.
     #[serde(deserialize_with = "value::some_path")]
     pub dir: Option<PathBuf>,
-    /// Owners whose files are accepted; if empty, as for the socket.
+    /// Owners whose files are accepted. If the list is empty, the list of the socket counts.
     pub allow: AllowList,
-    /// The most bytes that one user may leave there.
+    /// The most bytes that one user may leave in the spool.
     #[serde(deserialize_with = "value::size::<_, 0>")]
     pub max_bytes: usize,
-    /// The most messages that one user may leave there.
+    /// The most messages that one user may leave in the spool.
     #[serde(deserialize_with = "value::count::<_, 0>")]
     pub max_files: usize,
 }
@@ -138,13 +138,13 @@ pub struct SpoolConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [http]")]
 pub struct HttpConfig {
-    /// Publishing over HTTP; `None`: only with `--demo` on a loopback address.
+    /// Whether clients may publish over HTTP. `None`: only with `--demo` and on a loopback address.
     pub publish: Option<bool>,
-    /// Origins (`https://example.org`) whose pages may read, and publish where publishing is on; `*` is any origin.
-    /// In the form that browsers use.
+    /// Origins (`https://example.org`) whose pages may read, and may publish if publishing is on. `*` is any origin. The
+    /// text has the form that browsers use.
     #[serde(deserialize_with = "value::origins")]
     pub origins: Vec<String>,
-    /// Host names of this server, in addition to IP addresses and `localhost`; `*` is any name.
+    /// Host names of this server, besides IP addresses and `localhost`. `*` is any name.
     #[serde(deserialize_with = "value::hosts")]
     pub hosts: Vec<String>,
     /// Longest URL in bytes.
@@ -171,18 +171,18 @@ pub struct HttpConfig {
     /// A client that reads nothing for this time is cut.
     #[serde(deserialize_with = "value::duration::<_, 1>")]
     pub write_time: Duration,
-    /// Connections in all; `None`: what the descriptor limit leaves.
+    /// The most connections. `None`: as many as the limit of descriptors permits.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_connections: Option<usize>,
-    /// Connections of one address that is not loopback; `None`: no limit.
+    /// The most connections of one address that is not a loopback address. `None`: no limit.
     #[serde(deserialize_with = "value::some_count::<_, 1>")]
     pub max_per_address: Option<usize>,
-    /// Bytes that all connections may take; `None`: half of what the process may take.
+    /// The most bytes of memory that all connections may use. `None`: half of the memory that the process may use.
     #[serde(deserialize_with = "value::some_size::<_, 1048576>")]
     pub max_memory: Option<usize>,
 }
 
-/// `[compat]`: paths of older servers' endpoints; an empty path switches an endpoint off.
+/// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table [compat]")]
 pub struct CompatConfig {
@@ -199,10 +199,11 @@ pub struct CompatConfig {
     pub zeitoun_channel: String,
 }
 
-/// The memory that the daemon needs with its default limits, in bytes: for some lines of 1 MiB being read, and their history.
+/// The memory in bytes that the daemon needs with its default limits: some lines of 1 MiB that are being read, and the history
+/// of their messages.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-/// The default of `total`: 256 MiB, or a quarter of the memory that the process may take, if that is less.
+/// The default of `total`: 256 MiB, or a quarter of the memory that the process may use if a quarter is less.
 fn default_total() -> usize {
     let most = HistoryConfig::default().total_bytes;
     let quarter = usize::try_from(machine::memory() / 4).unwrap_or(usize::MAX);
@@ -210,7 +211,7 @@ fn default_total() -> usize {
 }
 
 impl Config {
-    /// A warning when the limits are larger than the memory that the process may take, with values that fit.
+    /// A warning if the limits together are larger than the memory that the process may use. Names values that fit.
     #[must_use]
     pub fn too_much_memory(&self) -> Option<String> {
         let memory = machine::memory();

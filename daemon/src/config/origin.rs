@@ -3,8 +3,8 @@
 use std::{fmt, net::Ipv6Addr};
 
 /// An origin, from a browser's header or from the configuration. Two origins are equal when scheme, host and port are
-/// equal. Case does not matter in the scheme, nor in the host of a web page. Hosts of apps are compared as they are sent. A
-/// port that is left out is the default port of the scheme.
+/// equal. Upper and lower case are the same in a scheme and in the host of a web page, but not in the host of an app. A
+/// missing port is the default port of the scheme.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
     scheme: &'a str,
@@ -21,7 +21,7 @@ impl<'a> Origin<'a> {
         let is_web = default_port(scheme).is_some();
         let is_host = match is_web {
             true => is_web_host(host),
-            // Such as capacitor://localhost, chrome-extension://ID, and file:// without a host.
+            // An app, such as capacitor://localhost or chrome-extension://ID, or file:// without a host.
             false => host.bytes().all(is_opaque),
         };
         (is_scheme(scheme) && is_host).then_some(Self {
@@ -31,14 +31,14 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// Whether the page was loaded over HTTP. Only then its host can be compared with a request's `Host`.
+    /// Whether the page was loaded over HTTP. Only the host of such a page can be compared with the `Host` of a request.
     pub(crate) fn is_web(&self) -> bool {
         ["http", "https"].iter().any(|it| self.has_scheme(it))
     }
 
-    /// Whether the page belongs to the server that the Host header names. The scheme of the request is not known, because a
-    /// proxy may have ended TLS. So a `host` without a port gets the default port of the page's scheme. Ports are compared
-    /// only with `ports_count`.
+    /// Whether the page was loaded from the server that the header `Host` names. The scheme of the request is not known,
+    /// because a proxy may have ended TLS, so a `host` without a port gets the default port of the page's scheme.
+    /// `ports_count`: the ports must be equal, too.
     pub(crate) fn is_at(&self, host: &str, ports_count: bool) -> bool {
         let Some((name, port)) = split_port(host) else {
             return false;
@@ -79,7 +79,7 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Splits `host[:port]`. A colon without digits counts as no port. The outer `None`: the port is malformed.
+/// Splits `host[:port]`. A colon without digits after it counts as no port. The outer `None`: the port is malformed.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     match authority.rsplit_once(':') {
         // This colon is inside an IPv6 address.
@@ -93,7 +93,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// An IPv6 address can be written in several ways; other hosts are equal but for case.
+/// Compares hosts without regard to case. An IPv6 address can be written in several ways, so addresses are parsed first.
 fn is_same_host(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other) || ipv6(one).is_some_and(|address| ipv6(other) == Some(address))
 }
@@ -103,7 +103,7 @@ fn ipv6(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// An address as browsers write it (URL standard, "IPv6 serializer"): always in hexadecimal.
+/// Displays an address as browsers write it (URL standard, "IPv6 serializer"): always in hexadecimal.
 struct BrowserIpv6(Ipv6Addr);
 
 impl fmt::Display for BrowserIpv6 {
@@ -136,8 +136,8 @@ fn is_web_host(host: &str) -> bool {
     ipv6(host).is_some() || !host.is_empty() && host.bytes().all(plain)
 }
 
-/// Whether the byte may be in the host of an app's origin: visible ASCII without characters that end a host, quote a
-/// text, separate a list, or look like a pattern.
+/// Whether the byte may stand in the host of an app's origin: visible ASCII, but no character that ends a host, quotes a
+/// text, separates a list, or means a pattern.
 fn is_opaque(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"/?#@\\\"',*:".contains(&byte)
 }

@@ -1,4 +1,4 @@
-//! Parsers for the values of the configuration. Each error says what a correct value looks like.
+//! Parses the values of the configuration. Each error shows a correct value.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::Origin;
 use crate::hub::MAX_WORKERS;
 
-/// The longest duration that can be set. A longer one is probably a mistake.
+/// The longest duration that can be set. A longer duration is probably a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
 const DURATION_UNITS: [(&str, u64); 5] = [
@@ -26,7 +26,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
 ];
 
-/// A plain number, or a text such as `"10m"`.
+/// A number with or without a unit, such as `10` or `"10m"`.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -38,7 +38,8 @@ enum Quantity {
 }
 
 impl Quantity {
-    /// The number in the smallest unit; `plain` is the unit of a number without one. `None`: malformed.
+    /// The quantity in the smallest unit. A number without a unit is multiplied by `plain`. `None`: the text is malformed or
+    /// the quantity too large.
     fn read(&self, units: &[(&str, u64)], plain: u64) -> Option<u64> {
         match self {
             Self::Plain(number) => number.checked_mul(plain),
@@ -131,7 +132,7 @@ pub(super) fn some_count<'de, D: Deserializer<'de>, const MIN: usize>(
 }
 
 pub(super) fn workers<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
-    // The control thread takes one of the hub's places.
+    // The control thread is one of the hub's workers, too.
     const MOST: usize = MAX_WORKERS - 1;
     let number = usize::deserialize(d)?;
     if !(1..=MOST).contains(&number) {
@@ -177,7 +178,7 @@ pub fn parse_addr(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Parses origins and brings them into the form that browsers send and answers repeat.
+/// Parses origins and writes them in the form that browsers send. Answers contain this form.
 pub(super) fn origins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let origins: Vec<String> = Vec::deserialize(d)?;
     let read = |text: String| match Origin::parse(&text) {
@@ -216,7 +217,7 @@ pub(crate) fn is_host(text: &str) -> bool {
     text == "*" || !text.is_empty() && !text.ends_with('.') && text.bytes().all(plain)
 }
 
-/// Parses the path of an endpoint; an empty path switches the endpoint off.
+/// Parses the path of an endpoint. An empty path switches the endpoint off.
 pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let path = String::deserialize(d)?;
     let plain = |b: u8| b.is_ascii_graphic() && !b"?#\"<>\\%".contains(&b);
