@@ -107,9 +107,10 @@ pub unsafe extern "C" fn comet_publish(
         // SAFETY: the caller's promise.
         let data = unsafe { bytes(data, len)? };
         let publish = Publish {
-            channel,
+            channels: channel.into(),
             name: EventName::default(),
             data: data.into(),
+            attributes: None,
             key: None,
         };
         // SAFETY: the caller's promise.
@@ -152,9 +153,10 @@ pub unsafe extern "C" fn comet_publish_named(
             )
         };
         let publish = Publish {
-            channel,
+            channels: channel.into(),
             name: EventName::parse_bytes(name)?,
             data: data.into(),
+            attributes: None,
             key: parse_key(key)?.map(Into::into),
         };
         // SAFETY: the caller's promise.

@@ -1,8 +1,8 @@
 //! Channel names: the one place that says what a name may look like.
 
-use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+use std::{borrow::Borrow, fmt, ops::Deref, slice, sync::Arc};
 
-/// Names that one subscription may list.
+/// The most names of one subscription, and the most channels of one message.
 pub const MAX_CHANNELS: usize = 100;
 
 /// A valid channel name: 1 to 200 bytes of `A–Z a–z 0–9 _ . : = + @ ~ -`, not starting with a dot.
@@ -105,9 +105,17 @@ impl fmt::Debug for ChannelName {
     }
 }
 
-/// The channels of one subscription: 1 to [`MAX_CHANNELS`] names, each once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelNames(Box<[ChannelName]>);
+/// The channels of one subscription or of one message: 1 to [`MAX_CHANNELS`] names, each once, in the order in which they were
+/// listed. A list of one name needs no allocation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChannelNames(Names);
+
+/// The second box makes the list as small as a name: both variants then fit into 16 bytes.
+#[derive(Clone, PartialEq, Eq)]
+enum Names {
+    One(ChannelName),
+    Several(Box<Box<[ChannelName]>>),
+}
 
 /// Why a list of channels was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,24 +148,44 @@ impl ChannelNames {
                 return Err(ChannelNamesError::TooMany(list.len() + names.count()));
             }
         }
-        if list.is_empty() {
-            Err(ChannelNamesError::None)
-        } else {
-            Ok(Self(list.into()))
+        match list.len() {
+            0 => Err(ChannelNamesError::None),
+            1 => Ok(list.remove(0).into()),
+            _ => Ok(Self(Names::Several(Box::new(list.into())))),
         }
+    }
+
+    /// The same names, each replaced by what `replace` returns. `replace` must return an equal name.
+    #[must_use]
+    pub fn map(self, mut replace: impl FnMut(ChannelName) -> ChannelName) -> Self {
+        Self(match self.0 {
+            Names::One(name) => Names::One(replace(name)),
+            Names::Several(names) => {
+                Names::Several(Box::new(names.into_iter().map(replace).collect()))
+            }
+        })
     }
 }
 
 impl Deref for ChannelNames {
     type Target = [ChannelName];
     fn deref(&self) -> &[ChannelName] {
-        &self.0
+        match &self.0 {
+            Names::One(name) => slice::from_ref(name),
+            Names::Several(names) => names,
+        }
     }
 }
 
 impl From<ChannelName> for ChannelNames {
     fn from(name: ChannelName) -> Self {
-        Self(Box::new([name]))
+        Self(Names::One(name))
+    }
+}
+
+impl fmt::Debug for ChannelNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -193,8 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn a_list_takes_no_more_room_than_a_name() {
+        assert_eq!(size_of::<ChannelNames>(), size_of::<ChannelName>());
+    }
+
+    #[test]
     fn lists_count_each_name_once_and_at_most_a_hundred() {
         assert_eq!(ChannelNames::parse(["a", "b", "a"]).unwrap().len(), 2);
+        assert_eq!(ChannelNames::parse(["a", "a"]).unwrap().len(), 1);
         assert_eq!(ChannelNames::parse([]), Err(ChannelNamesError::None));
         let many: Vec<String> = (0..10_000).map(|i| format!("c{i}")).collect();
         let refused = ChannelNames::parse(many.iter().map(String::as_str));

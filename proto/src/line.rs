@@ -19,8 +19,8 @@ pub use self::reply::{
 };
 
 use crate::{
-    ChannelName, ChannelNameError, ChannelNames, ChannelNamesError, Cursor, CursorError, EventName,
-    EventNameError, Since,
+    Attributes, AttributesError, ChannelNameError, ChannelNames, ChannelNamesError, Cursor,
+    CursorError, EventName, EventNameError, Since,
 };
 
 /// Longest idempotency key in bytes.
@@ -62,12 +62,14 @@ pub enum Request<'a> {
 /// One message to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// The channel.
-    pub channel: ChannelName,
+    /// The channels: one message for all of them.
+    pub channels: ChannelNames,
     /// The label.
     pub name: EventName,
     /// The content.
     pub data: Cow<'a, [u8]>,
+    /// Further pairs of a key and a text.
+    pub attributes: Option<Box<Attributes>>,
     /// The idempotency key. A repetition with the same key on the same channel gets the id of the first message.
     pub key: Option<Cow<'a, str>>,
 }
@@ -114,6 +116,12 @@ pub enum LineError {
     /// `data_base64` is not base64.
     #[error("data_base64 is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
+    /// Both forms of the channels are set.
+    #[error("only one of channel and channels may be set")]
+    TwoChannels,
+    /// Invalid attributes.
+    #[error("{0}")]
+    Attributes(#[from] AttributesError),
     /// Both forms of the content are set.
     #[error("only one of data and data_base64 may be set")]
     TwoData,
@@ -154,7 +162,8 @@ impl LineError {
             Self::Op(_) => ErrorCode::Op,
             Self::Missing { field, .. } | Self::Unexpected { field, .. } => ErrorCode::parse(field),
             Self::Channel(_) => ErrorCode::Channel,
-            Self::Channels(_) => ErrorCode::Channels,
+            Self::Channels(_) | Self::TwoChannels => ErrorCode::Channels,
+            Self::Attributes(_) => ErrorCode::Attributes,
             Self::Name(_) => ErrorCode::Name,
             Self::Since(_) => ErrorCode::Since,
             Self::Base64(_) | Self::TwoData => ErrorCode::Data,
@@ -217,7 +226,10 @@ pub fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Fields<'a> {
         op: &'static str,
-        channel: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        channel: Option<&'a str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        channels: Vec<&'a str>,
         #[serde(skip_serializing_if = "str::is_empty")]
         name: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,15 +238,24 @@ pub fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
         data_base64: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         key: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attributes: Option<&'a Attributes>,
     }
     let text = str::from_utf8(&publish.data).ok();
+    // A daemon of an earlier version understands only one channel, so a single channel is written in the same way as then.
+    let (channel, channels) = match &*publish.channels {
+        [channel] => (Some(&**channel), Vec::new()),
+        several => (None, several.iter().map(|name| &**name).collect()),
+    };
     let fields = Fields {
         op: "publish",
-        channel: &publish.channel,
+        channel,
+        channels,
         name: publish.name.as_str(),
         data: text,
         data_base64: text.is_none().then(|| STANDARD.encode(&publish.data)),
         key: publish.key.as_deref(),
+        attributes: publish.attributes.as_deref(),
     };
     serde_json::to_writer(&mut *out, &fields).expect("text has a JSON form and a Vec takes it");
     out.push(b'\n');

@@ -3,32 +3,47 @@
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Serialize;
 
-use crate::{ChannelName, EventName};
+use crate::{Attributes, ChannelName, ChannelNames, EventName};
 
 /// What one publish contains. A message never changes after the hub has given it an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The channel to which it was published.
-    pub channel: ChannelName,
+    /// The channels to which it was published, nearly always one.
+    pub channels: ChannelNames,
     /// The id: microseconds since the Unix epoch, strictly increasing over all channels.
     pub id: u64,
     /// The label, usually empty.
     pub name: EventName,
     /// The content: any bytes.
     pub data: Box<[u8]>,
+    /// Further pairs of a key and a text, nearly always none.
+    pub attributes: Option<Box<Attributes>>,
 }
 
 impl Message {
+    /// The channels that a reader of `readable` is told of: those of the message's channels that are among them. A message of
+    /// one channel is only given to readers of that channel, so `readable` is not searched then.
+    pub fn visible<'a>(
+        &'a self,
+        readable: &'a [ChannelName],
+    ) -> impl Iterator<Item = &'a ChannelName> {
+        let is_single = self.channels.len() == 1;
+        let channels = self.channels.iter();
+        channels.filter(move |channel| is_single || readable.contains(channel))
+    }
+
     /// Appends the message as one JSON object:
     /// `{"channel":"news","id":1763690000123456,"name":"","data":"…"}`. Data that is not UTF-8 is base64 and
-    /// `"encoding":"base64"` follows it.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
-        self.write_json_head(out);
+    /// `"encoding":"base64"` follows it. `readable` has the reader's channels: see [`Message::visible`]. If several are visible,
+    /// the field `channels` lists them. Attributes, if there are any, are the field `attributes`.
+    pub fn write_json(&self, readable: &[ChannelName], out: &mut Vec<u8>) {
+        self.write_json_head(readable, out);
         match str::from_utf8(&self.data) {
-            Ok(text) => write_json_string(text, out),
+            Ok(text) => write_json(text, out),
             Err(_) => {
-                write_json_string(&STANDARD.encode(&self.data), out);
+                write_json(&STANDARD.encode(&self.data), out);
                 out.extend_from_slice(b",\"encoding\":\"base64\"");
             }
         }
@@ -36,11 +51,21 @@ impl Message {
     }
 
     /// Appends the fields before the data.
-    fn write_json_head(&self, out: &mut Vec<u8>) {
+    fn write_json_head(&self, readable: &[ChannelName], out: &mut Vec<u8>) {
+        let mut visible = self.visible(readable);
         out.extend_from_slice(b"{\"channel\":");
-        write_json_string(&self.channel, out);
+        write_json(visible.next().map_or("", ChannelName::as_str), out);
+        if visible.next().is_some() {
+            let names: Vec<&str> = self.visible(readable).map(|name| &**name).collect();
+            out.extend_from_slice(b",\"channels\":");
+            write_json(&names, out);
+        }
         out.extend_from_slice(format!(",\"id\":{},\"name\":", self.id).as_bytes());
-        write_json_string(self.name.as_str(), out);
+        write_json(self.name.as_str(), out);
+        if let Some(attributes) = &self.attributes {
+            out.extend_from_slice(b",\"attributes\":");
+            write_json(attributes, out);
+        }
         out.extend_from_slice(b",\"data\":");
     }
 }
@@ -53,18 +78,25 @@ const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct JsonPieces {
     message: Arc<Message>,
+    /// The channels that the reader is told of, if the message has several.
+    visible: Box<[ChannelName]>,
     is_text: bool,
     /// The end of the data that is already written.
     written: usize,
 }
 
 impl JsonPieces {
-    /// Starts to write a message.
+    /// Starts to write a message for a reader of the channels `readable`.
     #[must_use]
-    pub fn new(message: Arc<Message>) -> Self {
+    pub fn new(message: Arc<Message>, readable: &[ChannelName]) -> Self {
+        let visible = match message.channels.len() {
+            1 => Box::default(),
+            _ => message.visible(readable).cloned().collect(),
+        };
         let is_text = message.data.len() > PIECE && str::from_utf8(&message.data).is_ok();
         Self {
             message,
+            visible,
             is_text,
             written: 0,
         }
@@ -74,11 +106,11 @@ impl JsonPieces {
     pub fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         let data = &self.message.data;
         if data.len() <= PIECE {
-            self.message.write_json(out);
+            self.message.write_json(&self.visible, out);
             return true;
         }
         if self.written == 0 {
-            self.message.write_json_head(out);
+            self.message.write_json_head(&self.visible, out);
             out.push(b'"');
         }
         let piece = &data[self.written..self.end()];
@@ -112,24 +144,70 @@ impl JsonPieces {
     }
 }
 
-fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string has a JSON form and a Vec takes it");
+fn write_json(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("strings have a JSON form and a Vec takes it");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn json(data: &[u8]) -> String {
-        let message = Message {
-            channel: ChannelName::parse("news").unwrap(),
+    fn names(names: &[&str]) -> ChannelNames {
+        ChannelNames::parse(names.iter().copied()).unwrap()
+    }
+
+    fn message(channels: &[&str], data: &[u8]) -> Message {
+        Message {
+            channels: names(channels),
             id: 1_763_690_000_123_456,
             name: EventName::parse("a\"b").unwrap(),
             data: data.into(),
-        };
+            attributes: None,
+        }
+    }
+
+    fn json(data: &[u8]) -> String {
+        written(&message(&["news"], data), &["news"])
+    }
+
+    fn written(message: &Message, readable: &[&str]) -> String {
         let mut out = Vec::new();
-        message.write_json(&mut out);
+        message.write_json(&names(readable), &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn attributes_cost_one_pointer_and_a_list_of_channels_nothing() {
+        let pointer = size_of::<usize>();
+        let others = size_of::<(ChannelName, u64, EventName, Box<[u8]>)>();
+        assert_eq!(size_of::<Message>(), others + pointer);
+    }
+
+    #[test]
+    fn a_reader_is_told_of_no_channel_but_its_own() {
+        let message = message(&["b", "a", "c"], b"x");
+        let rest = r#""id":1763690000123456,"name":"a\"b","data":"x"}"#;
+        let cases = [
+            (&["a"][..], r#""channel":"a","#),
+            (&["c", "other"], r#""channel":"c","#),
+            (&["a", "b"], r#""channel":"b","channels":["b","a"],"#),
+        ];
+        for (readable, channels) in cases {
+            assert_eq!(written(&message, readable), format!("{{{channels}{rest}"));
+        }
+    }
+
+    #[test]
+    fn attributes_are_written_where_there_are_some() {
+        let attributes = Attributes::parse(&[("b", "\"é\n"), ("a", "")]).unwrap();
+        let message = Message {
+            attributes,
+            ..message(&["news"], b"x")
+        };
+        assert_eq!(
+            written(&message, &["news"]),
+            r#"{"channel":"news","id":1763690000123456,"name":"a\"b","attributes":{"a":"","b":"\"é\n"},"data":"x"}"#
+        );
     }
 
     #[test]
@@ -152,18 +230,17 @@ mod tests {
         ];
         for data in data {
             let message = Arc::new(Message {
-                channel: ChannelName::parse("news").unwrap(),
-                id: 7,
-                name: EventName::default(),
-                data: data.into(),
+                attributes: Attributes::parse(&[("k", "v")]).unwrap(),
+                ..message(&["news", "secret", "also"], &data)
             });
+            let readable = names(&["also", "news"]);
             let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-            message.write_json(&mut whole);
-            let mut writing = JsonPieces::new(message);
+            message.write_json(&readable, &mut whole);
+            let mut writing = JsonPieces::new(message, &readable);
             loop {
                 let before = pieces.len();
                 let complete = writing.write_next(&mut pieces);
-                assert!(pieces.len() - before <= 6 * PIECE + 100);
+                assert!(pieces.len() - before <= 6 * PIECE + 200);
                 if complete {
                     break;
                 }

@@ -58,6 +58,7 @@ mod resumed;
 mod rights;
 mod rights_end;
 mod service;
+mod several_channels;
 mod shutdown;
 mod smuggling;
 mod socket;

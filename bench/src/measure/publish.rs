@@ -127,9 +127,10 @@ fn by_library(server: &Server, count: usize) -> Result<f64> {
     });
     let (data, channel) = (data(), ChannelName::parse(CHANNEL)?);
     let publish = || Publish {
-        channel: channel.clone(),
+        channels: channel.clone().into(),
         name: EventName::default(),
         data: data.as_bytes().into(),
+        attributes: None,
         key: None,
     };
     let (start, mut last) = (Instant::now(), 0);

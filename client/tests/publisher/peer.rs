@@ -111,9 +111,10 @@ impl Peer {
 
 pub(crate) fn message(data: &str) -> Publish<'_> {
     Publish {
-        channel: ChannelName::parse("news").unwrap(),
+        channels: ChannelName::parse("news").unwrap().into(),
         name: EventName::default(),
         data: data.as_bytes().into(),
+        attributes: None,
         key: None,
     }
 }

@@ -41,9 +41,10 @@ impl Fixture {
         self.broker.publish(
             origin,
             NewMessage {
-                channel: &ChannelName::parse("news").unwrap(),
+                channels: ChannelName::parse("news").unwrap().into(),
                 name: EventName::default(),
                 data: Box::default(),
+                attributes: None,
                 key: key.map(|key| PublisherKey { publisher, key }),
             },
         )

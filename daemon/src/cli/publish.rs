@@ -78,9 +78,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(data) => data.into_vec(),
     };
     let publish = Publish {
-        channel: arguments.channel,
+        channels: arguments.channel.into(),
         name: arguments.name,
         data: data.into(),
+        attributes: None,
         key: Some(arguments.key.into()).filter(|key: &Cow<str>| !key.is_empty()),
     };
     let mut client = Client::new(Options {

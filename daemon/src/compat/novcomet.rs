@@ -119,7 +119,8 @@ impl Format for NovComet {
             );
         }
         for message in &backlog.messages {
-            newest.insert(&message.channel, message.id);
+            let visible = message.visible(&backlog.readable);
+            newest.extend(visible.map(|channel| (channel, message.id)));
         }
         write_changed(newest, out);
     }

@@ -32,9 +32,10 @@ fn hub() -> std::sync::Arc<Hub> {
 
 fn publish(hub: &Hub, channel: &ChannelName, data: &[u8]) -> u64 {
     hub.publish(NewMessage {
-        channel,
+        channels: channel.clone().into(),
         name: Default::default(),
         data: data.into(),
+        attributes: None,
         key: None,
     })
 }

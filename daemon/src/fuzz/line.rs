@@ -1,11 +1,11 @@
 //! The socket's lines. The lines do not depend on how the bytes are cut into reads. An accepted line means what its JSON
 //! says. Subscribers get exactly what was published. A refusal is one line.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use comet_proto::{
-    Cursor, Since,
+    Attributes, Cursor, Since,
     line::{self, Publish, PublishReply, Request},
 };
 use serde_json::Value;
@@ -118,7 +118,11 @@ fn check_publish(publish: &Publish<'_>, json: &Value) {
         None => text("data").as_bytes().into(),
     };
     assert_eq!(publish.data, data);
-    assert_eq!(&*publish.channel, text("channel"));
+    match json["channel"].as_str() {
+        Some(channel) => assert!(publish.channels.iter().map(|name| &**name).eq([channel])),
+        None => check_channels(&publish.channels, json),
+    }
+    check_attributes(publish.attributes.as_deref(), &json["attributes"]);
     assert_eq!(publish.name.as_str(), text("name"));
     assert_eq!(publish.key.as_deref().unwrap_or_default(), text("key"));
 
@@ -133,13 +137,29 @@ fn check_publish(publish: &Publish<'_>, json: &Value) {
     check_message(publish);
 }
 
-/// The hub gives back the message unchanged, and the same key publishes nothing more.
+/// The pairs are those of the line, within the bounds of `docs/protocol.md`.
+fn check_attributes(attributes: Option<&Attributes>, json: &Value) {
+    let pairs = json.as_object().into_iter().flatten();
+    let pairs: BTreeMap<&str, &str> = pairs
+        .map(|(key, value)| (&**key, value.as_str().expect("it was accepted")))
+        .collect();
+    let bytes: usize = pairs
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    assert!(pairs.len() <= 16 && bytes <= 2048);
+    assert_eq!(attributes.is_some(), !pairs.is_empty());
+    assert!(attributes.into_iter().flat_map(Attributes::iter).eq(pairs));
+}
+
+/// The hub gives back the message unchanged and once on each of its channels, and the same key publishes nothing more.
 fn check_message(publish: &Publish<'_>) {
     let hub = Hub::new(HistoryConfig::default(), 1);
     let new = || NewMessage {
-        channel: &publish.channel,
+        channels: publish.channels.clone(),
         name: publish.name.clone(),
         data: publish.data.clone().into(),
+        attributes: publish.attributes.clone(),
         key: publish.key.as_deref().map(|key| PublisherKey {
             publisher: Publisher::User(1),
             key,
@@ -147,9 +167,12 @@ fn check_message(publish: &Publish<'_>) {
     };
     let id = hub.publish(new());
     assert_eq!(publish.key.is_some(), hub.publish(new()) == id);
-    let kept = hub.since(std::slice::from_ref(&publish.channel), Cursor(id - 1));
-    super::render::check_backlog(&kept);
-    let message = &kept.messages[0];
-    assert_eq!((message.id, &*message.data), (id, &*publish.data));
-    assert_eq!(message.name, publish.name);
+    for channels in [&publish.channels[..1], &publish.channels] {
+        let kept = hub.since(channels, Cursor(id - 1));
+        super::render::check_backlog(&kept, channels);
+        let message = &kept.messages[0];
+        assert_eq!((message.id, &*message.data), (id, &*publish.data));
+        assert_eq!(message.name, publish.name);
+        assert_eq!(message.attributes, publish.attributes);
+    }
 }

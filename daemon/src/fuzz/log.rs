@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use comet_proto::{ChannelName, Cursor, EventName};
+use comet_proto::{Attributes, ChannelName, ChannelNames, Cursor, EventName};
 
 use crate::{
     hub::{HistoryConfig, Hub, Promise},
     store::{
-        Durability, Found, Log, Mark, OnError, Record,
+        Durability, Found, Log, Mark, MessageRecord, OnError, Record,
         disk::{Disk, LogFile},
         record,
     },
@@ -127,15 +127,7 @@ fn check_hub(disk: &MemoryDisk, records: &[Record<'_>]) {
     let (hub, _) = hub(&disk.copy());
     for name in CHANNELS {
         let channel = ChannelName::parse(name).expect("a name");
-        let expected = records.iter().filter_map(|record| match record {
-            Record::Message {
-                id,
-                channel: of,
-                data,
-                ..
-            } if *of == channel => Some((*id, *data)),
-            _ => None,
-        });
+        let expected = messages(&channel, records);
         let kept = hub.since(std::slice::from_ref(&channel), Cursor(0));
         let messages = kept
             .messages
@@ -143,6 +135,25 @@ fn check_hub(disk: &MemoryDisk, records: &[Record<'_>]) {
             .map(|message| (message.id, &*message.data));
         assert!(messages.eq(expected));
     }
+}
+
+/// The messages of a channel in these records: a channel takes no message that is older than its newest.
+fn messages<'a>(channel: &ChannelName, records: &'a [Record<'_>]) -> Vec<(u64, &'a [u8])> {
+    let (mut shared, mut list) = (BTreeMap::new(), Vec::new());
+    for record in records {
+        let message = match record {
+            Record::Message(message) if message.channels.contains(channel) => Some(message),
+            Record::Link { id, channel: of } if of == channel => shared.get(id).copied(),
+            Record::Shared(message) => {
+                shared.insert(message.id, message);
+                None
+            }
+            _ => None,
+        };
+        let newest = list.last().map_or(0, |(id, _)| *id);
+        list.extend(message.filter(|m| m.id > newest).map(|m| (m.id, m.data)));
+    }
+    list
 }
 
 /// The bytes of every record, and what else was found. `None`: the log has another version.
@@ -180,7 +191,7 @@ const CHANNELS: [&str; 2] = ["a", "b.c"];
 
 /// Records as a daemon would write them, with contents from these bytes.
 fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
-    let (mut records, mut id) = (Vec::new(), 1);
+    let (mut records, mut id, mut shared) = (Vec::new(), 1, 0);
     while let Some((&[kind, length, step], rest)) = bytes.split_first_chunk()
         && records.len() < 60
     {
@@ -188,6 +199,15 @@ fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
         (bytes, id) = (rest, id + 1 + u64::from(step));
         let channel = ChannelName::parse(CHANNELS[usize::from(kind >> 4) % 2]).expect("a name");
         let text = str::from_utf8(data).unwrap_or_default();
+        let message = MessageRecord {
+            id,
+            channels: channel.clone().into(),
+            name: EventName::parse(text).unwrap_or_default(),
+            key: if kind % 16 < 10 { text } else { "" },
+            attributes: None,
+            data,
+        };
+        let both = ChannelNames::parse(CHANNELS).expect("names");
         records.push(match kind % 16 {
             0 => Record::Channel {
                 name: channel,
@@ -211,13 +231,26 @@ fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
                 boot: 1,
                 durability: Durability::Process,
             },
-            kind => Record::Message {
-                id,
+            12 => Record::Link {
+                id: shared,
                 channel,
-                name: EventName::parse(text).unwrap_or_default(),
-                key: if kind < 10 { text } else { "" },
-                data,
             },
+            13 => {
+                shared = id;
+                Record::Shared(MessageRecord {
+                    channels: both,
+                    ..message
+                })
+            }
+            14 => Record::Message(MessageRecord {
+                channels: both,
+                ..message
+            }),
+            15 => Record::Message(MessageRecord {
+                attributes: Attributes::parse(&[("k", text)]).expect("255 bytes at most"),
+                ..message
+            }),
+            _ => Record::Message(message),
         });
     }
     records

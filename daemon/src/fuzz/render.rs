@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use comet_proto::{ChannelName, Cursor, EventName, Message};
-use serde_json::Value;
+use comet_proto::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Message};
+use serde_json::{Map, Value, json};
 
 use super::websocket;
 use crate::{
@@ -21,15 +21,29 @@ use crate::{
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The first byte says whether there is a gap. Then follow labels and data in turns, each up to a byte 0xff, which UTF-8
-/// never contains.
+/// The first byte says whether there is a gap, and which channels and attributes the messages have. Then follow labels and
+/// data in turns, each up to a byte 0xff, which UTF-8 never contains. The reader has the channels `a` and `b`.
 pub(super) fn check(bytes: &[u8]) {
     let Some((&first, bytes)) = bytes.split_first() else {
         return;
     };
     let parts: Vec<&[u8]> = bytes.split(|byte| *byte == 0xff).collect();
+    let channels = [
+        &["a"][..],
+        &["other", "b"],
+        &["b", "a"],
+        &["other", "a", "b"],
+    ][usize::from(first / 2) % 4];
+    let names = |names: &[&str]| ChannelNames::parse(names.iter().copied()).expect("names");
+    let attributes = |text: &[u8]| {
+        let text = str::from_utf8(text).ok().filter(|_| first & 8 > 0)?;
+        Attributes::parse(&[("k", text), ("also", "")])
+            .ok()
+            .flatten()
+    };
     let messages = parts.chunks_exact(2).zip(1..).map(|(part, id)| Message {
-        channel: ChannelName::parse("a").expect("a name"),
+        channels: names(channels),
+        attributes: attributes(part[0]),
         id,
         name: str::from_utf8(part[0])
             .ok()
@@ -38,15 +52,19 @@ pub(super) fn check(bytes: &[u8]) {
         data: part[1].into(),
     });
     let messages: Vec<Arc<Message>> = messages.map(Arc::new).collect();
-    check_backlog(&Backlog {
+    let readable = names(&["a", "b"]);
+    let backlog = Backlog {
         cursor: messages.last().map_or(Cursor(0), |last| Cursor(last.id)),
         messages,
         gap: first % 2 == 1,
+        readable: readable.iter().cloned().collect(),
         ..Backlog::default()
-    });
+    };
+    check_backlog(&backlog, &readable);
 }
 
-pub(super) fn check_backlog(backlog: &Backlog) {
+/// `readable`: the reader's channels.
+pub(super) fn check_backlog(backlog: &Backlog, readable: &[ChannelName]) {
     let callback = Callback::parse("comet.show").expect("a name");
     let iframe = Iframe {
         callback,
@@ -58,10 +76,11 @@ pub(super) fn check_backlog(backlog: &Backlog) {
     let socket = WebSocket {
         heartbeat: HEARTBEAT,
     };
-    check_stream(backlog, &read_sse(&rendered(&sse, backlog)));
-    check_stream(backlog, &read_iframe(&rendered(&iframe, backlog)));
-    check_stream(backlog, &read_frames(&rendered(&socket, backlog)));
-    check_poll(backlog, &value(&rendered(&LongPoll, backlog)));
+    let frames = rendered(&socket, backlog);
+    check_stream(backlog, readable, &read_sse(&rendered(&sse, backlog)));
+    check_stream(backlog, readable, &read_iframe(&rendered(&iframe, backlog)));
+    check_stream(backlog, readable, &read_frames(&frames));
+    check_poll(backlog, readable, &value(&rendered(&LongPoll, backlog)));
 }
 
 fn rendered(format: &dyn Format, backlog: &Backlog) -> Vec<u8> {
@@ -75,33 +94,46 @@ fn value(json: &[u8]) -> Value {
 }
 
 /// The messages, and before them the gap if there is one.
-fn check_stream(backlog: &Backlog, values: &[Value]) {
+fn check_stream(backlog: &Backlog, readable: &[ChannelName], values: &[Value]) {
     let mut values = values.iter();
     if backlog.gap {
         let gap = values.next().expect("the gap");
         let first = backlog.messages.first();
         let cursor = first.map_or(backlog.cursor.0, |first| first.id - 1);
-        assert_eq!(
-            *gap,
-            serde_json::json!({"gap": true, "cursor": cursor.to_string()})
-        );
+        assert_eq!(*gap, json!({"gap": true, "cursor": cursor.to_string()}));
     }
-    check_messages(backlog, values);
+    check_messages(backlog, readable, values);
 }
 
-fn check_poll(backlog: &Backlog, answer: &Value) {
+fn check_poll(backlog: &Backlog, readable: &[ChannelName], answer: &Value) {
     assert_eq!(answer["cursor"], backlog.cursor.to_string());
     assert_eq!(answer["gap"], backlog.gap);
     check_messages(
         backlog,
+        readable,
         answer["messages"].as_array().expect("a list").iter(),
     );
 }
 
-fn check_messages<'a>(backlog: &Backlog, mut values: impl Iterator<Item = &'a Value>) {
+fn check_messages<'a>(
+    backlog: &Backlog,
+    readable: &[ChannelName],
+    mut values: impl Iterator<Item = &'a Value>,
+) {
     for message in &backlog.messages {
         let value = values.next().expect("each message");
-        assert_eq!(value["channel"], *message.channel);
+        let channels = message
+            .channels
+            .iter()
+            .filter(|name| readable.contains(name));
+        let channels: Vec<&str> = channels.map(|name| &**name).collect();
+        assert_eq!(value["channel"], channels[0]);
+        let has_channels = channels.len() > 1;
+        assert!(!has_channels || value["channels"] == json!(channels));
+        let pairs = message.attributes.iter().flat_map(|pairs| pairs.iter());
+        let pairs: Map<String, Value> = pairs.map(|(k, v)| (k.into(), v.into())).collect();
+        let has_attributes = !pairs.is_empty();
+        assert!(!has_attributes || value["attributes"] == Value::Object(pairs));
         assert_eq!(value["id"], message.id);
         assert_eq!(value["name"], message.name.as_str());
         let data = value["data"].as_str().expect("text");
@@ -110,7 +142,9 @@ fn check_messages<'a>(backlog: &Backlog, mut values: impl Iterator<Item = &'a Va
             _ => assert_eq!(data.as_bytes(), &*message.data),
         }
         let fields = value.as_object().expect("an object").len();
-        assert_eq!(fields == 5, str::from_utf8(&message.data).is_err());
+        let has_encoding = str::from_utf8(&message.data).is_err();
+        let more = [has_channels, has_attributes, has_encoding];
+        assert_eq!(fields, 4 + more.into_iter().filter(|has| *has).count());
     }
     assert!(values.next().is_none());
 }

@@ -47,9 +47,10 @@ pub(crate) fn publish_data(site: &Site, publish: Publish, data: &[u8]) -> Result
     let receipt = site.broker.publish(
         Origin::Client,
         NewMessage {
-            channel: &publish.channel,
+            channels: publish.channel.into(),
             name: publish.name,
             data: data.into(),
+            attributes: None,
             key: publish.key.as_deref().map(|key| PublisherKey {
                 publisher: publish.publisher,
                 key,

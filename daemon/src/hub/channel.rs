@@ -1,10 +1,10 @@
 //! A channel's state, and the map of channels by name.
 
-use std::{array, collections::HashMap};
+use std::{array, collections::HashMap, sync::Arc};
 
-use comet_proto::ChannelName;
+use comet_proto::{ChannelName, Message};
 
-use super::history::{History, Limits};
+use super::history::{History, Kept, Limits};
 
 pub(super) struct Channel {
     /// The copy of the name that all its messages share.
@@ -38,6 +38,17 @@ impl Channel {
         let oldest = self.history.oldest().filter(|_| !self.expires)?;
         self.expires = true;
         Some(limits.expiry(oldest))
+    }
+
+    /// Adds a message to the history, and marks the channel for the interested workers. Returns the workers that were not marked
+    /// before.
+    pub(super) fn keep(&mut self, message: Arc<Message>, limits: &Limits, kept: &mut Kept) -> u64 {
+        let id = message.id;
+        self.history.push(message, kept);
+        self.history.trim(limits, id, kept);
+        let marked = self.interest & !self.dirty;
+        self.dirty |= marked;
+        marked
     }
 
     pub(super) fn is_unused(&self) -> bool {

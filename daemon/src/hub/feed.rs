@@ -136,6 +136,7 @@ impl SharedBacklog {
             && !ours.is_empty()
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.backlog.readable == other.backlog.readable
             && self.backlog.more == other.backlog.more
             // A read that was cut ends earlier, and the messages that it left out must not be skipped.
             && self.backlog.cursor <= other.backlog.cursor

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use comet_proto::Message;
+use comet_proto::{ChannelName, Message};
 
 use super::micros;
 
@@ -156,24 +156,35 @@ impl History {
     }
 }
 
-/// The memory of a message in bytes: its text and data, the structure, its reference counts and its place in the list.
+/// The memory of a message in bytes: its text and data, the structure, its reference counts and its place in the list. A
+/// message of several channels counts in each of them, because each may be the last one that keeps the message.
 pub(super) fn cost(message: &Message) -> usize {
     const FIXED: usize = size_of::<Message>() + 3 * size_of::<usize>();
-    FIXED + message.name.as_str().len() + message.data.len()
+    let attributes = message.attributes.as_ref();
+    let channels = match message.channels.len() {
+        1 => 0,
+        several => several * size_of::<ChannelName>(),
+    };
+    FIXED
+        + channels
+        + message.name.as_str().len()
+        + message.data.len()
+        + attributes.map_or(0, |attributes| attributes.cost())
 }
 
 #[cfg(test)]
 mod tests {
-    use comet_proto::{ChannelName, EventName};
+    use comet_proto::EventName;
 
     use super::*;
 
     fn message(id: u64) -> Arc<Message> {
         Arc::new(Message {
-            channel: ChannelName::parse("a").unwrap(),
+            channels: ChannelName::parse("a").unwrap().into(),
             id,
             name: EventName::default(),
             data: Box::default(),
+            attributes: None,
         })
     }
 

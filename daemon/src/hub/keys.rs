@@ -150,7 +150,8 @@ impl Keys {
         true
     }
 
-    /// The next keys with their channels, publisher by publisher and oldest first, each with its place.
+    /// The next keys with their channels, publisher by publisher and oldest first, each with its place. Keys with one place, those
+    /// of one message in several channels, come together, so there can be some more than `at_most`.
     pub(super) fn after(&self, place: Option<Place>, at_most: usize) -> Vec<(Arc<str>, Place)> {
         let (from, seen) = place.unwrap_or((None, 0));
         let shares = self.shares.range(from..);
@@ -160,7 +161,14 @@ impl Keys {
             let place = |(id, key): &(u64, Arc<str>)| (key.clone(), (*share, *id));
             keys.range(first..).map(place)
         });
-        keys.take(at_most).collect()
+        let mut next: Vec<(Arc<str>, Place)> = Vec::new();
+        for (key, place) in keys {
+            if next.len() >= at_most && next.last().is_some_and(|(_, last)| *last != place) {
+                break;
+            }
+            next.push((key, place));
+        }
+        next
     }
 
     pub(super) fn len(&self) -> usize {
@@ -246,6 +254,25 @@ mod tests {
         }
         let of_user = |uid| [3, 5, 7, 9].map(|id| (Publisher::User(uid), id));
         assert_eq!(all, [of_user(1), of_user(2)].concat());
+    }
+
+    #[test]
+    fn keys_of_one_message_are_given_together() {
+        let mut keys = Keys::default();
+        for (id, names) in [(1, &["a"][..]), (2, &["a", "b", "c"]), (3, &["b"])] {
+            for name in names {
+                let (name, key) = (ChannelName::parse(name).unwrap(), format!("k{id}"));
+                keys.insert(&name, &of(Publisher::Files, &key), id);
+            }
+        }
+        let (mut counts, mut place) = (Vec::new(), None);
+        loop {
+            let next = keys.after(place, 2);
+            let Some((_, last)) = next.last() else { break };
+            place = Some(*last);
+            counts.push(next.len());
+        }
+        assert_eq!(counts, [4, 1]);
     }
 
     #[test]

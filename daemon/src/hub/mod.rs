@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use comet_proto::{ChannelName, Cursor, EventName, Message, Since};
+use comet_proto::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Message, Since};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -76,11 +76,13 @@ impl Default for HistoryConfig {
 /// A message that a source publishes, before it has an id.
 #[derive(Debug)]
 pub struct NewMessage<'a> {
-    pub channel: &'a ChannelName,
+    /// One message for all of them, under one id.
+    pub channels: ChannelNames,
     pub name: EventName,
     pub data: Box<[u8]>,
-    /// Idempotency key. A repetition with the same key, publisher and channel within ten minutes gets the id of the first
-    /// message.
+    pub attributes: Option<Box<Attributes>>,
+    /// Idempotency key. A repetition with the same key and publisher, and with one of the channels, within ten minutes gets
+    /// the id of the first message.
     pub key: Option<PublisherKey<'a>>,
 }
 
@@ -95,6 +97,8 @@ pub struct Backlog {
     pub cursor: Cursor,
     /// Whether more messages follow after the cursor.
     pub more: bool,
+    /// The reader's channels, if a message has several: the reader is told only of those that it reads. Empty otherwise.
+    pub(crate) readable: Box<[ChannelName]>,
     /// A reader whose cursor lies between this id and the first message gets the same backlog, unless there is a gap.
     pub(crate) after: u64,
 }
@@ -103,6 +107,18 @@ impl Backlog {
     /// Whether there is a message or a gap to deliver.
     pub(crate) fn is_news(&self) -> bool {
         self.gap || !self.messages.is_empty()
+    }
+
+    /// Notes the reader's channels, if a message has several.
+    fn for_reader(mut self, channels: &[ChannelName]) -> Self {
+        if self
+            .messages
+            .iter()
+            .any(|message| message.channels.len() > 1)
+        {
+            self.readable = channels.into();
+        }
+        self
     }
 
     /// Keeps the messages that fit into `bytes`, and at least the first one. The next read returns the others.

@@ -1,8 +1,8 @@
 //! Restores the hub's state from a log at the start, and gives the content of a new base.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use comet_proto::{ChannelName, EventName, Message};
+use comet_proto::{ChannelName, ChannelNames, Message};
 
 use super::{
     HistoryConfig, Promise,
@@ -11,17 +11,19 @@ use super::{
     keys::{Place, PublisherKey},
     state::{Lost, State},
 };
-use crate::store::{Durability, Found, Record};
+use crate::store::{Durability, Found, MessageRecord, Record};
 
 /// The most lost ranges of ids that are kept apart. Further ones are merged, which can only cause an unnecessary gap.
 const MAX_LOST: usize = 64;
 
 /// The promise of the last run in the log, and the messages that were missed until then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Before {
     durability: Option<Durability>,
     /// A cursor below this has missed messages of any channel.
     missed: u64,
+    /// The messages of several channels that a base has, by id.
+    shared: HashMap<u64, Arc<Message>>,
 }
 
 impl Before {
@@ -39,25 +41,35 @@ impl State {
         let mut state = Self::new(config, workers, 0);
         state.last = 0;
         state.floor = 0;
-        let before = Before {
-            durability: None,
-            missed: 0,
-        };
-        (state, before)
+        (state, Before::default())
     }
 
     pub(super) fn restore(&mut self, record: Record<'_>, before: &mut Before, now: u64) {
         match record {
             Record::Head { .. } | Record::Stop { .. } => {}
-            Record::Message {
-                id,
-                channel,
-                name,
-                key,
-                data,
-            } => {
-                self.restore_key(&channel, key, id);
-                self.restore_message(channel, id, name, data, now);
+            Record::Message(record) => {
+                for channel in record.channels.iter() {
+                    self.restore_key(channel, record.key, record.id);
+                }
+                let channels = record
+                    .channels
+                    .clone()
+                    .map(|name| self.channel(&name).name.clone());
+                let message = message(record, channels);
+                for channel in message.channels.iter() {
+                    self.restore_message(channel, &message, now);
+                }
+            }
+            Record::Shared(record) => {
+                // Makes no channel: a channel that is not in the base was forgotten, and the floor is only read at its end.
+                let channels = record.channels.clone();
+                before.shared.insert(record.id, message(record, channels));
+            }
+            Record::Link { id, channel } => {
+                if let Some(message) = before.shared.get(&id) {
+                    self.channel(&channel);
+                    self.restore_message(&channel, message, now);
+                }
             }
             Record::Channel { name, trimmed } => self.channel(&name).history.miss(trimmed),
             Record::Key { channel, key, id } => self.restore_key(&channel, key, id),
@@ -95,33 +107,19 @@ impl State {
         }
     }
 
-    /// Adds a message, unless it is already there: a base and the segment after it may both have it.
-    fn restore_message(
-        &mut self,
-        name: ChannelName,
-        id: u64,
-        label: EventName,
-        data: &[u8],
-        now: u64,
-    ) {
-        let channel = self.channel(&name);
-        if channel.history.newest().is_some_and(|newest| id <= newest) {
-            return;
-        }
-        let message = Arc::new(Message {
-            channel: channel.name.clone(),
-            id,
-            name: label,
-            data: data.into(),
-        });
-        self.keep(message, now);
-    }
-
-    fn keep(&mut self, message: Arc<Message>, now: u64) {
-        let Some(channel) = self.channels.get_mut(&message.channel) else {
+    /// Adds a message to a channel, unless it is already there: a base and the segment after it may both have it.
+    fn restore_message(&mut self, name: &ChannelName, message: &Arc<Message>, now: u64) {
+        let Some(channel) = self.channels.get_mut(name) else {
             return;
         };
-        channel.history.push(message, &mut self.kept);
+        if channel
+            .history
+            .newest()
+            .is_some_and(|newest| message.id <= newest)
+        {
+            return;
+        }
+        channel.history.push(message.clone(), &mut self.kept);
         let limits = self.config.limits(channel.class);
         channel.history.trim(limits, now, &mut self.kept);
         if let Some(due) = channel.schedule(limits) {
@@ -196,7 +194,8 @@ impl State {
         records
     }
 
-    fn channel(&mut self, name: &ChannelName) -> &mut Channel {
+    /// The channel with this name, which is made if it does not exist yet.
+    pub(super) fn channel(&mut self, name: &ChannelName) -> &mut Channel {
         if self.channels.get(name).is_none() {
             let channel = self.make(name);
             self.channels.insert(channel);
@@ -266,4 +265,14 @@ impl State {
     ) -> Vec<(Arc<str>, Place)> {
         self.keys.after(place, at_most)
     }
+}
+
+fn message(record: MessageRecord<'_>, channels: ChannelNames) -> Arc<Message> {
+    Arc::new(Message {
+        channels,
+        id: record.id,
+        name: record.name,
+        data: record.data.into(),
+        attributes: record.attributes,
+    })
 }

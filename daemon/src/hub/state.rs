@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use comet_proto::{ChannelName, Cursor, Message};
+use comet_proto::{ChannelName, ChannelNames, Cursor, Message};
 
 use super::{
     Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
     channel::{Channel, Channels},
     history::{History, Kept, Limits, cost},
     keep::{Queue, Unwritten},
-    keys::Keys,
+    keys::{Keys, PublisherKey},
     workers::Workers,
 };
 
@@ -109,7 +109,7 @@ impl State {
     /// Returns the id and the workers to wake.
     pub(super) fn publish(&mut self, new: NewMessage<'_>, now: u64) -> (u64, Workers) {
         if let Some(key) = &new.key
-            && let Some(id) = self.keys.get(new.channel, key)
+            && let Some(id) = self.known_by_key(&new.channels, key)
         {
             return (id, Workers::default());
         }
@@ -117,20 +117,24 @@ impl State {
         self.last = id;
         self.published += 1;
         if let Some(key) = &new.key {
-            self.keys.insert(new.channel, key, id);
+            for channel in new.channels.iter() {
+                self.keys.insert(channel, key, id);
+            }
         }
-        let channel = match self.channels.get_mut(new.channel) {
+        let several = (new.channels.len() > 1).then(|| self.own_names(&new.channels));
+        let mut channel = match self.channels.get_mut(&new.channels[0]) {
             Some(known) => known,
             None => {
-                let channel = self.make(new.channel);
+                let channel = self.make(&new.channels[0]);
                 self.channels.insert(channel)
             }
         };
         let message = Arc::new(Message {
-            channel: channel.name.clone(),
+            channels: several.unwrap_or_else(|| channel.name.clone().into()),
             id,
             name: new.name,
             data: new.data,
+            attributes: new.attributes,
         });
         if let Some(queue) = &mut self.unwritten {
             queue.push(Unwritten {
@@ -138,19 +142,36 @@ impl State {
                 key: new.key.map(|key| key.text()),
             });
         }
-        channel.history.push(message, &mut self.kept);
-        let limits = self.config.limits(channel.class);
-        channel.history.trim(limits, id, &mut self.kept);
-        let wake = channel.interest & !channel.dirty;
-        channel.dirty |= wake;
-        for worker in Workers(wake).iter() {
-            self.dirty[worker].push(channel.name.clone());
-        }
-        if let Some(due) = channel.schedule(limits) {
-            self.expiry.push(Reverse((due, channel.name.clone())));
+        let (mut woken, mut others) = (0, message.channels[1..].iter());
+        loop {
+            let limits = self.config.limits(channel.class);
+            let wake = channel.keep(message.clone(), limits, &mut self.kept);
+            woken |= wake;
+            for worker in Workers(wake).iter() {
+                self.dirty[worker].push(channel.name.clone());
+            }
+            if let Some(due) = channel.schedule(limits) {
+                self.expiry.push(Reverse((due, channel.name.clone())));
+            }
+            let Some(name) = others.next() else { break };
+            let other = self.channels.get_mut(name);
+            channel = other.expect("own_names has made the channel");
         }
         while self.is_full() && self.evict() {}
-        (id, Workers(wake))
+        (id, Workers(woken))
+    }
+
+    /// The same names as the channels themselves have them, so that each name is in memory once. Makes the channels that do not
+    /// exist yet.
+    fn own_names(&mut self, names: &ChannelNames) -> ChannelNames {
+        let own = |name: ChannelName| self.channel(&name).name.clone();
+        names.clone().map(own)
+    }
+
+    /// The id of the message that the publisher has published with this key to one of the channels.
+    fn known_by_key(&mut self, channels: &[ChannelName], key: &PublisherKey<'_>) -> Option<u64> {
+        let mut channels = channels.iter();
+        channels.find_map(|channel| self.keys.get(channel, key))
     }
 
     pub(super) fn mark_interest(&mut self, worker: usize, names: &[ChannelName]) {
@@ -201,7 +222,7 @@ impl State {
         now: u64,
     ) -> Backlog {
         let parts = names.iter().map(|name| (name, cursor.0));
-        self.read_parts(parts, cursor, until, now)
+        self.read_parts(parts, cursor, until, now).for_reader(names)
     }
 
     /// The messages after `cursor`, of each channel only those after its own start.
@@ -213,7 +234,9 @@ impl State {
         now: u64,
     ) -> Backlog {
         let starts = starts.iter().map(|start| cursor.0.max(start.0));
-        self.read_parts(names.iter().zip(starts), cursor, self.last(), now)
+        let parts = names.iter().zip(starts);
+        let backlog = self.read_parts(parts, cursor, self.last(), now);
+        backlog.for_reader(names)
     }
 
     /// `parts`: channels, and the id after which each one is read.
@@ -440,10 +463,15 @@ fn in_order<'a, I: Iterator<Item = &'a Arc<Message>>>(
     })
 }
 
-/// Takes up to [`READ_BYTES`]. If messages are left, sets `more`, and the cursor to the place where the next read goes on.
+/// Takes up to [`READ_BYTES`]. If messages are left, sets `more`, and the cursor to the place where the next read goes on. A
+/// message of several channels comes once for each of them, one after the other, and is taken once.
 fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Message>>) {
-    let mut bytes = 0;
+    let (mut bytes, mut last) = (0, 0);
     for message in messages {
+        if message.id == last {
+            continue;
+        }
+        last = message.id;
         bytes += cost(message);
         if bytes > READ_BYTES
             && let Some(last) = backlog.messages.last()

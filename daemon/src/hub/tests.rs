@@ -1,18 +1,20 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
 //! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `reader` for one reader, `storm`
 //! for what is left of many channels, `keep` for what a restart finds, `forged` for who would like it to find something
-//! else.
+//! else, `formats` for logs of earlier versions, `several` for messages of several channels.
 
 mod audience;
 mod channel_sets;
 mod cursors;
 mod forged;
+mod formats;
 mod gaps;
 mod ids;
 mod join;
 mod keep;
 mod limits;
 mod reader;
+mod several;
 mod storm;
 mod threads;
 
@@ -41,11 +43,16 @@ fn channel(name: &str) -> ChannelName {
     ChannelName::parse(name).unwrap()
 }
 
-fn message<'a>(channel: &'a ChannelName, data: &[u8]) -> NewMessage<'a> {
+fn message(channel: &ChannelName, data: &[u8]) -> NewMessage<'static> {
+    message_to(channel.clone().into(), data)
+}
+
+fn message_to(channels: ChannelNames, data: &[u8]) -> NewMessage<'static> {
     NewMessage {
-        channel,
+        channels,
         name: EventName::default(),
         data: data.into(),
+        attributes: None,
         key: None,
     }
 }

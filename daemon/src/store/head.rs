@@ -8,9 +8,12 @@ use super::{
 };
 
 /// The name and version of the format that is written.
-const MAGIC: &[u8; 8] = b"CometLg2";
+const MAGIC: &[u8; 8] = b"CometLg3";
 
-/// The previous version, which is read, too. Its mark is not secret.
+/// The version before, which is read, too. It differs only in the kinds of records.
+const SECOND: &[u8; 8] = b"CometLg2";
+
+/// The first version, which is read, too. Its mark is not secret.
 const FIRST: &[u8; 8] = b"CometLg1";
 
 /// Length of the seal: magic, mark, and the checksum of both.
@@ -30,7 +33,7 @@ pub(super) struct Head {
     pub(super) sound: bool,
     /// Whether it is a base, if the first record says so.
     pub(super) base: Option<bool>,
-    /// Whether the segment has the previous version.
+    /// Whether the segment has an earlier version.
     pub(super) outdated: bool,
 }
 
@@ -58,7 +61,7 @@ pub(super) fn write(mark: &Mark, number: u64, base: bool, last: u64) -> Vec<u8> 
 pub(super) fn read(bytes: &[u8]) -> io::Result<Option<Head>> {
     let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
     match bytes.strip_prefix(name).and_then(<[u8]>::first) {
-        Some(b'1' | b'2') => {}
+        Some(b'1'..=b'3') => {}
         Some(version) if version.is_ascii_digit() => return Err(other(char::from(*version))),
         _ => {}
     }
@@ -67,7 +70,7 @@ pub(super) fn read(bytes: &[u8]) -> io::Result<Option<Head>> {
 
 fn other(version: char) -> io::Error {
     let message = format!(
-        "it has format {version}, and this comet reads formats 1 and 2; start the one that wrote it, or name another directory by --store"
+        "it has format {version}, and this comet reads formats 1 to 3; start the one that wrote it, or name another directory by --store"
     );
     io::Error::new(io::ErrorKind::Unsupported, message)
 }
@@ -76,7 +79,9 @@ fn other(version: char) -> io::Error {
 fn sealed(bytes: &[u8]) -> Option<Head> {
     let (seal, rest) = bytes.split_at_checked(SEAL)?;
     let (signed, sum) = seal.split_at(SEAL - 4);
-    let sound = signed.starts_with(MAGIC) && crc32fast::hash(signed).to_le_bytes() == sum;
+    let is_second = signed.starts_with(SECOND);
+    let is_known = is_second || signed.starts_with(MAGIC);
+    let sound = is_known && crc32fast::hash(signed).to_le_bytes() == sum;
     let mark = if sound { &signed[MAGIC.len()..] } else { rest };
     let mark = Mark::of(*mark.first_chunk()?);
     let base = base(rest, &mark);
@@ -85,7 +90,7 @@ fn sealed(bytes: &[u8]) -> Option<Head> {
         length: SEAL,
         sound,
         base,
-        outdated: false,
+        outdated: sound && is_second,
     })
 }
 
@@ -154,7 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn the_version_before_is_read_and_an_unknown_one_is_named() {
+    fn the_versions_before_are_read_and_an_unknown_one_is_named() {
+        let (mark, mut bytes) = written();
+        bytes[7] = b'2';
+        let sum = crc32fast::hash(&bytes[..SEAL - 4]);
+        bytes[SEAL - 4..SEAL].copy_from_slice(&sum.to_le_bytes());
+        let head = read(&bytes).unwrap().unwrap();
+        assert_eq!((head.mark, head.sound, head.outdated), (mark, true, true));
+        assert!(!head.is_open());
+
         let mut bytes = FIRST.to_vec();
         let (number, last) = (1, 2);
         let record = Record::Head {
@@ -166,7 +179,7 @@ mod tests {
         let head = read(&bytes).unwrap().unwrap();
         assert_eq!((head.mark, head.base), (Mark::PUBLIC, Some(false)));
         assert!(!head.is_open());
-        let error = read(b"CometLg3").unwrap_err().to_string();
-        assert!(error.starts_with("it has format 3, and this comet reads formats 1 and 2"));
+        let error = read(b"CometLg4").unwrap_err().to_string();
+        assert!(error.starts_with("it has format 4, and this comet reads formats 1 to 3"));
     }
 }

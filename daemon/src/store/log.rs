@@ -49,7 +49,7 @@ pub struct Found {
     pub damaged: Vec<(String, u64, u64)>,
     /// File, offset and length of the torn end of an unfinished write, which was cut off.
     pub torn: Option<(String, u64, u64)>,
-    /// Whether a segment has the previous format, whose records can be forged.
+    /// Whether a segment has an earlier format.
     pub outdated: bool,
 }
 
@@ -92,7 +92,7 @@ impl Log {
         Ok((Self::after(disk, segments, open, &found)?, found))
     }
 
-    /// Opens the last segment for appending, if that is allowed. It is not after a base, with the previous format, or
+    /// Opens the last segment for appending, if that is allowed. It is not after a base, with an earlier format, or
     /// after a damaged beginning.
     fn after(
         disk: Arc<dyn Disk>,
@@ -351,9 +351,9 @@ impl Found {
 
     fn note(&mut self, record: &Record<'_>) {
         let id = match record {
-            Record::Message { id, .. } => {
+            Record::Message(message) | Record::Shared(message) => {
                 self.messages += 1;
-                *id
+                message.id
             }
             Record::Start { id, boot, .. } => {
                 self.boot = Some(*boot);

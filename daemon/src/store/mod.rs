@@ -21,7 +21,7 @@ pub use disk::Directory;
 pub use log::{Base, Found, Log};
 pub use mark::Mark;
 use nix::unistd::{AccessFlags, access};
-pub use record::Record;
+pub use record::{MessageRecord, Record};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 

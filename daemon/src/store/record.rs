@@ -1,6 +1,6 @@
 //! The records of the log as bytes (`docs/log-format.md`). This module has no I/O; `replay` reads files.
 
-use comet_proto::{ChannelName, EventName};
+use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
 
 use super::{Durability, mark::Mark};
 
@@ -28,18 +28,17 @@ pub enum Record<'a> {
         /// Messages that are only in later segments have larger ids.
         last: u64,
     },
-    /// A message, and the idempotency key with which it was published; empty: none.
-    Message {
-        /// The id.
+    /// A message, which belongs to all its channels.
+    Message(MessageRecord<'a>),
+    /// A message of a base that has several channels. It belongs to those for which a [`Record::Link`] follows, because the
+    /// history of each channel is trimmed on its own.
+    Shared(MessageRecord<'a>),
+    /// The next message of a channel in a base: the shared message with this id.
+    Link {
+        /// The id of the message.
         id: u64,
         /// The channel.
         channel: ChannelName,
-        /// The label.
-        name: EventName,
-        /// The idempotency key.
-        key: &'a str,
-        /// The content.
-        data: &'a [u8],
     },
     /// A channel, with the id up to which its messages are gone.
     Channel {
@@ -92,6 +91,23 @@ pub enum Record<'a> {
     },
 }
 
+/// A message in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRecord<'a> {
+    /// The id.
+    pub id: u64,
+    /// The channels, nearly always one.
+    pub channels: ChannelNames,
+    /// The label.
+    pub name: EventName,
+    /// The idempotency key with which the message was published; empty: none.
+    pub key: &'a str,
+    /// Further pairs of a key and a text.
+    pub attributes: Option<Box<Attributes>>,
+    /// The content.
+    pub data: &'a [u8],
+}
+
 /// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRecord {
@@ -110,6 +126,9 @@ const STOP: u8 = 6;
 const FLOOR: u8 = 7;
 const LOST: u8 = 8;
 const MISSED: u8 = 9;
+const FULL_MESSAGE: u8 = 10;
+const SHARED: u8 = 11;
+const LINK: u8 = 12;
 
 impl Record<'_> {
     /// Appends the record, with the mark of its segment.
@@ -130,7 +149,10 @@ impl Record<'_> {
     fn kind(&self) -> u8 {
         match self {
             Self::Head { .. } => HEAD,
-            Self::Message { .. } => MESSAGE,
+            Self::Message(message) if message.is_plain() => MESSAGE,
+            Self::Message(_) => FULL_MESSAGE,
+            Self::Shared(_) => SHARED,
+            Self::Link { .. } => LINK,
             Self::Channel { .. } => CHANNEL,
             Self::Key { .. } => KEY,
             Self::Start { .. } => START,
@@ -147,18 +169,11 @@ impl Record<'_> {
                 put(out, &[*number, *last]);
                 out.push(u8::from(*base));
             }
-            Self::Message {
-                id,
-                channel,
-                name,
-                key,
-                data,
-            } => {
+            Self::Message(message) if message.is_plain() => message.write_plain(out),
+            Self::Message(message) | Self::Shared(message) => message.write_full(out),
+            Self::Link { id, channel } => {
                 put(out, &[*id]);
                 put_text(out, channel);
-                put_text(out, name.as_str());
-                put_text(out, key);
-                out.extend_from_slice(data);
             }
             Self::Channel { name, trimmed } => {
                 put(out, &[*trimmed]);
@@ -190,6 +205,73 @@ impl Record<'_> {
     }
 }
 
+impl<'a> MessageRecord<'a> {
+    /// Whether the message has one channel and no attributes, as nearly all have. Then the record is of the kind that earlier
+    /// versions wrote, too.
+    fn is_plain(&self) -> bool {
+        self.channels.len() == 1 && self.attributes.is_none()
+    }
+
+    fn write_plain(&self, out: &mut Vec<u8>) {
+        put(out, &[self.id]);
+        put_text(out, &self.channels[0]);
+        put_text(out, self.name.as_str());
+        put_text(out, self.key);
+        out.extend_from_slice(self.data);
+    }
+
+    fn write_full(&self, out: &mut Vec<u8>) {
+        put(out, &[self.id]);
+        put_count(out, self.channels.len());
+        self.channels.iter().for_each(|name| put_text(out, name));
+        put_text(out, self.name.as_str());
+        put_text(out, self.key);
+        let attributes = self.attributes.as_deref();
+        put_count(
+            out,
+            attributes.map_or(0, |attributes| attributes.iter().len()),
+        );
+        for (key, value) in attributes.iter().flat_map(|attributes| attributes.iter()) {
+            put_text(out, key);
+            put_text(out, value);
+        }
+        out.extend_from_slice(self.data);
+    }
+
+    fn read_plain(body: &mut Body<'a>) -> Option<Self> {
+        Some(Self {
+            id: body.number()?,
+            channels: body.channel()?.into(),
+            name: EventName::parse(body.text()?).ok()?,
+            key: body.text()?,
+            attributes: None,
+            data: std::mem::take(&mut body.0),
+        })
+    }
+
+    /// A list that the daemon would have written in another way is damage.
+    fn read_full(body: &mut Body<'a>) -> Option<Self> {
+        let id = body.number()?;
+        let names: Vec<&str> = (0..body.count()?)
+            .map(|_| body.text())
+            .collect::<Option<_>>()?;
+        let channels = ChannelNames::parse(names.iter().copied()).ok()?;
+        let (name, key) = (EventName::parse(body.text()?).ok()?, body.text()?);
+        let pairs = (0..body.count()?).map(|_| Some((body.text()?, body.text()?)));
+        let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
+        let is_as_written = channels.len() == names.len() && pairs.is_sorted();
+        let attributes = Attributes::parse(&pairs).ok().filter(|_| is_as_written)?;
+        Some(Self {
+            id,
+            channels,
+            name,
+            key,
+            attributes,
+            data: std::mem::take(&mut body.0),
+        })
+    }
+}
+
 /// Parses the record at the start of `bytes` in a segment with this mark. Also returns its length.
 ///
 /// # Errors
@@ -201,7 +283,7 @@ pub fn read<'a>(bytes: &'a [u8], mark: &Mark) -> Result<(Record<'a>, usize), NoR
     };
     let (header, rest) = rest.split_first_chunk().ok_or(NoRecord::Short)?;
     let &[kind, zero, l0, l1, l2, l3, s0, s1, s2, s3]: &[u8; HEADER] = header;
-    if !(HEAD..=MISSED).contains(&kind) || zero != 0 {
+    if !(HEAD..=LINK).contains(&kind) || zero != 0 {
         return Err(NoRecord::Damaged);
     }
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
@@ -222,12 +304,14 @@ fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
             last: body.number()?,
             base: body.take(1)? == [1],
         },
-        MESSAGE => Record::Message {
+        MESSAGE => Record::Message(MessageRecord::read_plain(&mut body)?),
+        FULL_MESSAGE => Record::Message(
+            MessageRecord::read_full(&mut body).filter(|message| !message.is_plain())?,
+        ),
+        SHARED => Record::Shared(MessageRecord::read_full(&mut body)?),
+        LINK => Record::Link {
             id: body.number()?,
             channel: body.channel()?,
-            name: EventName::parse(body.text()?).ok()?,
-            key: body.text()?,
-            data: std::mem::take(&mut body.0),
         },
         CHANNEL => Record::Channel {
             trimmed: body.number()?,
@@ -287,6 +371,11 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
 }
 
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    let count = u8::try_from(count).expect("at most 100 channels and 16 attributes");
+    out.push(count);
+}
+
 /// The rest of a body that is being parsed.
 struct Body<'a>(&'a [u8]);
 
@@ -300,6 +389,10 @@ impl<'a> Body<'a> {
     fn number(&mut self) -> Option<u64> {
         let number = u64::from_le_bytes(self.take(8)?.try_into().ok()?);
         (number <= MAX_NUMBER).then_some(number)
+    }
+
+    fn count(&mut self) -> Option<u8> {
+        self.take(1).map(|count| count[0])
     }
 
     fn text(&mut self) -> Option<&'a str> {
@@ -329,13 +422,7 @@ mod tests {
                 base: id.is_multiple_of(2),
                 last: id + 1,
             },
-            Record::Message {
-                id,
-                channel: channel(),
-                name: EventName::parse("näme").unwrap(),
-                key,
-                data,
-            },
+            Record::Message(message(id, key, data)),
             Record::Channel {
                 name: channel(),
                 trimmed: id,
@@ -358,7 +445,33 @@ mod tests {
                 before: id + 9,
             },
             Record::Missed { before: id },
+            Record::Message(full(id, key, data)),
+            Record::Shared(full(id, key, data)),
+            Record::Link {
+                id,
+                channel: channel(),
+            },
         ]
+    }
+
+    fn message<'a>(id: u64, key: &'a str, data: &'a [u8]) -> MessageRecord<'a> {
+        MessageRecord {
+            id,
+            channels: channel().into(),
+            name: EventName::parse("näme").unwrap(),
+            key,
+            attributes: None,
+            data,
+        }
+    }
+
+    /// A message with two channels and two attributes.
+    fn full<'a>(id: u64, key: &'a str, data: &'a [u8]) -> MessageRecord<'a> {
+        MessageRecord {
+            channels: ChannelNames::parse(["news", "all"]).unwrap(),
+            attributes: Attributes::parse(&[("b", "x"), ("a", "é")]).unwrap(),
+            ..message(id, key, data)
+        }
     }
 
     const MARK: Mark = Mark::of(*b"\xf0\xe1\xd2\xc3\xb4\xa5\x96\x87");
@@ -373,6 +486,42 @@ mod tests {
         assert_eq!(&out[8..14], b"\x02\0\x1a\0\0\0");
         assert_eq!(out[14..18], [0x55, 0x16, 0xa9, 0xb2]);
         assert_eq!(&out[18..], body);
+    }
+
+    #[test]
+    fn a_message_with_channels_and_attributes_has_the_bytes_of_the_document() {
+        let mut out = Vec::new();
+        let message = Record::Message(full(0x0102_0304_0506_0708, "k", b"hi"));
+        message.write(&mut out, &MARK);
+        let body =
+            b"\x08\x07\x06\x05\x04\x03\x02\x01\x02\x04\0news\x03\0all\x05\0n\xc3\xa4me\x01\0k\
+            \x02\x01\0a\x02\0\xc3\xa9\x01\0b\x01\0xhi";
+        assert_eq!(out[8..10], [10, 0]);
+        assert_eq!(&out[18..], body);
+    }
+
+    #[test]
+    fn a_list_that_no_daemon_writes_is_damage() {
+        let record = |channels: &[&str], pairs: &[(&str, &str)]| {
+            let mut body = Vec::new();
+            put(&mut body, &[7]);
+            put_count(&mut body, channels.len());
+            channels.iter().for_each(|name| put_text(&mut body, name));
+            put_text(&mut body, "");
+            put_text(&mut body, "");
+            put_count(&mut body, pairs.len());
+            for (key, value) in pairs {
+                put_text(&mut body, key);
+                put_text(&mut body, value);
+            }
+            read_body(FULL_MESSAGE, &body).is_some()
+        };
+        assert!(record(&["a", "b"], &[]) && record(&["a"], &[("k", "")]));
+        assert!(!record(&["a"], &[]), "a plain message");
+        assert!(!record(&[], &[("k", "")]));
+        assert!(!record(&["a", "b", "a"], &[]));
+        assert!(!record(&["a", "b"], &[("k", ""), ("j", "")]));
+        assert!(!record(&["a", "b"], &[("k", ""), ("k", "")]));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Format for Iframe {
         }
         for message in &backlog.messages {
             json.clear();
-            message.write_json(&mut json);
+            message.write_json(&backlog.readable, &mut json);
             self.call(&json, out);
         }
     }

@@ -52,7 +52,7 @@ fn write_answer(backlog: &Backlog, retry: Option<Duration>, out: &mut Vec<u8>) {
         if i > 0 {
             out.push(b',');
         }
-        message.write_json(out);
+        message.write_json(&backlog.readable, out);
     }
     out.push(b']');
     if let Some(retry) = retry {

@@ -47,7 +47,7 @@ impl Format for Sse {
         }
         for message in &backlog.messages {
             out.extend_from_slice(format!("id: {}\ndata: ", message.id).as_bytes());
-            message.write_json(out); // JSON has no line ends
+            message.write_json(&backlog.readable, out); // JSON has no line ends
             out.extend_from_slice(b"\n\n");
         }
     }

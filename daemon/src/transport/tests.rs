@@ -23,10 +23,11 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 fn backlog(ids: &[u64], gap: bool) -> Backlog {
     let message = |id: &u64| {
         Arc::new(Message {
-            channel: ChannelName::parse("a").unwrap(),
+            channels: ChannelName::parse("a").unwrap().into(),
             id: *id,
             name: EventName::parse("n").unwrap(),
             data: b"<\xc3\xa9>"[..].into(),
+            attributes: None,
         })
     };
     Backlog {

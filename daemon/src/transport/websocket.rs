@@ -57,7 +57,7 @@ impl Format for WebSocket {
         }
         for message in &backlog.messages {
             json.clear();
-            message.write_json(&mut json);
+            message.write_json(&backlog.readable, &mut json);
             frames::write(frames::TEXT, &json, out);
         }
     }

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     Data,
     /// The field `key` is wrong.
     Key,
+    /// The field `attributes` is wrong.
+    Attributes,
     /// The user may not publish to this channel.
     Forbidden,
     /// The message cannot be kept.
@@ -34,7 +36,7 @@ pub enum ErrorCode {
 }
 
 /// The codes that this version knows.
-const KNOWN: [ErrorCode; 12] = [
+const KNOWN: [ErrorCode; 13] = [
     ErrorCode::Line,
     ErrorCode::Op,
     ErrorCode::Channel,
@@ -43,6 +45,7 @@ const KNOWN: [ErrorCode; 12] = [
     ErrorCode::Since,
     ErrorCode::Data,
     ErrorCode::Key,
+    ErrorCode::Attributes,
     ErrorCode::Forbidden,
     ErrorCode::Store,
     ErrorCode::Permission,
@@ -70,6 +73,7 @@ impl ErrorCode {
             Self::Since => "since",
             Self::Data => "data",
             Self::Key => "key",
+            Self::Attributes => "attributes",
             Self::Forbidden => "forbidden",
             Self::Store => "store",
             Self::Permission => "permission",

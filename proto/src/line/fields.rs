@@ -5,11 +5,11 @@ use std::{borrow::Cow, fmt};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
     Deserialize, Deserializer,
-    de::{self, Visitor},
+    de::{self, MapAccess, Visitor},
 };
 
 use super::{LineError, Publish, parse_key};
-use crate::{ChannelName, ChannelNames, Cursor, EventName, Since};
+use crate::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Since};
 
 /// All fields of a line, before the check which of them the operation needs.
 #[derive(Deserialize)]
@@ -31,20 +31,23 @@ pub(super) struct Fields<'a> {
     key: Option<Text<'a>>,
     #[serde(borrow)]
     since: Option<NumberOrText<'a>>,
+    #[serde(borrow)]
+    attributes: Option<Pairs<'a>>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn publish(self) -> Result<Publish<'a>, LineError> {
         let op = "publish";
-        self.refuse(
-            op,
-            [
-                ("channels", self.channels.is_some()),
-                ("since", self.since.is_some()),
-            ],
-        )?;
-        let field = "channel";
-        let channel = self.channel.ok_or(LineError::Missing { op, field })?;
+        self.refuse(op, [("since", self.since.is_some())])?;
+        let channels = match (self.channel, self.channels) {
+            (Some(name), None) => ChannelName::parse(&name.0)?.into(),
+            (None, Some(names)) => ChannelNames::parse(names.iter().map(|name| &*name.0))?,
+            (Some(_), Some(_)) => return Err(LineError::TwoChannels),
+            (None, None) => {
+                let field = "channel";
+                return Err(LineError::Missing { op, field });
+            }
+        };
         let data = match (self.data, self.data_base64) {
             (Some(_), Some(_)) => return Err(LineError::TwoData),
             (None, None) => Cow::Borrowed(&[][..]),
@@ -56,10 +59,12 @@ impl<'a> Fields<'a> {
         if let Some(key) = &key {
             parse_key(key.as_bytes())?;
         }
+        let attributes = self.attributes.map(|pairs| Attributes::parse(&pairs.0));
         Ok(Publish {
-            channel: ChannelName::parse(&channel.0)?,
+            channels,
             name: EventName::parse(self.name.as_ref().map_or("", |name| &name.0))?,
             data,
+            attributes: attributes.transpose()?.flatten(),
             key,
         })
     }
@@ -75,6 +80,7 @@ impl<'a> Fields<'a> {
                 ("data", self.data.is_some() || self.data_base64.is_some()),
                 ("name", self.name.is_some()),
                 ("key", self.key.is_some()),
+                ("attributes", self.attributes.is_some()),
             ],
         )?;
         let field = "channels";
@@ -104,6 +110,7 @@ impl<'a> Fields<'a> {
                 ("data", self.data.is_some() || self.data_base64.is_some()),
                 ("name", self.name.is_some()),
                 ("key", self.key.is_some()),
+                ("attributes", self.attributes.is_some()),
                 ("since", self.since.is_some()),
             ],
         )
@@ -118,6 +125,12 @@ impl<'a> Fields<'a> {
             Some((field, _)) => Err(LineError::Unexpected { op, field }),
             None => Ok(()),
         }
+    }
+}
+
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 
@@ -140,6 +153,29 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
         deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// The pairs of a JSON object of strings, in the order of the line. A map would hide a key that is there twice.
+struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
     }
 }
 

@@ -17,11 +17,21 @@ fn a_plain_publish_borrows_its_data() {
 
 #[test]
 fn what_a_client_writes_is_what_the_daemon_reads() {
-    for data in [&b"hi \"there\"\n"[..], b"\xff\x00", b""] {
+    let cases = [
+        (&b"hi \"there\"\n"[..], &["news"][..], &[][..]),
+        (
+            b"\xff\x00",
+            &["news", "chat.7"],
+            &[("topic", "a/b"), ("a", "\"")],
+        ),
+        (b"", &["news"], &[("k", "")]),
+    ];
+    for (data, names, pairs) in cases {
         let publish = Publish {
-            channel: ChannelName::parse("news").unwrap(),
+            channels: ChannelNames::parse(names.iter().copied()).unwrap(),
             name: EventName::default(),
             data: data.into(),
+            attributes: Attributes::parse(pairs).unwrap(),
             key: Some("k1".into()),
         };
         let mut line = Vec::new();
@@ -88,6 +98,41 @@ fn refusals_name_the_field() {
             r#"{"op":"publish","channel":"a","name":"\n"}"#,
             "name",
             "may not contain '\\n'",
+        ),
+        (
+            r#"{"op":"publish","channel":"a","channels":["a"]}"#,
+            "channels",
+            "only one of channel and channels may be set",
+        ),
+        (
+            r#"{"op":"publish","channels":[]}"#,
+            "channels",
+            "at least one",
+        ),
+        (
+            r#"{"op":"publish","channel":"a","attributes":{"k":"1","k":"2"}}"#,
+            "attributes",
+            "attribute \"k\" is set twice",
+        ),
+        (
+            r#"{"op":"publish","channel":"a","attributes":{"a b":""}}"#,
+            "attributes",
+            "1 to 64 bytes of A-Z a-z 0-9 _ . -",
+        ),
+        (
+            r#"{"op":"publish","channel":"a","attributes":{"k":1}}"#,
+            "line",
+            "invalid type: integer `1`",
+        ),
+        (
+            r#"{"op":"publish","channel":"a","attributes":["k"]}"#,
+            "line",
+            "expected an object of strings",
+        ),
+        (
+            r#"{"op":"subscribe","channels":["a"],"attributes":{}}"#,
+            "attributes",
+            "op subscribe has no field",
         ),
         (r#"{"op":"subscribe"}"#, "channels", "needs the field"),
         (

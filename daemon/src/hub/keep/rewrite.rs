@@ -1,7 +1,8 @@
 //! Rewriting the log: a base with everything that the hub keeps replaces all older segments.
 
-use std::{mem, time::Instant};
+use std::{collections::HashSet, mem, sync::Arc, time::Instant};
 
+use comet_proto::{ChannelName, Message};
 use tracing::debug;
 
 use super::{Keeper, queue::Queue, writer::record};
@@ -69,13 +70,12 @@ impl Keeper {
         for Lost { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
             base.put(&Record::Lost { after, before })?;
         }
+        // The messages of several channels that are written. Ids never come back, so this set says that for good.
+        let mut shared = HashSet::new();
         for map in 0..channel::MAPS {
             let channels = hub.lock().channels_in(map);
             for (name, trimmed, messages) in channels {
-                base.put(&Record::Channel { name, trimmed })?;
-                for message in messages {
-                    base.put(&record(&message, ""))?;
-                }
+                put_channel(base, name, trimmed, &messages, &mut shared)?;
             }
         }
         let mut after = None;
@@ -96,4 +96,32 @@ impl Keeper {
         let id = hub.lock().floor();
         base.put(&Record::Floor { id })
     }
+}
+
+/// Writes a channel with its messages. A message of several channels is written with the first of them, and linked from each.
+fn put_channel(
+    base: &mut Base,
+    channel: ChannelName,
+    trimmed: u64,
+    messages: &[Arc<Message>],
+    shared: &mut HashSet<u64>,
+) -> Result<(), StoreError> {
+    base.put(&Record::Channel {
+        name: channel.clone(),
+        trimmed,
+    })?;
+    for message in messages {
+        let id = message.id;
+        let record = record(message, "");
+        if message.channels.len() == 1 {
+            base.put(&Record::Message(record))?;
+            continue;
+        }
+        if shared.insert(id) {
+            base.put(&Record::Shared(record))?;
+        }
+        let channel = channel.clone();
+        base.put(&Record::Link { id, channel })?;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::{io, mem, time::Instant};
 use comet_proto::Message;
 
 use super::queue::Queue;
-use crate::store::{Durability, Log, Record, StoreError};
+use crate::store::{Durability, Log, MessageRecord, Record, StoreError};
 
 pub(super) struct Writer {
     pub(super) log: Log,
@@ -51,10 +51,8 @@ impl Writer {
         }
         let records = self.queue.list.iter();
         self.log.append(records.map(|unwritten| {
-            record(
-                &unwritten.message,
-                unwritten.key.as_deref().unwrap_or_default(),
-            )
+            let key = unwritten.key.as_deref().unwrap_or_default();
+            Record::Message(record(&unwritten.message, key))
         }))?;
         if durability == Durability::Disk
             && let Err(error) = self.log.sync()
@@ -73,12 +71,13 @@ impl Writer {
     }
 }
 
-pub(super) fn record<'a>(message: &'a Message, key: &'a str) -> Record<'a> {
-    Record::Message {
+pub(super) fn record<'a>(message: &'a Message, key: &'a str) -> MessageRecord<'a> {
+    MessageRecord {
         id: message.id,
-        channel: message.channel.clone(),
+        channels: message.channels.clone(),
         name: message.name.clone(),
         key,
+        attributes: message.attributes.clone(),
         data: &message.data,
     }
 }

@@ -25,9 +25,15 @@ fn record(mark: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
 fn records(mark: &[u8]) -> Vec<u8> {
     let id = FORGED.to_le_bytes();
     let message = [&id[..], b"\x05\0staff\0\0\0\0believe me"].concat();
+    let full = [&id[..], b"\x02\x05\0staff\x04\0news\0\0\0\0\0believe me"].concat();
+    let link = [&id[..], b"\x05\0staff"].concat();
     let key = [&id[..], b"\x04\0news\x01\0k"].concat();
     let mut bytes = Vec::new();
-    for (kind, body) in [(2, &message[..]), (4, &key), (7, &id), (9, &id), (6, &id)] {
+    let messages = [(2, &message[..]), (10, &full), (11, &full), (12, &link)];
+    for (kind, body) in messages
+        .into_iter()
+        .chain([(4, &key[..]), (7, &id), (9, &id), (6, &id)])
+    {
         bytes.extend(record(mark, kind, body));
     }
     bytes
@@ -55,11 +61,13 @@ fn forgeries() -> Vec<u8> {
         [0; 8],
         [0xff; 8],
         *b"CometLg2",
+        *b"CometLg3",
         *b"\xc0\xe7\x02\0\x1a\0\0\0",
     ];
     let mut bytes = segment(b'1', unsalted);
     for guess in guesses {
         bytes.extend(segment(b'2', &guess));
+        bytes.extend(segment(b'3', &guess));
     }
     bytes
 }
@@ -137,7 +145,7 @@ fn a_log_of_the_first_format_is_read_and_written_anew() {
     let new = published(&hub, &news, b"new");
     for name in disk.names() {
         disk.change(&name, |bytes| {
-            assert!(bytes.starts_with(b"CometLg2"), "{name}")
+            assert!(bytes.starts_with(b"CometLg3"), "{name}")
         });
     }
     drop(hub);

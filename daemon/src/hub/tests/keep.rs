@@ -27,6 +27,13 @@ fn ticking() -> u64 {
     NOW.fetch_add(10, Ordering::Relaxed)
 }
 
+/// Opens the log with the caller's clock, in this boot of the machine.
+pub(super) fn open_with(disk: &Fake, clock: Clock, boot: u128) -> (Arc<Hub>, Found) {
+    let (config, disk) = (HistoryConfig::default(), Arc::new(disk.clone()));
+    let promise = promise(Durability::Process, boot);
+    Hub::open_with_clock(config, 1, disk, &promise, clock).unwrap()
+}
+
 fn open_at(disk: &Fake, durability: Durability, boot: u128) -> Result<Arc<Hub>, StoreError> {
     let disk = Arc::new(disk.clone());
     let promise = promise(durability, boot);
@@ -329,7 +336,8 @@ fn rewriting_leaves_what_is_kept_and_no_more() {
 #[derive(Debug, Clone)]
 enum Step {
     Publish {
-        channel: usize,
+        /// A bit for each channel.
+        channels: usize,
         size: usize,
         key: Option<u8>,
     },
@@ -349,9 +357,10 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let fault = prop_oneof![Just(Fault::Full), Just(Fault::Broken), Just(Fault::Short)];
+    let channels = prop_oneof![2 => (0..3usize).prop_map(|channel| 1 << channel), 1 => 1..8usize];
     let step = prop_oneof![
-        8 => (0..3usize, 0..300usize, proptest::option::of(0..4u8))
-            .prop_map(|(channel, size, key)| Step::Publish { channel, size, key }),
+        8 => (channels, 0..300usize, proptest::option::of(0..4u8))
+            .prop_map(|(channels, size, key)| Step::Publish { channels, size, key }),
         2 => (1..20usize).prop_map(Step::Burst),
         2 => Just(Step::Rewrite),
         3 => (fault, 0..12usize, 1..4usize)
@@ -364,16 +373,31 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+#[derive(Clone)]
+struct Published {
+    id: u64,
+    channels: usize,
+    size: usize,
+    key: Option<u8>,
+}
+
 struct Model {
     disk: Fake,
     hub: Arc<Hub>,
     durability: Durability,
     boot: u128,
     names: [ChannelName; 3],
-    /// Acknowledged: channel, id, key.
-    acked: Vec<(usize, u64, Option<u8>)>,
+    acked: Vec<Published>,
+    /// Every message that was given an id.
+    published: Vec<Published>,
     /// Cursors that clients may have.
     cursors: Vec<u64>,
+}
+
+/// Some messages have attributes; the size says which.
+fn attributes(size: usize) -> Option<Box<Attributes>> {
+    let pairs = [("size", size.to_string()), ("topic", "a/b".to_owned())];
+    Attributes::parse(&pairs[..size % 3]).unwrap()
 }
 
 impl Model {
@@ -388,27 +412,51 @@ impl Model {
             boot: BOOT,
             names: ["a", "b", "c"].map(channel),
             acked: Vec::new(),
+            published: Vec::new(),
         }
     }
 
-    fn publish(&mut self, channel: usize, size: usize, key: Option<u8>, ack: bool) {
+    fn publish(&mut self, channels: usize, size: usize, key: Option<u8>, ack: bool) {
         let text = key.map(|key| key.to_string());
         let id = self.hub.publish(NewMessage {
             key: text
                 .as_deref()
                 .and_then(|key| key_of(Publisher::User(1), key)),
-            ..message(&self.names[channel], &vec![b'x'; size])
+            attributes: attributes(size),
+            ..message_to(self.names(channels), &vec![b'x'; size])
         });
         self.cursors.push(id);
-        let known = |(c, _, k): &&(usize, u64, Option<u8>)| (*c, *k) == (channel, key);
-        if let Some((_, first, _)) = self.acked.iter().find(known).filter(|_| key.is_some()) {
-            assert_eq!(id, *first, "a key gives the first id back");
-            return;
-        }
+        let is_same = |known: &&Published| known.key == key && known.channels & channels > 0;
+        let message = match self.published.iter().find(|known| known.id == id) {
+            Some(known) => {
+                assert!(key.is_some() && is_same(&known), "another message's id");
+                known.clone()
+            }
+            None => {
+                let known = self.acked.iter().find(is_same).filter(|_| key.is_some());
+                assert!(known.is_none(), "a key gives the id of its message back");
+                let message = Published {
+                    id,
+                    channels,
+                    size,
+                    key,
+                };
+                self.published.push(message.clone());
+                message
+            }
+        };
         let keeper = self.hub.keeper.as_ref().unwrap();
         if ack && keeper.commit(&self.hub, id).is_ok() {
-            self.acked.push((channel, id, key));
+            self.acked.push(message);
         }
+    }
+
+    fn names(&self, channels: usize) -> ChannelNames {
+        let is_set = |number: &usize| channels & 1 << number > 0;
+        let names = (0..self.names.len())
+            .filter(is_set)
+            .map(|number| &*self.names[number]);
+        ChannelNames::parse(names).unwrap()
     }
 
     fn restart(&mut self) {
@@ -425,8 +473,11 @@ impl Model {
 
     fn check(&self) {
         for (number, name) in self.names.iter().enumerate() {
-            let acked = self.acked.iter().filter(|(c, ..)| *c == number);
-            let acked: Vec<u64> = acked.map(|(_, id, _)| *id).collect();
+            let acked = self
+                .acked
+                .iter()
+                .filter(|acked| acked.channels & 1 << number > 0);
+            let acked: Vec<u64> = acked.map(|acked| acked.id).collect();
             let (kept, _) = ids(&self.hub, name, 0);
             assert!(kept.is_sorted() && kept.windows(2).all(|pair| pair[0] < pair[1]));
             for id in &acked {
@@ -438,16 +489,28 @@ impl Model {
                 assert!(gap || !missed, "a client with {cursor} is not told");
             }
         }
+        for acked in &self.acked {
+            let names = self.names(acked.channels);
+            let kept = self.hub.since(&names, Cursor(acked.id - 1)).messages;
+            assert_eq!((kept[0].id, &kept[0].channels), (acked.id, &names));
+            assert_eq!(kept[0].data.len(), acked.size);
+            assert_eq!(kept[0].attributes, attributes(acked.size));
+            assert!(kept.get(1).is_none_or(|next| next.id > acked.id), "twice");
+        }
         let newest = self.cursors.iter().max().unwrap();
         assert!(self.hub.last().0 > *newest, "ids increase");
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Publish { channel, size, key } => self.publish(channel, size, key, true),
+            Step::Publish {
+                channels,
+                size,
+                key,
+            } => self.publish(channels, size, key, true),
             Step::Burst(count) => {
                 for i in 1..=count {
-                    self.publish(i % 3, 100, None, i == count);
+                    self.publish(1 << (i % 3), 100, None, i == count);
                 }
             }
             Step::Rewrite => _ = self.hub.rewrite_log(),
@@ -484,13 +547,13 @@ fn a_repeated_key_is_acknowledged_when_its_first_message_is_synced() {
             ill: 1,
         },
         Step::Publish {
-            channel: 0,
+            channels: 1,
             size: 0,
             key: Some(1),
         },
         Step::Kill,
         Step::Publish {
-            channel: 0,
+            channels: 1,
             size: 0,
             key: Some(1),
         },

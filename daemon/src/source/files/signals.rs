@@ -319,9 +319,10 @@ impl FileSignals {
                 let receipt = self.broker.publish(
                     Origin::File,
                     NewMessage {
-                        channel: &name,
+                        channels: name.clone().into(),
                         name: EventName::default(),
                         data,
+                        attributes: None,
                         key: key.as_deref().map(|key| PublisherKey {
                             publisher: Publisher::Files,
                             key,

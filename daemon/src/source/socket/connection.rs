@@ -276,15 +276,18 @@ impl Connection {
     }
 
     fn publish(&mut self, publish: Publish<'_>) {
-        if let Some(reason) = self.shared.forbids(&self.peer, &publish.channel) {
+        let mut channels = publish.channels.iter();
+        if let Some(reason) = channels.find_map(|channel| self.shared.forbids(&self.peer, channel))
+        {
             return line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
         }
         let receipt = self.shared.broker.publish(
             Origin::Client,
             NewMessage {
-                channel: &publish.channel,
+                channels: publish.channels,
                 name: publish.name,
                 data: publish.data.into(),
+                attributes: publish.attributes,
                 key: publish.key.as_deref().map(|key| PublisherKey {
                     publisher: Publisher::User(self.peer.uid()),
                     key,

@@ -46,7 +46,7 @@ impl HistoryReply {
         if self.has_messages {
             out.push(b',');
         }
-        match self.unwritten.write_next(out) {
+        match self.unwritten.write_next(&self.channels, out) {
             Written::Message => self.has_messages = true,
             Written::Piece => self.has_messages = false, // the rest of this message needs no comma
             Written::Nothing => {

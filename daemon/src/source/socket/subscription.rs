@@ -87,7 +87,7 @@ impl SocketSubscription {
         for channel in channels.iter() {
             self.set.remove(channel);
         }
-        self.unwritten.retain(|channel| !channels.contains(channel));
+        self.unwritten.retain(self.set.channels());
     }
 
     /// Whether it has a channel left.
@@ -98,7 +98,7 @@ impl SocketSubscription {
     /// Appends about one chunk. Returns true if everything is written, and the next message wakes the task.
     pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         while out.len() < CHUNK {
-            match self.unwritten.write_next(out) {
+            match self.unwritten.write_next(self.set.channels(), out) {
                 Written::Message => {
                     out.push(b'\n');
                     self.shared.metrics.delivered.add(1);

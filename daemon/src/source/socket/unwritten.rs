@@ -32,10 +32,12 @@ impl From<Vec<Arc<Message>>> for UnwrittenMessages {
 }
 
 impl UnwrittenMessages {
-    /// Drops the messages of channels for which `is_wanted` is false. No message may be partly written.
-    pub(super) fn retain(&mut self, is_wanted: impl Fn(&ChannelName) -> bool) {
+    /// Drops the messages that are in none of these channels. No message may be partly written.
+    pub(super) fn retain(&mut self, channels: &[ChannelName]) {
         let messages = std::mem::take(&mut self.messages);
-        let wanted = messages.filter(|message| is_wanted(&message.channel));
+        let is_wanted =
+            |message: &Arc<Message>| message.channels.iter().any(|of| channels.contains(of));
+        let wanted = messages.filter(is_wanted);
         self.messages = wanted.collect::<Vec<_>>().into_iter();
     }
 
@@ -43,9 +45,9 @@ impl UnwrittenMessages {
         self.begun.is_some()
     }
 
-    /// Appends a message, or the next piece of a large one.
-    pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> Written {
-        let next = || self.messages.next().map(JsonPieces::new);
+    /// Appends a message, or the next piece of a large one, for a reader of the channels `readable`.
+    pub(super) fn write_next(&mut self, readable: &[ChannelName], out: &mut Vec<u8>) -> Written {
+        let next = || Some(JsonPieces::new(self.messages.next()?, readable));
         let Some(mut begun) = self.begun.take().or_else(next) else {
             return Written::Nothing;
         };

@@ -355,13 +355,16 @@ impl Spool {
             return Ok(None); // its publisher has sent the message over the socket
         };
         let publish = parse(name, &line)?;
-        self.rules.check(owner, &publish.channel)?;
+        for channel in publish.channels.iter() {
+            self.rules.check(owner, channel)?;
+        }
         let receipt = self.broker.publish(
             Origin::Client,
             NewMessage {
-                channel: &publish.channel,
+                channels: publish.channels,
                 name: publish.name,
                 data: publish.data.into(),
+                attributes: publish.attributes,
                 // The publisher is the file's owner: the same user may have sent the message over the socket before.
                 key: publish.key.as_deref().map(|key| PublisherKey {
                     publisher: Publisher::User(owner),

@@ -40,9 +40,10 @@ impl Publish for Socket {
             Err(error) => return Outcome::Refused(error.to_string()),
         };
         let publish = line::Publish {
-            channel,
+            channels: channel.into(),
             name: EventName::default(),
             data: data.as_bytes().into(),
+            attributes: None,
             key: Some(key.into()),
         };
         match self.0.publish(publish, Acknowledge::Each) {
