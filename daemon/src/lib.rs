@@ -4,6 +4,7 @@ pub mod access;
 pub mod broker;
 mod compat;
 pub mod config;
+mod connection;
 pub mod drain;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]

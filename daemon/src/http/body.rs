@@ -13,11 +13,12 @@ use tokio::time::timeout;
 use super::{
     answer::{Refusal, answer},
     h2::streams,
-    memory::Hold,
     publish::{Publish, acknowledgement, not_kept, publish_data, refuse_while_stopping},
     router::Content,
     site::Site,
 };
+use crate::connection::memory::Hold;
+
 /// What is known of a body before it is read.
 pub(super) fn content(body: &Incoming) -> Content {
     match body.is_end_stream() {

@@ -5,20 +5,20 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hyper::{StatusCode, header::RETRY_AFTER};
 use tracing::warn;
 
 use super::{
-    Worker,
+    Http,
     answer::{BUSY, Refusal},
-    connection::Conn,
-    memory,
+    h1::{Http1, Refusing},
     site::Site,
 };
 use crate::{
+    connection::{Conn, Worker, memory},
     log_limit::LogLimit,
     worker::{Address, Door, OPEN},
 };
@@ -27,9 +27,12 @@ use crate::{
 /// client understands. Further connections get an answer that depends on the bytes that have arrived already.
 const MOST_REFUSED: usize = 32;
 
+/// How long a client may take to send the head of a request that will be refused.
+const REFUSE_TIME: Duration = Duration::from_secs(2);
+
 /// The door of one thread, with its warnings about limits.
-#[derive(Default)]
 pub(super) struct HttpDoor {
+    http: Rc<Http>,
     /// The limit that was logged last. Clients can reach a limit and leave it again at will, so the number of log lines
     /// is limited.
     warned: Cell<Warned>,
@@ -46,18 +49,22 @@ enum Warned {
 
 impl Door<Conn> for HttpDoor {
     fn open(&self, mut stream: TcpStream, peer: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
-        let site = worker.context.site();
+        let site = self.http.site();
         let refused = match self.room(&site).and_then(|()| enter(&site, peer)) {
             Ok(peer) => {
                 return worker.add(stream, peer, |stream, place| {
-                    Conn::new(stream, worker, place, None)
+                    let protocol = Box::new(Http1::new(self.http.clone()));
+                    let due = worker.timers.after(site.config.idle);
+                    Conn::new(worker, stream, place, true, protocol, due)
                 });
             }
             Err(refused) => refused,
         };
-        if worker.context.refused.get() < MOST_REFUSED {
+        if self.http.refused.get() < MOST_REFUSED {
             return worker.add(stream, None, |stream, place| {
-                Conn::new(stream, worker, place, Some(refused))
+                let protocol = Box::new(Refusing::new(self.http.clone(), refused));
+                let due = worker.timers.after(REFUSE_TIME);
+                Conn::new(worker, stream, place, false, protocol, due)
             });
         }
         // The answer depends on what has arrived of the request. Do not wait for more; then close.
@@ -70,6 +77,15 @@ impl Door<Conn> for HttpDoor {
 }
 
 impl HttpDoor {
+    pub(super) fn new(http: Rc<Http>) -> Self {
+        let (warned, lines) = Default::default();
+        Self {
+            http,
+            warned,
+            lines,
+        }
+    }
+
     /// Whether there is room for one more.
     fn room(&self, site: &Site) -> Result<(), Refused> {
         let (open, max) = (site.metrics.http_connections.get(), site.max_connections);

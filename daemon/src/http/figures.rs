@@ -1,6 +1,7 @@
 //! The figures of the daemon, as `/metrics` shows them.
 
-use super::{memory, site::Site};
+use super::site::Site;
+use crate::connection::memory;
 use crate::hub::{Hub, StoreStatus};
 
 /// The figures in the text format of Prometheus, version 0.0.4.

@@ -36,14 +36,12 @@ use streams::Activity;
 use streams::Streams;
 
 use super::{
-    Worker,
+    Http,
     answer::{Refusal, add_etag, answer},
     body,
-    connection::Conn,
     cors::add_cors,
     date::unix_time,
     io::ParkIo,
-    memory::{self, Hold},
     publish::when_kept,
     request::Request,
     router::{Route, route_within_limits},
@@ -51,6 +49,10 @@ use super::{
     writer::header_of_status,
 };
 use crate::{
+    connection::{
+        Conn, Worker,
+        memory::{self, Hold},
+    },
     hub::{
         Backlog, READ_BYTES, Reader, RightEnds,
         subscriber::{AfterDelivery, Feed, Subscriber},
@@ -78,9 +80,9 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 const FRAME: u32 = 16 << 10;
 
 /// Serves one connection whose first bytes are `before`.
-pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
-    let worker = conn.worker.clone();
-    let site = worker.context.site();
+pub(super) async fn serve(conn: Rc<Conn>, http: Rc<Http>, before: Bytes) {
+    let worker = conn.worker().clone();
+    let site = http.site();
     let config = &site.config;
     let _hold = Hold::new(memory::H2_CONNECTION);
     let activity = Rc::<Activity>::default();
@@ -91,8 +93,8 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
         phase: None,
         activity: Some(activity.clone()),
     };
-    let of_request = worker.clone();
-    let service = service_fn(move |request| respond(of_request.clone(), request));
+    let of_request = http.clone();
+    let service = service_fn(move |request| respond(of_request.clone(), worker.clone(), request));
     let streams = Streams {
         activity: activity.clone(),
         write_time: config.write_time,
@@ -115,7 +117,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
     tokio::select! {
         ended = &mut connection => {
             if let Err(error) = ended {
-                note_end(&worker, &error);
+                note_end(&http, &error);
             }
             return;
         }
@@ -125,7 +127,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
             let _ = timeout(config.write_time, connection).await;
             return;
         }
-        () = worker.context.drain.leave.cancelled() => {}
+        () = http.drain.leave.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
@@ -133,7 +135,7 @@ pub(super) async fn serve(conn: Rc<Conn>, before: Bytes) {
 
 /// Counts a connection that ended by a fault of the client. Logs at most one line a minute, because clients can cause
 /// such ends without a limit.
-fn note_end(worker: &Worker, error: &hyper::Error) {
+fn note_end(http: &Http, error: &hyper::Error) {
     static LINES: Mutex<LogLimit> = Mutex::new(LogLimit::new());
     let Some(cause) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
         return;
@@ -146,7 +148,7 @@ fn note_end(worker: &Worker, error: &hyper::Error) {
     if !(is_flood || is_fault) {
         return;
     }
-    worker.context.metrics.http2_broken.add(1);
+    http.metrics.http2_broken.add(1);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     if lines.is_due(Instant::now().into_std()) {
         warn!(
@@ -157,22 +159,23 @@ fn note_end(worker: &Worker, error: &hyper::Error) {
 }
 
 async fn respond(
+    http: Rc<Http>,
     worker: Rc<Worker>,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
-    let site = worker.context.site();
+    let site = http.site();
     site.metrics.http_requests.add(1);
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let cors = site.origins.of_request(&Request::of(&head));
-    let mut response = match worker.context.is_full() {
+    let mut response = match http.is_full() {
         true => whole(
             Refusal::no_memory()
                 .to(&site, &Request::of(&head))
                 .into_answer(),
             is_head,
         ),
-        false => serve_stream(&worker, &head, body).await,
+        false => serve_stream(&http, worker, &head, body).await,
     };
     add_cors(response.headers_mut(), cors, &site.origins);
     if is_head {
@@ -182,8 +185,13 @@ async fn respond(
 }
 
 /// The answer to one request.
-async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Response<Pieces> {
-    let (site, hub) = (worker.context.site(), worker.context.audience.hub());
+async fn serve_stream(
+    http: &Rc<Http>,
+    worker: Rc<Worker>,
+    head: &Parts,
+    body: Incoming,
+) -> Response<Pieces> {
+    let (site, hub) = (http.site(), http.audience.hub());
     let request = &Request::of(head);
     let mut content = body::content(&body);
     let mut body = Some(body);
@@ -207,7 +215,7 @@ async fn serve_stream(worker: &Rc<Worker>, head: &Parts, body: Incoming) -> Resp
             }
             (Ok(Route::Published(receipt, answer)), _) => when_kept(receipt, answer).await,
             (Ok(Route::Hold(subscription)), _) => {
-                return hold(worker.clone(), subscription).await;
+                return hold(http.clone(), worker, subscription).await;
             }
             (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
             (Err(refusal), unread) => {
@@ -243,9 +251,9 @@ fn whole(mut answer: Response<Bytes>, is_head: bool) -> Response<Pieces> {
     answer.map(Pieces::one)
 }
 
-async fn hold(worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
+async fn hold(http: Rc<Http>, worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
     let kind = subscription.format.kind();
-    let mut held = Held::new(worker, subscription);
+    let mut held = Held::new(http, worker, subscription);
     match kind.shape {
         Shape::Poll => {
             let mut body = Vec::new();
@@ -277,6 +285,7 @@ fn moment(second: u64) -> Option<Instant> {
 
 /// A subscription on one stream of the connection.
 struct Held {
+    http: Rc<Http>,
     worker: Rc<Worker>,
     reader: Reader<Channels>,
     format: Box<dyn Format>,
@@ -297,16 +306,17 @@ enum Wake {
 }
 
 impl Held {
-    fn new(worker: Rc<Worker>, subscription: Subscription) -> Self {
-        let hub = worker.context.audience.hub();
+    fn new(http: Rc<Http>, worker: Rc<Worker>, subscription: Subscription) -> Self {
+        let hub = http.audience.hub();
         let reader = Reader::new(hub, subscription.channels, subscription.since)
             .until(subscription.expires)
             .starting_with_gap(subscription.gap)
             .postponing_gaps(subscription.format.kind().postpones_gap);
-        worker.context.metrics.subscribers.add(1);
-        let site = worker.context.site();
+        http.metrics.subscribers.add(1);
+        let site = http.site();
         memory::add_channels(reader.channels());
         Self {
+            http,
             worker,
             reader,
             format: subscription.format,
@@ -322,15 +332,15 @@ impl Held {
         match self.wait(deadline).await {
             Wake::News(backlog) => self.format.news(&backlog, body),
             Wake::Time => self.format.nothing(self.reader.cursor(), body),
-            Wake::Stop => return self.farewell(self.worker.context.drain.retry(), body),
-            Wake::Revoked => return self.farewell(self.worker.context.retry_of_revoked(), body),
+            Wake::Stop => return self.farewell(self.http.drain.retry(), body),
+            Wake::Revoked => return self.farewell(self.http.retry_of_revoked(), body),
             Wake::Expired => return self.expired(body),
         }
         Status::Ok
     }
 
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
-        let write_time = self.worker.context.site().config.write_time;
+        let write_time = self.http.site().config.write_time;
         let mut piece = Vec::new();
         self.format.opening(self.reader.cursor(), &mut piece);
         loop {
@@ -350,12 +360,12 @@ impl Held {
                 Wake::News(backlog) => self.format.news(&backlog, &mut piece),
                 Wake::Time => self.format.nothing(self.reader.cursor(), &mut piece),
                 Wake::Stop => {
-                    self.farewell(self.worker.context.drain.retry(), &mut piece);
+                    self.farewell(self.http.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
                     return;
                 }
                 Wake::Revoked => {
-                    self.farewell(self.worker.context.retry_of_revoked(), &mut piece);
+                    self.farewell(self.http.retry_of_revoked(), &mut piece);
                     let _ = timeout(write_time, pieces.send(piece.into())).await;
                     return;
                 }
@@ -387,10 +397,10 @@ impl Held {
 
     /// Waits for a backlog or until `deadline`, and moves the cursor.
     async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
-        let worker = self.worker.clone();
+        let http = self.http.clone();
         loop {
             // Registered before the checks below, so that a later change is not missed.
-            let changed = worker.context.changed.notified();
+            let changed = http.changed.notified();
             if self.is_revoked() {
                 return Wake::Revoked;
             }
@@ -402,10 +412,9 @@ impl Held {
                 RightEnds::Never | RightEnds::Revoked => None,
             };
             let time = [deadline, expires].into_iter().flatten().min();
-            let context = &worker.context;
-            if let Some(backlog) = self.reader.join(&context.audience, &self.bell, READ_BYTES) {
+            if let Some(backlog) = self.reader.join(&http.audience, &self.bell, READ_BYTES) {
                 let messages = backlog.messages.len() as u64;
-                context.metrics.delivered.add(messages);
+                http.metrics.delivered.add(messages);
                 return Wake::News(backlog);
             }
             let time = async {
@@ -419,9 +428,9 @@ impl Held {
                 () = self.bell.rung() => None,
                 () = changed => None,
                 () = time => Some(Wake::Time),
-                () = self.worker.context.drain.leave.cancelled() => Some(Wake::Stop),
+                () = self.http.drain.leave.cancelled() => Some(Wake::Stop),
             };
-            self.reader.leave(&context.audience);
+            self.reader.leave(&http.audience);
             // The system clock was set back, so that the token is valid for longer again.
             let is_early = || deadline.is_none_or(|deadline| Instant::now() < deadline);
             if matches!(over, Some(Wake::Time)) && is_early() {
@@ -454,7 +463,7 @@ impl Held {
 
     /// Whether new rights no longer permit the subscription. If they do permit it, they hold from now on.
     fn is_revoked(&mut self) -> bool {
-        let site = self.worker.context.site();
+        let site = self.http.site();
         if Rc::ptr_eq(&site, &self.site) {
             return false;
         }
@@ -468,14 +477,14 @@ impl Held {
     }
 
     fn has_news(&self) -> bool {
-        self.reader.has_news(self.worker.context.audience.hub())
+        self.reader.has_news(self.http.audience.hub())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.reader.leave(&self.worker.context.audience);
-        self.worker.context.metrics.subscribers.sub(1);
+        self.reader.leave(&self.http.audience);
+        self.http.metrics.subscribers.sub(1);
         memory::sub_channels(self.reader.channels());
     }
 }
@@ -501,7 +510,7 @@ impl Bell {
 }
 
 impl Subscriber for Bell {
-    fn deliver(&self, _feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, _feed: &mut Feed<'_>) -> AfterDelivery {
         let mut state = self.state.borrow_mut();
         state.0 = true;
         if let Some(waker) = state.1.take() {

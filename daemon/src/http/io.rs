@@ -10,7 +10,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{connection::Conn, framing::Framing, h2::streams::Activity, service::Phase};
+use super::{framing::Framing, h2::streams::Activity, service::Phase};
+use crate::connection::Conn;
 
 /// Size in bytes of one read from the socket.
 const CHUNK: usize = 4096;
@@ -85,7 +86,7 @@ impl Write for ParkIo {
             }
             phase.clean.set(false);
         }
-        self.conn.poll_write_busy(cx, bytes)
+        self.conn.poll_write(cx, bytes)
     }
 
     /// Notes that hyper has written everything. hyper flushes only when its own buffer is empty, and a socket has no

@@ -3,31 +3,31 @@
 
 pub(crate) mod answer;
 mod body;
-mod carrier;
 mod chunks;
 mod client_kind;
-mod connection;
 pub(crate) mod cors;
 pub(crate) mod date;
 mod door;
 pub(crate) mod entity_tag;
 mod figures;
 pub(crate) mod framing;
+mod h1;
 mod h2;
 pub(crate) mod head;
-mod held;
+mod hold;
 mod io;
 pub(crate) mod media;
-mod memory;
 mod pages;
 pub(crate) mod paths;
 pub(crate) mod publish;
 pub(crate) mod query;
+mod reading;
 pub(crate) mod request;
 pub(crate) mod router;
 mod service;
 pub(crate) mod site;
 pub(crate) mod upgrade;
+mod upgraded;
 mod writer;
 
 use std::{
@@ -43,29 +43,28 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+pub use crate::connection::memory::Ceiling;
 use crate::{
+    connection::{Conn, Limits, Worker},
     drain::{self, Drain},
     hub::subscriber::Audience,
     metrics::Metrics,
-    worker::{self, Door, Due, Shared, Timers},
+    worker::{Door, Due, Shared, Timers},
 };
-use connection::Conn;
 pub use cors::Origins;
 use date::{DateLine, unix_time};
 use door::HttpDoor;
-pub use memory::Ceiling;
 use site::Current;
 pub use site::{Demo, Site};
 
 /// A smaller difference between the clocks does not count as a step of the system clock.
 const CLOCK_STEP: Duration = Duration::from_millis(250);
 
-/// What serves the connections of one thread.
-type Worker = worker::Worker<Conn>;
-
 /// What all HTTP connections of one thread share.
-pub(crate) struct Context {
+pub(crate) struct Http {
     site: RefCell<Current>,
+    /// The site before, while the connections are told of the change.
+    before: RefCell<Option<Current>>,
     metrics: Arc<Metrics>,
     drain: Drain,
     audience: Rc<Audience>,
@@ -78,24 +77,21 @@ pub(crate) struct Context {
     changed: Notify,
     /// Number of subscriptions that the last change of settings has ended.
     revoked: Cell<u64>,
-    /// Number of reads and writes that a connection may still do before others get their turn. `None` in a task, which
-    /// has a budget from the runtime.
-    credit: Cell<Option<u8>>,
 }
 
-impl Context {
+impl Http {
     fn new(site: Arc<Site>, audience: Rc<Audience>) -> Self {
         Self {
             metrics: site.metrics.clone(),
             drain: site.drain.clone(),
             site: RefCell::new(Rc::new(site)),
+            before: RefCell::default(),
             audience,
             date: DateLine::default(),
             refused: Cell::new(0),
             wall: Cell::new(unix_time()),
             changed: Notify::new(),
             revoked: Cell::new(0),
-            credit: Cell::new(None),
         }
     }
 
@@ -122,23 +118,26 @@ fn due_at(timers: &Timers, second: u64) -> Due {
 }
 
 /// Replaces the site. Its rights hold at once, also for waiting subscriptions.
-fn replace_site(worker: &Worker, site: Arc<Site>) {
-    let before = worker.context.site.replace(Rc::new(site));
-    worker.context.revoked.set(0);
-    worker.each(|conn| conn.revoke(&before.rights));
-    worker.context.changed.notify_waiters();
+fn replace_site(http: &Http, worker: &Worker, site: Arc<Site>) {
+    worker.context.set(site.config.write_time, site.ceiling);
+    let before = http.site.replace(Rc::new(site));
+    http.before.replace(Some(before));
+    http.revoked.set(0);
+    worker.each(|conn| conn.change());
+    http.before.take();
+    http.changed.notify_waiters();
 }
 
 /// Plans the ends of tokens anew when the system clock has moved against the monotonic clock, by being set or over
 /// time. Tokens end by the system clock, but the worker counts time by the monotonic clock.
-fn follow_clock(worker: &Worker) {
+fn follow_clock(http: &Http, worker: &Worker) {
     let wall = unix_time().saturating_sub(worker.timers.elapsed());
-    if wall.abs_diff(worker.context.wall.get()) < CLOCK_STEP {
+    if wall.abs_diff(http.wall.get()) < CLOCK_STEP {
         return;
     }
-    worker.context.wall.set(wall);
-    worker.each(|conn| conn.renew_end());
-    worker.context.changed.notify_waiters();
+    http.wall.set(wall);
+    worker.each(|conn| conn.change());
+    http.changed.notify_waiters();
 }
 
 /// Serves connections on the thread with this audience until the daemon stops. From then on this thread publishes
@@ -157,14 +156,16 @@ pub fn serve(
     publisher: TaskTrackerToken,
     beat: impl Fn(),
 ) -> std::io::Result<()> {
-    let context = Context::new(sites.borrow().clone(), audience.clone());
-    let doors: Vec<Box<dyn Door<Conn>>> = vec![Box::new(HttpDoor::default())];
-    let (worker, events) = Worker::new(audience.worker(), shared, doors, context)?;
-    let main = run(worker.clone(), audience, sites, publisher, outlives);
+    let site = sites.borrow().clone();
+    let limits = Limits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
+    let http = Rc::new(Http::new(site, audience.clone()));
+    let doors: Vec<Box<dyn Door<Conn>>> = vec![Box::new(HttpDoor::new(http.clone()))];
+    let (worker, events) = Worker::new(audience.worker(), shared, doors, limits)?;
+    let main = run(worker.clone(), http.clone(), sites, publisher, outlives);
     let tick = || {
-        worker.context.date.refresh();
-        follow_clock(&worker);
-        worker.tick(|| worker.context.audience.tidy());
+        http.date.refresh();
+        follow_clock(&http, &worker);
+        worker.tick(|| http.audience.tidy());
         beat();
     };
     events.run(&worker, main, tick)?
@@ -173,14 +174,15 @@ pub fn serve(
 /// The thread's main task: waits for the stop of the daemon and ends the worker.
 async fn run(
     worker: Rc<Worker>,
-    audience: Rc<Audience>,
+    http: Rc<Http>,
     sites: watch::Receiver<Arc<Site>>,
     publisher: TaskTrackerToken,
     outlives: bool,
 ) -> std::io::Result<()> {
+    let audience = http.audience.clone();
     let mut deliveries = spawn_local(async move { audience.run().await });
-    spawn_local(follow(worker.clone(), sites));
-    let drain = &worker.context.drain;
+    spawn_local(follow(worker.clone(), http.clone(), sites));
+    let drain = &http.drain;
     let leave = async {
         drain.stop.cancelled().await;
         if outlives {
@@ -201,9 +203,9 @@ async fn run(
 }
 
 /// Replaces the site each time that the settings change.
-async fn follow(worker: Rc<Worker>, mut sites: watch::Receiver<Arc<Site>>) {
+async fn follow(worker: Rc<Worker>, http: Rc<Http>, mut sites: watch::Receiver<Arc<Site>>) {
     while sites.changed().await.is_ok() {
         let site = sites.borrow_and_update().clone();
-        replace_site(&worker, site);
+        replace_site(&http, &worker, site);
     }
 }

@@ -17,14 +17,13 @@ use hyper::{
 };
 
 use super::{
-    Worker,
+    Http,
     answer::Refusal,
     body::{content, look, publish_body},
-    connection::Conn,
     cors::{Cors, add_cors},
     framing::Framing,
     head::{self, max_head, no_lines, too_long},
-    held::Ask,
+    hold::Ask,
     io::ParkIo,
     publish::{acknowledgement, not_kept, publish_data, when_kept},
     request::Request,
@@ -32,7 +31,7 @@ use super::{
     site::Site,
     writer::{AnswerHead, Variant},
 };
-use crate::config::HttpConfig;
+use crate::{config::HttpConfig, connection::Conn};
 
 /// How serving with hyper ended.
 pub(super) enum Served {
@@ -40,8 +39,10 @@ pub(super) enum Served {
     Closed,
     /// The request is answered. The bytes that were read of the next request.
     Answered(Bytes),
-    /// The connection holds a subscription now. The bytes that were read after its request.
-    Asked(Bytes),
+    /// The request asks for a subscription. The bytes that were read after it.
+    Asked(Ask, Bytes),
+    /// hyper could not read the request. The refusal, after which the connection closes.
+    Refused(Bytes),
 }
 
 /// What the I/O object and the service report to `serve_h1` while hyper runs.
@@ -89,11 +90,12 @@ impl Phase {
 /// `unannounced`: bytes follow a POST that announces no body.
 pub(super) async fn serve_h1(
     conn: Rc<Conn>,
+    http: Rc<Http>,
     before: Bytes,
     framing: Framing,
     unannounced: bool,
 ) -> Served {
-    let site = conn.worker.context.site();
+    let site = http.site();
     let config = &site.config;
     let phase = Rc::new(Phase {
         body_left: Cell::new(unannounced),
@@ -108,7 +110,8 @@ pub(super) async fn serve_h1(
         activity: None,
     };
     let service = Service {
-        worker: conn.worker.clone(),
+        conn,
+        http,
         phase: phase.clone(),
     };
     let mut hyper = http1::Builder::new()
@@ -130,7 +133,7 @@ pub(super) async fn serve_h1(
                 unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
             {
                 let refusal = refusal.asked_by(&site, &parts.read_buf);
-                conn.send(refusal.into_bytes(&site.origins)).await;
+                return Served::Refused(refusal.into_bytes(&site.origins));
             }
             return Served::Closed;
         }
@@ -144,10 +147,7 @@ pub(super) async fn serve_h1(
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
     match phase.asked.take() {
-        Some(ask) => {
-            conn.begin_held(ask);
-            Served::Asked(input.freeze())
-        }
+        Some(ask) => Served::Asked(ask, input.freeze()),
         None => Served::Answered(input.freeze()),
     }
 }
@@ -161,9 +161,8 @@ pub(super) enum PlainOutcome {
 
 /// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
 /// request.
-pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, usize)> {
-    let worker = &conn.worker;
-    let (site, hub) = (&worker.context.site(), worker.context.audience.hub());
+pub(super) fn serve_plain(http: &Http, input: &[u8]) -> Option<(PlainOutcome, usize)> {
+    let (site, hub) = (&http.site(), http.audience.hub());
     let mut lines = no_lines();
     let plain = head::plain(input, &mut lines, &site.config)?;
     let request = &plain.request;
@@ -199,7 +198,7 @@ pub(super) fn serve_plain(conn: &Conn, input: &[u8]) -> Option<(PlainOutcome, us
                         content_type: "application/json",
                         variant,
                         origins: &site.origins,
-                        date: &worker.context.date,
+                        date: &http.date,
                     }
                     .with_body(&acknowledgement(id)),
                     variant.close,
@@ -228,7 +227,8 @@ fn unreadable(
 }
 
 struct Service {
-    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    http: Rc<Http>,
     phase: Rc<Phase>,
 }
 
@@ -251,7 +251,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
     type Future = Call;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Call {
-        self.worker.context.metrics.http_requests.add(1);
+        self.http.metrics.http_requests.add(1);
         self.phase.begun.set(true);
         self.phase.open.set(self.phase.open.get() + 1);
         let (head, body) = request.into_parts();
@@ -259,15 +259,12 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
             true => Content::Unannounced,
             false => content(&body),
         };
-        let (worker, phase) = (self.worker.clone(), self.phase.clone());
-        let cors = worker
-            .context
-            .site()
-            .origins
-            .of_request(&Request::of(&head));
+        let (conn, http, phase) = (self.conn.clone(), self.http.clone(), self.phase.clone());
+        let cors = http.site().origins.of_request(&Request::of(&head));
         Call {
-            answering: answering(&worker, &phase, head, content, Some(body)),
-            worker,
+            answering: answering(&http, &phase, head, content, Some(body)),
+            conn,
+            http,
             cors,
             phase,
         }
@@ -276,16 +273,16 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
 
 /// Starts the answer to a request. `body` is `None` after the body was looked at.
 fn answering(
-    worker: &Rc<Worker>,
+    http: &Rc<Http>,
     phase: &Rc<Phase>,
     head: Parts,
     content: Content,
     body: Option<Incoming>,
 ) -> Answering {
-    let site = worker.context.site();
+    let site = http.site();
     let request = Request::of(&head);
     match (
-        route_within_limits(&site, worker.context.audience.hub(), &request, content),
+        route_within_limits(&site, http.audience.hub(), &request, content),
         body,
     ) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
@@ -326,7 +323,8 @@ fn answering(
 /// The future that `Service` returns. It has a name because hyper must be able to move it.
 struct Call {
     answering: Answering,
-    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    http: Rc<Http>,
     cors: Cors,
     phase: Rc<Phase>,
 }
@@ -344,13 +342,13 @@ impl Future for Call {
                 Answering::Looking(look) => match std::task::ready!(look.as_mut().poll(cx)) {
                     (head, Ok(content)) => {
                         me.phase.body_left.set(content == Content::Some);
-                        me.answering = answering(&me.worker, &me.phase, head, content, None);
+                        me.answering = answering(&me.http, &me.phase, head, content, None);
                         continue;
                     }
                     (head, Err(refusal)) => {
                         me.phase.body_left.set(true);
                         refusal
-                            .to(&me.worker.context.site(), &Request::of(&head))
+                            .to(&me.http.site(), &Request::of(&head))
                             .into_answer()
                     }
                 },
@@ -358,13 +356,8 @@ impl Future for Call {
         };
         self.phase.open.set(self.phase.open.get() - 1);
         self.phase.clean.set(false); // until hyper has flushed it
-        let close = self.worker.is_stopping() || self.phase.body_left.get();
-        Poll::Ready(Ok(finish(
-            answer,
-            &self.worker.context.site(),
-            self.cors,
-            close,
-        )))
+        let close = self.conn.worker().is_stopping() || self.phase.body_left.get();
+        Poll::Ready(Ok(finish(answer, &self.http.site(), self.cors, close)))
     }
 }
 

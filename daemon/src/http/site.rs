@@ -4,11 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
 
 use comet_proto::ChannelName;
 
-use super::{cors::Origins, memory::Ceiling};
+use super::cors::Origins;
 use crate::{
     access::rules::Rights,
     broker::Broker,
     config::{CompatConfig, HttpConfig},
+    connection::memory::Ceiling,
     drain::Drain,
     metrics::Metrics,
 };

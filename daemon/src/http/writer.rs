@@ -11,10 +11,10 @@ use super::{
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::{Cors, Origins, cors_headers},
     date::DateLine,
-    memory,
     site::Current,
 };
 use crate::{
+    connection::memory,
     hub::Backlog,
     transport::{
         End, Format, Status,

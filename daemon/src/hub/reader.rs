@@ -116,11 +116,11 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         Some(self.take(backlog, bytes))
     }
 
-    /// Returns the messages and gaps after the cursor. `None`: there are none.
-    pub fn read(&mut self, hub: &Hub) -> Option<Backlog> {
+    /// Returns the messages and gaps after the cursor, of at most `bytes`, or one message. `None`: there are none.
+    pub fn read(&mut self, hub: &Hub, bytes: usize) -> Option<Backlog> {
         let backlog = hub.since(&self.channels, self.cursor);
         if backlog.is_news() && !self.postpones(&backlog) {
-            return Some(self.take(backlog, usize::MAX));
+            return Some(self.take(backlog, bytes));
         }
         self.cursor = backlog.cursor;
         None

@@ -18,7 +18,7 @@ const SLICE: usize = 64;
 /// A subscriber, which is called when one of its channels has a new message.
 pub trait Subscriber {
     /// Reads the new messages and delivers them, without waiting.
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery;
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery;
 }
 
 /// What a subscriber does after a delivery.

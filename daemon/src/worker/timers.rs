@@ -27,6 +27,9 @@ pub(crate) struct Due(u32);
 impl Due {
     /// A moment that never comes. It is later than all others.
     pub(crate) const NEVER: Self = Self(u32::MAX);
+
+    /// A moment that has passed.
+    pub(crate) const NOW: Self = Self(0);
 }
 
 /// See the module.
@@ -76,7 +79,7 @@ impl Timers {
     /// Like [`Timers::after`], but also a long wait ends at most one [`STEP`] late.
     pub(crate) fn exactly_after(&self, duration: Duration) -> Due {
         let end = self.elapsed().saturating_add(duration);
-        let steps = end.as_micros().div_ceil(STEP.as_micros());
+        let steps = end.as_nanos().div_ceil(STEP.as_nanos());
         Due(u32::try_from(steps).unwrap_or(u32::MAX))
     }
 

@@ -13,7 +13,7 @@ use std::{
 use hyper::rt::Executor;
 use tokio::time::{Instant, sleep_until};
 
-use crate::http::memory::{self, Hold};
+use crate::connection::memory::{self, Hold};
 
 /// Bytes that a client may send without a request, an upload, or reading anything. An honest client sends a few frames
 /// of 10 to 20 bytes for each answer.

@@ -154,7 +154,7 @@ impl Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         assert!(self.key.get().is_some(), "only those who stay are called");
         self.script.point();
         if self.blocked.get() > 0 {
@@ -396,7 +396,7 @@ impl Reader {
 }
 
 impl Subscriber for Reader {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         let batch = feed.read(self.cursor.get());
         let bytes = batch.form(7, |backlog| {
             self.rendered.update(|times| times + 1);

@@ -265,7 +265,7 @@ impl Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         self.unread.set(true);
         if self.reads == Reads::Later {
             return AfterDelivery::Stay;

@@ -20,7 +20,7 @@ struct Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         self.calls.set(self.calls.get() + 1);
         if let Some(shared) = self.reader.borrow_mut().read_shared(feed) {
             self.got.borrow_mut().extend(ids(shared.backlog()));
@@ -91,7 +91,7 @@ fn reads_the_backlog_in_parts_then_joins_and_gets_each_message_once() {
     f.deliver();
     assert_eq!(*client.got.borrow(), expected);
     let mut reader = client.reader.borrow_mut();
-    assert!(reader.read(&f.hub).is_none());
+    assert!(reader.read(&f.hub, READ_BYTES).is_none());
     assert_eq!(reader.cursor(), f.hub.last());
     reader.leave(&f.audience);
     assert!(f.audience.is_empty());
@@ -116,7 +116,7 @@ fn a_gap_at_the_start_is_told_once_by_whatever_reads_first() {
     assert!(f.join(&joined, READ_BYTES).is_none());
     let mut reader = f.reader(Some(start)).starting_with_gap(true);
     assert!(reader.read_rest(&f.hub).gap);
-    assert!(!reader.read_rest(&f.hub).gap && reader.read(&f.hub).is_none());
+    assert!(!reader.read_rest(&f.hub).gap && reader.read(&f.hub, READ_BYTES).is_none());
 }
 
 #[test]

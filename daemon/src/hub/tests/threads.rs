@@ -134,7 +134,7 @@ impl Client {
 }
 
 impl Subscriber for Client {
-    fn deliver(&self, feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         let mut got = false;
         loop {
             let batch = feed.read(self.cursor.get());

@@ -33,7 +33,7 @@ struct TaskWaker {
 }
 
 impl Subscriber for TaskWaker {
-    fn deliver(&self, _: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, _: &mut Feed<'_>) -> AfterDelivery {
         if !self.has_unread.replace(true) {
             self.notify.notify_one();
         }

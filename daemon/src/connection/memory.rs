@@ -10,34 +10,34 @@ use tracing::warn;
 use crate::metrics::{Counter, Metrics};
 
 /// Bytes that a waiting connection counts for: its subscription, and the buffers that are too small to be counted.
-pub(super) const CONNECTION: u64 = 2048;
+pub(crate) const CONNECTION: u64 = 2048;
 
 /// Bytes that hyper uses for one HTTP/1 request, one HTTP/2 connection, and one HTTP/2 stream.
-pub(super) const REQUEST: usize = 16 << 10;
-pub(super) const H2_CONNECTION: usize = 32 << 10;
-pub(super) const H2_STREAM: usize = 8 << 10;
+pub(crate) const REQUEST: usize = 16 << 10;
+pub(crate) const H2_CONNECTION: usize = 32 << 10;
+pub(crate) const H2_STREAM: usize = 8 << 10;
 
 /// Bytes for each channel of a subscription beyond the first one. The channel may exist for this subscription alone.
 const CHANNEL: usize = 512;
 
 /// Buffers up to this size are not counted: they are part of [`CONNECTION`].
-pub(super) const SMALL: usize = 2048;
+pub(crate) const SMALL: usize = 2048;
 
 /// Counted bytes beyond [`CONNECTION`] for each connection. Static, because a process has one memory.
 static TAKEN: Counter = Counter::new();
 
 /// A number of bytes that is counted as long as this value exists.
 #[derive(Default)]
-pub(super) struct Hold(usize);
+pub(crate) struct Hold(usize);
 
 impl Hold {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let mut hold = Self::default();
         hold.grow_to(bytes);
         hold
     }
 
-    pub(super) fn grow_to(&mut self, bytes: usize) {
+    pub(crate) fn grow_to(&mut self, bytes: usize) {
         if bytes > self.0 {
             TAKEN.add((bytes - self.0) as u64);
             self.0 = bytes;
@@ -54,17 +54,17 @@ impl Drop for Hold {
 }
 
 /// Counts the channels of a subscription that begins.
-pub(super) fn add_channels(channels: &[ChannelName]) {
+pub(crate) fn add_channels(channels: &[ChannelName]) {
     TAKEN.add((channels.len().saturating_sub(1) * CHANNEL) as u64);
 }
 
 /// Takes back what `add_channels` has counted.
-pub(super) fn sub_channels(channels: &[ChannelName]) {
+pub(crate) fn sub_channels(channels: &[ChannelName]) {
     TAKEN.sub((channels.len().saturating_sub(1) * CHANNEL) as u64);
 }
 
 /// Turns a buffer into shared bytes that are counted once, until the last reference is dropped.
-pub(super) fn keep(bytes: Vec<u8>) -> Bytes {
+pub(crate) fn keep(bytes: Vec<u8>) -> Bytes {
     struct Kept(Vec<u8>, #[expect(dead_code, reason = "it counts")] Hold);
 
     impl AsRef<[u8]> for Kept {
@@ -81,7 +81,7 @@ pub(super) fn keep(bytes: Vec<u8>) -> Bytes {
 }
 
 /// The number of bytes that all connections use.
-pub(super) fn taken(metrics: &Metrics) -> u64 {
+pub(crate) fn taken(metrics: &Metrics) -> u64 {
     let connections = metrics.http_connections.get().saturating_mul(CONNECTION);
     // One thread may have added bytes that another thread has taken off between the reads of their parts of the
     // counter. So the sum may be below zero for a moment.
@@ -101,18 +101,18 @@ impl Ceiling {
         Self(max.unwrap_or_else(|| crate::machine::memory() / 2))
     }
 
-    pub(super) fn bytes(self) -> u64 {
+    pub(crate) fn bytes(self) -> u64 {
         self.0
     }
 
     /// From this number of bytes on new connections are refused. The last tenth is reserved for the connections that
     /// are open.
-    pub(super) fn near(self) -> u64 {
+    pub(crate) fn near(self) -> u64 {
         self.0 - self.0 / 10
     }
 
     /// Whether more is used than the ceiling permits. If so, the caller gives up its request or connection.
-    pub(super) fn is_reached(self, metrics: &Metrics) -> bool {
+    pub(crate) fn is_reached(self, metrics: &Metrics) -> bool {
         let reached = taken(metrics) > self.0;
         if reached {
             metrics.http_shed.add(1);

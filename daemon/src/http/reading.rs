@@ -1,19 +1,22 @@
 //! Reads the head of a request that is not plain, until the head is complete and the length of the body is known. So a
 //! client that sends slowly costs only the memory of its bytes, and hyper never gets an incomplete head.
 
-use std::{future::poll_fn, io, task::Poll};
+use std::{future::poll_fn, io};
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::time::timeout;
 
-use super::{CHUNK, Conn, State};
-use crate::http::{
+use super::{
+    Http,
     answer::Refusal,
     framing::{Framing, Malformed, without_line_ends},
     head::{max_head, too_long},
-    memory::{Hold, SMALL},
     site::Site,
+};
+use crate::connection::{
+    CHUNK, Conn,
+    memory::{Hold, SMALL},
 };
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -29,45 +32,38 @@ pub(super) enum Head {
     Closed,
 }
 
-impl Conn {
-    /// Reads on after `input` until the kind of request is known.
-    pub(super) async fn read_head(&self, input: Bytes) -> Head {
-        let site = self.worker.context.site();
-        let config = &site.config;
-        let mut reading = Reading::new(input);
-        if let Some(head) = reading.look(&site) {
-            return head;
-        }
-        // A request that has begun to arrive is answered, even while the daemon stops.
-        self.set_busy();
-        let whole = timeout(config.header_time, async {
-            loop {
-                match self.read_more(&mut reading.input).await {
-                    Ok(1..) => {}
-                    Ok(0) => return reading.cut(&site),
-                    Err(_) => return Head::Closed,
-                }
-                if let Some(head) = reading.look(&site) {
-                    return head;
-                }
-                if self.worker.context.is_full() {
-                    return reading.refused(&site, Refusal::no_memory());
-                }
+/// Reads on after `input` until the kind of request is known.
+pub(super) async fn read_head(conn: &Conn, http: &Http, input: Bytes) -> Head {
+    let site = http.site();
+    let config = &site.config;
+    let mut reading = Reading::new(input);
+    if let Some(head) = reading.look(&site) {
+        return head;
+    }
+    // A request that has begun to arrive is answered, even while the daemon stops.
+    let whole = timeout(config.header_time, async {
+        loop {
+            match read_more(conn, &mut reading.input).await {
+                Ok(1..) => {}
+                Ok(0) => return reading.cut(&site),
+                Err(_) => return Head::Closed,
             }
-        });
-        whole.await.unwrap_or_else(|_| reading.late(&site))
-    }
+            if let Some(head) = reading.look(&site) {
+                return head;
+            }
+            if http.is_full() {
+                return reading.refused(&site, Refusal::no_memory());
+            }
+        }
+    });
+    whole.await.unwrap_or_else(|_| reading.late(&site))
+}
 
-    pub(super) async fn read_more(&self, input: &mut Vec<u8>) -> io::Result<usize> {
-        let mut chunk = [0; CHUNK];
-        let read = poll_fn(|cx| match self.state.get() {
-            State::Closing => Poll::Ready(Ok(0)),
-            _ => self.poll_read(cx, &mut chunk),
-        });
-        let read = read.await?;
-        input.extend_from_slice(&chunk[..read]);
-        Ok(read)
-    }
+async fn read_more(conn: &Conn, input: &mut Vec<u8>) -> io::Result<usize> {
+    let mut chunk = [0; CHUNK];
+    let read = poll_fn(|cx| conn.poll_read(cx, &mut chunk)).await?;
+    input.extend_from_slice(&chunk[..read]);
+    Ok(read)
 }
 
 /// The part of a request that was read so far.

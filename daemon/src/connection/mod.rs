@@ -1,0 +1,480 @@
+//! One connection: a socket, and whose turn it is. The protocol on it is a [`Protocol`], and the connection knows
+//! nothing of it.
+//!
+//! A connection that waits has no task and no buffer. Its socket reports an event, or a channel has news, or its time
+//! passes; then the protocol is called and returns a [`Step`]. A task exists only for a step that has to wait.
+
+pub(crate) mod memory;
+mod protocol;
+mod socket;
+mod task;
+
+use std::{cell::Cell, net::TcpStream, rc::Rc, sync::Arc, task::Waker, time::Duration};
+
+use bytes::Bytes;
+use tokio::task::spawn_local;
+
+use crate::{
+    hub::subscriber::{AfterDelivery, Feed, Subscriber},
+    metrics::Metrics,
+    worker::{self, Connection, Due, Place, Ready},
+};
+use memory::Ceiling;
+use protocol::MOST_STEPS;
+pub(crate) use protocol::{Input, Protocol, Step, Then, due_in};
+use socket::Written;
+
+/// A thread whose connections are these.
+pub(crate) type Worker = worker::Worker<Conn>;
+
+/// How long a client may go on sending after its last answer, before the connection is closed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Size of one read in bytes. Most requests fit.
+pub(crate) const CHUNK: usize = 4096;
+
+/// What the connections of one thread share.
+pub(crate) struct Limits {
+    metrics: Arc<Metrics>,
+    /// How long a client may read nothing of what is written.
+    write_time: Cell<Duration>,
+    ceiling: Cell<Ceiling>,
+    /// Number of reads and writes that a connection may still do before others get their turn. `None` in a task, which
+    /// has a budget from the runtime.
+    budget: Cell<Option<u8>>,
+}
+
+impl Limits {
+    pub(crate) fn new(metrics: Arc<Metrics>, write_time: Duration, ceiling: Ceiling) -> Self {
+        Self {
+            metrics,
+            write_time: Cell::new(write_time),
+            ceiling: Cell::new(ceiling),
+            budget: Cell::new(None),
+        }
+    }
+
+    /// Sets new limits, which hold at once.
+    pub(crate) fn set(&self, write_time: Duration, ceiling: Ceiling) {
+        self.write_time.set(write_time);
+        self.ceiling.set(ceiling);
+    }
+
+    /// Whether connections use all the memory that they may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ceiling.get().is_reached(&self.metrics)
+    }
+}
+
+/// See the module.
+pub(crate) struct Conn {
+    worker: Rc<Worker>,
+    /// `None` while the protocol is being called, and after the end.
+    protocol: Cell<Option<Box<dyn Protocol>>>,
+    /// Boxed, because few connections have any of it: each connection pays for a pointer only.
+    extra: Cell<Option<Box<Extra>>>,
+    stream: TcpStream,
+    /// `None` after the connection has left the worker.
+    place: Cell<Option<Place>>,
+    turn: Cell<Turn>,
+    /// The socket may hold unread bytes or its end, and epoll will not report them again.
+    unread: Cell<bool>,
+    /// The client has closed its side, and the end is still to be read.
+    ended: Cell<bool>,
+    /// epoll also reports when the socket can be written again.
+    watches_writes: Cell<bool>,
+    /// The connection counts as one of those whose number is limited.
+    counts: bool,
+}
+
+/// What few connections have.
+#[derive(Default)]
+struct Extra {
+    /// Bytes that were read and not used yet.
+    input: Bytes,
+    /// Bytes that did not fit into the socket.
+    output: Bytes,
+    /// The connection ends after `output`.
+    ends: bool,
+    /// Wakes the task.
+    waker: Option<Waker>,
+}
+
+impl Extra {
+    fn is_empty(&self) -> bool {
+        self.input.is_empty() && self.output.is_empty() && self.waker.is_none()
+    }
+}
+
+/// Who acts next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The protocol waits.
+    Protocol,
+    /// A task works.
+    Task,
+    /// The client has to read what did not fit into the socket.
+    Writing,
+    /// The last byte is written. What the client still sends is read and discarded.
+    Ending,
+    /// The connection is cut. If there is a task, it ends.
+    Closed,
+}
+
+impl Conn {
+    /// A connection that waits for `due` or for its first bytes. `counts`: it is one of the connections whose number is
+    /// limited.
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        stream: TcpStream,
+        place: Place,
+        counts: bool,
+        protocol: Box<dyn Protocol>,
+        due: Due,
+    ) -> Rc<Self> {
+        worker.timers.set(place, due);
+        if counts {
+            worker.context.metrics.http_connections.add(1);
+        }
+        Rc::new(Self {
+            worker: worker.clone(),
+            protocol: Cell::new(Some(protocol)),
+            extra: Cell::new(None),
+            stream,
+            place: Cell::new(Some(place)),
+            turn: Cell::new(Turn::Protocol),
+            unread: Cell::new(false),
+            ended: Cell::new(false),
+            watches_writes: Cell::new(false),
+            counts,
+        })
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// The moment that was set last.
+    pub(crate) fn due(&self) -> Due {
+        let place = self.place.get();
+        place.map_or(Due::NEVER, |place| self.worker.timers.due(place))
+    }
+
+    fn set_due(&self, due: Due) {
+        if let Some(place) = self.place.get() {
+            self.worker.timers.set(place, due);
+        }
+    }
+
+    /// Calls the settings or clock changed: see [`Protocol::changed`].
+    pub(crate) fn change(&self) {
+        let Some(mut protocol) = self.protocol.take() else {
+            return;
+        };
+        let due = protocol.changed(self);
+        self.protocol.set(Some(protocol));
+        if let (Some(due), Turn::Protocol) = (due, self.turn.get()) {
+            self.set_due(due);
+        }
+    }
+
+    /// Whether there may be bytes, or the end of the connection, that epoll will not report again.
+    pub(crate) fn has_input(&self) -> bool {
+        self.has_unread() || self.has_leftovers()
+    }
+
+    /// Like [`Conn::has_input`], in the socket.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.get() || self.ended.get()
+    }
+
+    /// Whether bytes were read that are not used yet.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.with_extra(|extra| !extra.input.is_empty())
+    }
+
+    /// Whether there are bytes that the protocol has not used.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.unread.get() || self.has_leftovers()
+    }
+
+    /// Gives back bytes that a future has read and not used.
+    pub(crate) fn leave_input(&self, bytes: Bytes) {
+        self.keep_input(bytes);
+    }
+
+    /// Looks at the socket again as if it had reported bytes, because they may have arrived without a report so far.
+    pub(crate) fn expect_input(&self) {
+        self.unread.set(true);
+    }
+
+    /// Calls the protocol, which must be there.
+    fn call(&self, f: impl FnOnce(&mut dyn Protocol) -> Step) -> Step {
+        let Some(mut protocol) = self.protocol.take() else {
+            return Step::Close; // an earlier call has panicked
+        };
+        let step = f(&mut *protocol);
+        self.protocol.set(Some(protocol));
+        step
+    }
+
+    /// Lets the protocol go on until it waits.
+    fn run(self: &Rc<Self>) {
+        let mut chunk = [0; CHUNK];
+        let before = self.take_input();
+        let mut input = Input::new(self, before, &mut chunk);
+        for _ in 0..MOST_STEPS {
+            let step = self.call(|protocol| protocol.input(self, &mut input));
+            if !self.follow(step) {
+                return self.keep_input(input.take());
+            }
+            // A future may have left bytes.
+            if self.has_leftovers() {
+                input.put(self.take_input());
+            }
+        }
+        self.keep_input(input.take());
+        self.run_soon();
+    }
+
+    /// Like `run`, after others have had their turn.
+    fn run_soon(self: &Rc<Self>) {
+        let conn = self.clone();
+        spawn_local(async move {
+            match conn.turn.get() {
+                Turn::Protocol => conn.run(),
+                Turn::Ending => conn.discard_input(),
+                Turn::Task | Turn::Writing | Turn::Closed => {}
+            }
+        });
+    }
+
+    /// Calls the protocol outside of `run`.
+    fn call_and_follow(self: &Rc<Self>, f: impl FnOnce(&mut dyn Protocol) -> Step) {
+        let step = self.call(f);
+        if self.follow(step) {
+            self.run_soon();
+        }
+    }
+
+    /// Does a step. True: the protocol has to be called with its input.
+    fn follow(self: &Rc<Self>, step: Step) -> bool {
+        let mut next = Some(step);
+        while let Some(step) = next.take() {
+            match step {
+                Step::Wait(due) => self.wait(due),
+                Step::Write(bytes, then) => return self.write(bytes, then),
+                Step::Task(future) => next = self.start(future),
+                Step::Become(protocol) => {
+                    self.protocol.set(Some(protocol));
+                    return true;
+                }
+                Step::End => self.end(),
+                Step::Close => self.close(),
+            }
+        }
+        false
+    }
+
+    fn wait(&self, due: Due) {
+        self.turn.set(Turn::Protocol);
+        self.set_due(due);
+    }
+
+    fn write(self: &Rc<Self>, bytes: Bytes, then: Then) -> bool {
+        match self.write_now(bytes) {
+            Written::All => {}
+            Written::Part(rest) => {
+                self.wait_for_writes(rest, then == Then::End);
+                return false;
+            }
+            Written::Failed => {
+                self.close();
+                return false;
+            }
+        }
+        match then {
+            Then::Wait(due) => self.wait(due),
+            Then::Again => return true,
+            Then::End => self.end(),
+        }
+        false
+    }
+
+    /// Keeps what did not fit into the socket. The client has `write_time` to read it.
+    fn wait_for_writes(&self, rest: Bytes, ends: bool) {
+        if self.is_too_much(&rest) || self.watch_writes().is_err() {
+            return self.close();
+        }
+        self.set_extra(|extra| (extra.output, extra.ends) = (rest, ends));
+        self.turn.set(Turn::Writing);
+        let write_time = self.worker.context.write_time.get();
+        self.set_due(self.worker.timers.after(write_time));
+    }
+
+    /// Writes what did not fit into the socket before. The time limit begins anew after each piece.
+    fn write_rest(self: &Rc<Self>) {
+        let (rest, ends) = self.with_extra(|extra| (std::mem::take(&mut extra.output), extra.ends));
+        match self.write_now(rest.clone()) {
+            Written::Part(left) if left.len() == rest.len() => {
+                // Nothing was written, so the time limit stays.
+                self.set_extra(|extra| (extra.output, extra.ends) = (left, ends));
+            }
+            Written::Part(left) => self.wait_for_writes(left, ends),
+            Written::Failed => self.close(),
+            Written::All if ends => self.end(),
+            Written::All => {
+                self.turn.set(Turn::Protocol);
+                self.run();
+            }
+        }
+    }
+
+    /// Whether the rest of an answer is too large to be kept for a client that does not read it.
+    fn is_too_much(&self, rest: &Bytes) -> bool {
+        rest.len() > memory::SMALL && self.worker.context.is_full()
+    }
+
+    /// Closes so that the client gets the last bytes even if it is still sending: closes the sending side, then reads
+    /// and discards for a while. If the socket were closed at once, the kernel would send a reset, which may overtake
+    /// the last bytes.
+    fn end(self: &Rc<Self>) {
+        self.protocol.take(); // the client gets no more messages
+        if self.shutdown().is_err() {
+            return self.close();
+        }
+        self.turn.set(Turn::Ending);
+        self.set_due(self.worker.timers.after(LINGER));
+        self.unread.set(true);
+        self.discard_input();
+    }
+
+    fn discard_input(self: &Rc<Self>) {
+        let mut chunk = [0; CHUNK];
+        for _ in 0..MOST_STEPS {
+            match self.try_read(&mut chunk) {
+                Ok(1..) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => return self.close(),
+            }
+        }
+        self.run_soon();
+    }
+
+    /// Ends the connection at once.
+    fn close(&self) {
+        let has_task = self.turn.replace(Turn::Closed) == Turn::Task;
+        match has_task {
+            true => {
+                self.set_due(Due::NEVER);
+                self.wake();
+            }
+            false => self.leave(),
+        }
+    }
+
+    /// Removes the connection from the worker. The socket closes with the last reference.
+    fn leave(&self) {
+        self.turn.set(Turn::Closed);
+        drop(self.protocol.take());
+        drop(self.extra.take());
+        if let Some(place) = self.place.take() {
+            if self.counts {
+                self.worker.context.metrics.http_connections.sub(1);
+            }
+            self.worker.forget(place);
+        }
+    }
+
+    fn keep_input(&self, bytes: Bytes) {
+        if !bytes.is_empty() && self.turn.get() != Turn::Closed {
+            self.set_extra(|extra| extra.input = bytes);
+        }
+    }
+
+    /// Removes the bytes that were read and not used.
+    fn take_input(&self) -> Bytes {
+        self.with_extra(|extra| std::mem::take(&mut extra.input))
+    }
+
+    /// Changes what few connections have.
+    fn set_extra(&self, f: impl FnOnce(&mut Extra)) {
+        let mut extra = self.extra.take().unwrap_or_default();
+        f(&mut extra);
+        self.extra.set(Some(extra));
+    }
+
+    /// Reads or removes what few connections have. Without any of it, returns what an empty one would give.
+    fn with_extra<T: Default>(&self, f: impl FnOnce(&mut Extra) -> T) -> T {
+        let Some(mut extra) = self.extra.take() else {
+            return T::default();
+        };
+        let found = f(&mut extra);
+        if !extra.is_empty() {
+            self.extra.set(Some(extra));
+        }
+        found
+    }
+}
+
+impl Connection for Conn {
+    type Context = Limits;
+
+    fn ready(self: &Rc<Self>, Ready { readable, ended }: Ready) {
+        if ended {
+            self.ended.set(true);
+        }
+        if readable {
+            self.unread.set(true);
+        }
+        match self.turn.get() {
+            Turn::Task => self.wake(),
+            Turn::Writing => self.write_rest(),
+            Turn::Protocol if readable || ended => self.run(),
+            Turn::Ending => self.discard_input(),
+            Turn::Protocol | Turn::Closed => {}
+        }
+    }
+
+    fn expire(self: &Rc<Self>) {
+        match self.turn.get() {
+            Turn::Protocol => self.call_and_follow(|protocol| protocol.time(self)),
+            Turn::Task | Turn::Writing | Turn::Ending => self.close(),
+            Turn::Closed => {}
+        }
+    }
+
+    fn farewell(self: &Rc<Self>) {
+        // A task, and a protocol whose bytes are not written yet, see afterwards that the daemon stops.
+        if self.turn.get() == Turn::Protocol {
+            self.call_and_follow(|protocol| protocol.farewell(self));
+        }
+    }
+
+    fn cut(&self) {
+        self.worker.context.budget.set(None);
+        self.close();
+    }
+}
+
+impl Subscriber for Conn {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
+        // News wait in the history for a connection that still writes.
+        if self.turn.get() == Turn::Protocol {
+            self.call_and_follow(|protocol| protocol.news(&self, feed));
+        }
+        // A protocol whose subscription has ended has left the audience by itself.
+        AfterDelivery::Stay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_connection_is_small() {
+        // With the two counts of its Rc, a block of 80 bytes.
+        assert!(size_of::<Conn>() <= 56, "{} bytes", size_of::<Conn>());
+    }
+}

@@ -1,0 +1,324 @@
+//! HTTP/1 on a connection: plain requests are served where they lie, all others by hyper in a task. A poll or a stream
+//! that waits needs this object only.
+
+use std::{io::ErrorKind, rc::Rc};
+
+use bytes::Bytes;
+
+use super::{
+    Http,
+    answer::Refusal,
+    door::Refused,
+    framing::{Framing, is_no_request, without_line_ends},
+    h2,
+    hold::{Held, Progress},
+    reading::{Head, read_head},
+    service::{self, PlainOutcome, Served},
+    upgraded::Upgraded,
+};
+use crate::{
+    connection::{
+        CHUNK, Conn, Input, Protocol, Step, Then, due_in,
+        memory::{self, Hold},
+    },
+    hub::subscriber::Feed,
+    worker::Due,
+};
+
+/// The state of HTTP/1: between two requests, or a subscription that waits.
+pub(super) struct Http1 {
+    http: Rc<Http>,
+    held: Option<Held>,
+}
+
+impl Http1 {
+    /// Before the first request.
+    pub(super) fn new(http: Rc<Http>) -> Self {
+        Self { http, held: None }
+    }
+
+    /// With a subscription that a request has asked for.
+    pub(super) fn holding(http: Rc<Http>, held: Held) -> Self {
+        let held = Some(held);
+        Self { http, held }
+    }
+
+    /// Serves the next request.
+    fn serve(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step {
+        match input.read() {
+            Ok(1..) => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return self.idle(conn),
+            Ok(0) | Err(_) => return Step::Close,
+        }
+        let worker = conn.worker();
+        if !worker.is_stopping()
+            && let Some((served, length)) = service::serve_plain(&self.http, input.bytes())
+        {
+            input.consume(length);
+            return match served {
+                PlainOutcome::Poll(ask) => {
+                    let held = self.held.insert(Held::new(&self.http, ask));
+                    let progress = held.go_on(&self.http, conn);
+                    match progress {
+                        Progress::Wait(_) => worker.parked.add(),
+                        _ => worker.parked.reset(),
+                    }
+                    self.go_on(conn, input, progress)
+                }
+                PlainOutcome::Published(answer, close) => {
+                    worker.parked.reset();
+                    Step::Write(answer.into(), if close { Then::End } else { Then::Again })
+                }
+            };
+        }
+        let (conn, http, input) = (conn.clone(), self.http.clone(), input.take());
+        Step::Task(Box::pin(serve(conn, http, input)))
+    }
+
+    /// The step for the subscription's progress within [`Protocol::input`].
+    fn go_on(&mut self, conn: &Conn, input: &Input<'_>, progress: Progress) -> Step {
+        let has_more = !input.bytes().is_empty() || conn.has_bytes();
+        match progress {
+            Progress::LastAnswer(answer, close) if has_more => {
+                self.step(Progress::Answer(answer, close), Then::Again)
+            }
+            progress => self.step(progress, Then::Again),
+        }
+    }
+
+    /// The step between two requests, when the next one has not arrived.
+    fn idle(&self, conn: &Conn) -> Step {
+        match conn.worker().is_stopping() {
+            true => Step::End,
+            false => Step::Wait(due_in(conn, self.http.site().config.idle)),
+        }
+    }
+
+    /// What to do after an answer outside of [`Protocol::input`].
+    fn after_answer(&self, conn: &Conn) -> Then {
+        // epoll may not report a request again that has arrived already.
+        match conn.has_input() {
+            true => Then::Again,
+            false => Then::Wait(due_in(conn, self.http.site().config.idle)),
+        }
+    }
+
+    /// The step for the subscription's progress. `next`: what follows after the answer of a poll.
+    fn step(&mut self, progress: Progress, next: Then) -> Step {
+        match progress {
+            Progress::Wait(due) => Step::Wait(due),
+            Progress::Piece(piece, then) => Step::Write(piece, then),
+            Progress::Answer(answer, close) => {
+                self.release();
+                Step::Write(answer, if close { Then::End } else { next })
+            }
+            Progress::LastAnswer(bytes, _) | Progress::End(bytes) => {
+                self.release();
+                Step::Write(bytes, Then::End)
+            }
+            Progress::Broken => Step::Close,
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.release(&self.http);
+        }
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Protocol for Http1 {
+    fn input(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step {
+        match &mut self.held {
+            Some(held) => {
+                let progress = held.input(&self.http, conn);
+                self.go_on(conn, input, progress)
+            }
+            None => self.serve(conn, input),
+        }
+    }
+
+    fn news(&mut self, conn: &Rc<Conn>, feed: &mut Feed<'_>) -> Step {
+        let Some(held) = &mut self.held else {
+            return Step::Wait(conn.due());
+        };
+        let progress = held.news(&self.http, conn, feed);
+        self.follow(conn, progress)
+    }
+
+    fn time(&mut self, conn: &Rc<Conn>) -> Step {
+        let Some(held) = &mut self.held else {
+            return Step::Close; // the client has sent no request for too long
+        };
+        let progress = held.time(&self.http, conn);
+        self.follow(conn, progress)
+    }
+
+    fn farewell(&mut self, conn: &Rc<Conn>) -> Step {
+        match &mut self.held {
+            Some(held) => {
+                let bytes = held.farewell(&self.http);
+                self.step(Progress::End(bytes), Then::End)
+            }
+            // A request that has arrived is still answered, even if epoll has not reported it yet.
+            None => {
+                conn.expect_input();
+                Step::Write(Bytes::new(), Then::Again)
+            }
+        }
+    }
+
+    fn changed(&mut self, conn: &Conn) -> Option<Due> {
+        self.held.as_mut()?.changed(&self.http, conn)
+    }
+}
+
+impl Http1 {
+    /// The step after news or time.
+    fn follow(&mut self, conn: &Conn, progress: Progress) -> Step {
+        let next = match progress {
+            Progress::Answer(..) => {
+                // While messages are delivered, the thread must not pause to let polls gather.
+                conn.worker().parked.reset();
+                self.after_answer(conn)
+            }
+            _ => Then::Again,
+        };
+        self.step(progress, next)
+    }
+}
+
+/// Serves the request that begins with `input`, which is not plain, and perhaps those after it.
+async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
+    let (input, framing) = match Box::pin(read_head(&conn, &http, input)).await {
+        Head::Http1(input, framing) => (input, framing),
+        Head::Http2(input) => {
+            Box::pin(h2::serve(conn, http, input)).await;
+            return Step::Close;
+        }
+        Head::Refused(refusal) => {
+            return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);
+        }
+        Head::Closed => return Step::Close,
+    };
+    let _hold = Hold::new(memory::REQUEST);
+    if http.is_full() {
+        let refusal = Refusal::no_memory().asked_by(&http.site(), &input);
+        return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);
+    }
+    let unannounced = has_unannounced_body(&conn, &framing, &input);
+    match service::serve_h1(conn.clone(), http.clone(), input, framing, unannounced).await {
+        Served::Closed => Step::End,
+        Served::Refused(answer) => Step::Write(answer, Then::End),
+        Served::Answered(rest) => {
+            conn.leave_input(rest);
+            Step::Write(Bytes::new(), Then::Again)
+        }
+        Served::Asked(mut ask, rest) => {
+            conn.leave_input(rest);
+            let handshake = ask.subscription.handshake.take();
+            let held = Held::new(&http, ask);
+            Step::Become(match handshake {
+                Some(handshake) => Box::new(Upgraded::new(http, held, handshake)),
+                None => Box::new(Http1::holding(http, held)),
+            })
+        }
+    }
+}
+
+/// Whether bytes follow a `POST` that announces no body. HTTP/1.0 allows one request per connection, so that all
+/// following bytes count as a body. In HTTP/1.1 they count as a body if they do not look like a request.
+fn has_unannounced_body(conn: &Conn, framing: &Framing, input: &[u8]) -> bool {
+    let Some(mut behind) = framing.behind_bare_post(input) else {
+        return false;
+    };
+    let mut chunk = [0; 16];
+    if behind.is_empty() {
+        let read = conn.peek(&mut chunk).unwrap_or(0);
+        behind = &chunk[..read];
+    }
+    match framing.is_http_10() {
+        true => !without_line_ends(behind).is_empty(),
+        false => is_no_request(behind),
+    }
+}
+
+/// A connection for which there was no room. The head of its one request says which form of answer the client
+/// understands, so it is read first.
+pub(super) struct Refusing {
+    http: Rc<Http>,
+    refused: Refused,
+    head: Vec<u8>,
+}
+
+impl Refusing {
+    pub(super) fn new(http: Rc<Http>, refused: Refused) -> Self {
+        http.refused.set(http.refused.get() + 1);
+        let head = Vec::new();
+        Self {
+            http,
+            refused,
+            head,
+        }
+    }
+
+    fn refuse(&self) -> Step {
+        let site = self.http.site();
+        let refusal = self.refused.refusal(&site).asked_by(&site, &self.head);
+        Step::Write(refusal.into_bytes(&site.origins), Then::End)
+    }
+}
+
+impl Drop for Refusing {
+    fn drop(&mut self) {
+        self.http.refused.set(self.http.refused.get() - 1);
+    }
+}
+
+impl Protocol for Refusing {
+    fn input(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step {
+        match input.read() {
+            Ok(1..) => self.head.extend_from_slice(&input.take()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Wait(conn.due()),
+            Ok(0) | Err(_) => return self.refuse(),
+        }
+        let is_whole = self.head.windows(4).any(|end| end == b"\r\n\r\n");
+        match is_whole || self.head.len() >= CHUNK {
+            true => self.refuse(),
+            false => Step::Write(Bytes::new(), Then::Again),
+        }
+    }
+
+    fn news(&mut self, conn: &Rc<Conn>, _: &mut Feed<'_>) -> Step {
+        Step::Wait(conn.due())
+    }
+
+    /// A part of the head is enough.
+    fn time(&mut self, _: &Rc<Conn>) -> Step {
+        self.refuse()
+    }
+
+    fn farewell(&mut self, conn: &Rc<Conn>) -> Step {
+        let mut chunk = [0; CHUNK];
+        let read = conn.try_read(&mut chunk).unwrap_or(0);
+        self.head.extend_from_slice(&chunk[..read]);
+        self.refuse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_small() {
+        // A block of 96 bytes.
+        assert!(size_of::<Http1>() <= 88, "{} bytes", size_of::<Http1>());
+    }
+}

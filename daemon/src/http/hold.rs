@@ -1,0 +1,343 @@
+//! The subscription that a waiting connection holds: what it is told when it begins, when messages come, when its time
+//! passes, and at its end.
+
+use std::{io::ErrorKind, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    Http,
+    date::unix_time,
+    due_at,
+    site::Current,
+    writer::{Variant, Writer},
+};
+use crate::{
+    connection::{Conn, Then, due_in, memory},
+    hub::{Backlog, READ_BYTES, Reader, RightEnds, subscriber::Feed},
+    transport::{Channels, End, Format, Kind, Shape, Subscription, websocket::Handshake},
+    worker::Due,
+};
+
+/// Size in bytes of one piece of backlog for a stream that has fallen behind. Each such piece is rendered for one
+/// client only, and many clients may read nothing at the same time.
+const PIECE: usize = 16 * 1024;
+
+/// A subscription that a request has asked for, before the connection holds the subscription.
+pub(super) struct Ask {
+    pub(super) subscription: Subscription,
+    pub(super) variant: Variant,
+    /// The site whose access rights accepted the subscription.
+    pub(super) site: Current,
+}
+
+/// How far a subscription has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The opening of the stream is to be written. A poll has none.
+    Opening,
+    /// The client gets the backlog.
+    Reading,
+    /// The client has everything, and news are delivered.
+    Waiting,
+}
+
+/// What a subscription does next.
+pub(super) enum Progress {
+    Wait(Due),
+    /// The next piece of a stream.
+    Piece(Bytes, Then),
+    /// The answer of a poll. True: the connection closes after it.
+    Answer(Bytes, bool),
+    /// The answer of a poll whose client has closed its sending side. It is the last one, unless the client has sent
+    /// more requests before. True: the connection closes after it.
+    LastAnswer(Bytes, bool),
+    /// The last bytes of the subscription and of the connection.
+    End(Bytes),
+    /// The connection is broken.
+    Broken,
+}
+
+/// The subscription of one waiting connection.
+pub(super) struct Held {
+    reader: Reader<Channels>,
+    format: Box<dyn Format>,
+    variant: Variant,
+    /// Longest wait of a poll in seconds. `None`: the subscription waits without a limit.
+    wait: Option<u16>,
+    phase: Phase,
+}
+
+impl Held {
+    pub(super) fn new(http: &Http, ask: Ask) -> Self {
+        let Ask {
+            mut subscription,
+            variant,
+            site,
+        } = ask;
+        http.audience.share_names(&mut subscription.channels);
+        http.metrics.subscribers.add(1);
+        memory::add_channels(&subscription.channels);
+        let kind = subscription.format.kind();
+        // A subscription "from now on" begins at this moment, not when it joins the audience: the client may act on the
+        // stream's opening before that.
+        let hub = http.audience.hub();
+        let reader = Reader::new(hub, subscription.channels, subscription.since)
+            .until(subscription.expires)
+            .starting_with_gap(subscription.gap)
+            .postponing_gaps(kind.postpones_gap);
+        let seconds = |wait: Duration| u16::try_from(wait.as_secs()).unwrap_or(u16::MAX);
+        let mut held = Self {
+            reader,
+            format: subscription.format,
+            variant,
+            wait: subscription.wait.map(seconds),
+            phase: match kind.shape {
+                Shape::Poll => Phase::Reading,
+                Shape::Stream { .. } => Phase::Opening,
+            },
+        };
+        // The settings may have changed while an earlier request of this connection was answered.
+        if !Rc::ptr_eq(&site, &http.site()) {
+            held.check_rights(http, &site);
+        }
+        held
+    }
+
+    /// Gives back what the subscription has taken.
+    pub(super) fn release(mut self, http: &Http) {
+        http.metrics.subscribers.sub(1);
+        memory::sub_channels(self.reader.channels());
+        self.reader.leave(&http.audience);
+    }
+
+    fn kind(&self) -> Kind {
+        self.format.kind()
+    }
+
+    /// The head of a stream and its first bytes. `handshake`: set if the stream is a WebSocket.
+    pub(super) fn open(&mut self, http: &Http, handshake: Option<&Handshake>) -> Bytes {
+        self.phase = Phase::Reading;
+        self.writer(http).opening(self.reader.cursor(), handshake)
+    }
+
+    fn is_poll(&self) -> bool {
+        self.kind().is_poll()
+    }
+
+    /// Goes on after input from the client, or after a piece that was written.
+    pub(super) fn input(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
+        if self.phase != Phase::Waiting {
+            return self.go_on(http, conn);
+        }
+        if !self.is_poll() {
+            return self.go_on(http, conn);
+        }
+        let ends = self.look(http, conn);
+        ends.unwrap_or_else(|| Progress::Wait(conn.due()))
+    }
+
+    /// Looks at what the client has sent while it waits. `None`: the client goes on waiting.
+    fn look(&mut self, http: &Http, conn: &Conn) -> Option<Progress> {
+        if !conn.has_unread() {
+            return None;
+        }
+        match conn.peek(&mut [0]) {
+            Ok(1..) if !conn.has_ended() => None, // a pipelined request: it is served later
+            Ok(_) => Some(self.half_closed(http)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+            Err(_) => Some(Progress::Broken),
+        }
+    }
+
+    /// Opens the subscription, sends the backlog, and joins the audience.
+    pub(super) fn go_on(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
+        if self.phase == Phase::Opening {
+            return Progress::Piece(self.open(http, None), Then::Again);
+        }
+        if self.has_ended() {
+            return self.say_end(http);
+        }
+        if conn.worker().is_stopping() {
+            return Progress::End(self.farewell(http));
+        }
+        let bytes = if self.is_poll() { READ_BYTES } else { PIECE };
+        let backlog = match self.phase {
+            Phase::Waiting => self.reader.read(http.audience.hub(), bytes),
+            _ => self.reader.join(&http.audience, conn, bytes),
+        };
+        match backlog {
+            None => {
+                self.phase = Phase::Waiting;
+                self.wait(http, conn)
+            }
+            Some(backlog) if self.is_poll() => self.answer(self.render(http, &backlog)),
+            Some(backlog) => Progress::Piece(self.render(http, &backlog), Then::Again),
+        }
+    }
+
+    /// Waits for news, unless the client has closed its sending side already or does not want to wait.
+    fn wait(&mut self, http: &Http, conn: &Conn) -> Progress {
+        if self.wait == Some(0) {
+            return self.say_nothing_new(http, conn);
+        }
+        let ends = self.look(http, conn);
+        ends.unwrap_or_else(|| Progress::Wait(self.due(conn)))
+    }
+
+    /// The moment when the wait or the right to it ends, or the next heartbeat.
+    fn due(&self, conn: &Conn) -> Due {
+        let due = match (self.kind().shape, self.wait) {
+            (Shape::Stream { heartbeat }, _) => due_in(conn, heartbeat),
+            (Shape::Poll, Some(wait)) => due_in(conn, Duration::from_secs(wait.into())),
+            (Shape::Poll, None) => Due::NEVER,
+        };
+        due.min(self.end_due(conn))
+    }
+
+    /// The moment at which the right ends, by the current system clock.
+    fn end_due(&self, conn: &Conn) -> Due {
+        match self.reader.ends() {
+            RightEnds::Never => Due::NEVER,
+            RightEnds::At(second) => due_at(&conn.worker().timers, second),
+            RightEnds::Revoked => Due::NOW,
+        }
+    }
+
+    /// Whether the token has expired or the right was revoked.
+    fn has_ended(&self) -> bool {
+        // The clock is read only for subscriptions whose right ends.
+        self.reader.ends() != RightEnds::Never && self.reader.has_ended(unix_time().as_secs())
+    }
+
+    /// Ends the subscription if the new rights no longer permit it. `before` has the rights that held until now.
+    fn check_rights(&mut self, http: &Http, before: &Current) {
+        let by_token = self.reader.ends() != RightEnds::Never;
+        let (rights, channels) = (&http.site().rights, self.reader.channels());
+        if rights.end(&before.rights, channels, by_token) {
+            self.reader.revoke();
+        }
+    }
+
+    /// See [`Protocol::changed`](crate::connection::Protocol::changed).
+    pub(super) fn changed(&mut self, http: &Http, conn: &Conn) -> Option<Due> {
+        if let Some(before) = &*http.before.borrow() {
+            self.check_rights(http, before);
+        }
+        Some(conn.due().min(self.end_due(conn)))
+    }
+
+    /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once.
+    pub(super) fn news(&mut self, http: &Http, conn: &Conn, feed: &mut Feed<'_>) -> Progress {
+        let Some(shared) = self.reader.read_shared(feed) else {
+            return Progress::Wait(conn.due());
+        };
+        let backlog = shared.backlog();
+        let writer = self.writer(http);
+        let piece = match writer.variant.form(writer.format) {
+            Some(form) => shared.form(form, |backlog| writer.news(backlog)),
+            None => writer.news(backlog),
+        };
+        count(http, backlog);
+        match (self.is_poll(), backlog.more) {
+            (true, _) => self.answer(piece),
+            (false, true) => Progress::Piece(piece, Then::Again),
+            (false, false) => Progress::Piece(piece, Then::Wait(self.due(conn))),
+        }
+    }
+
+    /// Handles the end of the time that was set.
+    pub(super) fn time(&mut self, http: &Http, conn: &Conn) -> Progress {
+        if self.has_ended() {
+            return self.say_end(http);
+        }
+        match self.is_poll() && self.wait.is_none() {
+            // The system clock was set back, so that the token is valid for longer again.
+            true => Progress::Wait(self.due(conn)),
+            false => self.say_nothing_new(http, conn),
+        }
+    }
+
+    /// Answers a poll whose wait is over, or sends the heartbeat of a stream. Reads the hub first: the new cursor must
+    /// not skip a message that was published but not delivered yet.
+    fn say_nothing_new(&mut self, http: &Http, conn: &Conn) -> Progress {
+        let bytes = match self.reader.read(http.audience.hub(), READ_BYTES) {
+            Some(backlog) => self.render(http, &backlog),
+            None => self.writer(http).nothing(self.reader.cursor()),
+        };
+        match self.is_poll() {
+            true => self.answer(bytes),
+            false => Progress::Piece(bytes, Then::Wait(self.due(conn))),
+        }
+    }
+
+    /// Answers a client that has closed its sending side. The client may be gone or may still read (RFC 9112, section
+    /// 6.3). So it is answered at once, and requests that it has sent after the poll are served.
+    pub(super) fn half_closed(&mut self, http: &Http) -> Progress {
+        let backlog = self.reader.read_rest(http.audience.hub());
+        count(http, &backlog);
+        let end = End::HalfClosed { backlog: &backlog };
+        let answer = self.writer(http).end(&end);
+        match self.is_poll() {
+            true => Progress::LastAnswer(answer, self.variant.close),
+            false => Progress::End(answer),
+        }
+    }
+
+    /// Ends a subscription whose right has ended. A client whose right was revoked comes back, and the new rights decide
+    /// about its request. The client gets no message that is newer than its cursor.
+    fn say_end(&self, http: &Http) -> Progress {
+        let cursor = self.reader.cursor();
+        let bytes = match self.reader.ends() {
+            RightEnds::Revoked => {
+                let nothing = Backlog {
+                    cursor,
+                    ..Backlog::default()
+                };
+                self.writer(http).end(&End::Reconnect {
+                    backlog: &nothing,
+                    retry: http.retry_of_revoked(),
+                })
+            }
+            RightEnds::At(_) | RightEnds::Never => self.writer(http).end(&End::Expired { cursor }),
+        };
+        match self.is_poll() {
+            true => self.answer(bytes),
+            false => Progress::End(bytes),
+        }
+    }
+
+    /// The last messages of the subscription, followed by its end.
+    pub(super) fn farewell(&mut self, http: &Http) -> Bytes {
+        self.variant.close = true;
+        let backlog = self.reader.read_rest(http.audience.hub());
+        count(http, &backlog);
+        self.writer(http).end(&End::Reconnect {
+            backlog: &backlog,
+            retry: http.drain.retry(),
+        })
+    }
+
+    fn answer(&self, answer: Bytes) -> Progress {
+        Progress::Answer(answer, self.variant.close)
+    }
+
+    /// Renders a backlog for this client alone.
+    fn render(&self, http: &Http, backlog: &Backlog) -> Bytes {
+        count(http, backlog);
+        self.writer(http).news(backlog)
+    }
+
+    fn writer<'a>(&'a self, http: &'a Http) -> Writer<'a> {
+        Writer {
+            format: &*self.format,
+            variant: self.variant,
+            site: http.site(),
+            date: &http.date,
+        }
+    }
+}
+
+fn count(http: &Http, backlog: &Backlog) {
+    http.metrics.delivered.add(backlog.messages.len() as u64);
+}
