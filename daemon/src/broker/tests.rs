@@ -5,19 +5,19 @@ use comet_proto::{ChannelName, EventName};
 use super::*;
 use crate::{
     hub::{HistoryConfig, Hub, Promise, Publisher, PublisherKey},
-    store::{Durability, OnError, fake::Fake, fake::Fault},
+    store::{Durability, OnError, fake::FakeDisk, fake::Fault},
 };
 use std::sync::Arc;
 
 pub(crate) struct Fixture {
-    pub(crate) disk: Fake,
+    pub(crate) disk: FakeDisk,
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<Local>,
 }
 
 impl Fixture {
     pub(crate) fn new(durability: Durability, on_error: OnError) -> Self {
-        let disk = Fake::default();
+        let disk = FakeDisk::default();
         let promise = Promise {
             durability,
             on_error,
@@ -80,7 +80,7 @@ async fn with_disk_a_publisher_waits_until_the_log_is_synced() {
     assert!(!f.broker.acknowledges_at_once());
     let receipt = f.publish(Origin::Client, None);
     assert!(receipt.now().is_none());
-    let keeping = f.hub.start_keeping().unwrap();
+    let keeping = f.hub.start_log_threads().unwrap();
     let id = receipt.outcome().await.unwrap();
     assert_eq!(receipt.now().unwrap().unwrap(), id);
     f.disk.fail(Fault::Broken, 0, 9);

@@ -13,7 +13,7 @@ use comet_proto::{Attributes, ChannelName, ChannelNames, Cursor, EventName};
 use crate::{
     hub::{HistoryConfig, Hub, Promise},
     store::{
-        Durability, Found, Log, Mark, MessageRecord, OnError, Record,
+        Durability, Log, LogSummary, Mark, MessageRecord, OnError, Record,
         disk::{Disk, LogFile},
         record,
     },
@@ -157,7 +157,7 @@ fn messages<'a>(channel: &ChannelName, records: &'a [Record<'_>]) -> Vec<(u64, &
 }
 
 /// The bytes of every record, and what else was found. `None`: the log has another version.
-fn open(disk: &MemoryDisk) -> Option<(Vec<Vec<u8>>, Found)> {
+fn open(disk: &MemoryDisk) -> Option<(Vec<Vec<u8>>, LogSummary)> {
     let mut records = Vec::new();
     let opened = Log::open(Arc::new(disk.clone()), &mut |record| {
         if !matches!(record, Record::Head { .. }) {
@@ -167,7 +167,7 @@ fn open(disk: &MemoryDisk) -> Option<(Vec<Vec<u8>>, Found)> {
     opened.ok().map(|(_, found)| (records, found))
 }
 
-fn hub(disk: &MemoryDisk) -> (Arc<Hub>, Found) {
+fn hub(disk: &MemoryDisk) -> (Arc<Hub>, LogSummary) {
     let promise = Promise {
         durability: Durability::Process,
         on_error: OnError::Deliver,

@@ -13,7 +13,7 @@ pub type Clock = fn() -> u64;
 /// The system's clock. After that clock has stepped back, this time goes on from the old value at the speed of the monotonic
 /// clock. If the hub's time stood still instead, no message would expire until the system's clock has caught up.
 #[derive(Debug)]
-pub(super) struct Time {
+pub(super) struct HubClock {
     wall: Clock,
     /// `None`: only the caller's clock is used.
     start: Option<Instant>,
@@ -21,7 +21,7 @@ pub(super) struct Time {
     offset: AtomicU64,
 }
 
-impl Time {
+impl HubClock {
     /// A clock that never gives a time before `last`, which an earlier run has given.
     pub(super) fn system(last: u64) -> Self {
         let wall: Clock = system_clock;
@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
 
-    fn time(offset: u64) -> Time {
-        Time {
+    fn time(offset: u64) -> HubClock {
+        HubClock {
             wall: || 0,
             start: None,
             offset: AtomicU64::new(offset),

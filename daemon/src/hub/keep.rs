@@ -26,9 +26,9 @@ use tracing::{info, warn};
 #[cfg(test)]
 pub(super) use queue::MAX_UNWRITTEN;
 pub(super) use queue::{Queue, Unwritten};
-pub use threads::Keeping;
-use threads::Work;
-use writer::Writer;
+pub use threads::LogThreads;
+use threads::ThreadRequests;
+use writer::LogWriter;
 
 use super::{Hub, Promise};
 use crate::store::{Durability, Log, OnError, Record, StoreError};
@@ -57,15 +57,15 @@ pub(super) struct Keeper {
     promise: Promise,
     /// The record that every new base must repeat.
     start: Record<'static>,
-    writer: Mutex<Writer>,
+    writer: Mutex<LogWriter>,
     /// Every message up to this id is kept as promised.
     kept: AtomicU64,
     failing: AtomicBool,
     /// Wakes tasks that wait for a message to be kept.
     progress: watch::Sender<Progress>,
-    work: Mutex<Work>,
+    requests: Mutex<ThreadRequests>,
     wake_sync: Condvar,
-    wake_round: Condvar,
+    wake_check: Condvar,
 }
 
 /// The result of the last attempt to write.
@@ -80,13 +80,13 @@ impl Keeper {
         Self {
             promise,
             start,
-            writer: Mutex::new(Writer::new(log)),
+            writer: Mutex::new(LogWriter::new(log)),
             kept: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             progress: watch::Sender::default(),
-            work: Mutex::default(),
+            requests: Mutex::default(),
             wake_sync: Condvar::new(),
-            wake_round: Condvar::new(),
+            wake_check: Condvar::new(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Keeper {
         self.kept.load(Ordering::Acquire) >= id
     }
 
-    fn lock(&self) -> MutexGuard<'_, Writer> {
+    fn lock(&self) -> MutexGuard<'_, LogWriter> {
         self.writer
             .lock()
             .expect("no code panics while it holds the log")
@@ -123,7 +123,7 @@ impl Keeper {
         done
     }
 
-    fn note(&self, writer: &mut Writer, last: u64, done: Result<(), StoreError>) {
+    fn note(&self, writer: &mut LogWriter, last: u64, done: Result<(), StoreError>) {
         match &done {
             Ok(()) => {
                 self.kept.store(last, Ordering::Release);
@@ -151,7 +151,7 @@ impl Keeper {
 
     /// Handles a log that somebody removed, moved or cut: everything in memory must be written again, and until then
     /// no message counts as kept.
-    pub(super) fn notice_loss(&self, hub: &Hub) {
+    pub(super) fn check_files(&self, hub: &Hub) {
         let mut writer = self.lock();
         if !writer.rewrite && !writer.log.is_whole() {
             writer.must_rewrite();
@@ -163,8 +163,8 @@ impl Keeper {
     }
 
     /// The background work: messages without an acknowledgement, retries, the size of the log.
-    pub(super) fn look_after(&self, hub: &Hub) {
-        self.notice_loss(hub);
+    pub(super) fn check_log(&self, hub: &Hub) {
+        self.check_files(hub);
         let (needed, bytes, least) = {
             let writer = self.lock();
             (writer.rewrite, writer.log.bytes(), writer.least)

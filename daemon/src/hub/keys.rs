@@ -85,17 +85,17 @@ impl<'a> PublisherKey<'a> {
 }
 
 /// The keys that are counted together: those of one publisher, or (`None`) those of all publishers without a share.
-type Share = Option<Publisher>;
+type KeyShare = Option<Publisher>;
 
 /// A place in the order of [`Keys::after`].
-pub(super) type Place = (Share, u64);
+pub(super) type KeyPosition = (KeyShare, u64);
 
 #[derive(Default)]
 pub(super) struct Keys {
     /// Ids by the channel's name, a NUL (which no name contains), and the key in the form of the log.
     ids: HashMap<Arc<str>, u64>,
     /// Oldest first.
-    shares: BTreeMap<Share, VecDeque<(u64, Arc<str>)>>,
+    shares: BTreeMap<KeyShare, VecDeque<(u64, Arc<str>)>>,
     len: usize,
     /// A buffer for the joined text, so that a lookup allocates nothing.
     joined: String,
@@ -152,7 +152,11 @@ impl Keys {
 
     /// The next keys with their channels, publisher by publisher and oldest first, each with its place. Keys with one place, those
     /// of one message in several channels, come together, so there can be some more than `at_most`.
-    pub(super) fn after(&self, place: Option<Place>, at_most: usize) -> Vec<(Arc<str>, Place)> {
+    pub(super) fn after(
+        &self,
+        place: Option<KeyPosition>,
+        at_most: usize,
+    ) -> Vec<(Arc<str>, KeyPosition)> {
         let (from, seen) = place.unwrap_or((None, 0));
         let shares = self.shares.range(from..);
         let keys = shares.flat_map(|(share, keys)| {
@@ -161,7 +165,7 @@ impl Keys {
             let place = |(id, key): &(u64, Arc<str>)| (key.clone(), (*share, *id));
             keys.range(first..).map(place)
         });
-        let mut next: Vec<(Arc<str>, Place)> = Vec::new();
+        let mut next: Vec<(Arc<str>, KeyPosition)> = Vec::new();
         for (key, place) in keys {
             if next.len() >= at_most && next.last().is_some_and(|(_, last)| *last != place) {
                 break;
@@ -194,7 +198,7 @@ impl Keys {
         }
     }
 
-    fn drop_oldest(&mut self, share: Share) {
+    fn drop_oldest(&mut self, share: KeyShare) {
         let Some(keys) = self.shares.get_mut(&share) else {
             return;
         };

@@ -33,17 +33,17 @@ use tokio::sync::Notify;
 
 pub use channel_set::ChannelSet;
 pub use clock::Clock;
-use clock::{Time, system_clock};
+use clock::{HubClock, system_clock};
 pub use history::Limits;
 use keep::Keeper;
-pub use keep::{Keeping, StoreStatus};
+pub use keep::{LogThreads, StoreStatus};
 pub use keys::{Publisher, PublisherKey};
 pub use reader::{Reader, RightEnds};
 pub use reading::Reading;
-use state::State;
+use state::HubState;
 pub use workers::Workers;
 
-use crate::store::{Durability, Found, Log, OnError, StoreError, disk::Disk};
+use crate::store::{Durability, Log, LogSummary, OnError, StoreError, disk::Disk};
 
 /// Most workers that a hub can serve: one bit each in a channel's set of interested workers.
 pub const MAX_WORKERS: usize = 64;
@@ -169,10 +169,10 @@ pub struct Promise {
 
 /// See the module. Shared by all threads.
 pub struct Hub {
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     // One per worker, outside the lock, because waking a thread is a system call.
     wakers: Box<[Notify]>,
-    time: Time,
+    time: HubClock,
     /// `None`: there is no log, and messages are lost when the daemon ends.
     keeper: Option<Keeper>,
 }
@@ -181,16 +181,16 @@ impl Hub {
     /// A hub for `workers` (1 to [`MAX_WORKERS`]) threads that hold subscribers.
     #[must_use]
     pub fn new(config: HistoryConfig, workers: usize) -> Arc<Self> {
-        let time = Time::system(0);
-        let state = State::new(config, workers, time.now());
+        let time = HubClock::system(0);
+        let state = HubState::new(config, workers, time.now());
         Arc::new(Self::of(state, workers, time, None))
     }
 
     /// Like [`Hub::new`], with the caller's clock.
     #[must_use]
     pub fn with_clock(config: HistoryConfig, workers: usize, clock: Clock) -> Arc<Self> {
-        let state = State::new(config, workers, clock());
-        Arc::new(Self::of(state, workers, Time::of(clock), None))
+        let state = HubState::new(config, workers, clock());
+        Arc::new(Self::of(state, workers, HubClock::of(clock), None))
     }
 
     /// A hub with the state that a log describes. It writes new messages to this log.
@@ -202,8 +202,15 @@ impl Hub {
         workers: usize,
         disk: Arc<dyn Disk>,
         promise: &Promise,
-    ) -> Result<(Arc<Self>, Found), StoreError> {
-        Self::open_at(config, workers, disk, promise, system_clock(), Time::system)
+    ) -> Result<(Arc<Self>, LogSummary), StoreError> {
+        Self::open_at(
+            config,
+            workers,
+            disk,
+            promise,
+            system_clock(),
+            HubClock::system,
+        )
     }
 
     /// Like [`Hub::open`], with the caller's clock.
@@ -216,8 +223,8 @@ impl Hub {
         disk: Arc<dyn Disk>,
         promise: &Promise,
         clock: Clock,
-    ) -> Result<(Arc<Self>, Found), StoreError> {
-        let time = |_| Time::of(clock);
+    ) -> Result<(Arc<Self>, LogSummary), StoreError> {
+        let time = |_| HubClock::of(clock);
         Self::open_at(config, workers, disk, promise, clock(), time)
     }
 
@@ -228,9 +235,9 @@ impl Hub {
         disk: Arc<dyn Disk>,
         promise: &Promise,
         now: u64,
-        time: impl FnOnce(u64) -> Time,
-    ) -> Result<(Arc<Self>, Found), StoreError> {
-        let (mut state, mut before) = State::empty(config, workers);
+        time: impl FnOnce(u64) -> HubClock,
+    ) -> Result<(Arc<Self>, LogSummary), StoreError> {
+        let (mut state, mut before) = HubState::empty(config, workers);
         let (mut log, found) = Log::open(disk, &mut |record| {
             state.restore(record, &mut before, now);
         })?;
@@ -252,7 +259,7 @@ impl Hub {
         Ok((hub, found))
     }
 
-    fn of(state: State, workers: usize, time: Time, keeper: Option<Keeper>) -> Self {
+    fn of(state: HubState, workers: usize, time: HubClock, keeper: Option<Keeper>) -> Self {
         assert!(
             (1..=MAX_WORKERS).contains(&workers),
             "1 to {MAX_WORKERS} workers"
@@ -294,28 +301,28 @@ impl Hub {
         let cursor = since.unwrap_or_else(|| state.last());
         let backlog = state.read(channels, cursor, now);
         drop(state);
-        self.keep_before_telling(backlog)
+        self.keep_before_delivery(backlog)
     }
 
     /// The backlog of `channels` after `cursor`, without joining.
     pub fn since(&self, channels: &[ChannelName], cursor: Cursor) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read(channels, cursor, now);
-        self.keep_before_telling(backlog)
+        self.keep_before_delivery(backlog)
     }
 
     /// The backlog of `channels` after `cursor`, without the messages after `until`.
     fn since_until(&self, channels: &[ChannelName], cursor: Cursor, until: Cursor) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read_until(channels, cursor, until, now);
-        self.keep_before_telling(backlog)
+        self.keep_before_delivery(backlog)
     }
 
     /// The backlog after `cursor`, where each channel counts only from its own start on.
     fn since_each(&self, channels: &[ChannelName], starts: &[Cursor], cursor: Cursor) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read_each(channels, starts, cursor, now);
-        self.keep_before_telling(backlog)
+        self.keep_before_delivery(backlog)
     }
 
     /// From now on messages in `channels` mark them for `worker`. Returns the last id.
@@ -405,7 +412,7 @@ impl Hub {
         self.lock().status()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HubState> {
         self.state
             .lock()
             .expect("no code panics while it holds the hub")

@@ -52,7 +52,7 @@ impl Reading {
             let mut pairs = gone.iter().zip(&self.gone);
             self.gap |= pairs.any(|(now, begun)| now > begun && *now > self.cursor.0);
         }
-        let mut backlog = hub.keep_before_telling(backlog);
+        let mut backlog = hub.keep_before_delivery(backlog);
         backlog.cut(bytes);
         self.cursor = if backlog.more { backlog.cursor } else { end };
         backlog.messages.retain(|message| message.id <= end.0);

@@ -8,17 +8,17 @@ use super::{
     HistoryConfig, Promise,
     channel::Channel,
     keep::Queue,
-    keys::{Place, PublisherKey},
-    state::{Lost, State},
+    keys::{KeyPosition, PublisherKey},
+    state::{HubState, LostRange},
 };
-use crate::store::{Durability, Found, MessageRecord, Record};
+use crate::store::{Durability, LogSummary, MessageRecord, Record};
 
 /// The most lost ranges of ids that are kept apart. Further ones are merged, which can only cause an unnecessary gap.
 const MAX_LOST: usize = 64;
 
 /// The promise of the last run in the log, and the messages that were missed until then.
 #[derive(Debug, Default)]
-pub(super) struct Before {
+pub(super) struct EarlierRuns {
     durability: Option<Durability>,
     /// A cursor below this has missed messages of any channel.
     missed: u64,
@@ -26,7 +26,7 @@ pub(super) struct Before {
     shared: HashMap<u64, Arc<Message>>,
 }
 
-impl Before {
+impl EarlierRuns {
     /// Ends the last run. The next run begins with this id.
     fn end(&mut self, id: u64) {
         if self.durability == Some(Durability::Memory) {
@@ -35,16 +35,16 @@ impl Before {
     }
 }
 
-impl State {
-    /// An empty state, to be filled with the records of a log, oldest first. Then call [`State::begin`].
-    pub(super) fn empty(config: HistoryConfig, workers: usize) -> (Self, Before) {
+impl HubState {
+    /// An empty state, to be filled with the records of a log, oldest first. Then call [`HubState::begin`].
+    pub(super) fn empty(config: HistoryConfig, workers: usize) -> (Self, EarlierRuns) {
         let mut state = Self::new(config, workers, 0);
         state.last = 0;
         state.floor = 0;
-        (state, Before::default())
+        (state, EarlierRuns::default())
     }
 
-    pub(super) fn restore(&mut self, record: Record<'_>, before: &mut Before, now: u64) {
+    pub(super) fn restore(&mut self, record: Record<'_>, before: &mut EarlierRuns, now: u64) {
         match record {
             Record::Head { .. } | Record::Stop { .. } => {}
             Record::Message(record) => {
@@ -80,7 +80,7 @@ impl State {
                 ..
             } => {
                 let whole = after > 0; // unless a Lost record with the same ids follows
-                self.lose(Lost {
+                self.lose(LostRange {
                     after,
                     before: id,
                     whole,
@@ -89,7 +89,7 @@ impl State {
                 before.durability = Some(durability);
             }
             Record::Floor { id } => self.floor = self.floor.max(id),
-            Record::Lost { after, before } => self.lose(Lost {
+            Record::Lost { after, before } => self.lose(LostRange {
                 after,
                 before,
                 whole: false,
@@ -142,8 +142,8 @@ impl State {
     /// Ends the restoring and begins this run with a new id. Returns the records for the log; the Start is the last.
     pub(super) fn begin(
         &mut self,
-        found: &Found,
-        mut before: Before,
+        found: &LogSummary,
+        mut before: EarlierRuns,
         promise: &Promise,
         now: u64,
     ) -> Vec<Record<'static>> {
@@ -167,7 +167,7 @@ impl State {
             before.missed.max(found.last)
         };
         self.miss(missed);
-        let lost = Lost {
+        let lost = LostRange {
             after: found.last,
             before: start,
             whole: missed <= found.last && found.damaged.is_empty() && found.torn.is_none(),
@@ -187,7 +187,7 @@ impl State {
         };
         let mut records = vec![Record::Missed { before: missed }];
         if !lost.whole {
-            let Lost { after, before, .. } = lost;
+            let LostRange { after, before, .. } = lost;
             records.push(Record::Lost { after, before });
         }
         records.push(began);
@@ -204,7 +204,7 @@ impl State {
         channel.expect("the channel was inserted above")
     }
 
-    fn lose(&mut self, lost: Lost) {
+    fn lose(&mut self, lost: LostRange) {
         match self.lost.last_mut() {
             Some(known) if (known.after, known.before) == (lost.after, lost.before) => {
                 known.whole &= lost.whole;
@@ -213,7 +213,7 @@ impl State {
             _ => {}
         }
         if self.lost.len() > MAX_LOST {
-            let Lost { after, .. } = self.lost.remove(0);
+            let LostRange { after, .. } = self.lost.remove(0);
             self.lost[0].after = after;
             self.lost[0].whole = false; // the merged range contains messages
         }
@@ -240,7 +240,7 @@ impl State {
         )
     }
 
-    pub(super) fn lost(&self) -> &[Lost] {
+    pub(super) fn lost(&self) -> &[LostRange] {
         &self.lost
     }
 
@@ -260,9 +260,9 @@ impl State {
 
     pub(super) fn keys_after(
         &self,
-        place: Option<Place>,
+        place: Option<KeyPosition>,
         at_most: usize,
-    ) -> Vec<(Arc<str>, Place)> {
+    ) -> Vec<(Arc<str>, KeyPosition)> {
         self.keys.after(place, at_most)
     }
 }

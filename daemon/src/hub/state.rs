@@ -26,13 +26,13 @@ const FEW: usize = 64;
 /// The approximate bytes of a channel without its messages.
 const CHANNEL: usize = 256;
 
-/// A smaller peak needs no shrinking: see [`State::shrink`].
+/// A smaller peak needs no shrinking: see [`HubState::shrink`].
 const CALM: usize = 1 << 20;
 
 /// The ids between two runs of the daemon. Messages with these ids are not in the log, so a client with such an id as its cursor
 /// may have missed others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostRange {
     pub(super) after: u64,
     pub(super) before: u64,
     /// The log of the earlier run is whole and has every acknowledged message. So no message is missing after a *time* that
@@ -40,13 +40,13 @@ pub(super) struct Lost {
     pub(super) whole: bool,
 }
 
-impl Lost {
+impl LostRange {
     pub(super) fn contains(&self, id: u64) -> bool {
         self.after < id && id < self.before
     }
 }
 
-pub(super) struct State {
+pub(super) struct HubState {
     pub(super) config: HistoryConfig,
     pub(super) last: u64,
     published: u64,
@@ -56,7 +56,7 @@ pub(super) struct State {
     /// nobody knows for how long the daemon had been away.
     pub(super) age_unknown: u64,
     /// Oldest first, except copies from a rewritten log.
-    pub(super) lost: Vec<Lost>,
+    pub(super) lost: Vec<LostRange>,
     pub(super) channels: Channels,
     /// The total over all channels.
     pub(super) kept: Kept,
@@ -67,11 +67,11 @@ pub(super) struct State {
     pub(super) keys: Keys,
     /// The messages that are not in the log yet, if there is a log.
     pub(super) unwritten: Option<Queue>,
-    /// The largest size that [`State::shrink`] has seen since it last shrank.
+    /// The largest size that [`HubState::shrink`] has seen since it last shrank.
     peak: usize,
 }
 
-impl State {
+impl HubState {
     pub(super) fn new(config: HistoryConfig, workers: usize, now: u64) -> Self {
         // The cursor 0 asks for everything that is kept and never gets a gap, so it must not be a client's last id.
         let start = now.max(1);
@@ -485,7 +485,7 @@ fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Messag
 }
 
 #[cfg(test)]
-impl State {
+impl HubState {
     /// The capacity of the collection.
     pub(super) fn room(&self) -> usize {
         self.channels.room() + self.expiry.capacity() + self.keys.room()

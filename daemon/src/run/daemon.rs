@@ -24,7 +24,7 @@ use crate::{
     broker::{Broker, Local},
     config::Config,
     drain::Drain,
-    hub::{Hub, Keeping, subscriber::Audience},
+    hub::{Hub, LogThreads, subscriber::Audience},
     metrics::Metrics,
     source::files::Watcher,
     worker::{Balance, Errand, Shared},
@@ -102,7 +102,7 @@ impl Daemon {
     /// Starts all parts. Needs a current-thread runtime with local tasks.
     pub(super) async fn start(mut self) -> anyhow::Result<Running> {
         let (started, places) = (Instant::now(), Arc::new(self.places));
-        let keeping = self.hub.start_keeping().context(NO_THREAD)?;
+        let keeping = self.hub.start_log_threads().context(NO_THREAD)?;
         self.sources.publish_spool().await;
         let pulse = Pulse::new(self.workers);
         let shared = Shared {
@@ -155,7 +155,7 @@ pub(super) struct Running {
     pub(super) pulse: Arc<Pulse>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    keeping: Keeping,
+    keeping: LogThreads,
     threads: WorkerThreads,
     sources: JoinSet<()>,
     /// The audience of the control thread: subscribers of the Unix socket.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     config::Config,
     hub::{Hub, Promise},
-    store::{self, Directory, Durability},
+    store::{self, Durability, LogDirectory},
 };
 
 /// `workers` counts every thread with subscribers.
@@ -19,7 +19,7 @@ pub(super) fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hu
         return Ok(Hub::new(history, workers));
     }
     let dir = store::directory(given)?;
-    let disk = Directory::open(&dir).map_err(|error| match error.kind() {
+    let disk = LogDirectory::open(&dir).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => anyhow::anyhow!(
             "another comet keeps its history in {} (use another directory with --store or COMET_STORE)",
             dir.display()

@@ -63,20 +63,20 @@ pub(super) fn write_all(file: &dyn LogFile, mut bytes: &[u8], mut place: u64) ->
 
 /// A real directory, locked as long as this value lives, because two daemons must not write to one log.
 #[derive(Debug)]
-pub struct Directory {
+pub struct LogDirectory {
     path: PathBuf,
-    opened: Mutex<Opened>,
+    opened: Mutex<OpenDirectory>,
 }
 
 #[derive(Debug)]
-struct Opened {
+struct OpenDirectory {
     handle: fs::File,
     _lock: Flock<fs::File>,
 }
 
 pub(super) const LOCK: &str = "lock";
 
-impl Directory {
+impl LogDirectory {
     /// Opens the directory. Creates it if it does not exist, for its owner only.
     ///
     /// # Errors
@@ -84,18 +84,18 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.into(),
-            opened: Mutex::new(Opened::at(path)?),
+            opened: Mutex::new(OpenDirectory::at(path)?),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Opened> {
+    fn lock(&self) -> MutexGuard<'_, OpenDirectory> {
         self.opened
             .lock()
             .expect("no code panics while it holds the directory")
     }
 }
 
-impl Opened {
+impl OpenDirectory {
     fn at(path: &Path) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -126,7 +126,7 @@ fn options() -> fs::OpenOptions {
     options
 }
 
-impl Disk for Directory {
+impl Disk for LogDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let names =
             fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
@@ -160,7 +160,7 @@ impl Disk for Directory {
     fn reopen(&self) -> io::Result<()> {
         let mut opened = self.lock();
         if !opened.is_at(&self.path) {
-            *opened = Opened::at(&self.path)?;
+            *opened = OpenDirectory::at(&self.path)?;
         }
         Ok(())
     }

@@ -22,10 +22,10 @@ pub(crate) enum Fault {
 
 /// The disk. All clones share the same files.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct FakeDisk(Arc<Mutex<FakeState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct FakeState {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
     faults: Vec<Fault>,
     /// The number of calls that still succeed.
@@ -40,7 +40,7 @@ struct Content {
     synced: Vec<u8>,
 }
 
-impl Fake {
+impl FakeDisk {
     /// After `well` more calls, lets the next `ill` calls fail.
     pub(crate) fn fail(&self, fault: Fault, well: usize, ill: usize) {
         let mut state = self.lock();
@@ -77,7 +77,7 @@ impl Fake {
         self.lock().files.keys().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock().unwrap()
     }
 
@@ -105,9 +105,9 @@ impl Fake {
 }
 
 #[derive(Debug)]
-struct File(Fake, Arc<Mutex<Content>>);
+struct File(FakeDisk, Arc<Mutex<Content>>);
 
-impl Disk for Fake {
+impl Disk for FakeDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         self.call_whole()?;
         Ok(self.names())

@@ -24,7 +24,7 @@ pub(super) const LENGTH: usize = SEAL + Mark::LENGTH + record::HEADER + 17;
 
 /// The parsed beginning of a segment.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct SegmentHead {
     /// The mark of all records.
     pub(super) mark: Mark,
     /// The offset of the first record.
@@ -37,7 +37,7 @@ pub(super) struct Head {
     pub(super) outdated: bool,
 }
 
-impl Head {
+impl SegmentHead {
     /// Whether records may be appended to the segment.
     pub(super) fn is_open(&self) -> bool {
         self.sound && !self.outdated && self.base == Some(false)
@@ -58,7 +58,7 @@ pub(super) fn write(mark: &Mark, number: u64, base: bool, last: u64) -> Vec<u8> 
 ///
 /// # Errors
 /// The segment has another version.
-pub(super) fn read(bytes: &[u8]) -> io::Result<Option<Head>> {
+pub(super) fn read(bytes: &[u8]) -> io::Result<Option<SegmentHead>> {
     let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
     match bytes.strip_prefix(name).and_then(<[u8]>::first) {
         Some(b'1'..=b'3') => {}
@@ -76,7 +76,7 @@ fn other(version: char) -> io::Error {
 }
 
 /// Reads the mark from the first record, when the seal is damaged.
-fn sealed(bytes: &[u8]) -> Option<Head> {
+fn sealed(bytes: &[u8]) -> Option<SegmentHead> {
     let (seal, rest) = bytes.split_at_checked(SEAL)?;
     let (signed, sum) = seal.split_at(SEAL - 4);
     let is_second = signed.starts_with(SECOND);
@@ -85,7 +85,7 @@ fn sealed(bytes: &[u8]) -> Option<Head> {
     let mark = if sound { &signed[MAGIC.len()..] } else { rest };
     let mark = Mark::of(*mark.first_chunk()?);
     let base = base(rest, &mark);
-    (sound || base.is_some()).then_some(Head {
+    (sound || base.is_some()).then_some(SegmentHead {
         mark,
         length: SEAL,
         sound,
@@ -94,10 +94,10 @@ fn sealed(bytes: &[u8]) -> Option<Head> {
     })
 }
 
-fn first(bytes: &[u8]) -> Option<Head> {
+fn first(bytes: &[u8]) -> Option<SegmentHead> {
     let mark = Mark::PUBLIC;
     let rest = bytes.strip_prefix(FIRST)?;
-    rest.starts_with(mark.bytes()).then(|| Head {
+    rest.starts_with(mark.bytes()).then(|| SegmentHead {
         mark,
         length: FIRST.len(),
         sound: true,

@@ -6,7 +6,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use super::{
     StoreError,
     disk::{Disk, LogFile, write_all},
-    head::{self, Head},
+    head::{self, SegmentHead},
     mark::Mark,
     record::Record,
     replay,
@@ -20,14 +20,14 @@ const BUFFER: usize = 1 << 20;
 pub struct Log {
     disk: Arc<dyn Disk>,
     /// The segment that records are appended to.
-    segment: Segment,
+    segment: OpenSegment,
     /// Numbers and sizes of the earlier segments.
     older: Vec<(u64, u64)>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Segment {
+struct OpenSegment {
     number: u64,
     file: Box<dyn LogFile>,
     mark: Mark,
@@ -36,7 +36,7 @@ struct Segment {
 
 /// What an opened log contained.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct LogSummary {
     /// The largest id in the log.
     pub last: u64,
     /// Whether the last daemon stopped in an orderly way.
@@ -61,8 +61,8 @@ impl Log {
     pub fn open(
         disk: Arc<dyn Disk>,
         keep: &mut dyn FnMut(Record<'_>),
-    ) -> Result<(Self, Found), StoreError> {
-        let mut found = Found::default();
+    ) -> Result<(Self, LogSummary), StoreError> {
+        let mut found = LogSummary::default();
         let (mut segments, mut open) = (Vec::new(), None);
         let numbers = current(&*disk)?;
         for number in &numbers {
@@ -82,12 +82,15 @@ impl Log {
             }
             found.add(&name, &read, is_last);
             segments.push((*number, read.end));
-            open = read.head.filter(Head::is_open).map(|head| Segment {
-                number: *number,
-                file,
-                mark: head.mark,
-                end: read.end,
-            });
+            open = read
+                .head
+                .filter(SegmentHead::is_open)
+                .map(|head| OpenSegment {
+                    number: *number,
+                    file,
+                    mark: head.mark,
+                    end: read.end,
+                });
         }
         Ok((Self::after(disk, segments, open, &found)?, found))
     }
@@ -97,18 +100,18 @@ impl Log {
     fn after(
         disk: Arc<dyn Disk>,
         mut older: Vec<(u64, u64)>,
-        open: Option<Segment>,
-        found: &Found,
+        open: Option<OpenSegment>,
+        found: &LogSummary,
     ) -> Result<Self, StoreError> {
         let last = older.pop();
         let segment = match (open, last) {
             (Some(segment), _) => segment,
             (None, Some((number, end))) if end > 0 => {
                 older.push((number, end));
-                Segment::begin(&*disk, number + 1, found.last)?
+                OpenSegment::begin(&*disk, number + 1, found.last)?
             }
-            (None, Some((number, _))) => Segment::begin(&*disk, number, found.last)?,
-            (None, None) => Segment::begin(&*disk, 1, found.last)?,
+            (None, Some((number, _))) => OpenSegment::begin(&*disk, number, found.last)?,
+            (None, None) => OpenSegment::begin(&*disk, 1, found.last)?,
         };
         Ok(Self {
             disk,
@@ -207,7 +210,7 @@ impl Log {
     /// The log is unchanged.
     pub fn seal(&mut self, last: u64) -> Result<Base, StoreError> {
         let number = self.segment.number;
-        let next = Segment::begin(&*self.disk, number + 2, last)?;
+        let next = OpenSegment::begin(&*self.disk, number + 2, last)?;
         let sealed = std::mem::replace(&mut self.segment, next);
         self.older.push((number, sealed.end));
         Base::begin(self.disk.clone(), number + 1, last)
@@ -237,7 +240,7 @@ impl Log {
 #[derive(Debug)]
 pub struct Base {
     disk: Arc<dyn Disk>,
-    segment: Segment,
+    segment: OpenSegment,
     buffer: Vec<u8>,
 }
 
@@ -245,7 +248,7 @@ impl Base {
     fn begin(disk: Arc<dyn Disk>, number: u64, last: u64) -> Result<Self, StoreError> {
         let name = new_name(number);
         let failed = StoreError::of("write", &*disk, &name);
-        let segment = Segment::create(&*disk, &name, number, true, last).map_err(failed)?;
+        let segment = OpenSegment::create(&*disk, &name, number, true, last).map_err(failed)?;
         Ok(Self {
             disk,
             segment,
@@ -297,7 +300,7 @@ impl Base {
     }
 }
 
-impl Segment {
+impl OpenSegment {
     /// An empty segment, whose name is synced.
     fn begin(disk: &dyn Disk, number: u64, last: u64) -> Result<Self, StoreError> {
         let name = file_name(number);
@@ -333,9 +336,9 @@ impl Segment {
     }
 }
 
-impl Found {
+impl LogSummary {
     /// What reading a segment has found.
-    fn add(&mut self, name: &str, read: &replay::Segment, is_last: bool) {
+    fn add(&mut self, name: &str, read: &replay::ReadSegment, is_last: bool) {
         let damaged = read.damaged.iter();
         self.damaged
             .extend(damaged.map(|(place, length)| (name.to_owned(), *place, *length)));

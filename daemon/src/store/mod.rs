@@ -17,8 +17,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-pub use disk::Directory;
-pub use log::{Base, Found, Log};
+pub use disk::LogDirectory;
+pub use log::{Base, Log, LogSummary};
 pub use mark::Mark;
 use nix::unistd::{AccessFlags, access};
 pub use record::{MessageRecord, Record};
@@ -80,7 +80,7 @@ impl StoreError {
 ///
 /// # Errors
 /// No directory can be used.
-pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoDirectory> {
+pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoLogDirectory> {
     if let Some(given) = given {
         return Ok(given.into());
     }
@@ -95,7 +95,7 @@ pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoDirectory> {
     };
     let home = || absolute("HOME").map(|home| home.join(".local/state"));
     let state = absolute("XDG_STATE_HOME").or_else(home);
-    state.map(|state| state.join("comet")).ok_or(NoDirectory)
+    state.map(|state| state.join("comet")).ok_or(NoLogDirectory)
 }
 
 /// The boot id of the machine. If the system does not report it, the present time, so that every start counts as a new boot.
@@ -122,7 +122,7 @@ pub fn end(given: Option<&Path>) -> Result<(), StoreError> {
         return Ok(());
     }
     let failed = |error| StoreError::new("end the log in", path.clone(), error);
-    let disk = Directory::open(&path).map_err(failed)?;
+    let disk = LogDirectory::open(&path).map_err(failed)?;
     let mut last_was_memory = false;
     let (mut log, found) = Log::open(Arc::new(disk), &mut |record| {
         if let Record::Start { durability, .. } = record {
@@ -141,7 +141,7 @@ pub fn end(given: Option<&Path>) -> Result<(), StoreError> {
     log.append([began])
 }
 
-impl Found {
+impl LogSummary {
     /// Logs what was found.
     pub fn log(&self, dir: &Path, took: Duration) {
         let dir = dir.display();
@@ -171,4 +171,4 @@ fn usable(directory: &Path) -> bool {
 #[error(
     "no directory for the log: /var/lib/comet cannot be used, and neither XDG_STATE_HOME nor HOME is set; name one by --store, or set durability = \"memory\" under [store]"
 )]
-pub struct NoDirectory;
+pub struct NoLogDirectory;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     disk::LogFile,
-    head::{self, Head},
+    head::{self, SegmentHead},
     mark::Mark,
     record::{self, NoRecord, Record},
 };
@@ -18,7 +18,7 @@ const CHUNK: usize = if cfg!(any(test, feature = "fuzz")) {
 
 /// What reading a segment has found.
 #[derive(Debug, Default)]
-pub(super) struct Segment {
+pub(super) struct ReadSegment {
     /// The end of the last valid record. What follows is the torn end of a write.
     pub(super) end: u64,
     /// The length of the file.
@@ -26,58 +26,61 @@ pub(super) struct Segment {
     /// Offset and length of each damaged part.
     pub(super) damaged: Vec<(u64, u64)>,
     /// The parsed beginning.
-    pub(super) head: Option<Head>,
+    pub(super) head: Option<SegmentHead>,
 }
 
 /// Passes every record to `keep`, in order.
 ///
 /// # Errors
 /// The file cannot be read, or has another version.
-pub(super) fn replay(file: &dyn LogFile, keep: &mut dyn FnMut(Record<'_>)) -> io::Result<Segment> {
-    let mut input = Input::new(file, CHUNK);
-    input.fill()?;
-    let Some(head) = head::read(input.bytes())? else {
-        return without_head(input);
+pub(super) fn replay(
+    file: &dyn LogFile,
+    keep: &mut dyn FnMut(Record<'_>),
+) -> io::Result<ReadSegment> {
+    let mut reader = FileReader::new(file, CHUNK);
+    reader.fill()?;
+    let Some(head) = head::read(reader.bytes())? else {
+        return without_head(reader);
     };
-    let mut segment = Segment::default();
+    let mut segment = ReadSegment::default();
     let mut bad_since = (!head.sound).then_some(0);
-    input.advance(head.length);
+    reader.advance(head.length);
     loop {
-        let read = record::read(input.bytes(), &head.mark).map(|(record, length)| {
+        let read = record::read(reader.bytes(), &head.mark).map(|(record, length)| {
             if let Some(start) = bad_since.take() {
-                segment.damaged.push((start, input.place - start));
+                segment.damaged.push((start, reader.place - start));
             }
             keep(record);
             length
         });
         match read {
             Ok(length) => {
-                input.advance(length);
-                segment.end = input.place;
+                reader.advance(length);
+                segment.end = reader.place;
             }
-            Err(NoRecord::Short) if input.fill()? => {}
-            Err(_) if input.bytes().is_empty() => break,
+            Err(NoRecord::Short) if reader.fill()? => {}
+            Err(_) if reader.bytes().is_empty() => break,
             Err(_) => {
-                bad_since.get_or_insert(input.place);
-                input.skip(&head.mark);
+                bad_since.get_or_insert(reader.place);
+                reader.skip(&head.mark);
             }
         }
     }
-    segment.length = input.place;
+    segment.length = reader.place;
     segment.head = Some(head);
     Ok(segment)
 }
 
 /// The result for a segment without a mark: it is damaged as a whole, unless it is so short that no record was written yet.
-fn without_head(mut input: Input<'_>) -> io::Result<Segment> {
-    let mut segment = Segment::default();
+fn without_head(mut reader: FileReader<'_>) -> io::Result<ReadSegment> {
+    let mut segment = ReadSegment::default();
     loop {
-        input.advance(input.bytes().len());
-        if !input.fill()? {
+        reader.advance(reader.bytes().len());
+        if !reader.fill()? {
             break;
         }
     }
-    segment.length = input.place;
+    segment.length = reader.place;
     if segment.length > head::LENGTH as u64 {
         segment.end = segment.length;
         segment.damaged.push((0, segment.length));
@@ -86,14 +89,14 @@ fn without_head(mut input: Input<'_>) -> io::Result<Segment> {
 }
 
 /// Reads the beginning of a segment.
-pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<Head>> {
-    let mut input = Input::new(file, head::LENGTH);
-    input.fill()?;
-    head::read(input.bytes())
+pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<SegmentHead>> {
+    let mut reader = FileReader::new(file, head::LENGTH);
+    reader.fill()?;
+    head::read(reader.bytes())
 }
 
 /// A window on the file.
-struct Input<'a> {
+struct FileReader<'a> {
     file: &'a dyn LogFile,
     /// The least bytes of one read.
     chunk: usize,
@@ -105,7 +108,7 @@ struct Input<'a> {
     at_end: bool,
 }
 
-impl<'a> Input<'a> {
+impl<'a> FileReader<'a> {
     fn new(file: &'a dyn LogFile, chunk: usize) -> Self {
         Self {
             file,

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{Keeper, queue::Queue, writer::record};
 use crate::{
-    hub::{Hub, channel, keys, state::Lost},
+    hub::{Hub, channel, keys, state::LostRange},
     store::{Base, Record, StoreError},
 };
 
@@ -60,14 +60,14 @@ impl Keeper {
         base.put(&self.start)?;
         // A base cannot record that the logs of earlier runs were whole. So after the next start a client that asks with a time
         // between two earlier runs gets an unnecessary gap. The newest Start record implies that its log was whole.
-        let is_said = |lost: &Lost| match self.start {
+        let is_said = |lost: &LostRange| match self.start {
             Record::Start { id, after, .. } => {
                 lost.whole && (after, id) == (lost.after, lost.before)
             }
             _ => false,
         };
         let lost = hub.lock().lost().to_vec();
-        for Lost { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
+        for LostRange { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
             base.put(&Record::Lost { after, before })?;
         }
         // The messages of several channels that are written. Ids never come back, so this set says that for good.

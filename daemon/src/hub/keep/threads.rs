@@ -14,17 +14,17 @@ use crate::{
 };
 
 /// Interval of the background check.
-const ROUND: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests to the background threads.
 #[derive(Default)]
-pub(super) struct Work {
+pub(super) struct ThreadRequests {
     sync: bool,
     stop: bool,
 }
 
 /// The background threads of the log.
-pub struct Keeping {
+pub struct LogThreads {
     hub: Arc<Hub>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -34,7 +34,7 @@ impl Hub {
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub fn start_keeping(self: &Arc<Self>) -> io::Result<Keeping> {
+    pub fn start_log_threads(self: &Arc<Self>) -> io::Result<LogThreads> {
         let mut threads = Vec::new();
         for (name, syncs) in [("store", false), ("store-sync", true)] {
             if self.keeper.is_none() || syncs && !self.waits_for_disk() {
@@ -43,12 +43,12 @@ impl Hub {
             let hub = self.clone();
             let run = move || match &hub.keeper {
                 Some(keeper) if syncs => keeper.sync(&hub),
-                Some(keeper) => keeper.go_round(&hub),
+                Some(keeper) => keeper.check_regularly(&hub),
                 None => {}
             };
             threads.push(thread::Builder::new().name(name.into()).spawn(run)?);
         }
-        Ok(Keeping {
+        Ok(LogThreads {
             hub: self.clone(),
             threads,
         })
@@ -56,7 +56,11 @@ impl Hub {
 
     pub(super) fn ask_to_sync(&self) {
         if let Some(keeper) = &self.keeper {
-            keeper.work.lock().expect("nothing panics holding it").sync = true;
+            keeper
+                .requests
+                .lock()
+                .expect("nothing panics holding it")
+                .sync = true;
             keeper.wake_sync.notify_one();
         }
     }
@@ -66,34 +70,34 @@ impl Keeper {
     /// Syncs whenever a publisher waits for it.
     fn sync(&self, hub: &Hub) {
         loop {
-            let work = self.work.lock().expect("nothing panics holding it");
-            let idle = |work: &mut Work| !work.stop && !work.sync;
-            let woken = self.wake_sync.wait_while(work, idle);
-            let mut work = woken.expect("nothing panics holding it");
-            work.sync = false;
-            if work.stop {
+            let requests = self.requests.lock().expect("nothing panics holding it");
+            let idle = |requests: &mut ThreadRequests| !requests.stop && !requests.sync;
+            let woken = self.wake_sync.wait_while(requests, idle);
+            let mut requests = woken.expect("nothing panics holding it");
+            requests.sync = false;
+            if requests.stop {
                 return;
             }
-            drop(work);
+            drop(requests);
             let _ = self.commit(hub, u64::MAX); // publishers that wait get the error
         }
     }
 
-    fn go_round(&self, hub: &Hub) {
+    fn check_regularly(&self, hub: &Hub) {
         loop {
-            let work = self.work.lock().expect("nothing panics holding it");
+            let requests = self.requests.lock().expect("nothing panics holding it");
             let woken = self
-                .wake_round
-                .wait_timeout_while(work, ROUND, |work| !work.stop);
+                .wake_check
+                .wait_timeout_while(requests, CHECK_INTERVAL, |requests| !requests.stop);
             if woken.expect("nothing panics holding it").0.stop {
                 return;
             }
-            self.look_after(hub);
+            self.check_log(hub);
         }
     }
 }
 
-impl Keeping {
+impl LogThreads {
     /// Writes the remaining messages and a Stop record. All sources must have ended.
     ///
     /// # Errors
@@ -102,14 +106,18 @@ impl Keeping {
         let Some(keeper) = &self.hub.keeper else {
             return Ok(());
         };
-        keeper.work.lock().expect("nothing panics holding it").stop = true;
+        keeper
+            .requests
+            .lock()
+            .expect("nothing panics holding it")
+            .stop = true;
         keeper.wake_sync.notify_one();
-        keeper.wake_round.notify_one();
+        keeper.wake_check.notify_one();
         for thread in self.threads {
             let _ = thread.join(); // a panic was already logged
         }
         let id = self.hub.last().0;
-        keeper.notice_loss(&self.hub);
+        keeper.check_files(&self.hub);
         let lacks = {
             let mut writer = keeper.lock();
             writer.failed = None;

@@ -53,7 +53,7 @@ impl Hub {
     /// With `process`, writes the messages of a backlog before they are delivered, unless writing fails. If a message was
     /// delivered and then lost in a crash, its publisher's retry would deliver it again under another id. The first reader
     /// writes; no message is written twice.
-    pub(in crate::hub) fn keep_before_telling(&self, backlog: Backlog) -> Backlog {
+    pub(in crate::hub) fn keep_before_delivery(&self, backlog: Backlog) -> Backlog {
         if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
             && keeper.promise.durability == Durability::Process
             && !keeper.has(last.id)

@@ -7,7 +7,7 @@ use comet_proto::Message;
 use super::queue::Queue;
 use crate::store::{Durability, Log, MessageRecord, Record, StoreError};
 
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     pub(super) log: Log,
     /// Messages that were taken from the hub, and not written because of an error.
     pub(super) queue: Queue,
@@ -21,7 +21,7 @@ pub(super) struct Writer {
     pub(super) rewrites: u64,
 }
 
-impl Writer {
+impl LogWriter {
     pub(super) fn new(log: Log) -> Self {
         Self {
             log,

@@ -7,7 +7,7 @@ use proptest::{
 };
 
 use super::*;
-use crate::store::{Durability, OnError, fake::Fake};
+use crate::store::{Durability, OnError, fake::FakeDisk};
 
 const NAMES: [&str; 3] = ["a", "b", "few.a"];
 
@@ -102,7 +102,7 @@ struct Between {
 }
 
 struct Model {
-    disk: Fake,
+    disk: FakeDisk,
     boot: u128,
     hub: Arc<Hub>,
     /// Acknowledged: id and channel.
@@ -114,7 +114,7 @@ struct Model {
     moments: Vec<u64>,
 }
 
-fn open(disk: &Fake, boot: u128) -> Arc<Hub> {
+fn open(disk: &FakeDisk, boot: u128) -> Arc<Hub> {
     let limits = |messages, seconds| Limits {
         messages,
         bytes: 1 << 20,
@@ -146,7 +146,7 @@ fn names(channels: usize) -> Vec<ChannelName> {
 impl Model {
     fn new() -> Self {
         NOW.set(START);
-        let disk = Fake::default();
+        let disk = FakeDisk::default();
         let hub = open(&disk, 1);
         Self {
             gone: hub.last().0,
@@ -188,7 +188,7 @@ impl Model {
     fn restart(&mut self, end: End) {
         let after = self.hub.last().0;
         match end {
-            End::Stop => self.hub.start_keeping().unwrap().stop().unwrap(),
+            End::Stop => self.hub.start_log_threads().unwrap().stop().unwrap(),
             End::Torn => {
                 // Nobody was told that this one is kept.
                 let id = self.hub.publish(message(&channel("a"), b"torn"));
@@ -199,7 +199,7 @@ impl Model {
             }
             End::PowerLost => self.boot += 1,
             End::Forgotten => {
-                self.disk = Fake::default();
+                self.disk = FakeDisk::default();
                 // Only a log keeps ids rising where the clock does not.
                 NOW.set(NOW.get().max(after + 1));
             }

@@ -6,7 +6,7 @@ use super::{
     keep::{ids, open, published},
     *,
 };
-use crate::store::{disk::Disk, fake::Fake};
+use crate::store::{disk::Disk, fake::FakeDisk};
 
 const SEGMENT: &str = "0000000001.log";
 
@@ -74,7 +74,7 @@ fn forgeries() -> Vec<u8> {
 
 /// A log of three messages, of which the second carries the forgeries, and where its data is.
 fn log() -> (Vec<u8>, [u64; 3], Range<usize>) {
-    let (disk, news) = (Fake::default(), channel("news"));
+    let (disk, news) = (FakeDisk::default(), channel("news"));
     let hub = open(&disk);
     let forged = forgeries();
     let sent = [&b"before"[..], &forged, b"after"].map(|data| published(&hub, &news, data));
@@ -88,7 +88,7 @@ fn log() -> (Vec<u8>, [u64; 3], Range<usize>) {
 
 /// A hub that begins with such a segment has nothing of the forgeries.
 fn opened(bytes: &[u8]) -> Arc<Hub> {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let file = disk.open(SEGMENT).unwrap();
     assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
     for round in ["harmed", "written anew"] {
@@ -138,7 +138,7 @@ fn a_log_of_the_first_format_is_read_and_written_anew() {
     ] {
         bytes.extend(record(mark, kind, &body));
     }
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     disk.open(SEGMENT).unwrap().write_at(&bytes, 0).unwrap();
     let hub = open(&disk);
     assert_eq!(ids(&hub, &news, old), (vec![old + 4, old + 6], false));

@@ -4,7 +4,7 @@ use super::{
     keep::{ids, open_with},
     *,
 };
-use crate::store::{disk::Disk, fake::Fake};
+use crate::store::{disk::Disk, fake::FakeDisk};
 
 /// Written by a daemon of format 2: three messages, an orderly stop, a restart, another message, and `kill -9`.
 const LOG: &[u8] = include_bytes!("../../../../tests/vectors/log-2.log");
@@ -26,7 +26,7 @@ fn soon_after() -> u64 {
 
 #[test]
 fn a_log_of_the_second_format_is_read_and_written_anew() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let file = disk.open("0000000001.log").unwrap();
     assert_eq!(file.write_at(LOG, 0).unwrap(), LOG.len());
     let (news, chat) = (channel("news"), channel("chat.7"));

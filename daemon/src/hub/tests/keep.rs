@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::{
     Durability, OnError,
-    fake::{Fake, Fault},
+    fake::{FakeDisk, Fault},
 };
 
 const BOOT: u128 = 1;
@@ -28,19 +28,19 @@ fn ticking() -> u64 {
 }
 
 /// Opens the log with the caller's clock, in this boot of the machine.
-pub(super) fn open_with(disk: &Fake, clock: Clock, boot: u128) -> (Arc<Hub>, Found) {
+pub(super) fn open_with(disk: &FakeDisk, clock: Clock, boot: u128) -> (Arc<Hub>, LogSummary) {
     let (config, disk) = (HistoryConfig::default(), Arc::new(disk.clone()));
     let promise = promise(Durability::Process, boot);
     Hub::open_with_clock(config, 1, disk, &promise, clock).unwrap()
 }
 
-fn open_at(disk: &Fake, durability: Durability, boot: u128) -> Result<Arc<Hub>, StoreError> {
+fn open_at(disk: &FakeDisk, durability: Durability, boot: u128) -> Result<Arc<Hub>, StoreError> {
     let disk = Arc::new(disk.clone());
     let promise = promise(durability, boot);
     Hub::open_with_clock(HistoryConfig::default(), 1, disk, &promise, ticking).map(|(hub, _)| hub)
 }
 
-pub(super) fn open(disk: &Fake) -> Arc<Hub> {
+pub(super) fn open(disk: &FakeDisk) -> Arc<Hub> {
     open_at(disk, Durability::Process, BOOT).unwrap()
 }
 
@@ -58,7 +58,7 @@ pub(super) fn ids(hub: &Hub, name: &ChannelName, cursor: u64) -> (Vec<u64>, bool
 
 #[test]
 fn a_killed_daemon_forgets_nothing() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let (a, b) = (channel("a"), channel("b"));
     let hub = open(&disk);
     let start = hub.last().0;
@@ -76,7 +76,7 @@ fn a_killed_daemon_forgets_nothing() {
 
 #[test]
 fn cursors_of_a_daemon_that_published_nothing_stay_good() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     for _ in 0..3 {
         let cursor = open(&disk).last().0;
@@ -86,7 +86,7 @@ fn cursors_of_a_daemon_that_published_nothing_stay_good() {
 
 #[test]
 fn whoever_saw_a_message_that_was_lost_is_told() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let kept = published(&hub, &a, b"kept");
@@ -106,7 +106,7 @@ fn whoever_saw_a_message_that_was_lost_is_told() {
 /// Its publisher, who has no answer, repeats it with its key: it must be found to be the same.
 #[test]
 fn what_somebody_was_told_is_not_forgotten() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let mut start = open(&disk).last().0;
     for joins in [false, true] {
@@ -126,7 +126,7 @@ fn what_somebody_was_told_is_not_forgotten() {
 #[test]
 fn after_a_loss_of_power_everybody_is_told_unless_it_was_synced() {
     for (durability, told) in [(Durability::Process, true), (Durability::Disk, false)] {
-        let disk = Fake::default();
+        let disk = FakeDisk::default();
         let a = channel("a");
         let hub = open_at(&disk, durability, BOOT).unwrap();
         let id = hub.publish(message(&a, b""));
@@ -141,11 +141,11 @@ fn after_a_loss_of_power_everybody_is_told_unless_it_was_synced() {
 
 #[test]
 fn a_stop_in_order_bridges_a_boot() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let id = hub.publish(message(&a, b""));
-    hub.start_keeping().unwrap().stop().unwrap();
+    hub.start_log_threads().unwrap().stop().unwrap();
     drop(hub);
     let hub = open_at(&disk, Durability::Process, BOOT + 1).unwrap();
     assert_eq!(ids(&hub, &a, id - 1), (vec![id], false));
@@ -153,7 +153,7 @@ fn a_stop_in_order_bridges_a_boot() {
 
 #[test]
 fn damage_is_skipped_and_told_and_not_found_twice() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let sent: Vec<u64> = (0..10).map(|_| published(&hub, &a, b"some data")).collect();
@@ -174,7 +174,7 @@ fn damage_is_skipped_and_told_and_not_found_twice() {
 
 #[test]
 fn a_torn_end_is_cut_and_a_gap() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let first = published(&hub, &a, b"one");
@@ -196,7 +196,7 @@ fn a_torn_end_is_cut_and_a_gap() {
 
 #[test]
 fn a_full_disk_is_an_error_until_there_is_room_and_then_lacks_nothing() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let first = published(&hub, &a, b"one");
@@ -224,7 +224,7 @@ fn a_full_disk_is_an_error_until_there_is_room_and_then_lacks_nothing() {
 
 #[test]
 fn what_is_too_much_to_wait_for_room_is_written_from_the_history() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let first = published(&hub, &a, b"one");
@@ -236,7 +236,7 @@ fn what_is_too_much_to_wait_for_room_is_written_from_the_history() {
     }
     disk.heal();
     let keeper = hub.keeper.as_ref().unwrap();
-    keeper.look_after(&hub);
+    keeper.check_log(&hub);
     assert!(hub.store_status().unwrap().error.is_none());
     let (kept, _) = ids(&hub, &a, 0);
     drop(hub);
@@ -247,7 +247,7 @@ fn what_is_too_much_to_wait_for_room_is_written_from_the_history() {
 
 #[test]
 fn messages_are_refused_where_that_is_wanted() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let wanted = Promise {
         on_error: OnError::Refuse,
         ..promise(Durability::Process, BOOT)
@@ -265,7 +265,7 @@ fn messages_are_refused_where_that_is_wanted() {
 
 #[test]
 fn keys_are_remembered_and_so_is_what_was_trimmed() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let keyed = |hub: &Hub| {
         let id = hub.publish(NewMessage {
@@ -289,7 +289,7 @@ fn keys_are_remembered_and_so_is_what_was_trimmed() {
 
 #[test]
 fn a_daemon_that_keeps_nothing_leaves_a_mark() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     let id = published(&hub, &a, b"");
@@ -315,7 +315,7 @@ fn a_daemon_that_keeps_nothing_leaves_a_mark() {
 
 #[test]
 fn rewriting_leaves_what_is_kept_and_no_more() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let a = channel("a");
     let hub = open(&disk);
     for _ in 0..50 {
@@ -382,7 +382,7 @@ struct Published {
 }
 
 struct Model {
-    disk: Fake,
+    disk: FakeDisk,
     hub: Arc<Hub>,
     durability: Durability,
     boot: u128,
@@ -402,7 +402,7 @@ fn attributes(size: usize) -> Option<Box<Attributes>> {
 
 impl Model {
     fn new(durability: Durability) -> Self {
-        let disk = Fake::default();
+        let disk = FakeDisk::default();
         let hub = open_at(&disk, durability, BOOT).unwrap();
         Self {
             cursors: vec![hub.last().0],
@@ -518,7 +518,7 @@ impl Model {
             Step::Heal => {
                 self.disk.heal();
                 let keeper = self.hub.keeper.as_ref().unwrap();
-                keeper.look_after(&self.hub);
+                keeper.check_log(&self.hub);
             }
             Step::Kill => self.restart(),
             Step::LosePower(part) => {
@@ -529,7 +529,7 @@ impl Model {
                 self.restart();
             }
             Step::Stop => {
-                let _ = self.hub.start_keeping().unwrap().stop();
+                let _ = self.hub.start_log_threads().unwrap().stop();
                 self.restart();
             }
         }

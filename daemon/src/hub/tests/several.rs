@@ -4,7 +4,7 @@ use super::{
     keep::{ids, open},
     *,
 };
-use crate::store::fake::Fake;
+use crate::store::fake::FakeDisk;
 
 fn names<const N: usize>(names: [&str; N]) -> ChannelNames {
     ChannelNames::parse(names).unwrap()
@@ -90,7 +90,7 @@ fn each_channel_drops_it_by_its_own_limits() {
 /// In the log that is written anew, the messages of each channel are in their order, and nothing comes back.
 #[test]
 fn a_log_written_anew_has_it_in_each_channel_at_its_place() {
-    let disk = Fake::default();
+    let disk = FakeDisk::default();
     let hub = open(&disk);
     let start = hub.last().0;
     let publish = |channels: ChannelNames, data: &[u8]| {

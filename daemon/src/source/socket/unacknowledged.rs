@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn one_failed_attempt_decides_about_all_messages_before_it() {
         let f = Fixture::new(Durability::Disk, OnError::Deliver);
-        let keeping = f.hub.start_keeping().unwrap();
+        let keeping = f.hub.start_log_threads().unwrap();
         f.disk.fail(Fault::Broken, 0, usize::MAX);
         let (_, output) = written(&f, &[None, None]).await;
         let failed = ["other", "not kept", "other", "not kept", "end"];
