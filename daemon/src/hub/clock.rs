@@ -1,4 +1,4 @@
-//! The hub's time, which never steps back and never stops.
+//! The clock of the hub: a time that never goes back and never stands still.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,19 +10,19 @@ use super::micros;
 /// Microseconds since the Unix epoch.
 pub type Clock = fn() -> u64;
 
-/// The system's clock. After that clock has stepped back, this time goes on from the old value at the speed of the monotonic
-/// clock. If the hub's time stood still instead, no message would expire until the system's clock has caught up.
+/// The time of the system's clock, until that clock steps back. Then this time goes on from the old value at the speed of the
+/// monotonic clock. If it stood still, no message would expire until the system's clock has caught up.
 #[derive(Debug)]
 pub(super) struct HubClock {
     wall: Clock,
-    /// `None`: only the caller's clock is used.
+    /// The moment of the start by the monotonic clock. `None`: `wall` alone gives the time.
     start: Option<Instant>,
-    /// The hub's time at the start, as far as later steps of the clock allow.
+    /// The time at the start. A step forward of the system's clock raises it, and a step back does not change it.
     offset: AtomicU64,
 }
 
 impl HubClock {
-    /// A clock that never gives a time before `last`, which an earlier run has given.
+    /// A clock that gives no time before `last`, the last time that an earlier run has given.
     pub(super) fn system(last: u64) -> Self {
         let wall: Clock = system_clock;
         Self {
@@ -47,7 +47,7 @@ impl HubClock {
         }
     }
 
-    /// `elapsed`: time since the start by the monotonic clock.
+    /// The time, when the system's clock shows `wall` and `elapsed` has passed since the start by the monotonic clock.
     fn at(&self, wall: u64, elapsed: u64) -> u64 {
         let known = self.offset.load(Ordering::Relaxed);
         let seen = wall.saturating_sub(elapsed);

@@ -1,8 +1,8 @@
-//! Writes published messages to the log, and lets publishers wait for that.
+//! Writes published messages to the log, and lets publishers wait until their messages are written.
 //!
-//! With `process`, the publishing thread writes all unwritten messages, also those of other threads, before it acknowledges: a
-//! write into the system's cache takes about as long as waking a thread. With `disk` a background thread writes and
-//! syncs; meanwhile the next batch gathers. Nothing waits for a timer.
+//! With the durability `process`, the thread that publishes writes all unwritten messages before it acknowledges, also those
+//! of other threads: a write into the system's cache takes about as long as waking another thread. With `disk`, a background
+//! thread writes and syncs, and messages that are published meanwhile form the next batch. No message waits for a timer.
 
 mod queue;
 mod rewrite;
@@ -33,7 +33,7 @@ use writer::LogWriter;
 use super::{Hub, Promise};
 use crate::store::{Durability, Log, OnError, Record, StoreError};
 
-/// Interval of the retries after an error.
+/// The shortest time between two attempts to write after an error.
 const RETRY: Duration = if cfg!(test) {
     Duration::ZERO
 } else {
@@ -44,18 +44,18 @@ const RETRY: Duration = if cfg!(test) {
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreStatus {
     pub durability: Durability,
-    /// Bytes of all its files.
+    /// The bytes of all files of the log.
     pub bytes: u64,
     /// How often the log was rewritten from the history.
     pub rewrites: u64,
-    /// The error, if the log cannot be written at present.
+    /// The error, if the last attempt to write failed.
     pub error: Option<String>,
 }
 
 /// The log, and the publishers that wait for it.
 pub(super) struct Keeper {
     promise: Promise,
-    /// The record that every new base must repeat.
+    /// The record of this daemon's start, which every new base repeats.
     start: Record<'static>,
     writer: Mutex<LogWriter>,
     /// Every message up to this id is kept as promised.
@@ -100,8 +100,8 @@ impl Keeper {
             .expect("no code panics while it holds the log")
     }
 
-    /// Writes, and with `disk` syncs, all published messages. After an error it does not try again before the retry interval
-    /// has passed.
+    /// Writes all published messages, and with `disk` syncs the log. Within the retry interval after an error it returns this
+    /// error and does not try to write.
     pub(super) fn commit(&self, hub: &Hub, wanted: u64) -> Result<(), StoreError> {
         let mut writer = self.lock();
         if self.has(wanted) {
@@ -149,8 +149,8 @@ impl Keeper {
         });
     }
 
-    /// Handles a log that somebody removed, moved or cut: everything in memory must be written again, and until then
-    /// no message counts as kept.
+    /// Checks that the files of the log are still there. If one was removed, moved or cut, everything in memory must be
+    /// written again, and until then no message counts as kept.
     pub(super) fn check_files(&self, hub: &Hub) {
         let mut writer = self.lock();
         if !writer.rewrite && !writer.log.is_whole() {
@@ -162,7 +162,7 @@ impl Keeper {
         }
     }
 
-    /// The background work: messages without an acknowledgement, retries, the size of the log.
+    /// The background check: writes messages that nobody waits for, tries again after an error, and rewrites a large log.
     pub(super) fn check_log(&self, hub: &Hub) {
         self.check_files(hub);
         let (needed, bytes, least) = {

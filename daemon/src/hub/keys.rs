@@ -1,7 +1,8 @@
-//! Idempotency keys: for ten minutes, the id of the message that was published with each key.
+//! Idempotency keys: each key is remembered for ten minutes, with the id of the message that was published with it.
 //!
-//! A key belongs to its publisher, so nobody can make another publisher's message count as a repetition by using its key
-//! first. When there are too many keys, the publisher with the most keys loses its oldest, as long as there are at most 256 publishers.
+//! A key belongs to its publisher. Otherwise a publisher could use the key of another one first, and the message of the other
+//! one would count as a repetition. When there are too many keys, the publisher with the most keys loses its oldest key. This
+//! holds for the first 256 publishers; the keys of all others are counted together.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,10 +18,10 @@ use super::micros;
 /// How long a key is remembered.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// The number of keys that are remembered over all publishers. Beyond it the publisher with the most keys loses its oldest.
+/// The most keys that are remembered, over all publishers.
 const MAX_KEYS: usize = 65_536;
 
-/// The most bytes that a publisher takes in front of a key.
+/// The most bytes of the text of a publisher that is written before a key.
 const PREFIX: usize = 22;
 
 /// The number of publishers whose keys are counted separately. The keys of further publishers are counted together.
@@ -33,7 +34,7 @@ pub enum Publisher {
     Unknown,
     /// A user of the machine: over the socket, or as the owner of a file in the spool.
     User(u32),
-    /// Publishers by HTTP. With tokens, a number that stands for the token's subject.
+    /// A publisher over HTTP. The number stands for the subject of its token, and is 0 without a token.
     Http(u64),
     /// The watched directory.
     Files,
@@ -87,14 +88,14 @@ impl<'a> PublisherKey<'a> {
 /// The keys that are counted together: those of one publisher, or (`None`) those of all publishers without a share.
 type KeyShare = Option<Publisher>;
 
-/// A place in the order of [`Keys::after`].
+/// The position of a key in the order of [`Keys::after`].
 pub(super) type KeyPosition = (KeyShare, u64);
 
 #[derive(Default)]
 pub(super) struct Keys {
     /// Ids by the channel's name, a NUL (which no name contains), and the key in the form of the log.
     ids: HashMap<Arc<str>, u64>,
-    /// Oldest first.
+    /// The keys with their ids by publisher, oldest first.
     shares: BTreeMap<KeyShare, VecDeque<(u64, Arc<str>)>>,
     len: usize,
     /// A buffer for the joined text, so that a lookup allocates nothing.
@@ -104,7 +105,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn get(&mut self, channel: &ChannelName, key: &PublisherKey<'_>) -> Option<u64> {
         let id = self.ids.get(join(channel, key, &mut self.joined)).copied();
-        // This may be a retry of a message that an earlier version has published.
+        // The message may have been published by an earlier version, which did not store the publisher.
         if id.is_none() && self.shares.contains_key(&Some(Publisher::Unknown)) {
             let unknown = PublisherKey {
                 publisher: Publisher::Unknown,
@@ -124,7 +125,7 @@ impl Keys {
         let own = Some(key.publisher);
         let has_own = self.shares.contains_key(&own) || self.shares.len() < MAX_SHARES;
         let share = self.shares.entry(own.filter(|_| has_own)).or_default();
-        // Keep the order by age, even if a log has the keys in another order.
+        // A log may have the keys in another order than their age.
         let newer = share.iter().rev().take_while(|(known, _)| *known > id);
         let place = share.len() - newer.count();
         share.insert(place, (id, joined));
@@ -134,8 +135,8 @@ impl Keys {
         }
     }
 
-    /// Forgets at most `at_most` keys whose id (which is a time) is older than the window. Returns true when there may be
-    /// more.
+    /// Forgets at most `at_most` keys that are older than the window, by their ids, which are times. Returns true if there
+    /// may be more.
     pub(super) fn expire(&mut self, now: u64, at_most: usize) -> bool {
         let old = now.saturating_sub(micros(WINDOW));
         let is_old =

@@ -1,4 +1,4 @@
-//! Restores the hub's state from a log at the start, and gives the content of a new base.
+//! Restores the state of the hub from a log at the start, and lists the content of a new base.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
@@ -13,10 +13,11 @@ use super::{
 };
 use crate::store::{Durability, LogSummary, MessageRecord, Record};
 
-/// The most lost ranges of ids that are kept apart. Further ones are merged, which can only cause an unnecessary gap.
+/// The most lost ranges of ids that are stored. Further ranges are merged with older ones, which can only cause unnecessary
+/// gaps.
 const MAX_LOST: usize = 64;
 
-/// The promise of the last run in the log, and the messages that were missed until then.
+/// What the log says about earlier runs of the daemon.
 #[derive(Debug, Default)]
 pub(super) struct EarlierRuns {
     durability: Option<Durability>,
@@ -150,7 +151,7 @@ impl HubState {
         let start = now.max(found.last + 1);
         before.end(start);
         let is_new = found.boot.is_none();
-        // The machine went down, so the system may not have written everything that it had accepted.
+        // The machine has crashed, so the system may not have written all data that it had accepted.
         let power_lost = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
         let may_lack = if power_lost {
             before.durability != Some(Durability::Disk)

@@ -1,4 +1,4 @@
-//! The file operations that the log needs. There are few, so that a test can replace them and let any of them fail.
+//! The file operations that the log needs, as two small traits. A test replaces them with operations that fail.
 
 use std::{
     fmt, fs, io,
@@ -20,13 +20,14 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Syncs the directory, so that names survive a loss of power.
     fn sync(&self) -> io::Result<()>;
-    /// Whether these files are still in the directory and have at least these sizes. Somebody with the right to do so can
-    /// remove, move or cut them while the daemon writes.
+    /// Whether these files are in the directory and have at least these sizes. An administrator or a script may have removed,
+    /// moved or cut a file while the daemon writes.
     fn is_whole(&self, files: &[(String, u64)]) -> bool {
         let _ = files;
         true
     }
-    /// Opens the directory again, and creates it if need be, when its path leads elsewhere or nowhere.
+    /// Opens the directory again if its path now leads to another directory or to none. Creates the directory if there is
+    /// none.
     fn reopen(&self) -> io::Result<()> {
         Ok(())
     }
@@ -61,7 +62,7 @@ pub(super) fn write_all(file: &dyn LogFile, mut bytes: &[u8], mut place: u64) ->
     Ok(())
 }
 
-/// A real directory, locked as long as this value lives, because two daemons must not write to one log.
+/// The directory of a log on a real disk. It is locked while this value lives, because two daemons must not write to one log.
 #[derive(Debug)]
 pub struct LogDirectory {
     path: PathBuf,
@@ -77,7 +78,7 @@ struct OpenDirectory {
 pub(super) const LOCK: &str = "lock";
 
 impl LogDirectory {
-    /// Opens the directory. Creates it if it does not exist, for its owner only.
+    /// Opens the directory. If it does not exist, it is created with access for its owner only.
     ///
     /// # Errors
     /// The system's error. `WouldBlock`: another process has locked it.

@@ -28,10 +28,10 @@ pub(crate) struct FakeDisk(Arc<Mutex<FakeState>>);
 struct FakeState {
     files: BTreeMap<String, Arc<Mutex<Content>>>,
     faults: Vec<Fault>,
-    /// The number of calls that still succeed.
-    well: usize,
-    /// The number of calls that fail after that.
-    ill: usize,
+    /// The number of further calls that succeed.
+    succeeding: usize,
+    /// The number of calls after them that fail.
+    failing: usize,
 }
 
 #[derive(Debug, Default)]
@@ -41,15 +41,15 @@ struct Content {
 }
 
 impl FakeDisk {
-    /// After `well` more calls, lets the next `ill` calls fail.
-    pub(crate) fn fail(&self, fault: Fault, well: usize, ill: usize) {
+    /// After `succeeding` more calls, lets the next `failing` calls fail.
+    pub(crate) fn fail(&self, fault: Fault, succeeding: usize, failing: usize) {
         let mut state = self.lock();
         state.faults = vec![fault];
-        (state.well, state.ill) = (well, ill);
+        (state.succeeding, state.failing) = (succeeding, failing);
     }
 
     pub(crate) fn heal(&self) {
-        self.lock().ill = 0;
+        self.lock().failing = 0;
     }
 
     /// Simulates a loss of power: of the data that was not synced, `part` of 256 is on the disk.
@@ -83,14 +83,14 @@ impl FakeDisk {
 
     fn call(&self) -> Result<(), Fault> {
         let mut state = self.lock();
-        if state.ill == 0 {
+        if state.failing == 0 {
             return Ok(());
         }
-        if state.well > 0 {
-            state.well -= 1;
+        if state.succeeding > 0 {
+            state.succeeding -= 1;
             return Ok(());
         }
-        state.ill -= 1;
+        state.failing -= 1;
         Err(state.faults[0])
     }
 

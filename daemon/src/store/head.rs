@@ -1,4 +1,5 @@
-//! The beginning of a segment: the version of its format, the mark of its records (twice), and the segment's number.
+//! Reads and writes the beginning of a segment: the version of the format, the mark of the records (twice), and the number of
+//! the segment.
 
 use std::io;
 
@@ -7,19 +8,19 @@ use super::{
     record::{self, Record},
 };
 
-/// The name and version of the format that is written.
+/// The name and the version of the format that this daemon writes.
 const MAGIC: &[u8; 8] = b"CometLg3";
 
-/// The version before, which is read, too. It differs only in the kinds of records.
+/// The second version of the format, which is read, too. It has fewer kinds of records.
 const SECOND: &[u8; 8] = b"CometLg2";
 
-/// The first version, which is read, too. Its mark is not secret.
+/// The first version of the format, which is read, too. Its mark is the same for all segments and not secret.
 const FIRST: &[u8; 8] = b"CometLg1";
 
-/// Length of the seal: magic, mark, and the checksum of both.
+/// Length in bytes of the seal: the magic bytes, the mark, and the checksum of both.
 const SEAL: usize = MAGIC.len() + Mark::LENGTH + 4;
 
-/// Length of everything that is written at the start of a segment: the seal, and a record with two numbers and one byte.
+/// Length in bytes of a segment without messages: the seal, and a record with two numbers and one byte.
 pub(super) const LENGTH: usize = SEAL + Mark::LENGTH + record::HEADER + 17;
 
 /// The parsed beginning of a segment.
@@ -31,7 +32,7 @@ pub(super) struct SegmentHead {
     pub(super) length: usize,
     /// Whether no byte before the first record is damaged.
     pub(super) sound: bool,
-    /// Whether it is a base, if the first record says so.
+    /// Whether the segment is a base. `None`: the first record is damaged.
     pub(super) base: Option<bool>,
     /// Whether the segment has an earlier version.
     pub(super) outdated: bool,

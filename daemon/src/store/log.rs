@@ -1,5 +1,5 @@
-//! The log: segments in a directory, to which records are appended (`docs/log-format.md`). It has no threads: the hub
-//! decides when to write, and wakes waiting publishers.
+//! The log: records are appended to segments, which are files in a directory (`docs/log-format.md`). The log has no threads.
+//! The hub decides when to write, and wakes the publishers that wait.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
     replay,
 };
 
-/// The capacity that the buffer may keep between two writes.
+/// The most bytes of capacity that the buffer keeps between two writes.
 const BUFFER: usize = 1 << 20;
 
 /// An open log.
@@ -95,8 +95,8 @@ impl Log {
         Ok((Self::after(disk, segments, open, &found)?, found))
     }
 
-    /// Opens the last segment for appending, if that is allowed. It is not after a base, with an earlier format, or
-    /// after a damaged beginning.
+    /// Goes on with the last segment, or begins a new one if the last segment is a base, has an earlier format, or has a
+    /// damaged beginning.
     fn after(
         disk: Arc<dyn Disk>,
         mut older: Vec<(u64, u64)>,
@@ -124,7 +124,7 @@ impl Log {
     /// Appends records: all of them, or none.
     ///
     /// # Errors
-    /// They are not written; the caller may try again.
+    /// No record is written. The caller may try again.
     pub fn append<'a>(
         &mut self,
         records: impl IntoIterator<Item = Record<'a>>,
@@ -147,7 +147,7 @@ impl Log {
         self.segment.file.sync().map_err(self.failed("sync"))
     }
 
-    /// Syncs every segment, also those of an earlier daemon that did not sync.
+    /// Syncs every segment. An earlier daemon may have written some without a sync.
     ///
     /// # Errors
     /// Those of [`Log::sync`].
@@ -168,7 +168,7 @@ impl Log {
         older + self.segment.end
     }
 
-    /// Whether all segments are still there, as far as names and sizes show.
+    /// Whether all segments are in the directory and have at least their size.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let current = (self.segment.number, self.segment.end);
@@ -179,7 +179,8 @@ impl Log {
         self.disk.is_whole(&files)
     }
 
-    /// To be called when [`Log::is_whole`] is false, before [`Log::seal`]: the next base gets a number above all present files.
+    /// Opens the directory again after [`Log::is_whole`] was false, and before [`Log::seal`]. The next base gets a number
+    /// above those of all files that are there.
     ///
     /// # Errors
     /// There is no directory to write to.
@@ -203,8 +204,7 @@ impl Log {
         self.disk.path(&file_name(self.segment.number))
     }
 
-    /// Starts a new segment, and the base that will replace all older ones. `last`: the largest id that was
-    /// written.
+    /// Begins a new segment, and a base that will replace all older segments. `last`: the largest id that was written.
     ///
     /// # Errors
     /// The log is unchanged.
@@ -216,10 +216,10 @@ impl Log {
         Base::begin(self.disk.clone(), number + 1, last)
     }
 
-    /// Removes older segments, when the base is complete.
+    /// Removes the segments that are older than a complete base.
     ///
     /// # Errors
-    /// A segment could not be removed. It does no harm, and is removed after the next base or at the next start.
+    /// A segment could not be removed. The segment does no harm. It is removed after the next base or at the next start.
     pub fn replace(&mut self, (number, bytes): (u64, u64)) -> Result<(), StoreError> {
         let (outdated, newer): (Vec<_>, Vec<_>) =
             self.older.iter().partition(|(older, _)| *older < number);
@@ -283,9 +283,9 @@ impl Base {
         Ok((number, self.segment.end))
     }
 
-    /// Gives the base up.
+    /// Removes the incomplete base.
     pub fn give_up(self) {
-        // A file that stays is removed at the next start.
+        // If this fails, the next start removes the file.
         let _ = self.disk.remove(&new_name(self.segment.number));
     }
 
@@ -325,7 +325,8 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Cuts off a partial write. If that fails, the next write overwrites it, because it begins at the same offset.
+    /// Writes the bytes at the end. After an error the part that was written is cut off. If cutting fails, too, the next write
+    /// overwrites this part, because the next write begins at the same offset.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = write_all(&*self.file, bytes, self.end) {
             let _ = self.file.set_len(self.end);

@@ -4,8 +4,8 @@ use std::{fmt, io};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// The mark of a segment, by which records are found behind damage, and which is part of their checksums. Publishers and subscribers
-/// cannot know it, so published data is never taken for a record.
+/// The mark of a segment. Each record begins with it, so that the next record after damaged bytes is found, and each checksum
+/// contains it. Publishers and subscribers cannot know the mark, so published data is never taken for a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     bytes: [u8; Self::LENGTH],

@@ -1,5 +1,5 @@
-//! The store: a log of published messages in a directory, so that they survive a restart. The hub gives ids and decides which
-//! messages are kept; the store only writes them and reads them back.
+//! The store: a log of published messages in a directory, so that messages survive a restart. The hub gives ids and decides
+//! which messages are kept. The store only writes messages and reads them back.
 
 pub mod disk;
 #[cfg(test)]
@@ -25,15 +25,15 @@ pub use record::{MessageRecord, Record};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-/// What an acknowledged message survives.
+/// The failures that an acknowledged message survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Nothing: a restart begins without history.
+    /// None: after a restart there is no history.
     Memory,
-    /// Every end of the daemon, but not of the machine.
+    /// A crash of the daemon, but not of the machine.
     Process,
-    /// The loss of power.
+    /// A crash of the machine, and the loss of power.
     Disk,
 }
 
@@ -41,13 +41,13 @@ pub enum Durability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// Subscribers get them, and the publisher gets an error that they are not kept.
+    /// Subscribers get the messages, and the publisher gets the error that they are not kept.
     Deliver,
-    /// They are refused, as long as writing is known to fail.
+    /// Messages are refused while writing fails.
     Refuse,
 }
 
-/// Why an operation of the store failed. The text is complete in itself.
+/// Why an operation of the store failed. The text needs no context.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot {what} {}: {cause}", path.display())]
 pub struct StoreError {
@@ -75,7 +75,7 @@ impl StoreError {
     }
 }
 
-/// The default directory of the log: `/var/lib/comet` where that can be used, else `comet` in
+/// The directory of the log: `given`, or by default `/var/lib/comet` if the daemon can write there, or else `comet` in
 /// `$XDG_STATE_HOME` or `~/.local/state`.
 ///
 /// # Errors
@@ -98,7 +98,7 @@ pub fn directory(given: Option<&Path>) -> Result<PathBuf, NoLogDirectory> {
     state.map(|state| state.join("comet")).ok_or(NoLogDirectory)
 }
 
-/// The boot id of the machine. If the system does not report it, the present time, so that every start counts as a new boot.
+/// The boot id of the machine. If the system reports none, the present time is used, so that every start counts as a new boot.
 #[must_use]
 pub fn boot() -> u128 {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -109,8 +109,8 @@ pub fn boot() -> u128 {
     })
 }
 
-/// Writes into an existing log, if there is one, that a daemon starts that does not use it, so that a later daemon does not take the log
-/// for complete.
+/// Notes in an existing log that a daemon starts without a log. Its messages will be missing, and a later daemon must not take
+/// the log for complete.
 ///
 /// # Errors
 /// There is a log, and it cannot be written.

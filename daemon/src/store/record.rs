@@ -1,4 +1,4 @@
-//! The records of the log as bytes (`docs/log-format.md`). This module has no I/O; `replay` reads files.
+//! Turns the records of the log into bytes and back (`docs/log-format.md`). This module has no I/O: `replay` reads files.
 
 use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
 
@@ -13,7 +13,7 @@ const SUMMED: usize = HEADER - 4;
 /// The longest idempotency key that a record can hold.
 const MAX_KEY: usize = u16::MAX as usize;
 
-/// The largest id and the largest segment number. Numbers stay below it, so that incrementing them never overflows.
+/// The largest valid id and the largest valid number of a segment. An increment of a valid number never overflows.
 const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// A record of the log.
@@ -23,7 +23,7 @@ pub enum Record<'a> {
     Head {
         /// The number of this segment; later segments have larger numbers.
         number: u64,
-        /// Whether it is a base, which has everything that was kept, so that older segments are ignored.
+        /// Whether the segment is a base. A base contains everything that was kept, so that older segments are ignored.
         base: bool,
         /// Messages that are only in later segments have larger ids.
         last: u64,
@@ -58,18 +58,18 @@ pub enum Record<'a> {
     },
     /// The start of a daemon.
     Start {
-        /// The first cursor that it gave.
+        /// The first cursor that the daemon gave.
         id: u64,
-        /// The last id that it found in the log. Ids between the two belong to lost messages.
+        /// The last id that the daemon found in the log. Ids between the two belong to lost messages.
         after: u64,
         /// The machine's boot id, which changes with every boot.
         boot: u128,
-        /// Its setting of durability.
+        /// The daemon's setting of durability.
         durability: Durability,
     },
     /// The orderly end of a daemon: no message before it is missing.
     Stop {
-        /// The last cursor that it gave.
+        /// The last cursor that the daemon gave.
         id: u64,
     },
     /// A cursor below this id may have missed messages of channels that are not in the log.
@@ -108,12 +108,12 @@ pub struct MessageRecord<'a> {
     pub data: &'a [u8],
 }
 
-/// Why bytes are not a record.
+/// Why some bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRecord {
-    /// The bytes end before the record does.
+    /// The record is longer than the bytes.
     Short,
-    /// The bytes are something else, or were changed.
+    /// The bytes are no record, or a record that was changed.
     Damaged,
 }
 
@@ -376,7 +376,7 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.push(count);
 }
 
-/// The rest of a body that is being parsed.
+/// The part of a body that is not parsed yet.
 struct Body<'a>(&'a [u8]);
 
 impl<'a> Body<'a> {

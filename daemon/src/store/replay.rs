@@ -16,10 +16,10 @@ const CHUNK: usize = if cfg!(any(test, feature = "fuzz")) {
     1 << 20
 };
 
-/// What reading a segment has found.
+/// The result of reading a segment.
 #[derive(Debug, Default)]
 pub(super) struct ReadSegment {
-    /// The end of the last valid record. What follows is the torn end of a write.
+    /// The end of the last valid record. The bytes after it belong to an unfinished write.
     pub(super) end: u64,
     /// The length of the file.
     pub(super) length: u64,
@@ -71,7 +71,7 @@ pub(super) fn replay(
     Ok(segment)
 }
 
-/// The result for a segment without a mark: it is damaged as a whole, unless it is so short that no record was written yet.
+/// The result for a segment without a mark. All of it is damaged, unless it is so short that it cannot have a record.
 fn without_head(mut reader: FileReader<'_>) -> io::Result<ReadSegment> {
     let mut segment = ReadSegment::default();
     loop {
@@ -95,10 +95,10 @@ pub(super) fn head(file: &dyn LogFile) -> io::Result<Option<SegmentHead>> {
     head::read(reader.bytes())
 }
 
-/// A window on the file.
+/// Reads a file from its start to its end, and holds the bytes that are not parsed yet.
 struct FileReader<'a> {
     file: &'a dyn LogFile,
-    /// The least bytes of one read.
+    /// The smallest size of one read in bytes.
     chunk: usize,
     buffer: Vec<u8>,
     /// The bytes of the buffer that were already parsed.
@@ -155,12 +155,12 @@ impl<'a> FileReader<'a> {
         self.place += length as u64;
     }
 
-    /// Skips the first byte, and goes on to the next possible start of a record.
+    /// Skips the first byte and all bytes before the next place where a record may start.
     fn skip(&mut self, mark: &Mark) {
         let rest = &self.bytes()[1..];
         let length = match mark.find(rest) {
             Some(found) => found,
-            // The last bytes may be the start of a mark.
+            // The last bytes may be the first part of a mark.
             None if !self.at_end => rest.len().saturating_sub(mark.bytes().len() - 1),
             None => rest.len(),
         };

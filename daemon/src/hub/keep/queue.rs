@@ -1,4 +1,5 @@
-//! The bounded queue of messages for the log. When it overflows, the log is later written from the history.
+//! The bounded queue of messages that are to be written to the log. When the queue overflows, it is dropped, and the log is
+//! later rewritten from the history.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,8 +7,7 @@ use comet_proto::Message;
 
 use crate::hub::history;
 
-/// The most bytes of messages that wait while the log fails. Beyond that the queue is dropped, and the log is rewritten from
-/// the history when writing works again.
+/// The most bytes of messages in the queue while the log cannot be written.
 pub(in crate::hub) const MAX_UNWRITTEN: usize = 32 << 20;
 
 /// A message that is not in the log yet.
@@ -22,7 +22,7 @@ pub(in crate::hub) struct Unwritten {
 pub(in crate::hub) struct Queue {
     pub(super) list: VecDeque<Unwritten>,
     bytes: usize,
-    /// Whether messages were dropped, so that only the history has them.
+    /// Whether messages were dropped. Then only the history has them.
     pub(super) dropped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Rewriting the log: a base with everything that the hub keeps replaces all older segments.
+//! Rewrites the log: a base with everything that the hub keeps replaces all older segments.
 
 use std::{collections::HashSet, mem, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Base, Record, StoreError},
 };
 
-/// The number of keys that are copied under one lock of the hub.
+/// How many keys are copied while the hub is locked once.
 const SLICE: usize = 4096;
 
 impl Keeper {
@@ -35,7 +35,7 @@ impl Keeper {
         replaced
     }
 
-    /// Starts a new segment for further messages, and the base for all earlier ones.
+    /// Begins a new segment for further messages, and the base for all earlier messages.
     fn seal(&self, hub: &Hub) -> Result<(Base, u64, u64), StoreError> {
         let mut writer = self.lock();
         let (last, new) = hub.lock().take_unwritten();
@@ -55,7 +55,7 @@ impl Keeper {
         Ok((base, last, writer.broken))
     }
 
-    /// Writes the base in slices, so that publishers need not wait for the hub's lock.
+    /// Writes the base in slices, so that the hub is never locked for long and publishers go on.
     fn fill(&self, hub: &Hub, base: &mut Base) -> Result<(), StoreError> {
         base.put(&self.start)?;
         // A base cannot record that the logs of earlier runs were whole. So after the next start a client that asks with a time

@@ -13,7 +13,7 @@ use crate::{
     store::{Record, StoreError},
 };
 
-/// Interval of the background check.
+/// The interval of the background check.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests to the background threads.
@@ -67,7 +67,7 @@ impl Hub {
 }
 
 impl Keeper {
-    /// Syncs whenever a publisher waits for it.
+    /// The loop of the thread that writes and syncs when a publisher waits for the disk.
     fn sync(&self, hub: &Hub) {
         loop {
             let requests = self.requests.lock().expect("nothing panics holding it");
@@ -83,6 +83,7 @@ impl Keeper {
         }
     }
 
+    /// The loop of the thread that runs the background check.
     fn check_regularly(&self, hub: &Hub) {
         loop {
             let requests = self.requests.lock().expect("nothing panics holding it");

@@ -1,4 +1,4 @@
-//! The hub's methods for publishers and subscribers that need to know whether a message is kept.
+//! Methods of the hub that say whether a message is kept, or wait until it is.
 
 use std::sync::atomic::Ordering;
 
@@ -9,11 +9,11 @@ use crate::{
 };
 
 impl Hub {
-    /// Whether every message up to `id` is kept as promised. Writes these messages if that needs no waiting. `None`: await
-    /// [`Hub::kept`].
+    /// Whether every message up to `id` is kept as promised. Writes these messages first if writing does not wait for a disk.
+    /// `None`: the caller has to await [`Hub::kept`].
     ///
     /// # Errors
-    /// The message is not kept; it may have been delivered.
+    /// The message is not kept. It may have been delivered.
     pub fn try_kept(&self, id: u64) -> Option<Result<(), StoreError>> {
         match &self.keeper {
             None => Some(Ok(())),
@@ -28,7 +28,7 @@ impl Hub {
     /// Waits until every message up to `id` is kept as promised.
     ///
     /// # Errors
-    /// The message is not kept; it may have been delivered.
+    /// The message is not kept. It may have been delivered.
     pub async fn kept(&self, id: u64) -> Result<(), StoreError> {
         let keeper = match (self.try_kept(id), &self.keeper) {
             (Some(done), _) => return done,
@@ -50,9 +50,9 @@ impl Hub {
         Ok(())
     }
 
-    /// With `process`, writes the messages of a backlog before they are delivered, unless writing fails. If a message was
-    /// delivered and then lost in a crash, its publisher's retry would deliver it again under another id. The first reader
-    /// writes; no message is written twice.
+    /// With `process`, writes the messages of a backlog before they are delivered, unless writing fails. Otherwise a message
+    /// could be delivered and then lost in a crash, and the retry of its publisher would deliver it again under another id.
+    /// Only the first reader of a message writes it.
     pub(in crate::hub) fn keep_before_delivery(&self, backlog: Backlog) -> Backlog {
         if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
             && keeper.promise.durability == Durability::Process
@@ -91,7 +91,8 @@ impl Hub {
             .is_some_and(|keeper| keeper.promise.durability == Durability::Disk)
     }
 
-    /// Starts to keep every message up to `id`, for a publisher that does not wait. Returns true when they are kept.
+    /// Writes every message up to `id`, or asks the background thread to do so, for a publisher that does not wait. Returns
+    /// whether the messages are kept already.
     pub fn keep_soon(&self, id: u64) -> bool {
         match self.try_kept(id) {
             Some(kept) => kept.is_ok(),

@@ -1,4 +1,4 @@
-//! Writes the queued messages to the log, and knows which messages the log lacks.
+//! Writes the queued messages to the log, and notes when the log lacks messages.
 
 use std::{io, mem, time::Instant};
 
@@ -9,14 +9,14 @@ use crate::store::{Durability, Log, MessageRecord, Record, StoreError};
 
 pub(super) struct LogWriter {
     pub(super) log: Log,
-    /// Messages that were taken from the hub, and not written because of an error.
+    /// Messages that were taken from the hub and are not written yet.
     pub(super) queue: Queue,
-    /// The segment cannot be trusted, or lacks messages, so a new base must be written.
+    /// Whether the log must be rewritten, because it lacks messages or the disk may have lost some.
     pub(super) rewrite: bool,
     /// How often `rewrite` was set.
     pub(super) broken: u64,
     pub(super) failed: Option<(StoreError, Instant)>,
-    /// Size of the log after the last rewrite.
+    /// Size of the log in bytes after the last rewrite.
     pub(super) least: u64,
     pub(super) rewrites: u64,
 }
@@ -57,7 +57,7 @@ impl LogWriter {
         if durability == Durability::Disk
             && let Err(error) = self.log.sync()
         {
-            // The system may have dropped the pages, and the next sync would then wrongly succeed.
+            // The system may have dropped the written pages. Then the next sync would succeed although they are lost.
             self.must_rewrite();
             return Err(error);
         }
