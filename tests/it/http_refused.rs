@@ -209,8 +209,29 @@ fn publishes_are_refused_with_the_rule() {
     let bystander = Bystander::wait(&daemon);
     let mut client = Http::connect(daemon.addr());
     let long = format!("/ch/a?name={}", "x".repeat(201));
-    let cases: [(&str, &str, &str, &str); 14] = [
-        ("/ch/a,b", "", "channel", "published to one channel"),
+    let attribute = format!("/ch/a?attribute.k={}", "x".repeat(2048));
+    let many: Vec<String> = (0..101).map(|n| format!("c{n}")).collect();
+    let many = format!("/ch/{}", many.join(","));
+    let cases: [(&str, &str, &str, &str); 17] = [
+        ("/ch/a,,b", "", "channel", "may not be empty"),
+        (
+            "/ch/a?attribute.k=1&attribute.k=2",
+            "",
+            "attributes",
+            "attribute \"k\" is set twice",
+        ),
+        (
+            &attribute,
+            "",
+            "attributes",
+            "2049 bytes are over the limit of 2048",
+        ),
+        (
+            &many,
+            "",
+            "channels",
+            "101 channels are over the limit of 100",
+        ),
         ("/ch/a/b", "", "channel", "may not contain '/'"),
         ("/ch/", "", "channel", "may not be empty"),
         ("/ch/a?name=a%0Ab", "", "name", "may not contain '\\n'"),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     daemon::{Daemon, Http, Lines},
-    wire::{WEBSOCKET, get},
+    wire::{WEBSOCKET, ask, get, post, refusal},
 };
 
 fn connect(daemon: &Daemon) -> Lines {
@@ -166,6 +166,35 @@ fn it_survives_a_kill_and_a_rewritten_log() {
     assert_eq!(publish(&daemon, &keyed), first, "the key is remembered");
     let other = json!({"op": "publish", "channels": ["c", "b"], "key": "k"});
     assert_eq!(publish(&daemon, &other), first, "on each of its channels");
+}
+
+#[test]
+fn a_post_goes_to_all_its_channels() {
+    let daemon = Daemon::start("[http]\npublish = true\n");
+    let path = "/ch/a,b%2Chidden?name=n&attribute.topic=https://example.com/a&attribute.id=%01%22%3C%C3%A9";
+    let published = ask(&daemon, post(path, "Idempotency-Key: k\r\n", b"hi"));
+    assert_eq!(published.status, 201, "{}", published.body);
+    let id = published.json()["id"].as_u64().unwrap();
+    let poll = daemon.get("/ch/b,a?since=0").json();
+    assert_eq!(poll["messages"], json!([expected(id, &["a", "b"])]));
+    let again = ask(&daemon, post("/ch/hidden", "Idempotency-Key: k\r\n", b"hi"));
+    assert_eq!(again.json()["id"], id);
+}
+
+#[test]
+fn a_post_without_the_right_to_every_channel_publishes_nothing() {
+    let rules = ["open", "shut"].map(|name| {
+        let publish = if name == "open" { "public" } else { "closed" };
+        format!("[[channel]]\nprefix = \"{name}\"\npublish = \"{publish}\"\n")
+    });
+    let daemon = Daemon::start(&rules.concat());
+    for names in ["open,shut", "shut,open", "open,other"] {
+        let refused = ask(&daemon, post(&format!("/ch/{names}"), "", b"hi"));
+        let (status, code, _) = refusal(&refused);
+        assert_eq!((status, &*code), (403, "forbidden"), "{names}");
+    }
+    assert!(daemon.history("open").is_empty());
+    assert_eq!(ask(&daemon, post("/ch/open,open.2", "", b"hi")).status, 201);
 }
 
 #[test]

@@ -84,42 +84,46 @@ pub(crate) fn keep_readable<T>(
     granted.map_or_else(ReadRight::default, |grant| rights.granted(&grant))
 }
 
-/// Checks that `channel` may be published to, and by the page that asks. Returns the publisher that the idempotency keys
-/// of the request belong to.
+/// Checks that all of `channels` may be published to, and by the page that asks. Returns the publisher that the idempotency
+/// keys of the request belong to: the token's subject, if one of the channels needs a token.
 pub(crate) fn may_publish(
     site: &Site,
     request: &Request<'_>,
     query: &Query<'_>,
-    channel: &ChannelName,
+    channels: &[ChannelName],
 ) -> Result<Publisher, Refusal> {
     let rights = &site.rights;
-    let mut publisher = Publisher::Http(0);
-    match rights.publish.get(channel) {
-        Some(Access::Public) => {}
-        Some(Access::Token) => {
-            let grant = bearer(site, request, query)?;
-            publisher = Publisher::Http(grant.subject);
-            if !grant.may_publish(channel) {
-                let message = format!("the token does not grant publishing to {channel}");
-                return Err(not_granted(message));
+    let mut grant = None;
+    for channel in channels {
+        match rights.publish.get(channel) {
+            Some(Access::Public) => {}
+            Some(Access::Token) => {
+                let grant = match &mut grant {
+                    Some(grant) => grant,
+                    none => none.insert(bearer(site, request, query)?),
+                };
+                if !grant.may_publish(channel) {
+                    let message = format!("the token does not grant publishing to {channel}");
+                    return Err(not_granted(message));
+                }
             }
-        }
-        Some(Access::Closed) => {
-            let message = format!(
-                "{channel} may not be published to by HTTP; publish under [[channel]] says what may"
-            );
-            return Err(Refusal::forbidden(message));
-        }
-        None if rights.publish_else == Access::Public => {}
-        None => {
-            let hint =
-                "publishing over HTTP is off; it is switched on by publish = true under [http]";
-            return Err(Refusal::forbidden(hint));
+            Some(Access::Closed) => {
+                let message = format!(
+                    "{channel} may not be published to by HTTP; publish under [[channel]] says what may"
+                );
+                return Err(Refusal::forbidden(message));
+            }
+            None if rights.publish_else == Access::Public => {}
+            None => {
+                let hint =
+                    "publishing over HTTP is off; it is switched on by publish = true under [http]";
+                return Err(Refusal::forbidden(hint));
+            }
         }
     }
     refuse_while_stopping(site)?;
     page::check(site, request, "publish")?;
-    Ok(publisher)
+    Ok(Publisher::Http(grant.map_or(0, |grant| grant.subject)))
 }
 
 fn not_granted(message: String) -> Refusal {

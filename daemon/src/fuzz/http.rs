@@ -36,6 +36,7 @@ use crate::{
         framing::{Framing, Malformed},
         head::{self, Plain, no_lines},
         paths::Place,
+        publish::Publish,
         query::{self, Query},
         request::{Headers, Request},
         router::{self, Content, Route},
@@ -267,7 +268,14 @@ fn meaning(request: &Request<'_>) -> String {
             )
         }
         Ok(Route::Publish(publish)) => {
-            format!("{:?} {:?} {:?}", publish.channel, publish.name, publish.key)
+            let Publish {
+                channels,
+                name,
+                attributes,
+                key,
+                ..
+            } = publish;
+            format!("{channels:?} {name:?} {attributes:?} {key:?}")
         }
         Ok(Route::Published(_, answer)) => format!("published {answer:?}"),
         Err(refusal) => code(refusal),
@@ -295,7 +303,7 @@ fn check_route(hub: &Hub, request: &Request<'_>) {
             assert!(subscription.channels.len() <= comet_proto::MAX_CHANNELS);
             assert!(subscription.channels.iter().all(is_open));
         }
-        Ok(Route::Publish(publish)) => assert!(is_open(&publish.channel)),
+        Ok(Route::Publish(publish)) => assert!(publish.channels.iter().all(is_open)),
         Ok(Route::Published(receipt, _)) => assert_eq!(receipt.id(), Some(HUB.last().0)),
         Err(refusal) => assert_ne!(code(refusal), ""),
     }

@@ -1,7 +1,7 @@
 //! Publishes messages that were sent by HTTP, and answers when they are kept.
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, EventName};
+use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
 use hyper::{Response, StatusCode, header};
 
 use super::{answer::Refusal, site::Site};
@@ -12,8 +12,9 @@ use crate::{
 
 /// A message that is to be published, without its data.
 pub(crate) struct Publish {
-    pub(crate) channel: ChannelName,
+    pub(crate) channels: ChannelNames,
     pub(crate) name: EventName,
+    pub(crate) attributes: Option<Box<Attributes>>,
     pub(crate) key: Option<String>,
     /// The publisher that the key belongs to.
     pub(crate) publisher: Publisher,
@@ -23,8 +24,9 @@ impl Publish {
     /// An unlabelled message without a key.
     pub(crate) fn to(channel: ChannelName) -> Self {
         Self {
-            channel,
+            channels: channel.into(),
             name: EventName::default(),
+            attributes: None,
             key: None,
             publisher: Publisher::Http(0),
         }
@@ -47,10 +49,10 @@ pub(crate) fn publish_data(site: &Site, publish: Publish, data: &[u8]) -> Result
     let receipt = site.broker.publish(
         Origin::Client,
         NewMessage {
-            channels: publish.channel.into(),
+            channels: publish.channels,
             name: publish.name,
             data: data.into(),
-            attributes: None,
+            attributes: publish.attributes,
             key: publish.key.as_deref().map(|key| PublisherKey {
                 publisher: publish.publisher,
                 key,

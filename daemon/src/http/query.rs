@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use comet_proto::{ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName, Since};
+use comet_proto::{
+    Attributes, ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName, Since,
+};
 
 use super::{
     answer::Refusal,
@@ -157,6 +159,14 @@ impl<'a> Query<'a> {
         let name = EventName::parse(self.get("name").unwrap_or_default());
         name.map_err(|e| Refusal::bad("name", e))
     }
+
+    /// `attribute.KEY=TEXT`: the attributes of a published message.
+    pub(crate) fn attributes(&self) -> Result<Option<Box<Attributes>>, Refusal> {
+        let pairs = self.pairs();
+        let pairs = pairs.filter_map(|(name, text)| Some((name.strip_prefix("attribute.")?, text)));
+        let attributes = Attributes::parse(&pairs.collect::<Vec<_>>());
+        attributes.map_err(|e| Refusal::bad("attributes", e))
+    }
 }
 
 /// Parses `NAMES` of `/ch/NAMES`: percent-encoded and separated by commas.
@@ -165,29 +175,25 @@ pub(crate) fn channels(names: &str) -> Result<Channels, Refusal> {
     if let Ok(one) = ChannelName::parse(names) {
         return Ok(Channels::One(one));
     }
+    Ok(channel_names(names)?.to_vec().into())
+}
+
+/// Like [`channels`], for the channels of a message.
+pub(crate) fn channel_names(names: &str) -> Result<ChannelNames, Refusal> {
+    if let Ok(one) = ChannelName::parse(names) {
+        return Ok(one.into());
+    }
     let text = percent_encoding::percent_decode_str(names)
         .decode_utf8()
         .map_err(|_| Refusal::bad("channel", comet_proto::ChannelNameError::NotUtf8))?;
-    let names = ChannelNames::parse(text.split(',')).map_err(|e| {
+    ChannelNames::parse(text.split(',')).map_err(|e| {
         let code = if matches!(e, ChannelNamesError::Name(_)) {
             "channel"
         } else {
             "channels"
         };
         Refusal::bad(code, e)
-    })?;
-    Ok(names.to_vec().into())
-}
-
-/// Parses the channel of a publish, which must be one.
-pub(crate) fn channel(name: &str) -> Result<ChannelName, Refusal> {
-    match &*channels(name)? {
-        [channel] => Ok(channel.clone()),
-        _ => Err(Refusal::bad(
-            "channel",
-            "a message is published to one channel",
-        )),
-    }
+    })
 }
 
 /// Parses `Idempotency-Key`: visible ASCII, given at most once.

@@ -164,11 +164,12 @@ pub(crate) fn publish(
     names: &str,
     query: &Query<'_>,
 ) -> Result<Publish, Refusal> {
-    let channel = query::channel(names)?;
-    let publisher = access::may_publish(site, request, query, &channel)?;
+    let channels = query::channel_names(names)?;
+    let publisher = access::may_publish(site, request, query, &channels)?;
     Ok(Publish {
-        channel,
+        channels,
         name: query.event_name()?,
+        attributes: query.attributes()?,
         key: query::idempotency_key(request)?,
         publisher,
     })
@@ -288,8 +289,9 @@ fn novcomet(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, Refu
     let query = Query::of(request);
     match novcomet::Request::parse(query.pairs()) {
         novcomet::Request::Publish(channel) => {
-            let may =
-                |channel: &ChannelName| access::may_publish(site, request, &query, channel).is_ok();
+            let may = |channel: &ChannelName| {
+                access::may_publish(site, request, &query, slice::from_ref(channel)).is_ok()
+            };
             let channel = channel
                 .filter(may)
                 .filter(|_| request.method == Method::GET);
@@ -320,7 +322,7 @@ fn zeitoun_chat(site: &Site, hub: &Hub, request: &Request<'_>) -> Result<Route, 
     let query = Query::of(request);
     match zeitoun::ChatRequest::parse(query.pairs()) {
         zeitoun::ChatRequest::Publish(text) => {
-            access::may_publish(site, request, &query, &site.chat)?;
+            access::may_publish(site, request, &query, slice::from_ref(&site.chat))?;
             let mut empty = answer(StatusCode::OK, "text/html; charset=utf-8", "");
             let length = HeaderValue::from_static("0");
             empty.headers_mut().insert(header::CONTENT_LENGTH, length);
