@@ -11,7 +11,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Broker, NotKept, Origin, Progress, Receipt};
+use super::{Broker, NotKept, Progress, Receipt, SourceKind};
 use crate::hub::{Hub, NewMessage, Workers};
 
 /// See the module.
@@ -28,8 +28,8 @@ impl Local {
 }
 
 impl Broker for Local {
-    fn publish(&self, origin: Origin, new: NewMessage<'_>) -> Receipt {
-        if origin == Origin::Client
+    fn publish(&self, source: SourceKind, new: NewMessage<'_>) -> Receipt {
+        if source == SourceKind::Client
             && let Err(error) = self.hub.admits()
         {
             return Receipt {

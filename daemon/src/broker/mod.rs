@@ -16,7 +16,7 @@ use crate::{
 /// Gives messages their ids, and sees to it that the hub gets them.
 pub trait Broker: Send + Sync {
     /// Publishes a message. Never waits.
-    fn publish(&self, origin: Origin, new: NewMessage<'_>) -> Receipt;
+    fn publish(&self, source: SourceKind, new: NewMessage<'_>) -> Receipt;
 
     /// Whether [`Receipt::now`] gives the outcome of a message that is published now. A caller that cannot wait asks this
     /// before it publishes. False also while the log fails, because refusing a message may take longer.
@@ -25,7 +25,7 @@ pub trait Broker: Send + Sync {
 
 /// Where a message comes from. This decides whether the message can be refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum SourceKind {
     /// A client that gets the outcome as its answer, and can publish again.
     Client,
     /// A file that was touched. Nobody would repeat the touch after a refusal, so such a message is never refused.

@@ -36,10 +36,10 @@ impl Fixture {
         Self { disk, hub, broker }
     }
 
-    pub(crate) fn publish(&self, origin: Origin, key: Option<&str>) -> Receipt {
+    pub(crate) fn publish(&self, source: SourceKind, key: Option<&str>) -> Receipt {
         let publisher = Publisher::User(1);
         self.broker.publish(
-            origin,
+            source,
             NewMessage {
                 channels: ChannelName::parse("news").unwrap().into(),
                 name: EventName::default(),
@@ -55,7 +55,7 @@ impl Fixture {
 fn without_a_log_a_message_is_acknowledged_at_once() {
     let f = Fixture::new(Durability::Memory, OnError::Refuse);
     assert!(f.broker.acknowledges_at_once());
-    let receipt = f.publish(Origin::Client, None);
+    let receipt = f.publish(SourceKind::Client, None);
     assert_eq!(receipt.now().unwrap().unwrap(), f.hub.last().0);
     assert!(receipt.keep_soon());
 }
@@ -64,7 +64,9 @@ fn without_a_log_a_message_is_acknowledged_at_once() {
 fn with_process_the_first_question_keeps_all_messages() {
     let f = Fixture::new(Durability::Process, OnError::Deliver);
     assert!(f.broker.acknowledges_at_once());
-    let receipts: Vec<_> = (0..3).map(|_| f.publish(Origin::Client, None)).collect();
+    let receipts: Vec<_> = (0..3)
+        .map(|_| f.publish(SourceKind::Client, None))
+        .collect();
     let last = f.hub.last().0;
     assert!(!f.hub.has_kept(receipts[0].id().unwrap()), "nobody asked");
     assert_eq!(receipts[2].now().unwrap().unwrap(), last);
@@ -78,13 +80,13 @@ fn with_process_the_first_question_keeps_all_messages() {
 async fn with_disk_a_publisher_waits_until_the_log_is_synced() {
     let f = Fixture::new(Durability::Disk, OnError::Deliver);
     assert!(!f.broker.acknowledges_at_once());
-    let receipt = f.publish(Origin::Client, None);
+    let receipt = f.publish(SourceKind::Client, None);
     assert!(receipt.now().is_none());
     let keeping = f.hub.start_log_threads().unwrap();
     let id = receipt.outcome().await.unwrap();
     assert_eq!(receipt.now().unwrap().unwrap(), id);
     f.disk.fail(Fault::Broken, 0, 9);
-    let receipt = f.publish(Origin::Client, None);
+    let receipt = f.publish(SourceKind::Client, None);
     let error = receipt.outcome().await.unwrap_err();
     assert!(matches!(error, NotKept::Published(_)), "{error}");
     f.disk.heal();
@@ -97,7 +99,7 @@ fn a_message_that_cannot_be_kept_is_published_and_not_acknowledged() {
     let f = Fixture::new(Durability::Process, OnError::Deliver);
     f.disk.fail(Fault::Full, 0, 9);
     for _ in 0..2 {
-        let receipt = f.publish(Origin::Client, None);
+        let receipt = f.publish(SourceKind::Client, None);
         assert!(receipt.refusal().is_none());
         let error = receipt.now().unwrap().unwrap_err();
         assert!(matches!(error, NotKept::Published(_)), "{error}");
@@ -111,19 +113,19 @@ fn a_message_that_cannot_be_kept_is_published_and_not_acknowledged() {
 fn messages_of_clients_are_refused_while_the_store_fails_and_those_of_files_are_not() {
     let f = Fixture::new(Durability::Process, OnError::Refuse);
     f.disk.fail(Fault::Broken, 0, usize::MAX);
-    let first = f.publish(Origin::Client, None);
+    let first = f.publish(SourceKind::Client, None);
     assert!(first.now().unwrap().is_err(), "nobody knew that it fails");
     let before = f.hub.last();
-    let refused = f.publish(Origin::Client, None);
+    let refused = f.publish(SourceKind::Client, None);
     assert!(matches!(refused.refusal(), Some(NotKept::Refused(_))));
     assert!(refused.now().unwrap().is_err() && !refused.keep_soon());
     assert_eq!((refused.id(), f.hub.last()), (None, before));
-    let touched = f.publish(Origin::File, None);
+    let touched = f.publish(SourceKind::File, None);
     assert!(touched.refusal().is_none() && f.hub.last() > before);
     f.disk.heal();
     // A full or broken disk may have left a half-written record, so the log has to be written anew first.
     f.hub.rewrite_log().unwrap();
-    assert!(f.publish(Origin::Client, None).now().unwrap().is_ok());
+    assert!(f.publish(SourceKind::Client, None).now().unwrap().is_ok());
     for receipt in [first, touched] {
         assert_eq!(receipt.now().unwrap().ok(), receipt.id());
     }
@@ -133,9 +135,9 @@ fn messages_of_clients_are_refused_while_the_store_fails_and_those_of_files_are_
 fn a_repeated_message_has_the_outcome_of_the_first_one() {
     let f = Fixture::new(Durability::Process, OnError::Deliver);
     f.disk.fail(Fault::Broken, 0, 1);
-    let first = f.publish(Origin::Client, Some("key"));
+    let first = f.publish(SourceKind::Client, Some("key"));
     assert!(first.now().unwrap().is_err());
-    let repeated = f.publish(Origin::Client, Some("key"));
+    let repeated = f.publish(SourceKind::Client, Some("key"));
     assert_eq!(repeated.id(), first.id());
     assert_eq!(repeated.now().unwrap().ok(), first.id());
     assert_eq!(f.hub.status().published, 1);

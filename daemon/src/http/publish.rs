@@ -6,7 +6,7 @@ use hyper::{Response, StatusCode, header};
 
 use super::{answer::Refusal, site::Site};
 use crate::{
-    broker::{NotKept, Origin, Receipt},
+    broker::{NotKept, Receipt, SourceKind},
     hub::{NewMessage, Publisher, PublisherKey},
 };
 
@@ -47,7 +47,7 @@ pub(crate) fn refuse_while_stopping(site: &Site) -> Result<(), Refusal> {
 /// Publishes the message with its data. The caller acknowledges the message when its receipt says that it is kept.
 pub(crate) fn publish_data(site: &Site, publish: Publish, data: &[u8]) -> Result<Receipt, Refusal> {
     let receipt = site.broker.publish(
-        Origin::Client,
+        SourceKind::Client,
         NewMessage {
             channels: publish.channels,
             name: publish.name,

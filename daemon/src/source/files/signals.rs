@@ -22,7 +22,7 @@ use super::{
     rules::{self, Fate, FileState, Known, Verdict, WINDOW},
 };
 use crate::{
-    broker::{Broker, Origin, Receipt},
+    broker::{Broker, Receipt, SourceKind},
     hub::{Hub, NewMessage, Publisher, PublisherKey, Workers},
     metrics::Metrics,
 };
@@ -317,7 +317,7 @@ impl FileSignals {
                 debug!(channel = %name, bytes = data.len(), "published from its file");
                 let key = self.key(&state, now);
                 let receipt = self.broker.publish(
-                    Origin::File,
+                    SourceKind::File,
                     NewMessage {
                         channels: name.clone().into(),
                         name: EventName::default(),

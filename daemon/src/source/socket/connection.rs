@@ -34,7 +34,7 @@ use super::{
     unacknowledged::Unacknowledged,
 };
 use crate::{
-    broker::Origin,
+    broker::SourceKind,
     hub::{NewMessage, Publisher, PublisherKey},
 };
 
@@ -282,7 +282,7 @@ impl Connection {
             return line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
         }
         let receipt = self.shared.broker.publish(
-            Origin::Client,
+            SourceKind::Client,
             NewMessage {
                 channels: publish.channels,
                 name: publish.name,

@@ -67,7 +67,7 @@ impl Unacknowledged {
 mod tests {
     use super::*;
     use crate::{
-        broker::{Origin, tests::Fixture},
+        broker::{SourceKind, tests::Fixture},
         store::{Durability, OnError, fake::Fault},
     };
 
@@ -87,7 +87,7 @@ mod tests {
         let (mut unacknowledged, mut output) = (Unacknowledged::default(), Vec::new());
         for key in keys {
             output.extend_from_slice(b"other\n");
-            unacknowledged.push(f.publish(Origin::Client, *key), &output);
+            unacknowledged.push(f.publish(SourceKind::Client, *key), &output);
         }
         output.extend_from_slice(b"end\n");
         unacknowledged.write(&mut output).await;

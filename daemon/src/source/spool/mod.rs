@@ -36,7 +36,7 @@ use self::{
     rules::SpoolRules,
 };
 use crate::{
-    broker::{Broker, NotKept, Origin, Receipt},
+    broker::{Broker, NotKept, Receipt, SourceKind},
     config::Config,
     hub::{NewMessage, Publisher, PublisherKey},
     metrics::Metrics,
@@ -359,7 +359,7 @@ impl Spool {
             self.rules.check(owner, channel)?;
         }
         let receipt = self.broker.publish(
-            Origin::Client,
+            SourceKind::Client,
             NewMessage {
                 channels: publish.channels,
                 name: publish.name,
