@@ -29,59 +29,76 @@ pub(super) struct CollectedEvents {
     pub(super) moved: bool,
     /// Every event before the last touch of the stamp is in this batch or in an earlier one.
     pub(super) fence: bool,
+    /// The number of events of files.
+    events: u32,
     index: HashMap<Arc<OsStr>, usize>,
 }
 
-/// The watching thread fills the inbox without waiting, and the control thread empties it.
+/// Watching threads fill the inbox without waiting, and the control thread empties it. While the control thread waits, it lends
+/// the files source to them, so that they can publish and need not wake the control thread.
 #[derive(Default)]
 pub(super) struct Inbox {
     contents: Mutex<Contents>,
     changed: Notify,
+    returned: Notify,
 }
 
 #[derive(Default)]
 struct Contents {
     batch: CollectedEvents,
-    /// The files source, while the control thread waits: the watching thread uses it, and need not wake the control thread.
-    lent: Option<Box<Files>>,
-    /// The workers that were woken by messages published meanwhile.
-    woken: Workers,
+    files: FilesPlace,
+    /// The control thread waits for the files source, and handles what is collected.
+    is_wanted: bool,
+}
+
+/// Where the files source is.
+#[derive(Default)]
+enum FilesPlace {
+    #[default]
+    WithControlThread,
+    Lent(Box<Files>),
+    /// A watching thread publishes with it, and looks for new events afterwards.
+    InUse,
 }
 
 impl Inbox {
-    pub(super) fn push(&self, name: &OsStr, event: Event) {
-        self.change(|batch| batch.push(name, event));
-    }
-
-    pub(super) fn rescan(&self) {
-        self.change(|batch| batch.rescan = true);
-    }
-
-    pub(super) fn moved(&self) {
-        self.change(|batch| batch.moved = true);
-    }
-
-    pub(super) fn fence(&self) {
-        self.change(|batch| batch.fence = true);
+    /// Collects events.
+    pub(super) fn collect(&self, collect: impl FnOnce(&mut CollectedEvents)) {
+        collect(&mut self.lock().batch);
     }
 
     pub(super) fn take(&self) -> CollectedEvents {
         std::mem::take(&mut self.lock().batch)
     }
 
-    /// Takes the workers that were woken by messages published here since the last call.
-    pub(super) fn take_woken(&self) -> Workers {
-        std::mem::take(&mut self.lock().woken)
+    /// Publishes what was collected, without holding a lock, if the files source is lent. Otherwise, or if something needs
+    /// waiting, wakes the control thread. Returns the workers that were woken by messages.
+    pub(super) fn publish(&self) -> Workers {
+        let mut woken = Workers::default();
+        while let Some((mut files, batch)) = self.borrow() {
+            let is_done = files.publish_now(&batch.names);
+            woken |= std::mem::take(&mut files.signals.woken);
+            self.give_back(files);
+            if !is_done {
+                self.call();
+            }
+        }
+        woken
     }
 
-    /// Lends the files source. Until it is taken back, new events are handled at once where that is possible.
+    /// Lends the files source to the watching threads.
     pub(super) fn lend(&self, files: Box<Files>) {
-        self.lock().lent = Some(files);
+        self.lock().files = FilesPlace::Lent(files);
     }
 
-    pub(super) fn take_back(&self) -> Box<Files> {
-        let lent = self.lock().lent.take();
-        lent.expect("nobody else takes it")
+    /// Takes the files source back, when no watching thread publishes with it any more.
+    pub(super) async fn take_back(&self) -> Box<Files> {
+        loop {
+            if let Some(files) = self.try_take_back() {
+                return files;
+            }
+            self.returned.notified().await;
+        }
     }
 
     /// Wakes the task that waits for events.
@@ -94,14 +111,46 @@ impl Inbox {
         self.changed.notified().await;
     }
 
-    fn change(&self, change: impl FnOnce(&mut CollectedEvents)) {
+    /// Takes the events and the files source, for a watching thread. `None`: another thread handles the events, or there are
+    /// none.
+    fn borrow(&self) -> Option<(Box<Files>, CollectedEvents)> {
         let mut contents = self.lock();
-        let was_empty = contents.batch.is_empty();
-        change(&mut contents.batch);
-        let done = was_empty && contents.publish_now();
+        let is_handled = contents.is_wanted || matches!(contents.files, FilesPlace::InUse);
+        if contents.batch.is_empty() || is_handled {
+            return None;
+        }
+        let Contents { batch, files, .. } = &mut *contents;
+        if let FilesPlace::Lent(lent) = files
+            && batch.is_just_names()
+            && lent.may_publish_now(batch.events)
+            && let FilesPlace::Lent(lent) = std::mem::replace(files, FilesPlace::InUse)
+        {
+            return Some((lent, std::mem::take(batch)));
+        }
         drop(contents);
-        if was_empty && !done {
-            self.changed.notify_one();
+        self.call();
+        None
+    }
+
+    fn give_back(&self, files: Box<Files>) {
+        let mut contents = self.lock();
+        contents.files = FilesPlace::Lent(files);
+        if contents.is_wanted {
+            self.returned.notify_one();
+        }
+    }
+
+    fn try_take_back(&self) -> Option<Box<Files>> {
+        let mut contents = self.lock();
+        contents.is_wanted = matches!(contents.files, FilesPlace::InUse);
+        if contents.is_wanted {
+            return None;
+        }
+        match std::mem::take(&mut contents.files) {
+            FilesPlace::Lent(files) => Some(files),
+            FilesPlace::InUse | FilesPlace::WithControlThread => {
+                unreachable!("only the control thread takes it back, once after each lending")
+            }
         }
     }
 
@@ -109,22 +158,6 @@ impl Inbox {
         self.contents
             .lock()
             .expect("no code panics while it holds the inbox")
-    }
-}
-
-impl Contents {
-    /// Returns false if the control thread must handle the events.
-    fn publish_now(&mut self) -> bool {
-        let Some(files) = &mut self.lent else {
-            return false;
-        };
-        if !self.batch.is_just_names() || !files.may_publish_now() {
-            return false;
-        }
-        let batch = std::mem::take(&mut self.batch);
-        let done = files.publish_now(&batch.names);
-        self.woken |= std::mem::take(&mut files.signals.woken);
-        done
     }
 }
 
@@ -137,7 +170,8 @@ impl CollectedEvents {
         !self.rescan && !self.moved && !self.fence
     }
 
-    fn push(&mut self, name: &OsStr, event: Event) {
+    pub(super) fn push(&mut self, name: &OsStr, event: Event) {
+        self.events += 1;
         let place = match self.index.get(name) {
             Some(place) => *place,
             None if self.names.len() >= MAX_NAMES => {
@@ -152,6 +186,15 @@ impl CollectedEvents {
             }
         };
         self.names[place].1.add(event);
+    }
+}
+
+#[cfg(test)]
+impl Inbox {
+    /// Handles an event like a watching thread that has read it.
+    pub(super) fn push(&self, name: &OsStr, event: Event) {
+        self.collect(|batch| batch.push(name, event));
+        self.publish();
     }
 }
 
@@ -177,19 +220,23 @@ mod tests {
 
     #[test]
     fn asks_for_a_rescan_when_it_is_full() {
-        let inbox = Inbox::default();
+        let mut batch = CollectedEvents::default();
         for n in 0..=MAX_NAMES {
-            inbox.push(OsStr::new(&n.to_string()), Event::Closed);
+            batch.push(OsStr::new(&n.to_string()), Event::Closed);
         }
-        let batch = inbox.take();
         assert_eq!((batch.names.len(), batch.rescan), (MAX_NAMES, true));
     }
 
     #[tokio::test]
-    async fn wakes_whoever_waits_for_the_first_thing() {
+    async fn wakes_the_control_thread_if_nothing_is_lent() {
         let inbox = Arc::new(Inbox::default());
         let other = inbox.clone();
-        std::thread::spawn(move || other.rescan()).join().unwrap();
+        let watching = std::thread::spawn(move || {
+            other.publish(); // nothing was collected, so nobody is woken
+            other.collect(|batch| batch.rescan = true);
+            other.publish()
+        });
+        assert!(watching.join().unwrap().is_empty());
         inbox.changed().await;
         assert!(inbox.take().rescan);
     }

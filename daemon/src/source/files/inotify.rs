@@ -19,7 +19,12 @@ use nix::{
     },
 };
 
-use super::{events::Event, inbox::Inbox, names::is_channel_file, stamp};
+use super::{
+    events::Event,
+    inbox::{CollectedEvents, Inbox},
+    names::is_channel_file,
+    stamp,
+};
 use crate::hub::Workers;
 
 /// The number of events with the longest names that fit into one read of nix. If fewer were read, there are no more.
@@ -124,24 +129,29 @@ impl Watcher {
 
     /// Handles the present events, or the first part of them.
     pub fn read_events(&self) -> EventsRead {
-        let mut state = self.lock();
-        let Some(watch) = state.watch.clone() else {
+        let Some((inbox, count)) = self.collect_events() else {
             return EventsRead::default();
         };
-        if state.flooded {
-            return EventsRead::default();
+        EventsRead {
+            more: count >= FEW,
+            woken: inbox.publish(),
         }
+    }
+
+    /// Reads the present events, or the first part of them, into the inbox. Returns the inbox and the number of events. `None`:
+    /// the control thread reads the next ones. Under one lock, so that two threads do not mix up the order of the events.
+    fn collect_events(&self) -> Option<(Arc<Inbox>, usize)> {
+        let mut state = self.lock();
+        let watch = state.watch.clone().filter(|_| !state.flooded)?;
         let count = watch.read_events();
         // Otherwise each event would wake the waiting thread.
         state.flooded =
             state.is_flood(count, Instant::now()) && self.epoll.delete(&watch.inotify).is_ok();
         if state.flooded {
             watch.inbox.call();
+            return None;
         }
-        EventsRead {
-            more: count >= FEW && !state.flooded,
-            woken: watch.inbox.take_woken(),
-        }
+        Some((watch.inbox.clone(), count))
     }
 
     fn watch_events(&self, watch: &InotifyWatch) -> nix::Result<()> {
@@ -236,15 +246,17 @@ impl InotifyWatch {
     fn read_events(&self) -> usize {
         match self.inotify.read_events() {
             Ok(events) => {
-                for event in &events {
-                    sort(event.mask, event.name.as_deref(), &self.inbox);
-                }
+                self.inbox.collect(|batch| {
+                    for event in &events {
+                        sort(event.mask, event.name.as_deref(), batch);
+                    }
+                });
                 events.len()
             }
             Err(Errno::EAGAIN) => 0,
             Err(Errno::EINTR) => FEW,
             Err(_) => {
-                self.inbox.rescan(); // events may be lost
+                self.inbox.collect(|batch| batch.rescan = true); // events may be lost
                 0
             }
         }
@@ -274,14 +286,14 @@ fn mask() -> AddWatchFlags {
 }
 
 /// Never waits: at 100,000 touches a second the kernel's queue overflows after 55 ms.
-fn sort(mask: AddWatchFlags, name: Option<&OsStr>, inbox: &Inbox) {
+fn sort(mask: AddWatchFlags, name: Option<&OsStr>, batch: &mut CollectedEvents) {
     match name {
-        None if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => inbox.rescan(),
-        None if is_end(mask) => inbox.moved(),
+        None if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => batch.rescan = true,
+        None if is_end(mask) => batch.moved = true,
         None => {}
         Some(name) => match kind(mask) {
-            Some(Event::Attributes) if name == stamp::FILE_NAME => inbox.fence(),
-            Some(kind) if is_channel_file(name) => inbox.push(name, kind),
+            Some(Event::Attributes) if name == stamp::FILE_NAME => batch.fence = true,
+            Some(kind) if is_channel_file(name) => batch.push(name, kind),
             _ => {}
         },
     }

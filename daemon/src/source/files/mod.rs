@@ -200,7 +200,7 @@ impl Files {
                     Some(false)
                 }
             };
-            files = inbox.take_back();
+            files = inbox.take_back().await;
             if let Some(config) = renewed {
                 files.signals.terms = FileRules::new(&config);
             }
@@ -230,7 +230,7 @@ impl Files {
     }
 
     /// Whether the watching thread may handle more events now. It also serves browsers.
-    fn may_publish_now(&mut self) -> bool {
+    fn may_publish_now(&mut self, events: u32) -> bool {
         let directory = self.watched.as_ref().map(|watched| &watched.directory);
         if directory.is_some_and(FilesDirectory::may_block) {
             return false;
@@ -239,7 +239,7 @@ impl Files {
         if now - self.at_once.0 > AT_ONCE_TIME {
             self.at_once = (now, 0);
         }
-        self.at_once.1 += 1;
+        self.at_once.1 += events;
         self.at_once.1 <= AT_ONCE
     }
 

@@ -22,7 +22,10 @@ use super::{
     names::SUFFIX,
     *,
 };
-use crate::{broker::Local, hub::HistoryConfig};
+use crate::{
+    broker::{Local, Receipt, SourceKind},
+    hub::{HistoryConfig, NewMessage},
+};
 
 /// A watcher without inotify: a test puts the events into the inbox.
 #[derive(Clone, Default)]
@@ -81,10 +84,13 @@ impl Fixture {
     }
 
     fn open_with(&self, watch: Box<dyn Watch>) -> Files {
-        let terms = FileRules::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
-        let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
-        let broker = Local::new(hub.clone());
-        Files::open_with(watch, self.root.path(), terms, &hub, broker, metrics).unwrap()
+        self.open_on(watch, Local::new(self.hub.clone()))
+    }
+
+    fn open_on(&self, watch: Box<dyn Watch>, broker: Arc<dyn Broker>) -> Files {
+        let rules = FileRules::new(&Config::parse("[files]\nmax_bytes = 100").unwrap());
+        let (hub, metrics) = (&self.hub, self.metrics.clone());
+        Files::open_with(watch, self.root.path(), rules, hub, broker, metrics).unwrap()
     }
 
     fn path(&self, channel: &str) -> PathBuf {
@@ -257,7 +263,7 @@ async fn the_stamp_is_written_when_all_earlier_events_are_handled() {
         first,
         "the watcher may still report earlier events"
     );
-    files.inbox.fence();
+    files.inbox.collect(|batch| batch.fence = true);
     files.work().await;
     let decided = !f.published("news").is_empty(); // on a slow machine the two calls may take the 2 ms of the window
     assert!(decided || f.stamp() == first, "a file waits for its window");
@@ -275,7 +281,7 @@ async fn the_stamp_names_the_files_that_are_being_written() {
     fs::write(f.path("news"), "x").unwrap();
     files.inbox.push("news.comet".as_ref(), Event::Modified);
     files.begin_checkpoint();
-    files.inbox.fence();
+    files.inbox.collect(|batch| batch.fence = true);
     files.work().await;
     assert!(f.stamp().ends_with("\nnews\n.\n"), "{}", f.stamp());
     files.inbox.push("news.comet".as_ref(), Event::Closed);
@@ -347,7 +353,7 @@ async fn a_deleted_stamp_is_created_again() {
     fs::remove_file(f.root.path().join(stamp::FILE_NAME)).unwrap();
     files.begin_checkpoint();
     assert_eq!(f.stamp(), first);
-    files.inbox.fence();
+    files.inbox.collect(|batch| batch.fence = true);
     files.work().await;
     assert_ne!(f.stamp(), first);
 }
@@ -359,7 +365,7 @@ async fn a_failed_scan_keeps_the_old_stamp() {
     let first = f.stamp();
     files.scan_failed(Errno::EIO);
     files.begin_checkpoint();
-    files.inbox.fence();
+    files.inbox.collect(|batch| batch.fence = true);
     files.work().await;
     files.finish().await;
     assert_eq!(f.stamp(), first);
@@ -430,7 +436,7 @@ async fn a_rescan_publishes_pending_and_missed_files_once() {
     files.handle_at("begun", &[Event::Created], f.at(0));
     files.handle_at("published", &[Event::Modified, Event::Closed], f.at(0));
     fs::write(f.path("missed"), "x").unwrap();
-    files.inbox.rescan();
+    files.inbox.collect(|batch| batch.rescan = true);
     files.work().await;
     let count = |channel: &str| f.published(channel).len();
     assert_eq!(["begun", "published", "missed"].map(count), [1, 1, 1]);
@@ -461,9 +467,81 @@ async fn the_watching_thread_publishes_events_that_need_no_waiting() {
     inbox.push("new.comet".as_ref(), Event::Created);
     inbox.push("new.comet".as_ref(), Event::Closed);
     assert!(woken(inbox.clone()).await);
-    let mut files = inbox.take_back();
+    let mut files = inbox.take_back().await;
     files.expire_at(Instant::now() + Duration::from_secs(1));
     assert_eq!(f.published("new").len(), 1);
+    files.finish().await;
+}
+
+/// Calls a closure in the middle of the next publish, as if another thread were faster.
+struct Interrupted {
+    broker: Arc<Local>,
+    during: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Broker for Interrupted {
+    fn publish(&self, source: SourceKind, new: NewMessage<'_>) -> Receipt {
+        if let Some(during) = self.during.lock().unwrap().take() {
+            during();
+        }
+        self.broker.publish(source, new)
+    }
+
+    fn acknowledges_at_once(&self) -> bool {
+        self.broker.acknowledges_at_once()
+    }
+}
+
+impl Fixture {
+    /// Lends the files source, and lets a watching thread publish `first`. Calls `during` in the middle of that.
+    fn publish_first(&self, during: impl FnOnce(&Inbox) + Send + 'static) -> Arc<Inbox> {
+        let broker = Arc::new(Interrupted {
+            broker: Local::new(self.hub.clone()),
+            during: Mutex::default(),
+        });
+        let files = self.open_on(Box::new(ScriptedWatch::default()), broker.clone());
+        let inbox = files.inbox.clone();
+        inbox.lend(Box::new(files));
+        let used = inbox.clone();
+        *broker.during.lock().unwrap() = Some(Box::new(move || during(&used)));
+        for channel in ["first", "second"] {
+            touch(&self.path(channel));
+        }
+        inbox.push("first.comet".as_ref(), Event::Closed);
+        inbox
+    }
+}
+
+#[tokio::test]
+async fn events_that_come_while_a_thread_publishes_are_published_by_that_thread() {
+    let f = Fixture::new();
+    let inbox = f.publish_first(|inbox| {
+        inbox.push("second.comet".as_ref(), Event::Closed); // neither waits nor publishes
+    });
+    let id = |channel: &str| {
+        let names = [ChannelName::parse(channel).unwrap()];
+        let messages = f.hub.since(&names, Cursor(0)).messages;
+        messages.iter().map(|message| message.id).sum::<u64>()
+    };
+    assert!(0 < id("first") && id("first") < id("second"));
+    assert!(inbox.take().names.is_empty());
+    inbox.take_back().await.finish().await;
+}
+
+#[tokio::test]
+async fn the_control_thread_waits_for_the_thread_that_publishes_and_handles_what_comes_meanwhile() {
+    let f = Fixture::new();
+    let inbox = f.publish_first(|inbox| {
+        let mut taking = std::pin::pin!(inbox.take_back());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(taking.as_mut().poll(&mut context).is_pending());
+        inbox.push("second.comet".as_ref(), Event::Closed);
+    });
+    let count = |channel: &str| f.published(channel).len();
+    assert_eq!(["first", "second"].map(count), [1, 0]);
+    let mut files = inbox.take_back().await;
+    files.work().await;
+    assert_eq!(["first", "second"].map(count), [1, 1]);
     files.finish().await;
 }
 
@@ -480,7 +558,7 @@ async fn events_of_a_flood_are_collected_for_the_control_thread() {
         }
         waiting = inbox.take().names.len(); // none is left if fewer came within a millisecond
     }
-    inbox.take_back().finish().await;
+    inbox.take_back().await.finish().await;
 }
 
 #[tokio::test]

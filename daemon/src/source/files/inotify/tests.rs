@@ -2,15 +2,12 @@ use std::fs::{self, File};
 
 use nix::sys::epoll::EpollTimeout;
 
-use super::{
-    super::{events::Events, inbox::CollectedEvents},
-    *,
-};
+use super::{super::events::Events, *};
 
 fn sorted(mask: AddWatchFlags, name: Option<&str>) -> CollectedEvents {
-    let inbox = Inbox::default();
-    sort(mask, name.map(OsStr::new), &inbox);
-    inbox.take()
+    let mut batch = CollectedEvents::default();
+    sort(mask, name.map(OsStr::new), &mut batch);
+    batch
 }
 
 #[test]
