@@ -412,7 +412,12 @@ impl Held {
                 RightEnds::Never | RightEnds::Revoked => None,
             };
             let time = [deadline, expires].into_iter().flatten().min();
-            if let Some(backlog) = self.reader.join(&http.audience, &self.bell, READ_BYTES) {
+            let (reader, audience) = (&mut self.reader, &http.audience);
+            let backlog = match reader.has_joined() {
+                true => reader.read_on(audience, READ_BYTES),
+                false => reader.join(audience, &self.bell, READ_BYTES),
+            };
+            if let Some(backlog) = backlog {
                 let messages = backlog.messages.len() as u64;
                 http.metrics.delivered.add(messages);
                 return Wake::News(backlog);
@@ -430,7 +435,6 @@ impl Held {
                 () = time => Some(Wake::Time),
                 () = self.http.drain.leave.cancelled() => Some(Wake::Stop),
             };
-            self.reader.leave(&http.audience);
             // The system clock was set back, so that the token is valid for longer again.
             let is_early = || deadline.is_none_or(|deadline| Instant::now() < deadline);
             if matches!(over, Some(Wake::Time)) && is_early() {

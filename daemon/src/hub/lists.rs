@@ -246,6 +246,14 @@ impl SubscriberLists {
         &self.lists[list as usize].channel
     }
 
+    /// The channel of a subscriber of one channel.
+    pub(super) fn only_channel(&self, key: SubscriberKey) -> Option<ChannelName> {
+        match self.positions(key) {
+            Positions::One([only]) => Some(self.channel(only.list).clone()),
+            Positions::Many(_) => None,
+        }
+    }
+
     /// All channels of a subscriber.
     pub(super) fn channels(&self, key: SubscriberKey) -> Vec<ChannelName> {
         let lists = self

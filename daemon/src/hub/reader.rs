@@ -116,6 +116,21 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         Some(self.take(backlog, bytes))
     }
 
+    /// Whether the subscriber is in the audience.
+    pub fn has_joined(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Like [`Reader::join`], for a subscriber that has stayed in the audience: only the channels with new messages are read.
+    pub fn read_on(&mut self, audience: &Audience, bytes: usize) -> Option<Backlog> {
+        let backlog = audience.read(self.key?, self.cursor);
+        if backlog.is_news() && !self.postpones(&backlog) {
+            return Some(self.take(backlog, bytes));
+        }
+        self.cursor = backlog.cursor;
+        None
+    }
+
     /// Returns the messages and gaps after the cursor, of at most `bytes`, or one message. `None`: there are none.
     pub fn read(&mut self, hub: &Hub, bytes: usize) -> Option<Backlog> {
         let backlog = hub.since(&self.channels, self.cursor);

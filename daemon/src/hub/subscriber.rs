@@ -125,6 +125,16 @@ impl Audience {
         known.unread(key, cursor).eq(lists.iter().copied())
     }
 
+    /// Reads the messages of a subscriber's channels after its cursor, which must not be older than the moment when the subscriber
+    /// joined.
+    pub(super) fn read(&self, key: SubscriberKey, cursor: Cursor) -> Backlog {
+        let only = self.lists.borrow().only_channel(key);
+        match only {
+            Some(channel) => self.hub.since(&[channel], cursor),
+            None => self.read_marked(key, cursor).0,
+        }
+    }
+
     /// Reads the messages of a subscriber's channels after its cursor, of the channels that were marked. The cursor must not be
     /// older than the moment when the subscriber joined, or got its last channel. Returns also the lists that were read.
     pub(super) fn read_marked(&self, key: SubscriberKey, cursor: Cursor) -> (Backlog, Box<[u32]>) {

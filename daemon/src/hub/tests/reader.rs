@@ -141,6 +141,31 @@ fn a_postponed_gap_does_not_end_the_wait_and_is_told_with_the_next_message() {
 }
 
 #[test]
+fn whoever_stays_in_the_audience_reads_on_without_joining() {
+    let f = Fixture::new(HistoryConfig::default());
+    let other = channel("other");
+    for channels in [vec![f.news.clone()], vec![f.news.clone(), other.clone()]] {
+        let last = channels.last().unwrap().clone();
+        // Called, but without a reader of its own: it reads later.
+        let sleeper = client(f.reader(None));
+        let mut reader = Reader::new(&f.hub, channels.into_boxed_slice(), None);
+        assert!(reader.join(&f.audience, &sleeper, READ_BYTES).is_none());
+        assert!(reader.has_joined());
+        assert!(reader.read_on(&f.audience, READ_BYTES).is_none());
+        let sent = [0, 1].map(|_| f.hub.publish(message(&last, b"data")));
+        f.deliver();
+        for id in sent {
+            let part = reader.read_on(&f.audience, 1).unwrap();
+            assert_eq!(ids(&part), [id]);
+        }
+        assert!(reader.read_on(&f.audience, READ_BYTES).is_none());
+        assert_eq!(reader.cursor(), f.hub.last());
+        reader.leave(&f.audience);
+        assert!(!reader.has_joined() && f.audience.is_empty());
+    }
+}
+
+#[test]
 fn without_channels_it_follows_the_last_id() {
     let f = Fixture::new(HistoryConfig::default());
     let client = client(Reader::new(&f.hub, Box::default(), Some(Cursor(1))));
