@@ -101,7 +101,7 @@ impl SubscriberLists {
     ) -> SubscriberKey {
         let vacant = self.registrations.vacant_entry();
         let key = number(vacant.key());
-        for position in positions.as_mut_slice() {
+        for position in positions.iter_mut() {
             let waiting = &mut self.lists[position.list as usize].waiting;
             position.index = number(waiting.len());
             waiting.push(key);
@@ -122,7 +122,7 @@ impl SubscriberLists {
         let Some(registration) = self.registrations.try_remove(key.0 as usize) else {
             return;
         };
-        for position in registration.positions.as_slice() {
+        for position in registration.positions.iter() {
             self.remove_from_list(key, *position);
         }
     }
@@ -225,14 +225,7 @@ impl SubscriberLists {
         key: SubscriberKey,
         cursor: Cursor,
     ) -> impl Iterator<Item = u32> + '_ {
-        let positions = self.positions(key);
-        // Nearly always one list is marked. Then the others need not be compared.
-        let (only, others) = match self.marks.only_marked(cursor) {
-            Some(list) => (positions.contain(list).then_some(list), &[][..]),
-            None => (None, positions.as_slice()),
-        };
-        let lists = others.iter().map(|position| position.list);
-        let lists = only.into_iter().chain(lists);
+        let lists = self.positions(key).iter().map(|position| position.list);
         lists.filter(move |list| self.marks.is_marked(*list, cursor))
     }
 
@@ -256,11 +249,7 @@ impl SubscriberLists {
 
     /// All channels of a subscriber.
     pub(super) fn channels(&self, key: SubscriberKey) -> Vec<ChannelName> {
-        let lists = self
-            .positions(key)
-            .as_slice()
-            .iter()
-            .map(|position| position.list);
+        let lists = self.positions(key).iter().map(|position| position.list);
         lists.map(|list| self.channel(list).clone()).collect()
     }
 

@@ -26,25 +26,18 @@ impl Positions {
         Self::Many(many)
     }
 
-    pub(super) fn as_slice(&self) -> &[Position] {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Position> {
         match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
+            Self::One(one) => one.iter(),
+            Self::Many(many) => many.iter(),
         }
     }
 
-    pub(super) fn as_mut_slice(&mut self) -> &mut [Position] {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Position> {
         match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
+            Self::One(one) => one.iter_mut(),
+            Self::Many(many) => many.iter_mut(),
         }
-    }
-
-    /// Whether one of the positions is in this list.
-    pub(super) fn contain(&self, list: u32) -> bool {
-        let positions = self.as_slice();
-        let place = positions.binary_search_by_key(&list, |position| position.list);
-        place.is_ok()
     }
 
     /// The position in this list.
@@ -90,11 +83,7 @@ mod tests {
     use super::*;
 
     fn lists(positions: &Positions) -> Vec<u32> {
-        positions
-            .as_slice()
-            .iter()
-            .map(|position| position.list)
-            .collect()
+        positions.iter().map(|position| position.list).collect()
     }
 
     #[test]
