@@ -34,6 +34,26 @@ impl EarlierRuns {
             self.missed = self.missed.max(id); // its messages are not in the log
         }
     }
+
+    /// The id below which a cursor may have missed messages, for a run that begins with `start`.
+    fn missed_at(&self, start: u64, found: &LogSummary, promise: &Promise) -> u64 {
+        let is_new = found.boot.is_none();
+        // The machine has crashed, so the system may not have written all data that it had accepted.
+        let has_crashed = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
+        let may_lack = if has_crashed {
+            self.durability != Some(Durability::Disk)
+        } else {
+            // An unfinished write looks like a log from which somebody has cut acknowledged messages.
+            found.torn.is_some()
+        };
+        if is_new || may_lack {
+            start
+        } else if found.damaged.is_empty() {
+            self.missed
+        } else {
+            self.missed.max(found.last)
+        }
+    }
 }
 
 impl HubState {
@@ -150,23 +170,7 @@ impl HubState {
     ) -> Vec<Record<'static>> {
         let start = now.max(found.last + 1);
         before.end(start);
-        let is_new = found.boot.is_none();
-        // The machine has crashed, so the system may not have written all data that it had accepted.
-        let power_lost = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
-        let may_lack = if power_lost {
-            before.durability != Some(Durability::Disk)
-        } else {
-            // A write that was not finished looks like a log that somebody has cut: what is missing may have been
-            // acknowledged.
-            found.torn.is_some()
-        };
-        let missed = if is_new || may_lack {
-            start
-        } else if found.damaged.is_empty() {
-            before.missed
-        } else {
-            before.missed.max(found.last)
-        };
+        let missed = before.missed_at(start, found, promise);
         self.miss(missed);
         let lost = LostRange {
             after: found.last,

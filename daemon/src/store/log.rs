@@ -45,12 +45,23 @@ pub struct LogSummary {
     pub boot: Option<u128>,
     /// The number of messages, also of those that are no longer kept.
     pub messages: u64,
-    /// File, offset and length of each damaged part.
-    pub damaged: Vec<(String, u64, u64)>,
-    /// File, offset and length of the torn end of an unfinished write, which was cut off.
-    pub torn: Option<(String, u64, u64)>,
+    /// The damaged parts, which were skipped.
+    pub damaged: Vec<FilePart>,
+    /// The end of an unfinished write, which was cut off.
+    pub torn: Option<FilePart>,
     /// Whether a segment has an earlier format.
     pub outdated: bool,
+}
+
+/// A part of a segment.
+#[derive(Debug)]
+pub struct FilePart {
+    /// The name of the segment's file.
+    pub file: String,
+    /// The offset of the first byte.
+    pub offset: u64,
+    /// The number of bytes.
+    pub length: u64,
 }
 
 impl Log {
@@ -338,13 +349,18 @@ impl OpenSegment {
 }
 
 impl LogSummary {
-    /// What reading a segment has found.
+    /// Adds the damaged parts of a segment. An unfinished write is no damage if no later segment follows.
     fn add(&mut self, name: &str, read: &replay::ReadSegment, is_last: bool) {
+        let part = |offset, length| FilePart {
+            file: name.to_owned(),
+            offset,
+            length,
+        };
         let damaged = read.damaged.iter();
         self.damaged
-            .extend(damaged.map(|(place, length)| (name.to_owned(), *place, *length)));
+            .extend(damaged.map(|(offset, length)| part(*offset, *length)));
         if read.end < read.length {
-            let rest = (name.to_owned(), read.end, read.length - read.end);
+            let rest = part(read.end, read.length - read.end);
             match is_last {
                 true => self.torn = Some(rest),
                 false => self.damaged.push(rest),

@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use disk::LogDirectory;
-pub use log::{Base, Log, LogSummary};
+pub use log::{Base, FilePart, Log, LogSummary};
 pub use mark::Mark;
 use nix::unistd::{AccessFlags, access};
 pub use record::{MessageRecord, Record};
@@ -145,14 +145,24 @@ impl LogSummary {
     /// Logs what was found.
     pub fn log(&self, dir: &Path, took: Duration) {
         let dir = dir.display();
-        for (file, place, length) in &self.damaged {
+        for FilePart {
+            file,
+            offset,
+            length,
+        } in &self.damaged
+        {
             warn!(
-                "{dir}/{file}: {length} bytes at {place} are damaged and were skipped; clients are told that messages are missing"
+                "{dir}/{file}: {length} bytes at {offset} are damaged and were skipped; clients are told that messages are missing"
             );
         }
-        if let Some((file, place, length)) = &self.torn {
+        if let Some(FilePart {
+            file,
+            offset,
+            length,
+        }) = &self.torn
+        {
             warn!(
-                "{dir}/{file}: the last write was not finished; cut {length} bytes at {place}, which nobody was told are kept"
+                "{dir}/{file}: the last write was not finished; cut {length} bytes at {offset}, which nobody was told are kept"
             );
         }
         if self.outdated {
