@@ -28,7 +28,7 @@ impl Unacknowledged {
 
     /// Whether there are receipts, and [`Unacknowledged::write`] needs no waiting.
     pub(super) fn can_be_written_now(&self) -> bool {
-        // Keeping the last message keeps all others, too.
+        // With `process` this question writes all messages to the log. With `disk` a new message is not synced yet.
         let last = self.receipts.last();
         last.is_some_and(|(_, receipt)| receipt.now().is_some())
     }
