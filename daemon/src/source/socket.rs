@@ -1,4 +1,4 @@
-//! Unix socket: publish, subscribe, history, status and ping as one JSON object per line (`docs/protocol.md`,
+//! Unix socket: publish, subscribe, unsubscribe, history, status and ping as one JSON object per line (`docs/protocol.md`,
 //! "Socket").
 //!
 //! This file binds and runs the socket. `accept` accepts connections, `shared` says who may connect and publish, and
