@@ -66,9 +66,11 @@
   /**
    * One message.
    * @typedef {Object} Message
-   * @property {string} channel
+   * @property {string} channel  the first of the subscription's channels to which the message was published
+   * @property {string[]} [channels]  all of them, if there are several
    * @property {number} id  microseconds since 1970, strictly increasing over all channels
    * @property {string} name  the message's label, usually empty
+   * @property {Object<string, string>} [attributes]  the message's attributes, if it has some
    * @property {string} data  text, or base64 if `encoding` is `'base64'`
    * @property {string} [encoding]  `'base64'` for data that is not UTF-8
    */
@@ -118,7 +120,7 @@
 
   /**
    * Publishes one message, if the daemon allows browsers to publish.
-   * @param {string} channel
+   * @param {string|string[]} channel  one or more names: one message for all of them
    * @param {string|Blob|ArrayBuffer} data
    * @param {Object} [options]
    * @param {string} [options.name]  label of the message
@@ -237,10 +239,13 @@
         return false;
       }
       this.cursor = message.id;
-      if (!this.channels.includes(message.channel)) {
+      const all = message.channels || [message.channel];
+      const own = all.filter((channel) => this.channels.includes(channel));
+      if (own.length === 0) {
         return false;
       }
-      this.call('message', message);
+      // The connection may have subscribed to further channels of the message, for other subscriptions of the page.
+      this.call('message', all.length > 1 ? { ...message, channel: own[0], channels: own.length > 1 ? own : undefined } : message);
       return true;
     }
 

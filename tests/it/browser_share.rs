@@ -308,3 +308,39 @@ fn a_content_type_may_be_written_in_any_case_and_name_its_charset() {
     browser.wait_for("return all[0].messages.length === 1");
     assert_eq!(fake.asked()[1], "/ch/a?since=7", "{:?}", fake.asked());
 }
+
+/// The connection has both channels, and the daemon sends the message once.
+#[test]
+fn a_message_of_several_channels_reaches_each_subscription_with_its_own_channels() {
+    let daemon = demo();
+    let browser = page(&daemon);
+    for transport in ["sse", "longpoll"] {
+        browser.run(&format!(
+            "window.told = [];
+             window.all = [['a'], ['b'], ['b', 'a'], ['c']].map((channels, n) => {{
+               const one = {{ states: [] }};
+               one.subscription = Comet.subscribe(channels, {{
+                 message(m) {{ told.push([n, m.channel, m.channels || null, m.attributes || null]); }},
+                 state(...said) {{ one.states.push(said); }},
+               }}, {{ transport: '{transport}' }});
+               return one;
+             }});"
+        ));
+        browser.wait_for("return areOpen(all)");
+        browser.run("return Comet.publish(['a', 'b', 'hidden'], 'hi')");
+        browser.run("return Comet.publish('c', 'last')");
+        browser.wait_for("return told.some(([n]) => n === 3)");
+        let both = ["a", "b"];
+        assert_eq!(
+            browser.run("return told.sort()"),
+            json!([
+                [0, "a", null, null],
+                [1, "b", null, null],
+                [2, "a", both, null],
+                [3, "c", null, null]
+            ]),
+            "{transport}"
+        );
+        browser.run("all.forEach((one) => one.subscription.close())");
+    }
+}
