@@ -143,7 +143,8 @@ comet_result comet_open(const char *dsn,
 comet_result comet_popen(const char *dsn, comet_t **out);
 
 /**
- * Publishes `len` bytes, any bytes, to the channel. Without flags the call returns when the daemon has the message, and stores
+ * Publishes `len` bytes, any bytes, to the channel. `channel` may list up to 100 channels, separated by commas: one message, with
+ * one id, for all of them. Without flags the call returns when the daemon has the message, and stores
  * the message's receipt in `out`, which may be NULL. After COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN the message may or may
  * not have been published. `flags`: 0 or comet_flag values. With COMET_FLAG_SPOOL the call returns COMET_RESULT_SPOOLED in
  * place of COMET_RESULT_CONNECT, COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN.

@@ -82,7 +82,8 @@ pub unsafe extern "C" fn comet_popen(dsn: *const c_char, out: *mut *mut Handle) 
     })
 }
 
-/// Publishes `len` bytes, any bytes, to the channel. Without flags the call returns when the daemon has the message, and stores
+/// Publishes `len` bytes, any bytes, to the channel. `channel` may list up to 100 channels, separated by commas: one message, with
+/// one id, for all of them. Without flags the call returns when the daemon has the message, and stores
 /// the message's receipt in `out`, which may be NULL. After COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN the message may or may
 /// not have been published. `flags`: 0 or comet_flag values. With COMET_FLAG_SPOOL the call returns COMET_RESULT_SPOOLED in
 /// place of COMET_RESULT_CONNECT, COMET_RESULT_TIMEOUT and COMET_RESULT_UNKNOWN.
@@ -102,12 +103,12 @@ pub unsafe extern "C" fn comet_publish(
 ) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
-        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
+        let (handle, channels) = unsafe { (handle(c)?, channel_names(channel, channel_len)?) };
         let how = meaning(flags)?;
         // SAFETY: the caller's promise.
         let data = unsafe { bytes(data, len)? };
         let publish = Publish {
-            channels: channel.into(),
+            channels,
             name: EventName::default(),
             data: data.into(),
             attributes: None,
@@ -142,7 +143,7 @@ pub unsafe extern "C" fn comet_publish_named(
 ) -> CometResult {
     boundary(c, || {
         // SAFETY: the caller's promise.
-        let (handle, channel) = unsafe { (handle(c)?, channel_name(channel, channel_len)?) };
+        let (handle, channels) = unsafe { (handle(c)?, channel_names(channel, channel_len)?) };
         let how = meaning(flags)?;
         // SAFETY: the caller's promise.
         let (name, key, data) = unsafe {
@@ -153,7 +154,7 @@ pub unsafe extern "C" fn comet_publish_named(
             )
         };
         let publish = Publish {
-            channels: channel.into(),
+            channels,
             name: EventName::parse_bytes(name)?,
             data: data.into(),
             attributes: None,
@@ -218,15 +219,9 @@ pub unsafe extern "C" fn comet_history(
     len: *mut usize,
 ) -> CometResult {
     boundary(c, || {
-        not_null(channels)?;
         not_null(out)?;
         // SAFETY: the caller's promise.
-        let (handle, names) = unsafe { (handle(c)?, bytes(channels, channels_len)?) };
-        let names = names
-            .split(|byte| *byte == b',')
-            .map(ChannelName::parse_bytes);
-        let names = names.collect::<Result<Vec<_>, _>>()?;
-        let names = ChannelNames::parse(names.iter().map(|name| &**name))?;
+        let (handle, names) = unsafe { (handle(c)?, channel_names(channels, channels_len)?) };
         let text = handle.with_client(|client| client.history(&names, Cursor(since)))?;
         let (text, length) = answer::keep(text);
         // SAFETY: not null, and the caller's promise.
@@ -366,6 +361,24 @@ unsafe fn channel_name(channel: *const c_char, len: usize) -> Result<ChannelName
     not_null(channel)?;
     // SAFETY: the caller's promise.
     Ok(ChannelName::parse_bytes(unsafe { bytes(channel, len)? })?)
+}
+
+/// Parses channels that are separated by commas.
+///
+/// # Safety
+/// The pointer is NULL, or points to `len` bytes.
+unsafe fn channel_names(channels: *const c_char, len: usize) -> Result<ChannelNames, Fault> {
+    not_null(channels)?;
+    // SAFETY: the caller's promise.
+    let names = unsafe { bytes(channels, len)? };
+    if !names.contains(&b',') {
+        return Ok(ChannelName::parse_bytes(names)?.into());
+    }
+    let names = names
+        .split(|byte| *byte == b',')
+        .map(ChannelName::parse_bytes);
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    Ok(ChannelNames::parse(names.iter().map(|name| &**name))?)
 }
 
 /// # Safety

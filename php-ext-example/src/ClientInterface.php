@@ -19,6 +19,7 @@ interface ClientInterface
      * true). When the daemon runs again, it publishes the messages of the spool: each once, and in the order of this
      * client's calls.
      *
+     * @param string $channel a channel, or up to 100 channels separated by commas: one message, with one id, for all of them
      * @param string $name the message's label, 200 bytes of text at most
      * @param ?string $key idempotency key, 128 bytes of text at most. A second message with the same key on the same
      *     channel within ten minutes is not published, and the id of the first one is returned

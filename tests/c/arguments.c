@@ -95,6 +95,19 @@ static void keys(comet_t *c) {
     CHECK(first.id == again.id && other.id > first.id);
 }
 
+static void several(comet_t *c) {
+    comet_receipt receipt = {0};
+    const char *text = NULL;
+    char message[160];
+    CHECK(comet_publish(c, "one,two", 7, "hi", 2, 0, &receipt) == COMET_RESULT_OK);
+    CHECK(comet_publish(c, "one,,two", 8, "hi", 2, 0, &receipt) == COMET_RESULT_CHANNEL);
+    CHECK(comet_touch(c, "one,two", 7) == COMET_RESULT_CHANNEL);
+    CHECK(comet_history(c, "two,one", 7, 0, &text, NULL) == COMET_RESULT_OK);
+    snprintf(message, sizeof message, "[{\"channel\":\"one\",\"channels\":[\"one\",\"two\"],\"id\":%llu,\"name\":\"\",\"data\":\"hi\"}]",
+             (unsigned long long)receipt.id);
+    CHECK(strstr(text, message) != NULL);
+}
+
 static void files(comet_t *c, const char *directory) {
     char path[PATH_MAX], content[8];
     FILE *file;
@@ -120,6 +133,7 @@ int main(int argc, char **argv) {
     names(c);
     bytes(c);
     keys(c);
+    several(c);
     files(c, argv[2]);
     comet_close(c);
     return 0;

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    daemon::{Daemon, directory, feed, signal, wait_for},
+    daemon::{Daemon, Lines, directory, feed, signal, wait_for},
     other_user::{STRANGER, is_root, shared},
 };
 
@@ -270,6 +270,25 @@ fn publish_reads_standard_input_byte_by_byte() {
         (&"/wAK".into(), &"base64".into())
     );
     assert_eq!(message["name"], "bytes");
+}
+
+#[test]
+fn publish_takes_several_channels_and_subscribe_prints_all_fields() {
+    let daemon = Daemon::start("");
+    let mut publish = daemon.comet(&["publish", "news,chat.7", "hi"]);
+    assert!(publish.status().unwrap().success());
+    let mut client = Lines::connect(&daemon.socket_path());
+    client.ask(r#"{"op":"publish","channel":"news","attributes":{"b":"\u001b","a":"1"}}"#);
+    let url = format!("http://{}", daemon.addr());
+    let subscribe = ["subscribe", "chat.7", "news", "--since", "0"];
+    let by_http = [&subscribe[..], &["--url", &url]].concat();
+    for arguments in [&subscribe[..], &by_http] {
+        let mut subscriber = Subscriber::start(daemon.comet(arguments));
+        let message = subscriber.message();
+        assert_eq!(message["channels"], json!(["news", "chat.7"]));
+        let message = subscriber.message();
+        assert_eq!(message["attributes"], json!({"a": "1", "b": "\u{1b}"}));
+    }
 }
 
 #[test]

@@ -115,3 +115,22 @@ fn the_settings_bound_it() {
     let mut lines = Lines::connect(&daemon.socket_path());
     assert_eq!(lines.ask(&line.to_string())["error"], "line");
 }
+
+/// Only a client of the socket can list so many long names.
+#[test]
+fn channels_and_attributes_add_what_the_document_says() {
+    let daemon = Daemon::start("");
+    let names: Vec<String> = (0..100)
+        .map(|n| format!("{}{n:03}", "c".repeat(197)))
+        .collect();
+    let publish = json!({
+        "op": "publish", "channels": names, "name": "\"".repeat(200),
+        "attributes": {"k": "\u{1}".repeat(2047)}
+    });
+    let mut client = Lines::connect(&daemon.socket_path());
+    assert_eq!(client.ask(&publish.to_string())["ok"], true);
+    let history = client.ask(&json!({"op": "history", "channels": names}).to_string());
+    let message = history["messages"][0].to_string();
+    let more = message.len() - 2048;
+    assert!(more <= 34 << 10 && more > 30 << 10, "{more} bytes");
+}

@@ -32,6 +32,8 @@ fn the_class_is_the_same_over_ffi_and_over_the_extension() {
         "a key of each run"
     );
     assert_eq!(daemon.data("php"), each.repeat(2));
+    assert!(ffi.contains("\nNULL\nbool(true)\nbool(true)\n"), "{ffi}");
+    assert_eq!(daemon.data("two"), ["both"; 2]);
     assert_eq!(fs::read(daemon.dir().join("file.comet")).unwrap(), b"a\0b");
 }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use comet_client::{Acknowledge, Client, Options, Outcome, SpoolUse};
 use comet_proto::{
-    ChannelName, EventName,
+    ChannelNames, ChannelNamesError, EventName,
     line::{KeyError, Publish, parse_key},
 };
 use nix::{
@@ -39,13 +39,14 @@ Examples:
   date | comet publish clock                the same: data from a pipe or a file is read
   comet publish news                        an empty message: only a signal, like a touch
   comet publish news </dev/null             the same, in a loop that reads standard input
+  comet publish news,chat.7 'It works'      one message for two channels
   comet publish orders paid --key order-7   published once, however often you retry
   comet publish orders paid --spool         works while the daemon restarts, too
   comet publish news -- -5                  data that begins with a dash")]
 pub(super) struct Arguments {
-    /// Channel: 1 to 200 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot
-    #[arg(value_name = "CHANNEL", value_parser = ChannelName::parse)]
-    channel: ChannelName,
+    /// Channel: 1 to 200 of A-Z a-z 0-9 _ . : = + @ ~ -, not starting with a dot; several are separated by commas
+    #[arg(value_name = "CHANNEL", value_parser = channels)]
+    channels: ChannelNames,
     /// Content, any bytes; `-` reads standard input to its end
     ///
     /// Without DATA, standard input is read if it is a file, or a pipe with data within a second. An empty pipe,
@@ -70,6 +71,10 @@ pub(super) struct Arguments {
     socket: SocketArgument,
 }
 
+fn channels(names: &str) -> Result<ChannelNames, ChannelNamesError> {
+    ChannelNames::parse(names.split(','))
+}
+
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let data = match arguments.data {
         None if is_offered()? => read_input()?,
@@ -78,7 +83,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(data) => data.into_vec(),
     };
     let publish = Publish {
-        channels: arguments.channel.into(),
+        channels: arguments.channels,
         name: arguments.name,
         data: data.into(),
         attributes: None,

@@ -1,6 +1,6 @@
 //! Receives messages over HTTP, by long-polling on one keep-alive connection.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
@@ -91,8 +91,12 @@ struct PollAnswer {
 #[derive(Deserialize, Serialize)]
 struct ReceivedMessage {
     channel: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    channels: Vec<String>,
     id: u64,
     name: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: BTreeMap<String, String>,
     data: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encoding: Option<String>,

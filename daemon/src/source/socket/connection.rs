@@ -390,5 +390,6 @@ fn too_long(max: usize) -> String {
     )
 }
 
-/// What a line has beside its data, at most: the longest channel, name and key, which escapes can make longer.
-const OTHER_FIELDS: usize = 512;
+/// The bytes of a line without its data: the longest channel, name and key, some of them escaped, and the names of the fields. A
+/// list of channels and attributes need more.
+const OTHER_FIELDS: usize = 1024;
