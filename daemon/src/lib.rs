@@ -1,6 +1,7 @@
 //! The comet daemon: sources publish into the [`hub`], and transports carry messages to subscribers.
 
 pub mod access;
+mod api;
 pub mod broker;
 mod compat;
 pub mod config;

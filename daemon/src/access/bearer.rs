@@ -3,54 +3,64 @@
 use hyper::{StatusCode, header};
 
 use super::{
+    Caller,
     page::Page,
     token::{Grant, TokenError},
 };
 use crate::http::{
-    answer::{INVALID_TOKEN, Refusal},
-    cors::Cors,
-    date::unix_time,
-    query::Query,
-    request::Request,
-    site::Site,
-    upgrade,
+    answer::INVALID_TOKEN, cors::Cors, date::unix_time, refusal::Refusal, request::Request, upgrade,
 };
 
 /// The cookie in which a browser keeps a token for this host alone, and which is sent over TLS only.
 const COOKIE: &str = "__Host-comet";
 
-/// What the request's token grants. The first place that has a token counts: the header `Authorization`, a subprotocol
-/// of a WebSocket, the cookie, the URL.
-pub(super) fn bearer(
-    site: &Site,
-    request: &Request<'_>,
-    query: &Query<'_>,
-) -> Result<Grant, Refusal> {
-    let tokens = &site.rights.tokens;
-    let by_url = || query.token().filter(|_| tokens.query);
-    let token = match authorization(request).or_else(|| upgrade::token(request)) {
-        Some(token) => token,
-        None => match cookie(request) {
-            Some(token) => {
-                may_use_cookie(site, request)?;
-                token
-            }
-            None => by_url().ok_or_else(|| {
-                let how = "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet; \
-                           a WebSocket may offer the subprotocols comet and comet.token.TOKEN";
-                unauthorized("token", how, "Bearer realm=\"comet\"")
-            })?,
-        },
-    };
-    tokens
-        .verify(token, unix_time().as_secs())
-        .map_err(|error| {
+impl Caller<'_> {
+    /// What the request's token grants. The first place that has a token counts: the header `Authorization`, a
+    /// subprotocol of a WebSocket, the cookie, the URL.
+    pub(super) fn grant(&self) -> Result<Grant, Refusal> {
+        let verified = self
+            .rights
+            .tokens
+            .verify(self.token()?, unix_time().as_secs());
+        verified.map_err(|error| {
             let code = match error {
                 TokenError::Expired => "token_expired",
                 _ => "token",
             };
             unauthorized(code, format!("token: {error}"), INVALID_TOKEN)
         })
+    }
+
+    fn token(&self) -> Result<&str, Refusal> {
+        if let Some(token) = authorization(self.request).or_else(|| upgrade::token(self.request)) {
+            return Ok(token);
+        }
+        if let Some(token) = cookie(self.request) {
+            self.may_use_cookie()?;
+            return Ok(token);
+        }
+        let by_url = self.query.get("token").filter(|token| !token.is_empty());
+        let by_url = by_url.filter(|_| self.rights.tokens.query);
+        by_url.ok_or_else(|| {
+            let how = "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet; \
+                       a WebSocket may offer the subprotocols comet and comet.token.TOKEN";
+            unauthorized("token", how, "Bearer realm=\"comet\"")
+        })
+    }
+
+    /// Refuses the cookie unless one of this site's pages asks, or one of a listed origin: a browser sends its cookies
+    /// with the requests of every page.
+    fn may_use_cookie(&self) -> Result<(), Refusal> {
+        match self.page() {
+            Page::Ours => Ok(()),
+            // The setting `*` lets every page read what everyone may read, but not what this browser's user may read.
+            Page::Listed if self.site.origins.of_request(self.request) != Cors::Any => Ok(()),
+            _ => Err(Refusal::forbidden(
+                "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
+                 headers Origin and Sec-Fetch-Site that browsers send",
+            )),
+        }
+    }
 }
 
 /// The token in `Authorization: Bearer` (RFC 6750, section 2.1). Credentials of another scheme, such as those of a proxy,
@@ -72,20 +82,6 @@ fn cookie<'a>(request: &Request<'a>) -> Option<&'a str> {
         let is_ours = name.trim() == COOKIE && !value.trim().is_empty();
         is_ours.then(|| value.trim())
     })
-}
-
-/// Refuses the cookie unless one of this site's pages asks, or one of a listed origin: a browser sends its cookies
-/// with the requests of every page.
-fn may_use_cookie(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
-    match Page::of(site, request) {
-        Page::Ours => Ok(()),
-        // The setting `*` lets every page read what everyone may read, but not what this browser's user may read.
-        Page::Listed if site.origins.of_request(request) != Cors::Any => Ok(()),
-        _ => Err(Refusal::forbidden(
-            "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \
-             headers Origin and Sec-Fetch-Site that browsers send",
-        )),
-    }
 }
 
 fn unauthorized(

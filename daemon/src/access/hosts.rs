@@ -10,7 +10,7 @@ use hyper::{StatusCode, Version};
 use crate::{
     config::is_host,
     http::{
-        answer::Refusal,
+        refusal::Refusal,
         request::{Request, text},
     },
 };

@@ -1,13 +1,12 @@
 //! Finds out whose page sends a request, as far as its browser says so.
 
-use super::hosts;
+use super::{Caller, hosts};
 use crate::{
     config::Origin,
     http::{
-        answer::Refusal,
-        cors::Cors,
+        cors::{Cors, Origins},
+        refusal::Refusal,
         request::{Repeated, Request, text},
-        site::Site,
     },
 };
 
@@ -33,12 +32,12 @@ impl<'a> Page<'a> {
     /// header. So it takes precedence over an Origin header that looks like the Host header. Old browsers never send
     /// `Sec-Fetch-Site`, and others do not over plain HTTP, except to this machine. Then the Origin header is compared with
     /// the Host header; the scheme of the request is not known. Without an Origin header, Referer is compared.
-    pub(super) fn of(site: &Site, request: &Request<'a>) -> Self {
+    fn of(origins: &Origins, request: &Request<'a>) -> Self {
         let origin = match origin_of(request) {
             Ok(origin) => origin,
             Err(odd) => return Page::Other(odd),
         };
-        if origin.is_some() && site.origins.of_request(request) != Cors::None {
+        if origin.is_some() && origins.of_request(request) != Cors::None {
             return Page::Listed;
         }
         let host = hosts::of(request).unwrap_or_default(); // no page is of an empty host
@@ -92,18 +91,19 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Refuses to let a page of another origin `act`.
-pub(super) fn check(site: &Site, request: &Request<'_>, act: &str) -> Result<(), Refusal> {
-    match Page::of(site, request) {
-        Page::Ours | Page::Listed | Page::Unknown => Ok(()),
-        page => Err(Refusal::forbidden(page.refusal(act))),
+impl<'a> Caller<'a> {
+    /// Whose page asks.
+    pub(super) fn page(&self) -> Page<'a> {
+        Page::of(&self.site.origins, self.request)
     }
-}
 
-/// Refuses a WebSocket to pages of other origins. Browsers leave that to the server (RFC 6455, section 10.2). For other
-/// answers the browser decides by their headers whether the page may read them.
-pub(crate) fn may_open(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
-    check(site, request, "read")
+    /// Refuses to let a page of another origin `act`.
+    pub(super) fn check_page(&self, act: &str) -> Result<(), Refusal> {
+        match self.page() {
+            Page::Ours | Page::Listed | Page::Unknown => Ok(()),
+            page => Err(Refusal::forbidden(page.refusal(act))),
+        }
+    }
 }
 
 /// Longest origin that a refusal proposes to list: a scheme, a host of 253 characters, and a port.

@@ -182,7 +182,7 @@ struct HistoryTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table [[history.prefix]]")]
 struct PrefixTable {
-    #[serde(deserialize_with = "value::channel")]
+    #[serde(deserialize_with = "value::prefix")]
     prefix: String,
     messages: Option<usize>,
     #[serde(default, deserialize_with = "value::some_size::<_, 0>")]

@@ -9,6 +9,7 @@ mod value;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use comet_proto::ChannelName;
 use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
@@ -196,7 +197,7 @@ pub struct CompatConfig {
     pub zeitoun_clock: String,
     /// The channel of the chat.
     #[serde(deserialize_with = "value::channel")]
-    pub zeitoun_channel: String,
+    pub zeitoun_channel: ChannelName,
 }
 
 /// The memory in bytes that the daemon needs with its default limits: some lines of 1 MiB that are being read, and the history
@@ -365,7 +366,7 @@ impl Default for CompatConfig {
             novcomet: "/comet.php".into(),
             zeitoun_chat: "/chat.php".into(),
             zeitoun_clock: "/clock.php".into(),
-            zeitoun_channel: "chat".into(),
+            zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
         }
     }
 }

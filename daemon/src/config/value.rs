@@ -229,8 +229,12 @@ pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Err
     )))
 }
 
-pub(super) fn channel<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+pub(super) fn channel<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelName, D::Error> {
     let name = String::deserialize(d)?;
-    ChannelName::parse(&name).map_err(de::Error::custom)?;
-    Ok(name)
+    ChannelName::parse(&name).map_err(de::Error::custom)
+}
+
+/// The beginning of channels' names.
+pub(super) fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    channel(d).map(|name| name.to_string())
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::render::assert_inert;
 use crate::{
     compat::{
-        novcomet::{self, Request},
-        zeitoun::{self, ChatRequest},
+        novcomet::poll::{self as novcomet, NovCometRequest},
+        zeitoun::chat::{self as zeitoun, ChatRequest},
     },
     hub::{HistoryConfig, Hub, NewMessage},
 };
@@ -45,15 +45,15 @@ pub(super) fn novcomet(bytes: &[u8]) {
         return;
     };
     let pairs = pairs(query);
-    let parsed = Request::parse(pairs.iter().map(|(name, value)| (name, value)));
+    let parsed = NovCometRequest::parse(pairs.iter().map(|(name, value)| (name, value)));
     let publishes = pairs
         .iter()
         .find(|(name, value)| name == "publish" && !value.is_empty());
     let subscribed = match (parsed, publishes) {
-        (Request::Publish(channel), Some((_, id))) => {
+        (NovCometRequest::Publish(channel), Some((_, id))) => {
             return assert_eq!(channel, ChannelName::parse(id).ok());
         }
-        (Request::Subscribe(subscribed), None) => subscribed,
+        (NovCometRequest::Subscribe(subscribed), None) => subscribed,
         (parsed, _) => panic!("{parsed:?}"),
     };
     assert!(subscribed.len() <= 100);

@@ -2,25 +2,18 @@
 
 use std::{error::Error, time::Duration};
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
-    Response, StatusCode,
+    StatusCode,
     body::{Body, Incoming},
 };
 use tokio::time::timeout;
 
-use super::{
-    answer::{Refusal, answer},
-    h2::streams,
-    publish::{Publish, acknowledgement, not_kept, publish_data, refuse_while_stopping},
-    router::Content,
-    site::Site,
-};
+use super::{h2::streams, refusal::Refusal, route::Content, site::Site};
 use crate::connection::memory::Hold;
 
 /// What is known of a body before it is read.
-pub(super) fn content(body: &Incoming) -> Content {
+pub(super) fn content(body: &Incoming) -> Content<'static> {
     match body.is_end_stream() {
         true => Content::Empty,
         false if body.size_hint().lower() > 0 => Content::Some,
@@ -29,7 +22,7 @@ pub(super) fn content(body: &Incoming) -> Content {
 }
 
 /// Reads a body until it is known whether the body is empty. It may be empty although chunks or frames announce it.
-pub(super) async fn look(site: &Site, mut body: Incoming) -> Result<Content, Refusal> {
+pub(super) async fn look(site: &Site, mut body: Incoming) -> Result<Content<'static>, Refusal> {
     let time = site.config.body_time;
     let look = async {
         while let Some(frame) = body.frame().await {
@@ -57,29 +50,17 @@ fn late(time: Duration) -> Refusal {
     Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
 }
 
-/// Reads the body and publishes it: 201 `{"id":…}`.
-pub(super) async fn publish_body(
-    site: &Site,
-    publish: Publish,
-    body: &mut Incoming,
-) -> Result<Response<Bytes>, Refusal> {
+/// Reads the whole body, within the limits of size and time.
+pub(super) async fn read(site: &Site, body: &mut Incoming) -> Result<Vec<u8>, Refusal> {
     let (max, time) = (site.config.max_body, site.config.body_time);
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(max));
     }
-    let Ok(data) = timeout(time, collect(site, body, max)).await else {
-        return Err(late(time));
-    };
-    let data = data?;
-    refuse_while_stopping(site)?;
-    let receipt = publish_data(site, publish, &data)?;
-    Ok(match receipt.outcome().await {
-        Ok(id) => answer(StatusCode::CREATED, "application/json", acknowledgement(id)),
-        Err(reason) => not_kept(&reason).into_answer(),
-    })
+    timeout(time, collect(site, body, max))
+        .await
+        .unwrap_or_else(|_| Err(late(time)))
 }
 
-/// Reads the whole body.
 async fn collect(site: &Site, body: &mut Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
     let (mut data, mut hold) = (Vec::new(), Hold::default());
     while let Some(frame) = body.frame().await {

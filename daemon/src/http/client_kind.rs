@@ -4,36 +4,8 @@ use httparse::Header;
 use hyper::Method;
 
 use super::{
-    answer::{ClientKind, Refusal},
-    cors::Cors,
-    framing::without_line_ends,
-    media::Accepted,
-    paths::Place,
-    query::Query,
-    request::Request,
-    site::Site,
+    cors::Cors, framing::without_line_ends, refusal::Refusal, request::Request, site::Site,
 };
-use crate::{compat::novcomet, transport::Transport};
-
-impl ClientKind {
-    fn of(site: &Site, request: &Request<'_>) -> Self {
-        let query = Query::of(request);
-        let is_stream = || match query.transport() {
-            Ok(Some(transport)) => transport == Transport::Sse,
-            Ok(None) => Accepted::of(request).prefers_stream(),
-            Err(_) => false,
-        };
-        match Place::at(site, request.path) {
-            _ if !matches!(request.method, Method::GET | Method::HEAD) => Self::Other,
-            Some(Place::Channels(_)) if is_stream() => Self::EventSource,
-            Some(Place::NovComet) => match novcomet::Request::parse(query.pairs()) {
-                novcomet::Request::Publish(_) => Self::NovComet("false"),
-                novcomet::Request::Subscribe(_) => Self::NovComet("{\"s\":0}"),
-            },
-            _ => Self::Other,
-        }
-    }
-}
 
 impl Refusal {
     /// Fits the refusal to the client whose request begins with `input`. The head may be incomplete or malformed. The
@@ -45,13 +17,13 @@ impl Refusal {
         let headers: Vec<_> = lines.filter_map(header).collect();
         let request = begun(first.unwrap_or_default(), &headers);
         let cors = site.origins.of_request(&request);
-        let client = ClientKind::of(site, &request);
+        let client = site.routes.client_kind(&request);
         self.for_client(client, request.method == Method::HEAD, cors)
     }
 
     /// Fits the refusal to the client that sent this request. hyper writes the answer.
     pub(crate) fn to(self, site: &Site, request: &Request<'_>) -> Self {
-        let client = ClientKind::of(site, request);
+        let client = site.routes.client_kind(request);
         self.for_client(client, request.method == Method::HEAD, Cors::None)
     }
 }

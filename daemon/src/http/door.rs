@@ -13,8 +13,9 @@ use tracing::warn;
 
 use super::{
     Http,
-    answer::{BUSY, Refusal},
+    answer::BUSY,
     h1::{Http1, Refusing},
+    refusal::Refusal,
     site::Site,
 };
 use crate::{

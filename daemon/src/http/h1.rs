@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use super::{
     Http,
-    answer::Refusal,
     door::Refused,
     framing::{Framing, is_no_request, without_line_ends},
     h2,
     hold::{Held, Progress},
     reading::{Head, read_head},
+    refusal::Refusal,
     service::{self, PlainOutcome, Served},
     upgraded::Upgraded,
 };
@@ -65,9 +65,15 @@ impl Http1 {
                     }
                     self.go_on(conn, input, progress)
                 }
+                PlainOutcome::Answer(answer, close) => {
+                    worker.parked.reset();
+                    Step::Write(answer.into(), then(close))
+                }
                 PlainOutcome::Published(answer, close) => {
                     worker.parked.reset();
-                    Step::Write(answer.into(), if close { Then::End } else { Then::Again })
+                    Step::Task(Box::pin(async move {
+                        Step::Write(answer.await.into(), then(close))
+                    }))
                 }
             };
         }
@@ -191,6 +197,14 @@ impl Http1 {
             _ => Then::Again,
         };
         self.step(progress, next)
+    }
+}
+
+/// What follows after an answer.
+fn then(close: bool) -> Then {
+    match close {
+        true => Then::End,
+        false => Then::Again,
     }
 }
 

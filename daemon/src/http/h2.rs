@@ -37,14 +37,14 @@ use streams::Streams;
 
 use super::{
     Http,
-    answer::{Refusal, add_etag, answer},
+    answer::Answer,
     body,
     cors::add_cors,
     date::unix_time,
     io::ParkIo,
-    publish::when_kept,
+    refusal::Refusal,
     request::Request,
-    router::{Route, route_within_limits},
+    route::{Asked, Route, when_kept},
     site::Current,
     writer::header_of_status,
 };
@@ -193,34 +193,36 @@ async fn serve_stream(
 ) -> Response<Pieces> {
     let (site, hub) = (http.site(), http.audience.hub());
     let request = &Request::of(head);
-    let mut content = body::content(&body);
+    let ask = |content| {
+        site.routes.route(&Asked {
+            request,
+            content,
+            site: &site,
+            hub,
+        })
+    };
+    let mut route = ask(body::content(&body));
     let mut body = Some(body);
     let answer = loop {
-        break match (
-            route_within_limits(&site, hub, request, content),
-            body.take(),
-        ) {
-            (Ok(Route::Answer(answer)), _) => answer,
-            (Ok(Route::Look), Some(body)) => match body::look(&site, body).await {
-                Ok(found) => {
-                    content = found;
-                    continue;
-                }
-                Err(refusal) => refusal.to(&site, request).into_answer(),
-            },
-            (Ok(Route::Publish(publish)), Some(mut unread)) => {
-                let published = body::publish_body(&site, publish, &mut unread).await;
+        route = match (route, body.take()) {
+            (Ok(Route::Look), Some(body)) => body::look(&site, body).await.and_then(&ask),
+            (Ok(Route::Body(then)), Some(mut unread)) => {
+                let data = body::read(&site, &mut unread).await;
                 body = Some(unread);
-                published.unwrap_or_else(Refusal::into_answer)
+                data.and_then(|data| then(&site, &data))
             }
-            (Ok(Route::Published(receipt, answer)), _) => when_kept(receipt, answer).await,
+            (Ok(Route::Look | Route::Body(_)), None) => unreachable!("the body is read once"),
             (Ok(Route::Hold(subscription)), _) => {
                 return hold(http.clone(), worker, subscription).await;
             }
-            (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
+            (Ok(Route::Answer(answer)), _) => break answer,
+            (Ok(Route::Published(receipt, answer)), unread) => {
+                body = unread;
+                break when_kept(receipt, answer).await;
+            }
             (Err(refusal), unread) => {
                 body = unread;
-                refusal.to(&site, request).into_answer()
+                break refusal.to(&site, request).into_answer();
             }
         };
     };
@@ -241,14 +243,14 @@ fn keep_open(body: Option<Incoming>) {
 
 /// Completes an answer whose length is known. The answer to `HEAD` states the length that `GET` would have, except for
 /// a stream, which has none.
-fn whole(mut answer: Response<Bytes>, is_head: bool) -> Response<Pieces> {
-    let (status, length) = (answer.status(), answer.body().len());
-    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+fn whole(answer: Answer, is_head: bool) -> Response<Pieces> {
+    let (has_body, length) = (answer.has_body(), answer.body.len());
+    let mut response = answer.into_response();
     if has_body && !(is_head && length == 0) {
-        let headers = answer.headers_mut();
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
-    answer.map(Pieces::one)
+    response.map(Pieces::one)
 }
 
 async fn hold(http: Rc<Http>, worker: Rc<Worker>, subscription: Subscription) -> Response<Pieces> {
@@ -258,21 +260,21 @@ async fn hold(http: Rc<Http>, worker: Rc<Worker>, subscription: Subscription) ->
         Shape::Poll => {
             let mut body = Vec::new();
             let status = held.poll(&mut body).await.into();
-            let mut response = answer(status, kind.media_type, memory::keep(body));
-            let headers = response.headers_mut();
+            let mut answer = Answer::new(status, kind.media_type, memory::keep(body));
             if kind.has_etag {
-                add_etag(headers, held.reader.cursor());
+                answer = answer.with_cursor(held.reader.cursor());
             }
             if let Some((name, value)) = header_of_status(status) {
-                headers.insert(name, HeaderValue::from_static(value));
+                answer = answer.with(name, HeaderValue::from_static(value));
             }
-            whole(response, false)
+            whole(answer, false)
         }
         Shape::Stream { .. } => {
             // At most one piece is queued. The client's flow-control window bounds what a slow reader holds.
             let (pieces, body) = mpsc::channel(1);
             tokio::task::spawn_local(async move { held.stream(pieces).await });
-            answer(StatusCode::OK, kind.media_type, "").map(|_: Bytes| Pieces::new(body))
+            let answer = Answer::new(StatusCode::OK, kind.media_type, "");
+            answer.into_response().map(|_: Bytes| Pieces::new(body))
         }
     }
 }
@@ -473,7 +475,7 @@ impl Held {
         }
         let by_token = self.reader.ends() != RightEnds::Never;
         let channels = self.reader.channels();
-        let ends = site.rights.end(&self.site.rights, channels, by_token);
+        let ends = site.routes.end(&*self.site.routes, channels, by_token);
         if !ends {
             self.site = site;
         }

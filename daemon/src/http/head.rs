@@ -8,8 +8,8 @@ use httparse::{Header, Status};
 use hyper::{Method, StatusCode};
 
 use super::{
-    answer::Refusal,
     framing::{content_length, has_bare_lf},
+    refusal::Refusal,
     request::Request,
 };
 use crate::config::HttpConfig;

@@ -213,8 +213,8 @@ impl Held {
     /// Ends the subscription if the new rights no longer permit it. `before` has the rights that held until now.
     fn check_rights(&mut self, http: &Http, before: &Current) {
         let by_token = self.reader.ends() != RightEnds::Never;
-        let (rights, channels) = (&http.site().rights, self.reader.channels());
-        if rights.end(&before.rights, channels, by_token) {
+        let (site, channels) = (http.site(), self.reader.channels());
+        if site.routes.end(&*before.routes, channels, by_token) {
             self.reader.revoke();
         }
     }

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::{
     Http,
-    answer::Refusal,
     framing::{Framing, Malformed, without_line_ends},
     head::{max_head, too_long},
+    refusal::Refusal,
     site::Site,
 };
 use crate::connection::{

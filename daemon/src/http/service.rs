@@ -18,18 +18,18 @@ use hyper::{
 
 use super::{
     Http,
-    answer::Refusal,
-    body::{content, look, publish_body},
+    answer::Answer,
+    body,
     cors::{Cors, add_cors},
     framing::Framing,
     head::{self, max_head, no_lines, too_long},
     hold::Ask,
     io::ParkIo,
-    publish::{acknowledgement, not_kept, publish_data, when_kept},
+    refusal::Refusal,
     request::Request,
-    router::{Content, Route, route_within_limits},
+    route::{Asked, Content, Route, when_kept},
     site::Site,
-    writer::{AnswerHead, Variant},
+    writer::{self, Variant},
 };
 use crate::{config::HttpConfig, connection::Conn};
 
@@ -155,26 +155,35 @@ pub(super) async fn serve_h1(
 /// What a plain request asked for.
 pub(super) enum PlainOutcome {
     Poll(Ask),
-    /// The message was published. The bytes of the answer, and whether the connection closes after the answer.
-    Published(Vec<u8>, bool),
+    /// The bytes of the answer, and whether the connection closes after the answer.
+    Answer(Vec<u8>, bool),
+    /// The same, as soon as the message that was published is kept.
+    Published(Pin<Box<dyn Future<Output = Vec<u8>>>>, bool),
 }
 
 /// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
 /// request.
-pub(super) fn serve_plain(http: &Http, input: &[u8]) -> Option<(PlainOutcome, usize)> {
-    let (site, hub) = (&http.site(), http.audience.hub());
+pub(super) fn serve_plain(http: &Rc<Http>, input: &[u8]) -> Option<(PlainOutcome, usize)> {
+    let site = http.site();
     let mut lines = no_lines();
     let plain = head::plain(input, &mut lines, &site.config)?;
     let request = &plain.request;
-    if !request.path.starts_with("/ch/") {
-        return None;
-    }
+    let asked = Asked {
+        request,
+        content: Content::Whole(plain.body),
+        site: &site,
+        hub: http.audience.hub(),
+    };
+    // hyper finds the same refusal again, and fits it to the client.
+    let route = site.routes.route(&asked).ok()?;
     let variant = Variant {
         close: request.wants_close(),
         chunked: true,
         cors: site.origins.of_request(request),
     };
-    let served = match route_within_limits(site, hub, request, Content::Empty).ok()? {
+    let write =
+        |site: &Site, answer: &Answer| writer::whole(answer, variant, &site.origins, &http.date);
+    let outcome = match route {
         Route::Hold(subscription) if subscription.format.kind().is_poll() => {
             PlainOutcome::Poll(Ask {
                 subscription,
@@ -182,33 +191,28 @@ pub(super) fn serve_plain(http: &Http, input: &[u8]) -> Option<(PlainOutcome, us
                 site: site.clone(),
             })
         }
-        Route::Publish(publish) if site.broker.acknowledges_at_once() => {
-            let published = publish_data(site, publish, plain.body).and_then(|receipt| {
-                let outcome = receipt.now().expect("the broker acknowledges at once");
-                outcome.map_err(|reason| not_kept(&reason))
-            });
-            match published {
-                Err(refusal) => {
-                    let refusal = refusal.asked_by(site, input);
-                    PlainOutcome::Published(refusal.into_bytes(&site.origins).into(), true)
-                }
-                Ok(id) => PlainOutcome::Published(
-                    AnswerHead {
-                        status: StatusCode::CREATED,
-                        content_type: "application/json",
-                        variant,
-                        origins: &site.origins,
-                        date: &http.date,
-                    }
-                    .with_body(&acknowledgement(id)),
-                    variant.close,
-                ),
-            }
+        Route::Answer(answer) if !http.is_full() => {
+            PlainOutcome::Answer(write(&site, &answer), variant.close)
         }
-        _ => return None,
+        Route::Published(receipt, answer) => match receipt.now() {
+            Some(outcome) => {
+                let refuse = |reason| Refusal::not_kept(&reason).into_answer();
+                let answer = outcome.map_or_else(refuse, answer);
+                PlainOutcome::Answer(write(&site, &answer), variant.close)
+            }
+            None => {
+                let (site, http) = (site.clone(), http.clone());
+                let answer = async move {
+                    let answer = when_kept(receipt, answer).await;
+                    writer::whole(&answer, variant, &site.origins, &http.date)
+                };
+                PlainOutcome::Published(Box::pin(answer), variant.close)
+            }
+        },
+        Route::Hold(_) | Route::Answer(_) | Route::Look | Route::Body(_) => return None,
     };
     site.metrics.http_requests.add(1);
-    Some((served, plain.length))
+    Some((outcome, plain.length))
 }
 
 /// The refusal for a request that hyper could not read. `None`: the client has just closed the connection.
@@ -232,17 +236,18 @@ struct Service {
     phase: Rc<Phase>,
 }
 
-/// The head of a request, and what is known of its body after reading the first bytes.
-type Looked = (Parts, Result<Content, Refusal>);
+/// A request, and what to do about it.
+type Routed = (Parts, Result<Route, Refusal>);
 
 /// The answer to one request.
 enum Answering {
     /// No answer by hyper: a subscription waits, and the connection leaves hyper first.
     Held,
-    Now(Ready<Response<Bytes>>),
-    /// The first bytes of the body are being read: the answer depends on whether the body is empty.
-    Looking(Pin<Box<dyn Future<Output = Looked>>>),
-    Publishing(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
+    Now(Ready<Answer>),
+    /// The body is being read, or its first bytes: the answer depends on them.
+    Reading(Pin<Box<dyn Future<Output = Routed>>>),
+    /// The message is published, and the answer waits until the message is kept.
+    Published(Pin<Box<dyn Future<Output = Answer>>>),
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Service {
@@ -257,12 +262,13 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
         let (head, body) = request.into_parts();
         let content = match self.phase.unannounced {
             true => Content::Unannounced,
-            false => content(&body),
+            false => body::content(&body),
         };
         let (conn, http, phase) = (self.conn.clone(), self.http.clone(), self.phase.clone());
         let cors = http.site().origins.of_request(&Request::of(&head));
+        let route = route(&http, &head, content);
         Call {
-            answering: answering(&http, &phase, head, content, Some(body)),
+            answering: answering(&http, &phase, (head, route), Some(body)),
             conn,
             http,
             cors,
@@ -271,37 +277,45 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
     }
 }
 
-/// Starts the answer to a request. `body` is `None` after the body was looked at.
+fn route(http: &Http, head: &Parts, content: Content<'_>) -> Result<Route, Refusal> {
+    let site = http.site();
+    site.routes.route(&Asked {
+        request: &Request::of(head),
+        content,
+        site: &site,
+        hub: http.audience.hub(),
+    })
+}
+
+/// Starts the answer to a request. `body` is `None` after the body was looked at or read.
 fn answering(
     http: &Rc<Http>,
     phase: &Rc<Phase>,
-    head: Parts,
-    content: Content,
+    (head, route): Routed,
     body: Option<Incoming>,
 ) -> Answering {
     let site = http.site();
-    let request = Request::of(&head);
-    match (
-        route_within_limits(&site, http.audience.hub(), &request, content),
-        body,
-    ) {
+    match (route, body) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
-        (Ok(Route::Look), Some(body)) => Answering::Looking(Box::pin(async move {
-            let content = look(&site, body).await;
-            (head, content)
-        })),
-        (Ok(Route::Publish(publish)), Some(mut body)) => {
+        (Ok(Route::Look), Some(body)) => {
+            let (http, phase) = (http.clone(), phase.clone());
+            Answering::Reading(Box::pin(look(http, phase, head, body)))
+        }
+        (Ok(Route::Body(then)), Some(mut body)) => {
             let phase = phase.clone();
-            Answering::Publishing(Box::pin(async move {
-                let published = publish_body(&site, publish, &mut body).await;
-                phase.body_left.set(published.is_err());
-                published.unwrap_or_else(Refusal::into_answer)
+            Answering::Reading(Box::pin(async move {
+                let data = body::read(&site, &mut body).await;
+                let route = data.and_then(|data| then(&site, &data));
+                phase.body_left.set(route.is_err());
+                (head, route)
             }))
         }
+        (Ok(Route::Look | Route::Body(_)), None) => unreachable!("the body is read once"),
         (Ok(Route::Published(receipt, answer)), _) => {
-            Answering::Publishing(Box::pin(when_kept(receipt, answer)))
+            Answering::Published(Box::pin(when_kept(receipt, answer)))
         }
         (Ok(Route::Hold(subscription)), _) => {
+            let request = Request::of(&head);
             let variant = Variant {
                 close: request.wants_close(),
                 chunked: head.version == hyper::Version::HTTP_11
@@ -315,9 +329,20 @@ fn answering(
             });
             Answering::Held
         }
-        (Ok(Route::Look | Route::Publish(_)), None) => unreachable!("the body is read once"),
-        (Err(refusal), _) => Answering::Now(ready(refusal.to(&site, &request).into_answer())),
+        (Err(refusal), _) => {
+            let refusal = refusal.to(&site, &Request::of(&head));
+            Answering::Now(ready(refusal.into_answer()))
+        }
     }
+}
+
+/// Reads the first bytes of the body, then asks again what to do.
+async fn look(http: Rc<Http>, phase: Rc<Phase>, head: Parts, body: Incoming) -> Routed {
+    let content = body::look(&http.site(), body).await;
+    let is_empty = matches!(content, Ok(Content::Empty));
+    phase.body_left.set(!is_empty);
+    let route = content.and_then(|content| route(&http, &head, content));
+    (head, route)
 }
 
 /// The future that `Service` returns. It has a name because hyper must be able to move it.
@@ -338,20 +363,12 @@ impl Future for Call {
             break match &mut me.answering {
                 Answering::Held => return Poll::Pending,
                 Answering::Now(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
-                Answering::Publishing(answer) => std::task::ready!(answer.as_mut().poll(cx)),
-                Answering::Looking(look) => match std::task::ready!(look.as_mut().poll(cx)) {
-                    (head, Ok(content)) => {
-                        me.phase.body_left.set(content == Content::Some);
-                        me.answering = answering(&me.http, &me.phase, head, content, None);
-                        continue;
-                    }
-                    (head, Err(refusal)) => {
-                        me.phase.body_left.set(true);
-                        refusal
-                            .to(&me.http.site(), &Request::of(&head))
-                            .into_answer()
-                    }
-                },
+                Answering::Published(answer) => std::task::ready!(answer.as_mut().poll(cx)),
+                Answering::Reading(reading) => {
+                    let routed = std::task::ready!(reading.as_mut().poll(cx));
+                    me.answering = answering(&me.http, &me.phase, routed, None);
+                    continue;
+                }
             };
         };
         self.phase.open.set(self.phase.open.get() - 1);
@@ -361,12 +378,8 @@ impl Future for Call {
     }
 }
 
-fn finish(
-    mut answer: Response<Bytes>,
-    site: &Site,
-    cors: Cors,
-    close: bool,
-) -> Response<Full<Bytes>> {
+fn finish(answer: Answer, site: &Site, cors: Cors, close: bool) -> Response<Full<Bytes>> {
+    let mut answer = answer.into_response();
     add_cors(answer.headers_mut(), cors, &site.origins);
     if close {
         answer.headers_mut().insert(

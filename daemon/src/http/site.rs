@@ -1,46 +1,35 @@
-//! What all requests share: settings, rights, limits and counters.
+//! What all requests share: settings, routes, limits and counters.
 
-use std::{net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
-use comet_proto::ChannelName;
-
-use super::cors::Origins;
+use super::{cors::Origins, route::Routes};
 use crate::{
-    access::rules::Rights,
-    broker::Broker,
-    config::{CompatConfig, HttpConfig},
-    connection::memory::Ceiling,
-    drain::Drain,
-    metrics::Metrics,
+    broker::Broker, config::HttpConfig, connection::memory::Ceiling, drain::Drain, metrics::Metrics,
 };
 
 /// The settings and counters that all workers share. Changed settings make a new site.
 pub struct Site {
-    pub config: HttpConfig,
-    pub compat: CompatConfig,
-    /// The channel of the zeitoun chat.
-    pub chat: ChannelName,
-    pub rights: Rights,
-    pub origins: Origins,
+    pub(crate) config: HttpConfig,
+    /// What is served, and who may do what there.
+    pub(crate) routes: Arc<dyn Routes>,
+    pub(crate) origins: Origins,
     /// The limit of connections over all workers.
-    pub max_connections: u64,
-    pub ceiling: Ceiling,
-    pub broker: Arc<dyn Broker>,
-    /// With `--demo`: what the demo pages show about this daemon.
-    pub demo: Option<Demo>,
-    pub metrics: Arc<Metrics>,
+    pub(crate) max_connections: u64,
+    pub(crate) ceiling: Ceiling,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) metrics: Arc<Metrics>,
     /// How the daemon stops.
-    pub drain: Drain,
+    pub(crate) drain: Drain,
+}
+
+impl Site {
+    /// Whether the daemon stops. Subscribers may have had their last answer by then, so that a message that is published
+    /// now would reach nobody.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.drain.stop.is_cancelled()
+    }
 }
 
 /// The site as it is now. The connections of one thread share one `Rc`, so that counting references needs no atomic
 /// operation.
 pub(super) type Current = Rc<Arc<Site>>;
-
-/// What the demo pages show about this daemon.
-#[derive(Clone)]
-pub struct Demo {
-    pub dir: PathBuf,
-    pub socket: PathBuf,
-    pub listen: SocketAddr,
-}

@@ -8,7 +8,7 @@ use hyper::{
 };
 
 use super::{
-    answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
+    answer::{Answer, INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::{Cors, Origins, cors_headers},
     date::DateLine,
     site::Current,
@@ -113,16 +113,28 @@ impl Writer<'_> {
         }
     }
 
+    /// The head of an answer. Without `length` the body is a stream.
     fn head(&self, status: StatusCode, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
         let kind = self.format.kind();
-        let head = AnswerHead {
-            status,
-            content_type: kind.media_type,
-            variant: self.variant,
-            origins: &self.site.origins,
-            date: self.date,
-        };
-        head.write(length, cursor.filter(|_| kind.has_etag))
+        let mut out = start(status);
+        line(&mut out, "content-type", kind.media_type.as_bytes());
+        for (name, value) in LIVE_HEADERS {
+            line(&mut out, name, value.as_bytes());
+        }
+        if let Some((name, value)) = header_of_status(status) {
+            line(&mut out, name.as_str(), value.as_bytes());
+        }
+        if let Some(length) = length {
+            line(&mut out, "content-length", length.to_string().as_bytes());
+        } else if self.variant.chunked {
+            line(&mut out, "transfer-encoding", b"chunked");
+        }
+        if let Some(cursor) = cursor.filter(|_| kind.has_etag) {
+            line(&mut out, "etag", format!("\"{cursor}\"").as_bytes());
+        }
+        let Variant { close, cors, .. } = self.variant;
+        end(&mut out, close, cors, &self.site.origins, Some(self.date));
+        out
     }
 }
 
@@ -145,59 +157,69 @@ pub(super) fn header_of_status(status: StatusCode) -> Option<(HeaderName, &'stat
     }
 }
 
-/// The head of an answer that hyper does not write.
-pub(crate) struct AnswerHead<'a> {
-    pub(crate) status: StatusCode,
-    pub(crate) content_type: &'static str,
-    pub(crate) variant: Variant,
-    pub(crate) origins: &'a Origins,
-    pub(crate) date: &'a DateLine,
+/// The bytes of an ordinary answer.
+pub(super) fn whole(
+    answer: &Answer,
+    variant: Variant,
+    origins: &Origins,
+    date: &DateLine,
+) -> Vec<u8> {
+    let mut out = start_of(answer);
+    end(&mut out, variant.close, variant.cors, origins, Some(date));
+    out.extend_from_slice(&answer.body);
+    out
 }
 
-impl AnswerHead<'_> {
-    pub(crate) fn with_body(&self, body: &str) -> Vec<u8> {
-        let mut out = self.write(Some(body.len()), None);
-        out.extend_from_slice(body.as_bytes());
-        out
+/// The bytes of an answer after which the connection closes. `is_head`: the request is `HEAD`.
+pub(super) fn last(answer: &Answer, is_head: bool, cors: Cors, origins: &Origins) -> Vec<u8> {
+    let mut out = start_of(answer);
+    end(&mut out, true, cors, origins, None);
+    if !is_head {
+        out.extend_from_slice(&answer.body);
     }
+    out
+}
 
-    /// Without `length` the body is a stream.
-    fn write(&self, length: Option<usize>, tag: Option<Cursor>) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        for part in ["HTTP/1.1 ", self.status.as_str(), " ", reason, "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
-        let mut line = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
-        };
-        line("content-type", self.content_type);
-        for (name, value) in LIVE_HEADERS {
-            line(name, value);
-        }
-        if let Some((name, value)) = header_of_status(self.status) {
-            line(name.as_str(), value);
-        }
-        if let Some(length) = length {
-            line("content-length", &length.to_string());
-        } else if self.variant.chunked {
-            line("transfer-encoding", "chunked");
-        }
-        if let Some(cursor) = tag {
-            line("etag", &format!("\"{cursor}\""));
-        }
-        for (name, value) in cors_headers(self.variant.cors, self.origins) {
-            line(name, value);
-        }
-        if self.variant.close {
-            line("connection", "close");
-        }
-        self.date.with(|date| line("date", date));
-        out.extend_from_slice(b"\r\n");
-        out
+/// The head of an answer, up to the headers that every answer on a connection has.
+fn start_of(answer: &Answer) -> Vec<u8> {
+    let mut out = start(answer.status);
+    for (name, value) in answer.lines() {
+        line(&mut out, name, value);
     }
+    if answer.has_body() {
+        let length = answer.body.len().to_string();
+        line(&mut out, "content-length", length.as_bytes());
+    }
+    out
+}
+
+fn start(status: StatusCode) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    let reason = status.canonical_reason().unwrap_or_default();
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// The headers that every answer on a connection has, and the end of the head.
+fn end(out: &mut Vec<u8>, close: bool, cors: Cors, origins: &Origins, date: Option<&DateLine>) {
+    for (name, value) in cors_headers(cors, origins) {
+        line(out, name, value.as_bytes());
+    }
+    if close {
+        line(out, "connection", b"close");
+    }
+    if let Some(date) = date {
+        date.with(|date| line(out, "date", date.as_bytes()));
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The head that accepts a WebSocket (RFC 6455, section 4.2.2).

@@ -8,16 +8,17 @@ use std::{
 };
 
 use anyhow::Context;
-use comet_proto::ChannelName;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
     access::Rights,
+    api::{Api, Demo},
     broker::Broker,
+    compat,
     config::Config,
     drain::Drain,
-    http::{Ceiling, Demo, Origins, Site},
+    http::{Ceiling, Origins, Site},
     hub::Hub,
     metrics::Metrics,
 };
@@ -151,17 +152,14 @@ impl SiteParts {
             .http
             .max_connections
             .map_or(self.room, |max| self.room.min(max as u64));
-        let chat =
-            ChannelName::parse(&config.compat.zeitoun_channel).context("compat.zeitoun_channel")?;
+        let demo = config.demo.then(|| self.demo(&config.dir));
+        let endpoints = compat::endpoints(&config.compat);
         Ok(Site {
             config: config.http.clone(),
-            compat: config.compat.clone(),
-            chat,
-            rights,
+            routes: Arc::new(Api::new(rights, demo, endpoints)),
             origins: Origins::new(&config.http.origins, before.map(|site| &site.origins)),
             max_connections,
             ceiling: Ceiling::new(config.http.max_memory),
-            demo: config.demo.then(|| self.demo(&config.dir)),
             broker: self.broker.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),

@@ -96,9 +96,9 @@ fn formats() -> Vec<(&'static str, Box<dyn Format>)> {
     let hub = Hub::new(HistoryConfig::default(), 1);
     let [a, b] = ["a", "b"].map(|name| ChannelName::parse(name).unwrap());
     let now = Since::Id(Cursor(0));
-    let chat = zeitoun::poll(&hub, &a, now, None).err().unwrap();
+    let chat = zeitoun::chat::poll(&hub, &a, now, None).err().unwrap();
     let seen = [(a, Cursor(0)), (b, Cursor(0))];
-    let novcomet = novcomet::poll(&hub, seen.into(), None).err().unwrap();
+    let novcomet = novcomet::poll::poll(&hub, seen.into(), None).err().unwrap();
     let iframe = Iframe {
         callback: Callback::parse("comet.show").unwrap(),
         heartbeat: HEARTBEAT,

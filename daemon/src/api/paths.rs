@@ -4,20 +4,18 @@
 
 use std::borrow::Cow;
 
-use super::{pages, site::Site};
+use super::{Api, endpoint::Endpoint, pages};
 
 /// The methods of a channel, and those of every other path.
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
-pub(crate) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+pub(super) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a request asks for by its path.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place<'a> {
+pub(super) enum Place<'a> {
     /// `/ch/NAMES`: the names as the URL has them, not decoded.
     Channels(&'a str),
-    NovComet,
-    ZeitounChat,
-    ZeitounClock,
+    /// An endpoint of another server's protocol.
+    Endpoint(&'a dyn Endpoint),
     Health,
     Metrics,
     /// The browser client, or a demo page: its path.
@@ -26,23 +24,24 @@ pub(crate) enum Place<'a> {
 
 impl<'a> Place<'a> {
     /// Finds what is at this path. `None`: there is nothing.
-    pub(crate) fn at(site: &Site, path: &'a str) -> Option<Self> {
+    pub(super) fn at(api: &'a Api, path: &'a str) -> Option<Self> {
         if let Some(names) = names(path) {
             return Some(Self::Channels(names));
         }
-        let path = decoded(path)?;
+        let path = decoded(path).filter(|path| !path.is_empty())?;
+        let mut endpoints = api.endpoints.iter();
+        if let Some(endpoint) = endpoints.find(|endpoint| endpoint.serves(&path)) {
+            return Some(Self::Endpoint(&**endpoint));
+        }
         match &*path {
-            path if path == site.compat.novcomet => Some(Self::NovComet),
-            path if path == site.compat.zeitoun_chat => Some(Self::ZeitounChat),
-            path if path == site.compat.zeitoun_clock => Some(Self::ZeitounClock),
             "/healthz" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
-            _ => pages::is_page(site, &path).then_some(Self::Page(path)),
+            _ => pages::is_page(api.demo.as_ref(), &path).then_some(Self::Page(path)),
         }
     }
 
     /// The methods that are answered here, as a list for the header `Allow`.
-    pub(crate) fn methods(&self) -> &'static str {
+    pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Channels(_) => CHANNEL_METHODS,
             _ => PAGE_METHODS,

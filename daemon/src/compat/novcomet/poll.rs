@@ -1,13 +1,10 @@
-//! NovComet's `comet.php`: a channel has one value, the time of its last publish, and a poll returns the values that
-//! have grown. Here this value is the last message's id, as seconds with six decimals, so that two publishes
-//! within a second are two changes. The old client ends its loop for good after any answer other than a 200 with JSON, so
-//! every answer here is one.
+//! What NovComet's page asks for, and the answers of its polls.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use comet_proto::{ChannelName, Cursor, Since};
 
-use super::super::{
+use crate::{
     hub::{Backlog, Hub},
     transport::{End, Form, Format, Kind, Shape, Status, Subscription},
 };
@@ -17,14 +14,14 @@ const WAIT: Duration = Duration::from_secs(20);
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum NovCometRequest {
     /// `publish=ID`; an invalid id is refused with `false`.
     Publish(Option<ChannelName>),
     /// `subscribed[ID]=TIME`, … Ids that are not channel names never change.
     Subscribe(BTreeMap<ChannelName, Cursor>),
 }
 
-impl Request {
+impl NovCometRequest {
     /// Reads the query's pairs, decoded. A non-empty `publish` wins; of an id given twice the last counts.
     pub(crate) fn parse<'a>(
         pairs: impl Iterator<Item = (impl AsRef<str> + 'a, impl AsRef<str> + 'a)>,
@@ -77,7 +74,7 @@ pub(crate) fn poll(
     if changed.is_empty() {
         let channels: Vec<ChannelName> = subscribed.into_keys().collect();
         return Err(Subscription {
-            format: Box::new(NovComet {
+            format: Box::new(Poll {
                 channels: channels.clone().into(),
             }),
             channels: channels.into(),
@@ -93,11 +90,11 @@ pub(crate) fn poll(
     Ok(out)
 }
 
-struct NovComet {
+struct Poll {
     channels: Box<[ChannelName]>,
 }
 
-impl Format for NovComet {
+impl Format for Poll {
     fn kind(&self) -> Kind {
         Kind {
             shape: Shape::Poll,
@@ -170,13 +167,13 @@ fn time(text: &str) -> Cursor {
 mod tests {
     use super::*;
 
-    fn parse(query: &str) -> Request {
-        Request::parse(form_urlencoded::parse(query.as_bytes()))
+    fn parse(query: &str) -> NovCometRequest {
+        NovCometRequest::parse(form_urlencoded::parse(query.as_bytes()))
     }
 
-    fn subscribed(pairs: &[(&str, u64)]) -> Request {
+    fn subscribed(pairs: &[(&str, u64)]) -> NovCometRequest {
         let pair = |&(id, time): &(&str, u64)| (ChannelName::parse(id).unwrap(), Cursor(time));
-        Request::Subscribe(pairs.iter().map(pair).collect())
+        NovCometRequest::Subscribe(pairs.iter().map(pair).collect())
     }
 
     #[test]
@@ -184,9 +181,9 @@ mod tests {
         let cases = [
             (
                 "&publish=customAlert",
-                Request::Publish(ChannelName::parse("customAlert").ok()),
+                NovCometRequest::Publish(ChannelName::parse("customAlert").ok()),
             ),
-            ("&publish=../evil", Request::Publish(None)),
+            ("&publish=../evil", NovCometRequest::Publish(None)),
             ("publish=&subscribed[a]=1", subscribed(&[("a", 1_000_000)])),
             (
                 "&subscribed[a]=5&subscribed[b]=7.000001&99",

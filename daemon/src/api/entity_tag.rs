@@ -5,10 +5,8 @@ use std::iter;
 
 use comet_proto::Since;
 
-use super::{
-    query::UNKNOWN,
-    request::{Request, text},
-};
+use super::parameters::UNKNOWN;
+use crate::http::request::{Request, text};
 
 /// Suffixes that proxies append to a tag when they compress the answer, without the separator before them.
 const CODINGS: [&str; 9] = [

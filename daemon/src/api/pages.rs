@@ -1,16 +1,26 @@
 //! Serves the built-in files: the browser client and the demo pages.
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use bytes::Bytes;
 use hyper::{
-    Response, StatusCode,
+    StatusCode,
     header::{self, HeaderValue},
 };
 
-use super::{answer::answer, request::Request, site::Site};
+use crate::http::{answer::Answer, request::Request};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
+
+/// What the demo pages show about this daemon.
+#[derive(Clone)]
+pub(crate) struct Demo {
+    pub(crate) dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) listen: SocketAddr,
+}
 
 /// The browser client, which is always served.
 const CLIENT: &[u8] = include_bytes!("../../../web/comet.js");
@@ -66,18 +76,25 @@ const DEMO: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
+/// Headers of a file. Clients ask each time, because a new daemon may bring a new file.
+const FILE_HEADERS: &[(&str, &str)] = &[
+    ("cache-control", "no-cache"),
+    ("content-security-policy", "default-src 'self'"),
+    ("x-content-type-options", "nosniff"),
+];
+
 /// Whether there is a page at this path.
-pub(super) fn is_page(site: &Site, path: &str) -> bool {
+pub(super) fn is_page(demo: Option<&Demo>, path: &str) -> bool {
     let is_demo = || path == "/demo.json" || DEMO.iter().any(|(at, ..)| *at == path);
-    path == "/comet.js" || (site.demo.is_some() && is_demo())
+    path == "/comet.js" || (demo.is_some() && is_demo())
 }
 
 /// The page at this path, if there is one, for this request.
-pub(super) fn page(site: &Site, path: &str, request: &Request<'_>) -> Option<Response<Bytes>> {
+pub(super) fn page(demo: Option<&Demo>, path: &str, request: &Request<'_>) -> Option<Answer> {
     if path == "/comet.js" {
         return Some(file(request, SCRIPT, CLIENT));
     }
-    let demo = site.demo.as_ref()?;
+    let demo = demo?;
     if path == "/demo.json" {
         let about = serde_json::json!({
             "dir": demo.dir,
@@ -85,42 +102,22 @@ pub(super) fn page(site: &Site, path: &str, request: &Request<'_>) -> Option<Res
             "listen": demo.listen,
             "version": env!("CARGO_PKG_VERSION"),
         });
-        return Some(answer(
-            StatusCode::OK,
-            "application/json",
-            about.to_string(),
-        ));
+        return Some(Answer::json(about.to_string()));
     }
     let (_, content_type, content) = DEMO.iter().find(|(at, _, _)| *at == path)?;
     Some(file(request, content_type, content))
 }
 
-/// A file, or 304 when the client has it already. Clients ask each time, because a new daemon may bring a new file.
-fn file(
-    request: &Request<'_>,
-    content_type: &'static str,
-    content: &'static [u8],
-) -> Response<Bytes> {
+/// A file, or 304 when the client has it already.
+fn file(request: &Request<'_>, content_type: &'static str, content: &'static [u8]) -> Answer {
     let tag = format!("{:08x}{:x}", crc32fast::hash(content), content.len());
-    let is_known = knows(request, &tag);
-    let mut answer = match is_known {
-        true => answer(StatusCode::NOT_MODIFIED, content_type, ""),
-        false => answer(StatusCode::OK, content_type, Bytes::from_static(content)),
+    let mut answer = match knows(request, &tag) {
+        true => Answer::empty(StatusCode::NOT_MODIFIED),
+        false => Answer::new(StatusCode::OK, content_type, Bytes::from_static(content)),
     };
-    let headers = answer.headers_mut();
-    if is_known {
-        headers.remove(header::CONTENT_TYPE); // a 304 has no body to describe
-    }
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
-        headers.insert(header::ETAG, value);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'self'"),
-    );
-    headers.remove("x-accel-buffering");
-    answer
+    answer.usual = FILE_HEADERS;
+    let tag = HeaderValue::from_str(&format!("\"{tag}\"")).expect("digits and quotes");
+    answer.with(header::ETAG, tag)
 }
 
 /// Whether `If-None-Match` lists this entity tag (RFC 9110, section 13.1.2). Proxies that compress a file mark its tag

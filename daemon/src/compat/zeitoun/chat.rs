@@ -1,13 +1,13 @@
-//! The two zeitoun demos' `backend.php`, at two paths: the chat by long-poll and the clock in an iframe.
+//! The zeitoun chat's `backend.php`, asked by long-poll.
 //!
 //! The chat page only echoes `timestamp`, so here it is a message's id. A poll gets the oldest message after it instead of
 //! the newest, so that no message is lost between polls.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use comet_proto::{ChannelName, Cursor, Message, Since};
 
-use super::super::{
+use crate::{
     hub::{Backlog, Hub},
     transport::{
         Channels, End, Form, Format, Kind, Shape, Status, Subscription, write_script_safe,
@@ -134,63 +134,6 @@ fn timestamp(text: &str) -> Since {
         Ok(seconds) if seconds < SECONDS_BELOW => Since::Time(seconds * 1_000_000),
         Ok(id) => Since::Id(Cursor(id)),
     }
-}
-
-/// The clock: one call at the beginning of each second, without end.
-pub(crate) struct Clock;
-
-impl Format for Clock {
-    fn kind(&self) -> Kind {
-        Kind {
-            shape: Shape::Stream {
-                // Computed again for each wait, so that delays do not add up.
-                heartbeat: until_next_second(since_1970()),
-            },
-            media_type: "text/html; charset=utf-8",
-            has_etag: false,
-            postpones_gap: false,
-            form: None,
-        }
-    }
-
-    /// The frame's `comet` is the page's.
-    fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            b"<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>clock</title></head>\n<body>\n\
-              <script type=\"text/javascript\">var comet = window.parent.comet;</script>\n",
-        );
-        out.resize(out.len() + 1024, b' ');
-        out.push(b'\n');
-        self.nothing(cursor, out);
-    }
-
-    fn news(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
-
-    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
-        let seconds = since_1970().as_secs();
-        let call = format!(
-            "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
-        );
-        out.extend_from_slice(call.as_bytes());
-    }
-
-    /// The protocol has nothing that says why a stream ends, so its last bytes are one more call.
-    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
-        self.nothing(end.cursor(), out);
-        Status::Ok
-    }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// Slightly longer, because the system's clock may be slowed down meanwhile, so that no second is sent twice.
-fn until_next_second(now: Duration) -> Duration {
-    const BIT: Duration = Duration::from_millis(2);
-    Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()) + BIT
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The figures of the daemon, as `/metrics` shows them.
 
-use super::site::Site;
-use crate::connection::memory;
-use crate::hub::{Hub, StoreStatus};
+use crate::{
+    connection::memory,
+    http::site::Site,
+    hub::{Hub, StoreStatus},
+};
 
 /// The figures in the text format of Prometheus, version 0.0.4.
 pub(super) fn metrics(site: &Site, hub: &Hub) -> String {

@@ -1,7 +1,7 @@
 //! Which of the two forms of a subscription an `Accept` header asks for: the JSON answer of a poll, or an event stream
 //! (RFC 9110, section 12.5.1).
 
-use super::request::Request;
+use crate::http::request::Request;
 
 /// The media ranges of all `Accept` headers of a request, as far as they concern the two forms.
 #[derive(Default)]

@@ -1,0 +1,179 @@
+//! Our own HTTP interface: what is at which path, and who may do what there. Other servers' protocols have endpoints,
+//! which are handed in.
+
+pub(crate) mod channel;
+pub(crate) mod endpoint;
+pub(crate) mod entity_tag;
+mod figures;
+mod media;
+mod options;
+mod pages;
+pub(crate) mod parameters;
+mod paths;
+pub(crate) mod publish;
+
+use std::any::Any;
+
+use comet_proto::ChannelName;
+use hyper::{Method, StatusCode, header};
+
+use crate::{
+    access::{Caller, Rights, hosts},
+    http::{
+        answer::Answer,
+        query::Query,
+        refusal::{ClientKind, Refusal},
+        request::Request,
+        route::{Asked, Content, Route, Routes},
+        site::Site,
+    },
+};
+use endpoint::Endpoint;
+pub(crate) use pages::Demo;
+use paths::{PAGE_METHODS, Place};
+
+/// What is served by HTTP, as the settings say.
+pub(crate) struct Api {
+    rights: Rights,
+    /// With `--demo`: what the demo pages show about this daemon.
+    demo: Option<Demo>,
+    endpoints: Vec<Box<dyn Endpoint>>,
+}
+
+impl Api {
+    pub(crate) fn new(
+        rights: Rights,
+        demo: Option<Demo>,
+        endpoints: Vec<Box<dyn Endpoint>>,
+    ) -> Self {
+        Self {
+            rights,
+            demo,
+            endpoints,
+        }
+    }
+
+    /// Routes a request whose path, method and body are right for this place.
+    fn route_to(&self, place: Place<'_>, asked: &Asked<'_>) -> Result<Route, Refusal> {
+        let (site, hub, request) = (asked.site, asked.hub, asked.request);
+        let caller = |query| Caller {
+            rights: &self.rights,
+            site,
+            request,
+            query,
+        };
+        Ok(Route::Answer(match place {
+            Place::Channels(names) => {
+                let query = &parameters::query(request)?;
+                return channel::route(&caller(query), asked.content, hub, names);
+            }
+            Place::Endpoint(endpoint) => return endpoint.route(&caller(&Query::of(request)), hub),
+            Place::Health => Answer::new(StatusCode::OK, "text/plain", "ok\n"),
+            Place::Metrics => {
+                let figures = figures::metrics(site, hub);
+                Answer::new(StatusCode::OK, "text/plain; version=0.0.4", figures)
+            }
+            Place::Page(path) => pages::page(self.demo.as_ref(), &path, request)
+                .ok_or_else(|| self.not_found(&path))?,
+        }))
+    }
+
+    fn not_found(&self, path: &str) -> Refusal {
+        let path: String = path.chars().take(64).collect();
+        let hint = match self.demo {
+            Some(_) => "",
+            None => "; comet serve --demo also serves pages to try it with",
+        };
+        let message = format!("nothing is at {path}; channels are at /ch/NAME{hint}");
+        Refusal::new(StatusCode::NOT_FOUND, "path", message)
+    }
+}
+
+impl Routes for Api {
+    /// Checks the host and the limits, then the path, then the method, then the body. The health check may be asked under
+    /// any host name.
+    fn route(&self, asked: &Asked<'_>) -> Result<Route, Refusal> {
+        let request = asked.request;
+        let place = Place::at(self, request.path);
+        if !matches!(place, Some(Place::Health)) {
+            hosts::is_meant(request, &asked.site.config.hosts)?;
+        }
+        check_limits(asked.site, request)?;
+        let methods = place.as_ref().map_or(PAGE_METHODS, Place::methods);
+        if request.method != Method::OPTIONS {
+            if place.is_none() {
+                return Err(self.not_found(request.path));
+            }
+            check_method(request, methods)?;
+        }
+        match asked.content {
+            Content::Unannounced if request.method == Method::POST => return Err(no_length()),
+            _ if request.method == Method::POST => {}
+            Content::Some => return Err(no_body(&request.method)),
+            Content::Unknown => return Ok(Route::Look),
+            Content::Empty | Content::Whole(_) | Content::Unannounced => {}
+        }
+        match place.filter(|_| request.method != Method::OPTIONS) {
+            Some(place) => self.route_to(place, asked),
+            None => {
+                let answer = options::answer(&asked.site.origins, request, methods);
+                Ok(Route::Answer(answer))
+            }
+        }
+    }
+
+    fn client_kind(&self, request: &Request<'_>) -> ClientKind {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return ClientKind::Other;
+        }
+        match Place::at(self, request.path) {
+            Some(Place::Channels(_)) => channel::client_kind(request),
+            Some(Place::Endpoint(endpoint)) => endpoint.client_kind(&Query::of(request)),
+            _ => ClientKind::Other,
+        }
+    }
+
+    fn end(&self, before: &dyn Routes, channels: &[ChannelName], by_token: bool) -> bool {
+        let before: Option<&Self> = (before as &dyn Any).downcast_ref();
+        before.is_none_or(|before| self.rights.end(&before.rights, channels, by_token))
+    }
+}
+
+fn check_limits(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
+    let (config, url) = (&site.config, request.url_length());
+    if url > config.max_url {
+        let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
+    }
+    let header = request.header_length();
+    if header > config.max_header {
+        let message = format!(
+            "headers of {header} bytes are over the limit of {}",
+            config.max_header
+        );
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refusal::new(status, "headers", message));
+    }
+    Ok(())
+}
+
+/// Refuses a method that is not among `methods`.
+fn check_method(request: &Request<'_>, methods: &'static str) -> Result<(), Refusal> {
+    let method = &request.method;
+    if methods.split(", ").any(|known| method == known) {
+        return Ok(());
+    }
+    let message = format!("{method} is not for this path (allowed: {methods})");
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message);
+    Err(refusal.with(header::ALLOW, methods))
+}
+
+fn no_body(method: &Method) -> Refusal {
+    let message = format!("a request with the method {method} may not have a body");
+    Refusal::bad("body", message)
+}
+
+fn no_length() -> Refusal {
+    let message = "bytes follow a POST without Content-Length; a body needs its length, or Transfer-Encoding: chunked";
+    Refusal::new(StatusCode::LENGTH_REQUIRED, "length", message)
+}

@@ -1,0 +1,67 @@
+//! The zeitoun clock's `backend.php`, shown in an iframe.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use comet_proto::Cursor;
+
+use crate::{
+    hub::Backlog,
+    transport::{End, Format, Kind, Shape, Status},
+};
+
+/// The clock: one call at the beginning of each second, without end.
+pub(super) struct Clock;
+
+impl Format for Clock {
+    fn kind(&self) -> Kind {
+        Kind {
+            shape: Shape::Stream {
+                // Computed again for each wait, so that delays do not add up.
+                heartbeat: until_next_second(since_1970()),
+            },
+            media_type: "text/html; charset=utf-8",
+            has_etag: false,
+            postpones_gap: false,
+            form: None,
+        }
+    }
+
+    /// The frame's `comet` is the page's.
+    fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>clock</title></head>\n<body>\n\
+              <script type=\"text/javascript\">var comet = window.parent.comet;</script>\n",
+        );
+        out.resize(out.len() + 1024, b' ');
+        out.push(b'\n');
+        self.nothing(cursor, out);
+    }
+
+    fn news(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
+
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+        let seconds = since_1970().as_secs();
+        let call = format!(
+            "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
+        );
+        out.extend_from_slice(call.as_bytes());
+    }
+
+    /// The protocol has nothing that says why a stream ends, so its last bytes are one more call.
+    fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
+        self.nothing(end.cursor(), out);
+        Status::Ok
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Slightly longer, because the system's clock may be slowed down meanwhile, so that no second is sent twice.
+fn until_next_second(now: Duration) -> Duration {
+    const BIT: Duration = Duration::from_millis(2);
+    Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()) + BIT
+}

@@ -1,0 +1,73 @@
+//! The seam between HTTP and what is served by HTTP: HTTP asks [`Routes`] what to do about a request.
+
+use std::any::Any;
+
+use comet_proto::ChannelName;
+
+use super::{
+    answer::Answer,
+    refusal::{ClientKind, Refusal},
+    request::Request,
+    site::Site,
+};
+use crate::{broker::Receipt, hub::Hub, transport::Subscription};
+
+/// Knows what is at which path, and who may do what there.
+pub(crate) trait Routes: Any + Send + Sync {
+    /// Finds what to do about a request. A request may be routed several times, until something is published or held. So
+    /// nothing else than publishing changes anything.
+    fn route(&self, asked: &Asked<'_>) -> Result<Route, Refusal>;
+
+    /// The kind of client that sends such a request. The request may be incomplete or malformed.
+    fn client_kind(&self, request: &Request<'_>) -> ClientKind;
+
+    /// Whether new settings end a subscription that began under the settings of `before`. `by_token`: the subscription
+    /// began with a token.
+    fn end(&self, before: &dyn Routes, channels: &[ChannelName], by_token: bool) -> bool;
+}
+
+/// A request, and the parts of the daemon that the answer depends on.
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request<'a>,
+    pub(crate) content: Content<'a>,
+    pub(crate) site: &'a Site,
+    pub(crate) hub: &'a Hub,
+}
+
+/// What is known of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// No body, or an empty one.
+    Empty,
+    /// The whole body.
+    Whole(&'a [u8]),
+    /// There is a body, which was not read.
+    Some,
+    /// The body may be empty: its first bytes, or its end, are still to be read.
+    Unknown,
+    /// Bytes follow a head that announces no body.
+    Unannounced,
+}
+
+/// What to do about a request.
+pub(crate) enum Route {
+    Answer(Answer),
+    /// The first bytes of the body must be read before the answer: the content is [`Content::Unknown`].
+    Look,
+    /// The whole body must be read, within the limits. This function gets the body and says what to do then.
+    Body(BodyReader),
+    /// A poll or a stream.
+    Hold(Subscription),
+    /// A message was published. The function makes the answer of the message's id when the message is kept.
+    Published(Receipt, fn(u64) -> Answer),
+}
+
+pub(crate) type BodyReader = Box<dyn FnOnce(&Site, &[u8]) -> Result<Route, Refusal>>;
+
+/// Waits until the message is kept, and returns the answer, or the refusal when the message cannot be kept.
+pub(super) async fn when_kept(receipt: Receipt, answer: fn(u64) -> Answer) -> Answer {
+    match receipt.outcome().await {
+        Ok(id) => answer(id),
+        Err(reason) => Refusal::not_kept(&reason).into_answer(),
+    }
+}
