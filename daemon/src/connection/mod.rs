@@ -9,16 +9,17 @@ mod protocol;
 mod socket;
 mod task;
 
-use std::{cell::Cell, net::TcpStream, rc::Rc, sync::Arc, task::Waker, time::Duration};
+#[cfg(test)]
+mod tests;
 
-use bytes::Bytes;
-use tokio::task::spawn_local;
+use std::{cell::Cell, net::TcpStream, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
 use crate::{
     hub::subscriber::{AfterDelivery, Feed, Subscriber},
     metrics::Metrics,
     worker::{self, Connection, Due, Place, Ready},
 };
+use bytes::Bytes;
 use memory::Ceiling;
 use protocol::MOST_STEPS;
 pub(crate) use protocol::{Input, Protocol, Step, Then, due_in};
@@ -166,7 +167,7 @@ impl Conn {
         }
     }
 
-    /// Calls the settings or clock changed: see [`Protocol::changed`].
+    /// Tells the protocol that the settings or the system clock have changed: see [`Protocol::changed`].
     pub(crate) fn change(&self) {
         let Some(mut protocol) = self.protocol.take() else {
             return;
@@ -235,18 +236,6 @@ impl Conn {
         }
         self.keep_input(input.take());
         self.run_soon();
-    }
-
-    /// Like `run`, after others have had their turn.
-    fn run_soon(self: &Rc<Self>) {
-        let conn = self.clone();
-        spawn_local(async move {
-            match conn.turn.get() {
-                Turn::Protocol => conn.run(),
-                Turn::Ending => conn.discard_input(),
-                Turn::Task | Turn::Writing | Turn::Closed => {}
-            }
-        });
     }
 
     /// Calls the protocol outside of `run`.
@@ -465,16 +454,5 @@ impl Subscriber for Conn {
         }
         // A protocol whose subscription has ended has left the audience by itself.
         AfterDelivery::Stay
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_waiting_connection_is_small() {
-        // With the two counts of its Rc, a block of 80 bytes.
-        assert!(size_of::<Conn>() <= 56, "{} bytes", size_of::<Conn>());
     }
 }

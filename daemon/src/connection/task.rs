@@ -1,7 +1,6 @@
 //! The task of a connection: it exists while a step has to wait for a body, the store, or hyper.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -32,14 +31,28 @@ impl Conn {
         match first {
             Poll::Ready(step) => self.end_task(step),
             Poll::Pending => {
-                let task = Task {
-                    conn: self.clone(),
-                    is_done: false,
-                };
-                spawn_local(task.run(future));
+                let guard = Guard::new(self.clone());
+                spawn_local(guard.run(async move |conn| {
+                    let step = future.await;
+                    if let Some(step) = conn.end_task(step)
+                        && conn.follow(step)
+                    {
+                        conn.run();
+                    }
+                }));
                 None
             }
         }
+    }
+
+    /// Like `run`, after others have had their turn.
+    pub(super) fn run_soon(self: &Rc<Self>) {
+        let guard = Guard::new(self.clone());
+        spawn_local(guard.run(async |conn| match conn.turn.get() {
+            Turn::Protocol => conn.run(),
+            Turn::Ending => conn.discard_input(),
+            Turn::Task | Turn::Writing | Turn::Closed => {}
+        }));
     }
 
     /// The step that follows a future, unless the connection was cut meanwhile.
@@ -77,26 +90,25 @@ impl Conn {
     }
 }
 
-/// A running task. Its drop also ends the connection when the task panics or is dropped.
-struct Task {
+/// Ends the connection if the code that works for it in a task panics, or if the task is dropped.
+struct Guard {
     conn: Rc<Conn>,
     is_done: bool,
 }
 
-impl Task {
-    async fn run(mut self, mut future: Future) {
-        let step = poll_fn(|cx| future.as_mut().poll(cx)).await;
-        drop(future);
+impl Guard {
+    fn new(conn: Rc<Conn>) -> Self {
+        let is_done = false;
+        Self { conn, is_done }
+    }
+
+    async fn run(mut self, work: impl AsyncFnOnce(&Rc<Conn>)) {
+        work(&self.conn).await;
         self.is_done = true;
-        if let Some(step) = self.conn.end_task(step)
-            && self.conn.follow(step)
-        {
-            self.conn.run();
-        }
     }
 }
 
-impl Drop for Task {
+impl Drop for Guard {
     fn drop(&mut self) {
         if !self.is_done {
             self.conn.leave();
