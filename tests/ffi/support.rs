@@ -144,7 +144,7 @@ pub(crate) fn c_programs(name: &str, arguments: &[Vec<String>], directory: &Path
             .args(arguments)
             .env("LD_LIBRARY_PATH", library_dir());
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
@@ -307,14 +307,18 @@ impl Daemon {
 
     /// Returns when the spool is empty.
     pub(crate) fn catch_up(&self) {
-        let waits = |entry: std::io::Result<std::fs::DirEntry>| {
+        wait_for("the daemon to publish the spool", || {
+            (!self.has_spooled()).then_some(())
+        });
+    }
+
+    /// Whether messages wait in the spool.
+    pub(crate) fn has_spooled(&self) -> bool {
+        let is_message = |entry: std::io::Result<std::fs::DirEntry>| {
             let name = entry.unwrap().file_name();
             name.to_string_lossy().ends_with(".msg1")
         };
-        wait_for("the spool to be taken", || {
-            let waiting = std::fs::read_dir(self.spool()).unwrap().any(waits);
-            (!waiting).then_some(())
-        });
+        std::fs::read_dir(self.spool()).unwrap().any(is_message)
     }
 
     pub(crate) fn spool(&self) -> PathBuf {
