@@ -34,11 +34,11 @@ pub(crate) struct Received {
     /// Cursor for the next poll. `None`: the server has no cursors, and messages between two polls are lost.
     pub(crate) cursor: Option<Cursor>,
     /// The messages. Empty: nothing was published before the server's time-out.
-    pub(crate) messages: Vec<Message>,
+    pub(crate) messages: Vec<PolledMessage>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Message {
+pub(crate) struct PolledMessage {
     /// The channel, if the server names it.
     pub(crate) channel: Option<String>,
     /// The id, if the server gives one.
@@ -165,7 +165,7 @@ fn comet(body: &[u8]) -> Option<Received> {
     if body.gap {
         return None;
     }
-    let message = |item: Item| Message {
+    let message = |item: Item| PolledMessage {
         channel: Some(item.channel),
         id: Some(item.id),
         data: item.data,
@@ -201,7 +201,7 @@ fn php(body: &[u8]) -> Option<Received> {
         data: Option<String>,
     }
     let body: Body = serde_json::from_slice(body).ok()?;
-    let message = |data| Message {
+    let message = |data| PolledMessage {
         channel: None,
         id: None,
         data,
@@ -212,8 +212,8 @@ fn php(body: &[u8]) -> Option<Received> {
     })
 }
 
-fn plain(body: &[u8]) -> Option<Message> {
-    Some(Message {
+fn plain(body: &[u8]) -> Option<PolledMessage> {
+    Some(PolledMessage {
         channel: None,
         id: None,
         data: str::from_utf8(body).ok()?.to_owned(),

@@ -35,7 +35,7 @@ const PUBLISHERS: u64 = 1 << 32;
 
 /// Faults that a test makes the server commit. The load client must notice each of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Flaw {
     None,
     #[cfg(test)]
     Lose,
@@ -64,7 +64,7 @@ pub(crate) enum Fault {
 pub(crate) fn main(dir: &Path, socket: &Path) -> Result<()> {
     let http = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let ready = format!("floor: listening on http://{},", http.local_addr()?);
-    let floor = Floor::new(http, UnixListener::bind(socket)?, Some(dir), Fault::None)?;
+    let floor = Floor::new(http, UnixListener::bind(socket)?, Some(dir), Flaw::None)?;
     println!("{ready}");
     floor.run(std::io::stdin().as_fd())
 }
@@ -84,18 +84,18 @@ pub(crate) struct Floor {
     files: Option<Inotify>,
     /// The clients by number. A number is never used twice.
     clients: Vec<Option<TcpStream>>,
-    publishers: Vec<Option<Publisher>>,
+    publishers: Vec<Option<FloorPublisher>>,
     /// Waiting polls of each channel.
     parked: HashMap<Box<str>, Vec<usize>>,
     last_id: u64,
-    fault: Fault,
-    /// Index of the waiting poll that gets the fault.
+    flaw: Flaw,
+    /// Index of the waiting poll that gets the flaw.
     pub(crate) victim: usize,
     #[cfg(test)]
     stale: Option<Vec<u8>>,
 }
 
-struct Publisher {
+struct FloorPublisher {
     stream: UnixStream,
     /// The beginning of a line that is not complete yet.
     partial: Vec<u8>,
@@ -106,7 +106,7 @@ impl Floor {
         http: TcpListener,
         socket: UnixListener,
         dir: Option<&Path>,
-        fault: Fault,
+        flaw: Flaw,
     ) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         http.set_nonblocking(true)?;
@@ -130,7 +130,7 @@ impl Floor {
             publishers: Vec::new(),
             parked: HashMap::new(),
             last_id: 1,
-            fault,
+            flaw,
             victim: 0,
             #[cfg(test)]
             stale: None,
@@ -183,7 +183,8 @@ impl Floor {
         self.epoll
             .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
         let partial = Vec::new();
-        self.publishers.push(Some(Publisher { stream, partial }));
+        self.publishers
+            .push(Some(FloorPublisher { stream, partial }));
         Ok(())
     }
 
@@ -258,13 +259,13 @@ impl Floor {
         };
         let waiting = std::mem::take(parked);
         let good = answer(id, &message(channel, id, data));
-        let bad = match self.fault {
-            Fault::None => None::<Vec<u8>>,
+        let bad = match self.flaw {
+            Flaw::None => None::<Vec<u8>>,
             #[cfg(test)]
-            fault => self.flawed(fault, channel, id, data),
+            flaw => self.flawed(flaw, channel, id, data),
         };
         for (i, &number) in waiting.iter().enumerate() {
-            // One poll gets the fault. The others get the right response.
+            // One poll gets the flaw. The others get the right response.
             let bytes = bad.as_ref().filter(|_| i == self.victim);
             self.write(number, bytes.unwrap_or(&good));
         }
@@ -274,26 +275,26 @@ impl Floor {
     }
 
     #[cfg(test)]
-    fn flawed(&self, fault: Fault, channel: &str, id: u64, data: &str) -> Option<Vec<u8>> {
+    fn flawed(&self, flaw: Flaw, channel: &str, id: u64, data: &str) -> Option<Vec<u8>> {
         let message = |id| message(channel, id, data);
         let good = answer(id, &message(id));
-        match fault {
-            Fault::Lose => Some(Vec::new()),
-            Fault::Double => Some([&good[..], &good[..]].concat()),
-            Fault::Reorder => Some(answer(id, &(message(id) + "," + &message(id - 1)))),
-            Fault::Foreign => Some(answer(id, &message(id).replace(channel, "another"))),
-            Fault::Other => Some(answer(id, &message(id).replace(data, "1.1.news"))),
-            Fault::Stale => self.stale.clone(),
-            Fault::Refuse => Some(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n".into()),
-            Fault::None | Fault::Again | Fault::Close => None,
+        match flaw {
+            Flaw::Lose => Some(Vec::new()),
+            Flaw::Double => Some([&good[..], &good[..]].concat()),
+            Flaw::Reorder => Some(answer(id, &(message(id) + "," + &message(id - 1)))),
+            Flaw::Foreign => Some(answer(id, &message(id).replace(channel, "another"))),
+            Flaw::Other => Some(answer(id, &message(id).replace(data, "1.1.news"))),
+            Flaw::Stale => self.stale.clone(),
+            Flaw::Refuse => Some(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n".into()),
+            Flaw::None | Flaw::Again | Flaw::Close => None,
         }
     }
 
     #[cfg(test)]
     fn afterwards(&mut self, victim: Option<usize>, good: Vec<u8>) {
-        match (self.fault, victim) {
-            (Fault::Again, Some(victim)) => self.write(victim, &good),
-            (Fault::Close, Some(victim)) => self.clients[victim] = None,
+        match (self.flaw, victim) {
+            (Flaw::Again, Some(victim)) => self.write(victim, &good),
+            (Flaw::Close, Some(victim)) => self.clients[victim] = None,
             _ => {}
         }
         self.stale = Some(good);

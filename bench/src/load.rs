@@ -8,13 +8,14 @@
 
 mod connect;
 mod connection;
+mod expected;
+mod rush;
 #[cfg(test)]
 mod tests;
 
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    rc::Rc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +23,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub(crate) use connect::{Rush, bound};
-use connection::{Connection, Outcome};
+use connect::PATIENCE;
+pub(crate) use connect::{StormResult, bound};
+use connection::{Outcome, PollConnection};
+use expected::{ExpectedMessage, PollTarget};
 
 use crate::{
     dialect::{self, Cursor},
@@ -32,45 +35,17 @@ use crate::{
     wait::wait,
 };
 
-/// A message without a response after this time counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Connections to one server that all poll the same channel.
 pub(crate) struct Load {
-    target: Target,
+    target: PollTarget,
     epoll: Epoll,
-    connections: Vec<Connection>,
+    connections: Vec<PollConnection>,
     buffer: Box<[u8]>,
     patience: Duration,
     /// True: the first fault ends the run.
     strict: bool,
-    due: Due,
+    due: ExpectedMessage,
     faults: Faults,
-}
-
-/// The server and channel that are polled.
-struct Target {
-    kind: Kind,
-    addr: SocketAddr,
-    channel: String,
-}
-
-/// The message that all connections shall get, or the last one that they got.
-#[derive(Default)]
-struct Due {
-    /// Number of this message. It grows by one for each message.
-    number: u64,
-    data: String,
-    /// The last checked response that carries this message.
-    checked: Option<Checked>,
-}
-
-struct Checked {
-    bytes: Vec<u8>,
-    /// The cursor before and after the checked response. The response is right only for a connection with the cursor
-    /// `before`.
-    before: Option<Rc<Cursor>>,
-    after: Option<Rc<Cursor>>,
 }
 
 impl Load {
@@ -87,14 +62,14 @@ impl Load {
                 connect::blocking(addr).with_context(|| format!("connection {i} of {count}"))?;
             let event = EpollEvent::new(EpollFlags::EPOLLIN, i as u64);
             load.epoll.add(stream.as_fd(), event)?;
-            load.connections.push(Connection::new(stream));
+            load.connections.push(PollConnection::new(stream));
         }
         Ok(load)
     }
 
     fn new(kind: Kind, addr: SocketAddr, channel: &str, count: usize) -> Result<Self> {
         Ok(Self {
-            target: Target {
+            target: PollTarget {
                 kind,
                 addr,
                 channel: channel.into(),
@@ -104,7 +79,7 @@ impl Load {
             buffer: vec![0; 64 << 10].into(),
             patience: PATIENCE,
             strict: kind.is_ours(),
-            due: Due::default(),
+            due: ExpectedMessage::default(),
             faults: Faults::default(),
         })
     }
@@ -125,7 +100,7 @@ impl Load {
     /// Waits until every connection has got the message with this data and no other message. Returns the time at which
     /// the last byte of the last response was read.
     pub(crate) fn collect(&mut self, data: &str) -> Result<Instant> {
-        self.due = Due {
+        self.due = ExpectedMessage {
             number: self.due.number + 1,
             data: data.into(),
             checked: None,
@@ -247,7 +222,7 @@ impl Load {
     }
 }
 
-impl Target {
+impl PollTarget {
     fn request(&self, cursor: Option<&Cursor>, request: &mut Vec<u8>) {
         request.clear();
         dialect::poll(self.kind, self.addr, &self.channel, cursor, request);

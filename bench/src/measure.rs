@@ -8,6 +8,7 @@ mod idle;
 mod latency;
 mod log;
 mod memory;
+mod polls;
 mod post;
 mod publish;
 mod quiet;
@@ -17,23 +18,11 @@ mod storm;
 mod stream;
 mod touch;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
-
 use anyhow::Result;
 
-use crate::{
-    bench::Bench,
-    kind::Kind,
-    load::Load,
-    message::{Faults, Series},
-    publisher::Publisher,
-    report::Report,
-    server::Server,
-};
+use crate::{bench::Bench, report::Report};
 
+/// One subject of the measurements.
 pub(crate) struct Subject {
     /// Name of the subject on the command line.
     pub(crate) name: &'static str,
@@ -119,79 +108,3 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         run: channels::channels,
     },
 ];
-
-/// Length of a published message in bytes, typical for an event.
-const LENGTH: usize = 100;
-
-/// Measures each server once in each round. The first server of a round may have an advantage, so the order rotates.
-fn rounds(
-    count: usize,
-    servers: &[Server],
-    mut measure: impl FnMut(&Server) -> Result<()>,
-) -> Result<()> {
-    for round in 0..count {
-        for i in 0..servers.len() {
-            measure(&servers[(round + i) % servers.len()])?;
-        }
-    }
-    Ok(())
-}
-
-/// Parked polls on one channel, and the publisher of this channel.
-struct Polls<'a> {
-    server: &'a Server,
-    publisher: Publisher,
-    load: Load,
-    channel: &'static str,
-    series: Series,
-}
-
-impl<'a> Polls<'a> {
-    /// Connects and parks the polls. When this returns, the server is idle.
-    fn park(server: &'a Server, channel: &'static str, count: usize) -> Result<Self> {
-        let mut polls = Self {
-            server,
-            publisher: server.publisher()?,
-            load: Load::connect(server.kind, server.addr(), channel, count)?,
-            channel,
-            series: Series::new(channel),
-        };
-        polls.again()?;
-        Ok(polls)
-    }
-
-    /// Parks the polls again. Returns the CPU time that the server has used until then.
-    fn again(&mut self) -> Result<Duration> {
-        self.load.poll()?;
-        self.server.at_rest()
-    }
-
-    /// Sends one message to all polls and checks each delivery. Returns the time until the last poll had it.
-    fn deliver(&mut self) -> Result<Duration> {
-        let data = self.series.next(LENGTH);
-        let start = Instant::now();
-        self.publisher.send(self.channel, &data)?;
-        let last = self.load.collect(&data)?;
-        self.publisher.confirm()?;
-        self.load.quiet()?;
-        Ok(last - start)
-    }
-
-    fn faults(&self) -> Faults {
-        self.load.faults()
-    }
-
-    /// Closes the connections. When this returns, the server is idle.
-    fn leave(mut self) -> Result<()> {
-        drop(self.load);
-        // A PHP script does not notice that its client has left, and would keep its process. One last message ends the
-        // script.
-        if self.server.kind == Kind::Php {
-            let data = self.series.next(LENGTH);
-            self.publisher.publish(self.channel, &data)?;
-            thread::sleep(Duration::from_secs(1));
-        }
-        self.server.at_rest()?;
-        Ok(())
-    }
-}

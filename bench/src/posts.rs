@@ -27,7 +27,7 @@ const PATIENCE: u16 = 10_000;
 pub(crate) struct Posts<'a> {
     server: &'a Server,
     epoll: Epoll,
-    connections: Vec<Connection>,
+    connections: Vec<PostConnection>,
     /// Prepared requests, one for each channel, sent in turns. Only the number in a request changes, so that the client
     /// costs less than a server.
     requests: Vec<Vec<u8>>,
@@ -39,7 +39,7 @@ pub(crate) struct Posts<'a> {
     pub(crate) faults: Faults,
 }
 
-struct Connection {
+struct PostConnection {
     stream: TcpStream,
     partial: Vec<u8>,
 }
@@ -69,7 +69,7 @@ impl<'a> Posts<'a> {
         for i in 0..connections {
             let stream = posts.stream(i)?;
             let partial = Vec::new();
-            posts.connections.push(Connection { stream, partial });
+            posts.connections.push(PostConnection { stream, partial });
         }
         Ok(posts)
     }

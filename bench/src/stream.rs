@@ -33,7 +33,7 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
-use connection::{Connection, Run};
+use connection::{Run, StreamConnection};
 use order::Order;
 
 /// A message that has not arrived after this time without any message counts as lost.
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Streams {
     target: Target,
     epoll: Epoll,
-    connections: Vec<Connection>,
+    connections: Vec<StreamConnection>,
     buffer: Box<[u8]>,
     run: Run,
     patience: Duration,
@@ -51,7 +51,7 @@ pub(crate) struct Streams {
 
 /// Clients that never read. They stay connected until this value is dropped.
 pub(crate) struct Stuck {
-    _connections: Vec<Connection>,
+    _connections: Vec<StreamConnection>,
 }
 
 impl Streams {
@@ -87,7 +87,7 @@ impl Streams {
                     streams.connections.len() - heads
                 );
             }
-            let begun = |connection: &&Connection| connection.reader.has_head();
+            let begun = |connection: &&StreamConnection| connection.reader.has_head();
             heads += streams.connections[heads..]
                 .iter()
                 .take_while(begun)
@@ -101,7 +101,7 @@ impl Streams {
     fn add(&mut self, room: Option<usize>) -> Result<()> {
         let number = self.connections.len();
         let request = self.target.request(number);
-        let connection = Connection::ask(&self.target, &request, room)
+        let connection = StreamConnection::ask(&self.target, &request, room)
             .with_context(|| format!("stream {number}"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
         self.epoll.add(&connection.stream, event)?;
@@ -149,7 +149,7 @@ impl Streams {
         // Reads what has arrived without being expected.
         while self.turn(Duration::ZERO)? > 0 {}
         let mut tally = self.run.tally;
-        let lost = |connection: &Connection| connection.order.lost(self.run.messages);
+        let lost = |connection: &StreamConnection| connection.order.lost(self.run.messages);
         tally.faults.lost = self.connections.iter().map(lost).sum();
         Ok(tally)
     }

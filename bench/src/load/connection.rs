@@ -8,16 +8,16 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Checked, Due, Target};
+use super::expected::{CheckedResponse, ExpectedMessage, PollTarget};
 use crate::{
     answer::Answer,
-    dialect::{self, Cursor, Message, Received},
+    dialect::{self, Cursor, PolledMessage, Received},
     message::{Fault, Stamp, judge},
 };
 
 pub(super) const CLOSED: &str = "a connection was closed";
 
-pub(super) struct Connection {
+pub(super) struct PollConnection {
     stream: TcpStream,
     /// A request is under way.
     pub(super) waiting: bool,
@@ -44,9 +44,9 @@ pub(super) enum Outcome {
 }
 
 /// A fault and the text that describes it.
-type Wrong = (Fault, String);
+type FaultText = (Fault, String);
 
-impl Connection {
+impl PollConnection {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -69,7 +69,7 @@ impl Connection {
         &self.stream
     }
 
-    pub(super) fn poll(&mut self, target: &Target, request: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn poll(&mut self, target: &PollTarget, request: &mut Vec<u8>) -> Result<()> {
         target.request(self.cursor.as_deref(), request);
         // The write is complete, because the socket's send buffer is empty.
         if (&self.stream).write(request)? < request.len() {
@@ -80,7 +80,12 @@ impl Connection {
     }
 
     /// Reads the bytes that have arrived and checks them.
-    pub(super) fn receive(&mut self, buffer: &mut [u8], target: &Target, due: &mut Due) -> Outcome {
+    pub(super) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        target: &PollTarget,
+        due: &mut ExpectedMessage,
+    ) -> Outcome {
         let read = match self.stream.read(buffer) {
             Ok(0) => return self.ended(CLOSED),
             Ok(read) => &buffer[..read],
@@ -115,7 +120,7 @@ impl Connection {
 
     /// Returns true if the bytes equal the last checked response, and if that response was right for the cursor of this
     /// connection.
-    fn same(&mut self, read: &[u8], due: &Due) -> bool {
+    fn same(&mut self, read: &[u8], due: &ExpectedMessage) -> bool {
         let Some(checked) = &due.checked else {
             return false;
         };
@@ -127,7 +132,7 @@ impl Connection {
         true
     }
 
-    fn got(&mut self, due: &Due) {
+    fn got(&mut self, due: &ExpectedMessage) {
         self.waiting = false;
         self.number = due.number;
         self.seen = Stamp::read(&due.data).map_or(0, |stamp| stamp.number);
@@ -137,8 +142,8 @@ impl Connection {
         &mut self,
         answer: &Answer<'_>,
         bytes: &[u8],
-        target: &Target,
-        due: &mut Due,
+        target: &PollTarget,
+        due: &mut ExpectedMessage,
     ) -> Outcome {
         self.waiting = false;
         let received = match dialect::received(target.kind, answer) {
@@ -161,7 +166,7 @@ impl Connection {
         if !got {
             return Outcome::Again;
         }
-        due.checked = Some(Checked {
+        due.checked = Some(CheckedResponse {
             bytes: bytes.into(),
             before,
             after: self.cursor.clone(),
@@ -170,7 +175,12 @@ impl Connection {
     }
 
     /// Returns whether the response has the expected message, and the first fault in it.
-    fn check(&self, received: &Received, channel: &str, due: &Due) -> (bool, Option<Wrong>) {
+    fn check(
+        &self,
+        received: &Received,
+        channel: &str,
+        due: &ExpectedMessage,
+    ) -> (bool, Option<FaultText>) {
         let mut last = match self.cursor.as_deref() {
             Some(Cursor::Id(id)) => *id,
             _ => 0,
@@ -196,11 +206,11 @@ impl Connection {
     /// Returns true if this is the expected message and its number is above `seen`.
     fn judge(
         &self,
-        message: &Message,
+        message: &PolledMessage,
         channel: &str,
-        due: &Due,
+        due: &ExpectedMessage,
         (seen, last): (bool, &mut u64),
-    ) -> Result<bool, Wrong> {
+    ) -> Result<bool, FaultText> {
         if let Some(other) = message.channel.as_ref().filter(|&name| name != channel) {
             return Err((Fault::Foreign, format!("a message of {other:?}")));
         }

@@ -12,7 +12,7 @@ use std::{
 
 use super::*;
 use crate::{
-    floor::{self, Fault as Flaw, Floor},
+    floor::{self, Flaw, Floor},
     message::Series,
     publisher,
 };

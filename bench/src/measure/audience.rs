@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{fanout::Measured, rounds};
+use super::{fanout::Measured, polls::rounds};
 use crate::{
     bench::Bench,
     kind::Kind,

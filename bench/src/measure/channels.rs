@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::LENGTH;
+use super::polls::LENGTH;
 use crate::{
     bench::Bench,
     kind::Kind,
@@ -40,9 +40,9 @@ const CONNECTIONS: usize = 16;
 /// Number of new servers that are measured. Their figures differ by about one percent.
 const RUNS: usize = 3;
 
-/// The way in which messages are published.
+/// The interface by which messages are published.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Interface {
     Socket,
     Http,
 }
@@ -51,14 +51,14 @@ pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
     if !bench.wants(Kind::Comet) {
         return Ok(());
     }
-    for way in [Way::Socket, Way::Http] {
+    for interface in [Interface::Socket, Interface::Http] {
         let (mut each, mut left) = <(Figures, Figures)>::default();
         for _ in 0..bench.scale.rounds.min(RUNS) {
-            round(bench, way, &mut each, &mut left)?;
+            round(bench, interface, &mut each, &mut left)?;
         }
-        let over = match way {
-            Way::Socket => "the socket",
-            Way::Http => "HTTP",
+        let over = match interface {
+            Interface::Socket => "the socket",
+            Interface::Http => "HTTP",
         };
         let count = bench.scale.channels;
         let what = format!(
@@ -72,13 +72,18 @@ pub(crate) fn channels(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn round(bench: &Bench, way: Way, each: &mut Figures, left: &mut Figures) -> Result<()> {
+fn round(
+    bench: &Bench,
+    interface: Interface,
+    each: &mut Figures,
+    left: &mut Figures,
+) -> Result<()> {
     let count = bench.scale.channels;
     let server = Server::comet(&bench.comet, CONFIG, None)?;
     let mut socket = server.socket()?;
-    let mut posts = match way {
-        Way::Socket => None,
-        Way::Http => Some(Posts::connect(&server, CONNECTIONS, BLOCK + count, LENGTH)?),
+    let mut posts = match interface {
+        Interface::Socket => None,
+        Interface::Http => Some(Posts::connect(&server, CONNECTIONS, BLOCK + count, LENGTH)?),
     };
     let mut publish = |channels: Range<usize>| match &mut posts {
         None => publish(&mut socket, channels),
@@ -96,9 +101,9 @@ fn round(bench: &Bench, way: Way, each: &mut Figures, left: &mut Figures) -> Res
         kept >= count as u64,
         "{kept} of {count} channels are left too early"
     );
-    let data = match way {
-        Way::Socket => DATA.len(),
-        Way::Http => LENGTH,
+    let data = match interface {
+        Interface::Socket => DATA.len(),
+        Interface::Http => LENGTH,
     };
     each.push(Kind::Comet, (full - before) / count as f64 - data as f64);
     expire(&mut socket)?;

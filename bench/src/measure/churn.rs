@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{LENGTH, Polls};
+use super::polls::{LENGTH, Polls};
 use crate::{
     bench::Bench,
     kind::Kind,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Polls, rounds};
+use super::polls::{Polls, rounds};
 use crate::{
     bench::Bench,
     kind::Kind,

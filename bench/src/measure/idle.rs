@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 
-use super::rounds;
+use super::polls::rounds;
 use crate::{
     bench::Bench,
     hold::Hold,

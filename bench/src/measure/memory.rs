@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::Polls;
+use super::polls::Polls;
 use crate::{
     bench::Bench,
     kind::Kind,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{LENGTH, latency::Latencies};
+use super::{latency::Latencies, polls::LENGTH};
 use crate::{
     bench::Bench,
     hold::Hold,

@@ -22,7 +22,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{LENGTH, rounds};
+use super::polls::{LENGTH, rounds};
 use crate::{
     bench::Bench,
     kind::Kind,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    rounds,
+    polls::rounds,
     stream::{IN_FLIGHT, judge, open, percentile},
 };
 use crate::{
@@ -34,7 +34,7 @@ const LATE: Duration = Duration::from_millis(250);
 pub(crate) fn quiet(bench: &Bench, report: &mut Report) -> Result<()> {
     let (seconds, count) = (bench.scale.steady, bench.scale.connections / 3);
     let servers = bench.servers(&[Kind::Comet, Kind::Nchan])?;
-    let (mut alone, mut beside) = <(Latencies, Latencies)>::default();
+    let (mut alone, mut beside) = <(QuietLatencies, QuietLatencies)>::default();
     let (mut rate, mut deliveries) = <(Figures, Figures)>::default();
     // Each round begins with the rate that the server could handle in the round before. To find that a rate is too high
     // takes long.
@@ -83,7 +83,7 @@ struct Channel {
 }
 
 /// Result of a run at a steady rate.
-struct Ran {
+struct RunResult {
     tally: Tally,
     steady: Steady,
     took: Duration,
@@ -97,7 +97,7 @@ impl Channel {
         })
     }
 
-    fn run(&mut self, rate: u32, seconds: f64) -> Result<Ran> {
+    fn run(&mut self, rate: u32, seconds: f64) -> Result<RunResult> {
         let messages = (f64::from(rate) * seconds).ceil() as u32;
         let pump = &mut self.pump;
         self.streams.note_latency()?;
@@ -107,7 +107,7 @@ impl Channel {
             .streams
             .receive(messages, |run| pump.steady(run, messages, every))?;
         let took = tally.last - start;
-        Ok(Ran {
+        Ok(RunResult {
             tally,
             steady,
             took,
@@ -127,7 +127,7 @@ impl Channel {
     }
 }
 
-impl Ran {
+impl RunResult {
     fn kept_up(&self, rate: u32, seconds: f64) -> bool {
         self.tally.check().is_ok()
             && self.took < Duration::from_secs_f64(seconds) + LATE
@@ -143,7 +143,7 @@ fn both(
     loud: &mut Channel,
     mut rate: u32,
     seconds: f64,
-) -> Result<(Ran, Ran, u32)> {
+) -> Result<(RunResult, RunResult, u32)> {
     loop {
         let (ours, theirs) = thread::scope(|scope| {
             let theirs = scope.spawn(|| loud.run(rate, seconds));
@@ -169,19 +169,19 @@ fn both(
 
 /// Latencies of the quiet channel in microseconds.
 #[derive(Default)]
-struct Latencies {
+struct QuietLatencies {
     median: Figures,
     tail: Figures,
     acknowledged: Figures,
     acknowledged_tail: Figures,
 }
 
-impl Latencies {
-    fn push(&mut self, server: &Server, ran: &Ran, channel: &mut Channel) -> Result<()> {
+impl QuietLatencies {
+    fn push(&mut self, server: &Server, result: &RunResult, channel: &mut Channel) -> Result<()> {
         let latency = channel.streams.latency().context("nothing was noted")?;
         self.median.push(server.kind, percentile(&latency, 50.0));
         self.tail.push(server.kind, percentile(&latency, 99.0));
-        let acknowledged = ran.steady.acknowledged.iter();
+        let acknowledged = result.steady.acknowledged.iter();
         let mut acknowledged: Vec<f64> =
             acknowledged.map(|time| time.as_secs_f64() * 1e6).collect();
         acknowledged.sort_by(f64::total_cmp);
@@ -191,7 +191,7 @@ impl Latencies {
         ] {
             figures.push(server.kind, report::percentile(&acknowledged, percent));
         }
-        judge(server, &ran.tally, &mut self.median)
+        judge(server, &result.tally, &mut self.median)
     }
 
     fn report(self, how: &str, report: &mut Report) {

@@ -29,7 +29,7 @@ const FILL: (u32, usize) = (100, 10);
 
 pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = bench.scale.streams();
-    let (mut found, mut kinds) = (Found::default(), vec![Kind::Comet, Kind::Nchan]);
+    let (mut figures, mut kinds) = (SlowFigures::default(), vec![Kind::Comet, Kind::Nchan]);
     for _ in 0..bench.scale.dear_rounds {
         let mut able = Vec::new();
         for kind in kinds {
@@ -38,7 +38,7 @@ pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
             let Some(server) = bench.server(kind)? else {
                 continue;
             };
-            if found.round(bench, &server, count)? {
+            if figures.round(bench, &server, count)? {
                 able.push(kind);
             } else {
                 let label = kind.label();
@@ -51,12 +51,12 @@ pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let what =
         format!("99th percentile of latency, SSE to {count} that read, {RATE} messages a second");
-    report.add(Row::new(format!("{what}, alone"), "ms", found.alone));
+    report.add(Row::new(format!("{what}, alone"), "ms", figures.alone));
     let beside = format!("{what}, beside {count} that never read");
-    report.add(Row::new(&beside, "ms", found.beside));
+    report.add(Row::new(&beside, "ms", figures.beside));
     for (when, ratio) in [
-        ("by that alone", found.ratio),
-        ("afterwards, by that alone", found.ratio_later),
+        ("by that alone", figures.ratio),
+        ("afterwards, by that alone", figures.ratio_later),
     ] {
         report.add(
             Row::new(format!("{beside}, {when}"), "x", ratio)
@@ -65,12 +65,12 @@ pub(crate) fn slow(bench: &Bench, report: &mut Report) -> Result<()> {
         );
     }
     let what = format!("memory of an SSE stream that is never read, {count} of them");
-    report.add(Row::new(what, "bytes", found.memory));
+    report.add(Row::new(what, "bytes", figures.memory));
     Ok(())
 }
 
 #[derive(Default)]
-struct Found {
+struct SlowFigures {
     alone: Figures,
     beside: Figures,
     ratio: Figures,
@@ -78,7 +78,7 @@ struct Found {
     memory: Figures,
 }
 
-impl Found {
+impl SlowFigures {
     /// Measures one round. Returns false if the server could not keep up.
     fn round(&mut self, bench: &Bench, server: &Server, count: usize) -> Result<bool> {
         let kind = server.kind;

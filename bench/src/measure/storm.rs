@@ -5,11 +5,11 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 
-use super::{LENGTH, Polls, rounds};
+use super::polls::{LENGTH, Polls, rounds};
 use crate::{
     bench::Bench,
     kind::Kind,
-    load::{Load, Rush},
+    load::{Load, StormResult},
     message::Series,
     report::{Figures, Limit, Report, Row},
     server::Server,
@@ -104,7 +104,7 @@ fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn rush(server: &Server, count: usize) -> Result<(Load, Rush)> {
+fn rush(server: &Server, count: usize) -> Result<(Load, StormResult)> {
     Load::rush(server.kind, server.addr(), CHANNEL, (count, AT_ONCE))
 }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
-use super::rounds;
+use super::polls::rounds;
 use crate::{
     bench::Bench,
     kind::Kind,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Row};
+use super::{results::Report, row::Row};
 use crate::kind::Kind;
 
 pub(super) fn text(report: &Report) -> String {

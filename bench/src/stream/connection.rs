@@ -20,7 +20,7 @@ use super::{
 };
 use crate::load;
 
-pub(super) struct Connection {
+pub(super) struct StreamConnection {
     pub(super) stream: TcpStream,
     pub(super) reader: Reader,
     pub(super) order: Order,
@@ -81,7 +81,7 @@ impl Run {
     }
 }
 
-impl Connection {
+impl StreamConnection {
     /// Connects and sends the request. `room` limits the receive buffer. Without it the system's default applies.
     pub(super) fn ask(target: &Target, request: &str, room: Option<usize>) -> Result<Self> {
         let mut stream = connect(target.addr, room)?;

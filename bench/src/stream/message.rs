@@ -8,7 +8,7 @@ const PADDING: &[u8; LENGTH] = &[b'.'; LENGTH];
 
 /// One message of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Message {
+pub(crate) struct StreamedMessage {
     pub(crate) run: u32,
     /// Number in the run, beginning at 0.
     pub(crate) seq: u32,
@@ -22,7 +22,7 @@ pub(crate) fn now() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-impl fmt::Display for Message {
+impl fmt::Display for StreamedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { run, seq, sent } = self;
         let text = format!("{run}:{seq}:{sent}:");
@@ -30,7 +30,7 @@ impl fmt::Display for Message {
     }
 }
 
-impl Message {
+impl StreamedMessage {
     /// Parses a message. `None`: the data is not a message of the bench.
     pub(crate) fn read(data: &[u8]) -> Option<Self> {
         if data.len() != LENGTH {
@@ -67,24 +67,24 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         for (run, seq, sent) in [(0, 0, 0), (7, 1999, 12_345), (u32::MAX, u32::MAX, u64::MAX)] {
-            let message = Message { run, seq, sent };
+            let message = StreamedMessage { run, seq, sent };
             let data = message.to_string();
             assert_eq!(data.len(), LENGTH);
-            assert_eq!(Message::read(data.as_bytes()), Some(message));
+            assert_eq!(StreamedMessage::read(data.as_bytes()), Some(message));
         }
     }
 
     #[test]
     fn a_changed_message_is_not_ours() {
         let (run, seq, sent) = (1, 2, 3);
-        let data = Message { run, seq, sent }.to_string().into_bytes();
+        let data = StreamedMessage { run, seq, sent }.to_string().into_bytes();
         for i in 0..LENGTH {
             let mut changed = data.clone();
             changed[i] = b'x';
-            assert_eq!(Message::read(&changed), None, "at {i}");
+            assert_eq!(StreamedMessage::read(&changed), None, "at {i}");
         }
-        assert_eq!(Message::read(&data[..LENGTH - 1]), None);
-        assert_eq!(Message::read(&[&data[..], b"."].concat()), None);
-        assert_eq!(Message::read(b""), None);
+        assert_eq!(StreamedMessage::read(&data[..LENGTH - 1]), None);
+        assert_eq!(StreamedMessage::read(&[&data[..], b"."].concat()), None);
+        assert_eq!(StreamedMessage::read(b""), None);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::message::{self, Message};
+use super::message::{self, StreamedMessage};
 use crate::{answer::Answer, dialect, kind::Kind, publisher, server::Server};
 
 /// Time-out for an acknowledgement.
@@ -21,14 +21,14 @@ const LATE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Pump {
     stream: Box<dyn Stream>,
-    way: Way,
+    protocol: PublishProtocol,
     channel: String,
     /// Replies that were read. The last one may be incomplete.
     replies: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum PublishProtocol {
     /// Comet's socket: a JSON object a line in each direction.
     Lines,
     Http(Kind, SocketAddr),
@@ -60,7 +60,11 @@ impl Pump {
     /// Publishes over the Unix socket.
     pub(super) fn lines(stream: UnixStream, channel: &str) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self::over(Box::new(stream), Way::Lines, channel))
+        Ok(Self::over(
+            Box::new(stream),
+            PublishProtocol::Lines,
+            channel,
+        ))
     }
 
     /// Publishes over one HTTP connection. Requests on several connections would overtake each other.
@@ -68,13 +72,17 @@ impl Pump {
         let stream = TcpStream::connect(addr).context("cannot connect to publish")?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self::over(Box::new(stream), Way::Http(kind, addr), channel))
+        Ok(Self::over(
+            Box::new(stream),
+            PublishProtocol::Http(kind, addr),
+            channel,
+        ))
     }
 
-    fn over(stream: Box<dyn Stream>, way: Way, channel: &str) -> Self {
+    fn over(stream: Box<dyn Stream>, protocol: PublishProtocol, channel: &str) -> Self {
         Self {
             stream,
-            way,
+            protocol,
             channel: channel.into(),
             replies: Vec::new(),
         }
@@ -127,10 +135,14 @@ impl Pump {
 
     fn request(&self, run: u32, seq: u32, out: &mut Vec<u8>) {
         let sent = message::now();
-        let data = Message { run, seq, sent }.to_string();
-        match self.way {
-            Way::Lines => out.extend_from_slice(publisher::line(&self.channel, &data).as_bytes()),
-            Way::Http(kind, addr) => dialect::post(kind, addr, &self.channel, &data, out),
+        let data = StreamedMessage { run, seq, sent }.to_string();
+        match self.protocol {
+            PublishProtocol::Lines => {
+                out.extend_from_slice(publisher::line(&self.channel, &data).as_bytes())
+            }
+            PublishProtocol::Http(kind, addr) => {
+                dialect::post(kind, addr, &self.channel, &data, out)
+            }
         }
     }
 
@@ -146,7 +158,7 @@ impl Pump {
         }
         self.replies.extend_from_slice(&buffer[..read]);
         let (mut count, mut taken) = (0, 0);
-        while let Some(length) = self.way.reply(&self.replies[taken..])? {
+        while let Some(length) = self.protocol.reply(&self.replies[taken..])? {
             count += 1;
             taken += length;
         }
@@ -155,7 +167,7 @@ impl Pump {
     }
 }
 
-impl Way {
+impl PublishProtocol {
     /// The length of the first reply. `None`: the reply is not complete.
     fn reply(self, bytes: &[u8]) -> Result<Option<usize>> {
         let (length, taken) = match self {
@@ -186,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    const POST: Way = Way::Http(
+    const POST: PublishProtocol = PublishProtocol::Http(
         Kind::Nchan,
         SocketAddr::V4(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)),
     );
@@ -195,11 +207,11 @@ mod tests {
     fn replies_are_counted_when_they_are_complete() {
         let line = b"{\"ok\":true,\"id\":17}\n";
         let post = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabc";
-        for (way, reply) in [(Way::Lines, &line[..]), (POST, &post[..])] {
+        for (protocol, reply) in [(PublishProtocol::Lines, &line[..]), (POST, &post[..])] {
             let two = reply.repeat(2);
-            assert_eq!(way.reply(&two).unwrap(), Some(reply.len()));
+            assert_eq!(protocol.reply(&two).unwrap(), Some(reply.len()));
             for cut in 0..reply.len() {
-                assert_eq!(way.reply(&reply[..cut]).unwrap(), None, "cut at {cut}");
+                assert_eq!(protocol.reply(&reply[..cut]).unwrap(), None, "cut at {cut}");
             }
         }
     }
@@ -207,7 +219,7 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error() {
         let line = b"{\"ok\":false,\"error\":\"channel\"}\n";
-        assert!(Way::Lines.reply(line).is_err());
+        assert!(PublishProtocol::Lines.reply(line).is_err());
         let post = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
         assert!(POST.reply(post).is_err());
         assert!(

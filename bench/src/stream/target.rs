@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{message::Message, websocket};
+use super::{message::StreamedMessage, websocket};
 use crate::kind::Kind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Target {
 /// The meaning of an event's data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    Message(Message),
+    Message(StreamedMessage),
     Gap,
     Foreign,
 }
@@ -101,9 +101,9 @@ impl Target {
 
     pub(super) fn read(&self, data: &[u8]) -> Content {
         let message = match &self.envelope {
-            None => Message::read(data),
+            None => StreamedMessage::read(data),
             Some(_) if data.starts_with(b"{\"gap\":true") => return Content::Gap,
-            Some(envelope) => unwrap(data, envelope).and_then(Message::read),
+            Some(envelope) => unwrap(data, envelope).and_then(StreamedMessage::read),
         };
         message.map_or(Content::Foreign, Content::Message)
     }
@@ -136,7 +136,7 @@ mod tests {
     fn the_data_is_found_in_its_envelope_and_nowhere_else() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let (run, seq, sent) = (3, 5, 7);
-        let message = Message { run, seq, sent };
+        let message = StreamedMessage { run, seq, sent };
         let data = message.to_string();
         let bare = Target::new(Kind::Nchan, addr, "news", Transport::Sse);
         assert_eq!(bare.read(data.as_bytes()), Content::Message(message));

@@ -7,7 +7,7 @@ use std::{
     sync::mpsc,
 };
 
-use super::{message::Message, *};
+use super::{message::StreamedMessage, *};
 use crate::kind::Kind;
 
 const RUN: u32 = 4;
@@ -52,7 +52,7 @@ impl Form {
     }
 
     fn message(self, run: u32, seq: u32) -> Vec<u8> {
-        let data = Message { run, seq, sent: 0 }.to_string();
+        let data = StreamedMessage { run, seq, sent: 0 }.to_string();
         let json =
             format!("{{\"channel\":\"news\",\"id\":{seq},\"name\":\"\",\"data\":\"{data}\"}}");
         match self {
