@@ -27,7 +27,7 @@ fn demo() -> Daemon {
 }
 
 #[test]
-fn no_proxy_buffers_compresses_or_keeps_what_is_live() {
+fn headers_keep_proxies_from_buffering_compressing_and_caching() {
     let daemon = demo();
     daemon.publish("a", "x");
     daemon.publish("chat", "x");
@@ -62,7 +62,7 @@ fn no_proxy_buffers_compresses_or_keeps_what_is_live() {
 }
 
 #[test]
-fn tells_that_it_is_well_and_what_it_did() {
+fn health_and_metrics_are_served() {
     let daemon = Daemon::start(PUBLISHING);
     assert_eq!(daemon.get("/healthz").body, "ok\n");
     let waiting = parked(&daemon, get("/ch/a", ""));
@@ -89,7 +89,7 @@ fn tells_that_it_is_well_and_what_it_did() {
 }
 
 #[test]
-fn serves_its_client_always_and_its_pages_with_demo_only() {
+fn comet_js_is_always_served_and_the_pages_only_with_demo() {
     let (plain, demo) = (Daemon::start(""), demo());
     for daemon in [&plain, &demo] {
         let script = daemon.get("/comet.js");
@@ -129,7 +129,7 @@ fn serves_its_client_always_and_its_pages_with_demo_only() {
 
 /// The pages load nothing from other origins and run no inline script, whoever serves the pages.
 #[test]
-fn pages_load_nothing_from_elsewhere() {
+fn pages_load_nothing_from_other_origins() {
     let daemon = demo();
     for path in ["/", "/touch", "/clock", "/chat"] {
         let page = daemon.get(path);
@@ -151,7 +151,7 @@ fn pages_load_nothing_from_elsewhere() {
 }
 
 #[test]
-fn head_shows_the_head_of_get_at_once() {
+fn head_gives_the_head_of_get_at_once() {
     let daemon = demo();
     let mut client = Http::connect(daemon.addr());
     let paths = [
@@ -322,7 +322,7 @@ fn a_shared_answer_names_each_readers_origin() {
 const READABLE: &str = "[[channel]]\nprefix = \"\"\nread = \"public\"\n";
 
 #[test]
-fn publishing_by_http_is_off_unless_somebody_switched_it_on() {
+fn publishing_by_http_is_off_by_default() {
     let start =
         |config: &str, flags: &[&str]| Daemon::start_in(Arc::new(directory()), config, flags);
     let cases = [
@@ -458,106 +458,4 @@ fn the_same_key_gives_the_first_id_back() {
         .map(|(_, data)| data)
         .collect();
     assert_eq!(texts, ["one", "two"]);
-}
-
-#[test]
-fn http_1_0_is_answered_and_closed() {
-    let daemon = Daemon::start("");
-    let id = daemon.publish("a", "kept");
-    for (request, body) in [
-        ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), "ok\n"),
-        (
-            format!("GET /ch/a?since={} HTTP/1.0\r\n\r\n", id - 1),
-            "kept",
-        ),
-        (
-            format!("GET /ch/a?since={id}&wait=0 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
-            "\"messages\":[]",
-        ),
-    ] {
-        let mut client = Http::connect(daemon.addr());
-        client.send(&request);
-        let answer = client.answer();
-        assert!(
-            answer.status == 200 && answer.body.contains(body),
-            "{request}: {answer:?}"
-        );
-        assert!(answer.header("content-length").is_some());
-        assert_eq!(answer.header("transfer-encoding"), None);
-        if request.starts_with("GET /ch/") {
-            assert_eq!(answer.header("connection"), Some("close"));
-        }
-        assert!(client.is_closed(), "{request}");
-    }
-    let mut client = parked(&daemon, "GET /ch/a HTTP/1.0\r\n\r\n");
-    daemon.publish("a", "live");
-    assert_eq!(data(&client.answer()), ["live"]);
-    assert!(client.is_closed());
-}
-
-#[test]
-fn an_address_may_stand_in_the_request_line() {
-    let daemon = Daemon::start("");
-    daemon.publish("a", "x");
-    let request =
-        "GET http://anything.localhost/ch/a?since=0 HTTP/1.1\r\nHost: anything.localhost\r\n\r\n";
-    assert_eq!(data(&ask(&daemon, request)), ["x"]);
-    let connect = "CONNECT anything.localhost:443 HTTP/1.1\r\nHost: anything.localhost\r\n\r\n";
-    assert!(matches!(ask(&daemon, connect).status, 404 | 405));
-}
-
-#[test]
-fn an_idle_connection_is_kept_for_its_time_and_then_closed() {
-    let daemon = Daemon::start("[http]\nidle = \"1s\"\n");
-    let mut client = Http::connect(daemon.addr());
-    for _ in 0..3 {
-        client.send(get("/healthz", ""));
-        assert_eq!(client.answer().body, "ok\n");
-        client.send(get("/ch/a?wait=0", ""));
-        assert_eq!(client.answer().status, 200);
-    }
-    assert!(client.is_closed());
-    assert!(Http::connect(daemon.addr()).is_closed()); // one that never asked
-}
-
-/// A poll may wait longer than an idle connection is kept.
-#[test]
-fn a_poll_is_not_idle() {
-    let daemon =
-        Daemon::start("[http]\nidle = \"1s\"\nheader_time = \"300ms\"\nwrite_time = \"300ms\"\n");
-    let mut client = parked(&daemon, get("/ch/a?wait=60", ""));
-    assert!(Http::connect(daemon.addr()).is_closed()); // so long
-    assert!(Http::connect(daemon.addr()).is_closed()); // and again
-    daemon.publish("a", "x");
-    assert_eq!(data(&client.answer()), ["x"]);
-}
-
-/// Many connections at the same time, each with many pipelined requests.
-#[test]
-fn a_thousand_pipelined_requests_are_answered_in_order() {
-    let daemon = Daemon::start("");
-    let ids: Vec<u64> = (0..50)
-        .map(|n| daemon.publish("a", &n.to_string()))
-        .collect();
-    let requests: String = (0..1000)
-        .map(|n| match n % 4 {
-            0 => get("/healthz", ""),
-            1 => get("/nowhere", ""),
-            _ => get(&format!("/ch/a?since={}&wait=0", ids[n % 50]), ""),
-        })
-        .collect();
-    let mut client = Http::connect(daemon.addr());
-    let mut writer = client.stream.try_clone().unwrap();
-    let sending = std::thread::spawn(move || {
-        std::io::Write::write_all(&mut writer, requests.as_bytes()).unwrap()
-    });
-    for n in 0..1000 {
-        let answer = client.answer();
-        match n % 4 {
-            0 => assert_eq!(answer.body, "ok\n"),
-            1 => assert_eq!(answer.status, 404),
-            _ => assert_eq!(data(&answer).len(), 49 - n % 50),
-        }
-    }
-    sending.join().unwrap();
 }

@@ -9,7 +9,7 @@ use std::{
         unix::net::{UnixDatagram, UnixListener},
     },
     path::PathBuf,
-    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,22 +23,22 @@ use crate::{
 };
 
 /// Acts as systemd does for a service with a socket unit: holds the sockets, and starts daemons with them.
-struct Manager {
-    root: tempfile::TempDir,
-    http: TcpListener,
-    socket: UnixListener,
-    notices: UnixDatagram,
-    config: String,
+pub(crate) struct ServiceManager {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) http: TcpListener,
+    pub(crate) socket: UnixListener,
+    pub(crate) notices: UnixDatagram,
+    pub(crate) config: String,
 }
 
-/// A daemon of a [`Manager`]. It is killed when this value is dropped.
-struct Service {
-    child: Child,
-    ready: String,
+/// A daemon of a [`ServiceManager`]. It is killed when this value is dropped.
+pub(crate) struct Service {
+    pub(crate) child: Child,
+    pub(crate) ready: String,
 }
 
-impl Manager {
-    fn new(config: &str) -> Self {
+impl ServiceManager {
+    pub(crate) fn new(config: &str) -> Self {
         let root = directory();
         let path = |name: &str| root.path().join(name);
         let notices = UnixDatagram::bind(path("notify")).unwrap();
@@ -52,17 +52,17 @@ impl Manager {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.http.local_addr().unwrap()
     }
 
     /// A shell that turns its standard input and standard error into the sockets, descriptors 3 and 4, and executes the
     /// daemon.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         fs::write(self.path("comet.toml"), &self.config).unwrap();
         let mut command = Command::new("sh");
         let script = "exec 3<&0 4<&2 0</dev/null 2>>\"$1\" && shift && LISTEN_PID=$$ exec \"$@\"";
@@ -82,16 +82,16 @@ impl Manager {
         command
     }
 
-    fn start(&self) -> Service {
+    pub(crate) fn start(&self) -> Service {
         Service::start(self.command()).unwrap_or_else(|_| panic!("no daemon: {}", self.log()))
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
     /// The daemon's next notice.
-    fn notice(&self) -> String {
+    pub(crate) fn notice(&self) -> String {
         let mut text = [0; 4096];
         let length = loop {
             match self.notices.recv(&mut text) {
@@ -106,7 +106,7 @@ impl Manager {
 }
 
 impl Service {
-    fn start(mut command: Command) -> Result<Self, ExitStatus> {
+    pub(crate) fn start(mut command: Command) -> Result<Self, ExitStatus> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         let stdout = child.stdout.take().unwrap();
@@ -117,11 +117,11 @@ impl Service {
         Ok(Self { child, ready })
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal("TERM");
         assert!(self.child.wait().unwrap().success());
     }
@@ -136,7 +136,7 @@ impl Drop for Service {
 
 #[test]
 fn passed_sockets_are_served_instead_of_own_ones() {
-    let manager = Manager::new(
+    let manager = ServiceManager::new(
         "listen = \"127.0.0.1:1\"\nworkers = 3\n[socket]\npath = \"/run/other.sock\"\n",
     );
     let service = manager.start();
@@ -167,8 +167,8 @@ fn passed_sockets_are_served_instead_of_own_ones() {
 }
 
 #[test]
-fn who_connects_while_no_daemon_runs_is_served_by_the_next() {
-    let manager = Manager::new("[http]\npublish = true\n");
+fn a_client_that_connects_while_no_daemon_runs_is_served_by_the_next() {
+    let manager = ServiceManager::new("[http]\npublish = true\n");
     manager.start().stop();
     assert!(!manager.log().contains("not used"), "{}", manager.log());
     let mut clients: Vec<Http> = (0..20).map(|_| Http::connect(manager.addr())).collect();
@@ -205,7 +205,7 @@ fn is_answered(addr: SocketAddr, request: &[u8]) -> bool {
 
 #[test]
 fn restarts_under_load_refuse_no_connection() {
-    let manager = Manager::new("workers = 3\n[http]\npublish = true\n");
+    let manager = ServiceManager::new("workers = 3\n[http]\npublish = true\n");
     let addr = manager.addr();
     let mut service = manager.start();
     let (stop, answered) = (
@@ -244,8 +244,8 @@ fn restarts_under_load_refuse_no_connection() {
 }
 
 #[test]
-fn a_waiting_poll_goes_on_at_the_next_daemon() {
-    let manager = Manager::new("");
+fn a_waiting_poll_continues_at_the_next_daemon() {
+    let manager = ServiceManager::new("");
     let service = manager.start();
     let mut client = Http::connect(manager.addr());
     client.send(get("/ch/a", ""));
@@ -276,8 +276,8 @@ fn a_waiting_poll_goes_on_at_the_next_daemon() {
 }
 
 #[test]
-fn what_cannot_be_served_is_named() {
-    let manager = Manager::new("");
+fn sockets_that_cannot_be_served_are_named() {
+    let manager = ServiceManager::new("");
     let fails = |edit: &dyn Fn(&mut Command), reason: &str| {
         let mut command = manager.command();
         edit(&mut command);
@@ -306,7 +306,7 @@ fn what_cannot_be_served_is_named() {
 
 #[test]
 fn one_worker_serves_several_passed_sockets() {
-    let manager = Manager::new("workers = 1\n");
+    let manager = ServiceManager::new("workers = 1\n");
     let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let mut command = manager.command();
     command.stderr(OwnedFd::from(other.try_clone().unwrap()));
@@ -323,7 +323,7 @@ fn one_worker_serves_several_passed_sockets() {
 /// The descriptors are only for the process that `LISTEN_PID` names.
 #[test]
 fn sockets_of_another_process_are_left_alone() {
-    let manager = Manager::new("listen = \"127.0.0.1:0\"\n");
+    let manager = ServiceManager::new("listen = \"127.0.0.1:0\"\n");
     let own = manager.path("own.sock");
     let mut command = serve(manager.root.path());
     command.arg("--dir").arg(manager.path("dir"));
@@ -336,211 +336,4 @@ fn sockets_of_another_process_are_left_alone() {
     assert!(service.ready.contains("own.sock"), "{}", service.ready);
     service.stop();
     assert!(!own.exists());
-}
-
-#[test]
-fn the_manager_is_told_of_start_reload_and_stop() {
-    let manager = Manager::new("");
-    let service = manager.start();
-    let ready = service.ready.strip_prefix("comet: ").unwrap().trim_end();
-    assert_eq!(manager.notice(), format!("READY=1\nSTATUS={ready}"));
-
-    service.signal("HUP");
-    let reloading = manager.notice();
-    let time = reloading
-        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
-        .unwrap();
-    assert!(time.parse::<u64>().unwrap() > 0);
-    let done = format!("READY=1\nSTATUS=settings read again; {ready}");
-    assert_eq!(manager.notice(), done);
-
-    fs::write(manager.path("comet.toml"), "x").unwrap();
-    service.signal("HUP");
-    assert!(manager.notice().starts_with("RELOADING=1\n"));
-    let kept = "READY=1\nSTATUS=settings have a mistake and stay as they are";
-    assert!(manager.notice().starts_with(kept));
-
-    service.stop();
-    assert_eq!(manager.notice(), "STOPPING=1\nSTATUS=stopping");
-}
-
-#[test]
-fn a_manager_that_is_not_there_or_does_not_listen_holds_nothing_up() {
-    let manager = Manager::new("");
-    let mut command = manager.command();
-    command.env("NOTIFY_SOCKET", manager.path("nothing-here"));
-    Service::start(command).unwrap().stop();
-    assert!(
-        manager
-            .log()
-            .contains("cannot notify the service manager (NOTIFY_SOCKET)")
-    );
-
-    let mut command = manager.command();
-    command.env("WATCHDOG_USEC", "40000");
-    let service = Service::start(command).unwrap();
-    // No program reads the notices, so the socket becomes full after some of them.
-    wait_for("the log", || {
-        manager
-            .log()
-            .contains("cannot notify the service manager of")
-            .then_some(())
-    });
-    let mut lines = Lines::connect(&manager.path("passed.sock"));
-    assert_eq!(lines.ask(r#"{"op":"ping"}"#)["ok"], true);
-    service.stop();
-}
-
-#[test]
-fn an_abstract_name_of_the_managers_socket_is_understood() {
-    use std::os::linux::net::SocketAddrExt;
-    let manager = Manager::new("");
-    let name = format!("comet-test-{}", std::process::id());
-    let addr = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
-    let notices = UnixDatagram::bind_addr(&addr).unwrap();
-    notices.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut command = manager.command();
-    command.env("NOTIFY_SOCKET", format!("@{name}"));
-    let service = Service::start(command).unwrap();
-    let mut text = [0; 8];
-    notices.recv(&mut text).unwrap();
-    assert_eq!(&text, b"READY=1\n");
-    service.stop();
-}
-
-/// The daemon's thread is really blocked: it writes to the log, and no program reads the log.
-#[test]
-fn the_watchdog_is_not_told_while_a_thread_is_stuck() {
-    let manager = Manager::new("workers = 2\n");
-    let mut command = serve(manager.root.path());
-    command.arg("--config").arg(manager.path("comet.toml"));
-    command.arg("--dir").arg(manager.path("dir"));
-    command.arg("--socket").arg(manager.path("own.sock"));
-    command.args(["--listen", "127.0.0.1:0"]);
-    command
-        .env("COMET_LOG", "trace,h2=trace")
-        .stderr(Stdio::piped());
-    command.env("NOTIFY_SOCKET", manager.path("notify"));
-    command.env("WATCHDOG_USEC", "6000000");
-    fs::write(manager.path("comet.toml"), &manager.config).unwrap();
-    let mut service = Service::start(command).unwrap();
-    assert!(manager.notice().starts_with("READY=1\n"));
-    assert_eq!(manager.notice(), "WATCHDOG=1");
-
-    let addr = service.ready.split("http://").nth(1).unwrap();
-    let addr: SocketAddr = addr.split(',').next().unwrap().parse().unwrap();
-    let mut client = Http::connect(addr);
-    // At this log level each HTTP/2 frame is logged: an empty SETTINGS frame, then PINGs.
-    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
-    client.send(b"\0\0\x08\x06\0\0\0\0\0pingpong".repeat(2000));
-    let stuck = loop {
-        match manager.notice() {
-            notice if notice == "WATCHDOG=1" => {}
-            notice => break notice,
-        }
-    };
-    assert!(stuck.starts_with("STATUS=stuck: http-"), "{stuck}");
-
-    // Up to here the daemon sent no notice. From here on the log is read.
-    manager.notices.set_nonblocking(true).unwrap();
-    assert!(manager.notices.recv(&mut [0; 64]).is_err());
-    manager.notices.set_nonblocking(false).unwrap();
-    let reader = read_all(service.child.stderr.take().unwrap());
-    while manager.notice() != "WATCHDOG=1" {}
-    assert_eq!(manager.notice(), "STATUS=all threads move again");
-    service.stop();
-    assert!(
-        reader
-            .join()
-            .unwrap()
-            .contains("threads that do not move: http-")
-    );
-}
-
-fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        stderr.read_to_end(&mut text).unwrap();
-        String::from_utf8_lossy(&text).into_owned()
-    })
-}
-
-/// If systemd is installed, it accepts the units unchanged, except for the path of the daemon.
-#[test]
-fn systemd_understands_the_units() {
-    let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
-        return;
-    };
-    assert!(version.status.success());
-    let root = directory();
-    for name in ["comet.service", "comet.socket"] {
-        let unit = fs::read_to_string(format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR")));
-        let unit = unit
-            .unwrap()
-            .replace("/usr/local/bin/comet", env!("CARGO_BIN_EXE_comet"));
-        fs::write(root.path().join(name), unit).unwrap();
-    }
-    let mut verify = Command::new("systemd-analyze");
-    verify.current_dir(root.path()).args(["verify", "--man=no"]);
-    let said = verify
-        .args(["./comet.service", "./comet.socket"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&said.stderr).into_owned();
-    // systemd also reports other units of the machine.
-    let ours: Vec<&str> = text.lines().filter(|line| line.contains("comet")).collect();
-    assert!(said.status.success() && ours.is_empty(), "{text}");
-}
-
-/// systemd names the device and inode of the stream that leads to the journal.
-#[test]
-fn the_journal_gets_priorities_and_no_time() {
-    let log_of = |is_journal: bool| {
-        let root = directory();
-        let log = File::create(root.path().join("log")).unwrap();
-        let found = log.metadata().unwrap();
-        let (device, inode) = (
-            std::os::unix::fs::MetadataExt::dev(&found),
-            std::os::unix::fs::MetadataExt::ino(&found) + u64::from(!is_journal),
-        );
-        let mut command = serve(root.path());
-        command.env("JOURNAL_STREAM", format!("{device}:{inode}"));
-        command
-            .args(["--listen", "127.0.0.1:0", "--dir"])
-            .arg(root.path().join("dir"));
-        command
-            .arg("--socket")
-            .arg(root.path().join("s"))
-            .stderr(log);
-        let service = Service::start(command).unwrap_or_else(|_| panic!("no daemon"));
-        fs::write(root.path().join("dir/a b.comet"), "x").unwrap();
-        wait_for("a refusal", || {
-            let log = fs::read_to_string(root.path().join("log")).unwrap();
-            log.contains("refused").then_some(())
-        });
-        service.stop();
-        fs::read_to_string(root.path().join("log")).unwrap()
-    };
-    let journal = log_of(true);
-    for line in journal.lines() {
-        assert!(
-            line.starts_with("<6>") || line.starts_with("<4>"),
-            "{journal}"
-        );
-        assert!(
-            !line.contains("INFO") && !line.contains("WARN"),
-            "{journal}"
-        );
-    }
-    let warned = "<4>comet_daemon::source::files::refusal: \"a b.comet\" refused";
-    assert!(journal.contains(warned), "{journal}");
-    assert!(
-        journal.contains("<6>comet_daemon::run: SIGTERM received"),
-        "{journal}"
-    );
-    let other = log_of(false);
-    assert!(
-        other.contains(" WARN ") && !other.contains("<4>"),
-        "{other}"
-    );
 }
