@@ -1,6 +1,6 @@
 //! `comet check` and `comet status`.
 
-use std::{fs, io::BufRead, os::unix::process::ExitStatusExt, sync::Arc};
+use std::{fs, sync::Arc};
 
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, Read},
+    io::Read,
     net::SocketAddr,
     os::unix::net::UnixDatagram,
     process::{ChildStderr, Command, Stdio},
