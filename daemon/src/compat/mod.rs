@@ -1,9 +1,13 @@
 //! Endpoints of older comet servers, so that their pages work unmodified.
 
 pub(crate) mod novcomet;
+pub(crate) mod port;
 pub(crate) mod zeitoun;
 
+use std::sync::Arc;
+
 use crate::{api::endpoint::Endpoint, config::CompatConfig};
+use port::Port;
 
 /// The endpoints, each with its settings.
 pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
@@ -12,4 +16,9 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
         Box::new(zeitoun::ZeitounChat::new(config)),
         Box::new(zeitoun::ZeitounClock::new(config)),
     ]
+}
+
+/// The protocols that have a port of their own, each with its settings.
+pub(crate) fn ports(_config: &CompatConfig) -> Vec<Arc<dyn Port>> {
+    vec![]
 }

@@ -1,5 +1,5 @@
-//! HTTP: serves one worker thread's share of the connections. hyper parses requests and writes ordinary answers. A
-//! request that has to wait leaves hyper (see `connection`).
+//! HTTP: parses requests and frames answers, without knowing what is asked for. hyper handles what is not a plain request.
+//! A subscription that has to wait leaves hyper, and the connection holds it.
 
 pub(crate) mod answer;
 mod body;
@@ -32,19 +32,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    task::spawn_local,
-};
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio::sync::Notify;
 
 pub use crate::connection::memory::Ceiling;
 use crate::{
-    connection::{Conn, Limits, Worker},
+    connection::{Conn, Worker},
     drain::{self, Drain},
     hub::subscriber::Audience,
     metrics::Metrics,
-    worker::{Door, Due, Shared, Timers},
+    worker::{Door, Due, Timers},
 };
 pub use cors::Origins;
 use date::{DateLine, unix_time};
@@ -75,7 +71,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    fn new(site: Arc<Site>, audience: Rc<Audience>) -> Self {
+    pub(crate) fn new(site: Arc<Site>, audience: Rc<Audience>) -> Self {
         Self {
             metrics: site.metrics.clone(),
             drain: site.drain.clone(),
@@ -88,6 +84,36 @@ impl Http {
             changed: Notify::new(),
             revoked: Cell::new(0),
         }
+    }
+
+    /// The door for HTTP clients.
+    pub(crate) fn door(self: Rc<Self>) -> Box<dyn Door<Conn>> {
+        Box::new(HttpDoor::new(self))
+    }
+
+    /// Replaces the site. Its rights hold at once, also for waiting subscriptions.
+    pub(crate) fn replace_site(&self, worker: &Worker, site: Arc<Site>) {
+        let before = self.site.replace(Rc::new(site));
+        self.before.replace(Some(before));
+        self.revoked.set(0);
+        worker.each(|conn| conn.change());
+        self.before.take();
+        self.changed.notify_waiters();
+    }
+
+    /// To be called at the beginning of each tick: follows the system clock.
+    ///
+    /// Tokens end by the system clock, but the worker counts time by the monotonic clock. So the ends of tokens are planned
+    /// anew when the one has moved against the other, by being set or over time.
+    pub(crate) fn begin_tick(&self, worker: &Worker) {
+        self.date.refresh();
+        let wall = unix_time().saturating_sub(worker.timers.elapsed());
+        if wall.abs_diff(self.wall.get()) < CLOCK_STEP {
+            return;
+        }
+        self.wall.set(wall);
+        worker.each(|conn| conn.change());
+        self.changed.notify_waiters();
     }
 
     fn site(&self) -> Current {
@@ -110,97 +136,4 @@ fn due_at(timers: &Timers, second: u64) -> Due {
     let left = Duration::from_secs(second).saturating_sub(unix_time());
     // One millisecond more, so that the second has come by then although the two clocks differ in speed.
     timers.exactly_after(left + Duration::from_millis(1))
-}
-
-/// Replaces the site. Its rights hold at once, also for waiting subscriptions.
-fn replace_site(http: &Http, worker: &Worker, site: Arc<Site>) {
-    worker.context.set(site.config.write_time, site.ceiling);
-    let before = http.site.replace(Rc::new(site));
-    http.before.replace(Some(before));
-    http.revoked.set(0);
-    worker.each(|conn| conn.change());
-    http.before.take();
-    http.changed.notify_waiters();
-}
-
-/// Plans the ends of tokens anew when the system clock has moved against the monotonic clock, by being set or over
-/// time. Tokens end by the system clock, but the worker counts time by the monotonic clock.
-fn follow_clock(http: &Http, worker: &Worker) {
-    let wall = unix_time().saturating_sub(worker.timers.elapsed());
-    if wall.abs_diff(http.wall.get()) < CLOCK_STEP {
-        return;
-    }
-    http.wall.set(wall);
-    worker.each(|conn| conn.change());
-    http.changed.notify_waiters();
-}
-
-/// Serves connections on the thread with this audience until the daemon stops. From then on this thread publishes
-/// nothing, so that `publisher` is dropped. When nothing in the daemon publishes any more, answers all waiting clients
-/// and returns when the last connection has closed. The caller sets a deadline. Calls `beat` at each tick. `outlives`:
-/// another process (systemd) also holds the listeners open, and connections that are not accepted wait for the next
-/// daemon.
-///
-/// # Errors
-/// When the listeners cannot be used, or a part of the worker has failed.
-pub fn serve(
-    shared: Shared,
-    outlives: bool,
-    sites: watch::Receiver<Arc<Site>>,
-    audience: Rc<Audience>,
-    publisher: TaskTrackerToken,
-    beat: impl Fn(),
-) -> std::io::Result<()> {
-    let site = sites.borrow().clone();
-    let limits = Limits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
-    let http = Rc::new(Http::new(site, audience.clone()));
-    let doors: Vec<Box<dyn Door<Conn>>> = vec![Box::new(HttpDoor::new(http.clone()))];
-    let (worker, events) = Worker::new(audience.worker(), shared, doors, limits)?;
-    let main = run(worker.clone(), http.clone(), sites, publisher, outlives);
-    let tick = || {
-        http.date.refresh();
-        follow_clock(&http, &worker);
-        worker.tick(|| http.audience.tidy());
-        beat();
-    };
-    events.run(&worker, main, tick)?
-}
-
-/// The thread's main task: waits for the stop of the daemon and ends the worker.
-async fn run(
-    worker: Rc<Worker>,
-    http: Rc<Http>,
-    sites: watch::Receiver<Arc<Site>>,
-    publisher: TaskTrackerToken,
-    outlives: bool,
-) -> std::io::Result<()> {
-    let audience = http.audience.clone();
-    let mut deliveries = spawn_local(async move { audience.run().await });
-    spawn_local(follow(worker.clone(), http.clone(), sites));
-    let drain = &http.drain;
-    let leave = async {
-        drain.stop.cancelled().await;
-        if outlives {
-            worker.accept_no_more();
-        }
-        // A publish checks `stop` and completes without an await on this thread. This code runs on the same thread, so
-        // no publish is in progress.
-        drop(publisher);
-        drain.leave.cancelled().await;
-    };
-    tokio::select! {
-        () = leave => {}
-        // Happens only by a bug: without the delivery loop no client of this thread would get messages.
-        failed = &mut deliveries => return Ok(failed?),
-    }
-    worker.stop().await;
-    Ok(())
-}
-
-/// Replaces the site each time that the settings change.
-async fn follow(worker: Rc<Worker>, http: Rc<Http>, mut sites: watch::Receiver<Arc<Site>>) {
-    while sites.changed().await.is_ok() {
-        let site = sites.borrow_and_update().clone();
-        replace_site(&http, &worker, site);
-    }
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, Local},
+    compat::port::Port,
     config::Config,
     drain::Drain,
     hub::{Hub, LogThreads, subscriber::Audience},
@@ -42,6 +43,7 @@ pub(super) struct Daemon {
     sources: Sources,
     workers: usize,
     listeners: HttpListeners,
+    ports: Vec<Arc<dyn Port>>,
     watcher: Arc<Watcher>,
     places: Places,
 }
@@ -94,6 +96,7 @@ impl Daemon {
             sources,
             workers,
             listeners: sockets.http,
+            ports: sockets.ports,
             watcher,
             places,
         })
@@ -113,6 +116,7 @@ impl Daemon {
         };
         let workers = Workers {
             shared,
+            ports: self.ports.into(),
             outlives: self.listeners.outlives,
             sites: self.settings.sites(),
             hub: self.hub.clone(),

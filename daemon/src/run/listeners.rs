@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -15,6 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tracing::warn;
 
 use crate::{
+    compat::{self, port::Port},
     config::Config,
     source::socket::Socket,
     worker::{Listener, MOST_LISTENERS},
@@ -23,9 +25,14 @@ use crate::{
 /// The listen queue: connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// The number of the door behind the listeners of HTTP. Those of the ports follow.
+const HTTP_DOOR: usize = 0;
+
 /// The open sockets of a daemon: HTTP and the Unix socket.
 pub struct Sockets {
     pub(super) http: HttpListeners,
+    /// The protocols with a port of their own, whose listeners are among those of HTTP.
+    pub(super) ports: Vec<Arc<dyn Port>>,
     pub(super) unix: Socket,
     pub(super) unix_path: PathBuf,
 }
@@ -45,7 +52,8 @@ impl Sockets {
     /// # Errors
     /// Says which socket cannot be opened, and why.
     pub fn bind(config: &Config) -> anyhow::Result<Self> {
-        Self::open(PassedSockets::default(), config)
+        let ports = compat::ports(&config.compat);
+        Self::open(PassedSockets::default(), config, ports)
     }
 
     /// The address of HTTP, with the port that the system chose for port 0.
@@ -55,11 +63,22 @@ impl Sockets {
     }
 
     /// Uses the passed sockets, and opens those that are missing.
-    pub(super) fn open(mut passed: PassedSockets, config: &Config) -> anyhow::Result<Self> {
-        let http = open(&mut passed, config.listen, super::workers::number(config))?;
+    pub(super) fn open(
+        mut passed: PassedSockets,
+        config: &Config,
+        ports: Vec<Arc<dyn Port>>,
+    ) -> anyhow::Result<Self> {
+        let mut http = open(&mut passed, config.listen, super::workers::number(config))?;
+        for (door, port) in (HTTP_DOOR + 1..).zip(&ports) {
+            let socket = bind(port.listen(), 1)?.remove(0);
+            http.sockets.push(Listener { socket, door });
+        }
+        let most = http.sockets.len() <= MOST_LISTENERS;
+        ensure!(most, "{MOST_LISTENERS} sockets can be served, not more");
         let (unix_path, unix) = open_unix(passed, config)?;
         Ok(Self {
             http,
+            ports,
             unix,
             unix_path,
         })
@@ -178,7 +197,10 @@ fn open(
             (own, addr)
         }
     };
-    let listener = |socket| Listener { socket, door: 0 };
+    let listener = |socket| Listener {
+        socket,
+        door: HTTP_DOOR,
+    };
     Ok(HttpListeners {
         sockets: sockets.into_iter().map(listener).collect(),
         address,

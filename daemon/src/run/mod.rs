@@ -9,6 +9,7 @@ mod settings;
 mod signals;
 mod sources;
 mod status;
+mod thread;
 mod workers;
 
 use std::{
@@ -25,7 +26,7 @@ use self::{
     manager::Manager,
     signals::Signals,
 };
-use crate::config::Config;
+use crate::{compat, config::Config};
 
 pub use self::{listeners::Sockets, settings::Reread};
 
@@ -41,7 +42,7 @@ const TASKS_BEFORE_EVENTS: u32 = 8;
 pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> anyhow::Result<()> {
     let (passed, manager) = (PassedSockets::take()?, Manager::from_env());
     let config = effective(&given, &passed)?;
-    let sockets = Sockets::open(passed, &config)?;
+    let sockets = Sockets::open(passed, &config, compat::ports(&config.compat))?;
     let daemon = Daemon::build(sockets, config, given, file)?;
     local_runtime()?.block_on(async {
         let mut running = daemon.start().await?;

@@ -9,11 +9,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::manager::Pulse;
+use super::{
+    manager::Pulse,
+    thread::{self as worker_thread, ThreadParts},
+};
 use crate::{
+    compat::port::Port,
     config::Config,
     drain::Drain,
-    http::{self, Site},
+    http::Site,
     hub::{Hub, MAX_WORKERS, subscriber::Audience},
     source::files::{EventsRead, Watcher},
     worker::{Shared, Work, WorkDone},
@@ -39,6 +43,7 @@ pub(super) fn number(config: &Config) -> usize {
 /// What each worker thread needs.
 pub(super) struct Workers {
     pub(super) shared: Shared,
+    pub(super) ports: Arc<[Arc<dyn Port>]>,
     /// The listeners stay open after this daemon ([`HttpListeners`](super::listeners::HttpListeners)).
     pub(super) outlives: bool,
     pub(super) sites: watch::Receiver<Arc<Site>>,
@@ -55,14 +60,19 @@ impl Workers {
     }
 
     fn start_one(&self, number: usize) -> io::Result<JoinHandle<io::Result<()>>> {
-        let (shared, outlives) = (self.shared.clone(), self.outlives);
-        let (sites, hub) = (self.sites.clone(), self.hub.clone());
-        let (publisher, pulse) = (self.drain.publisher(), self.pulse.clone());
+        let parts = ThreadParts {
+            shared: self.shared.clone(),
+            ports: self.ports.clone(),
+            outlives: self.outlives,
+            sites: self.sites.clone(),
+            publisher: self.drain.publisher(),
+        };
+        let (hub, pulse) = (self.hub.clone(), self.pulse.clone());
         let thread = thread::Builder::new().name(format!("http-{number}"));
         thread.spawn(move || {
             let audience = Audience::new(hub, number);
             let beat = || pulse.beat(number);
-            http::serve(shared, outlives, sites, audience, publisher, beat)
+            worker_thread::serve(parts, audience, beat)
         })
     }
 }

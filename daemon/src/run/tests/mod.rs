@@ -1,14 +1,18 @@
+mod lines;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    sync::Arc,
     thread,
 };
 
 use tokio::sync::oneshot;
 
 use super::*;
+use lines::Lines;
 
 /// Settings for a daemon in this directory, on a free port.
 fn config(root: &Path) -> Config {
@@ -28,10 +32,19 @@ fn run_until<T: Send + 'static>(
 ) -> T {
     let sockets = Sockets::bind(&config).unwrap();
     let addr = sockets.addr();
+    run_on(sockets, config, move || client(addr))
+}
+
+/// Like `run_until`, on these sockets.
+fn run_on<T: Send + 'static>(
+    sockets: Sockets,
+    config: Config,
+    client: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, shutdown) = oneshot::channel::<()>();
     let client = thread::spawn(move || {
         let _done = done; // dropped at the end, also by a panic
-        client(addr)
+        client()
     });
     let shutdown = async { _ = shutdown.await };
     let runtime = local_runtime().unwrap();
@@ -104,4 +117,33 @@ fn messages_are_kept_for_the_next_run() {
     run_until(config.clone(), move |_| publish(&socket, "kept"));
     let answer = run_until(config, |addr| answer(send(addr, "/ch/news?since=0")));
     assert!(answer.contains("kept"), "{answer}");
+}
+
+#[test]
+fn a_protocol_with_a_port_of_its_own_gets_the_messages_of_all_sources() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path());
+    let socket = root.path().join("comet.sock");
+    let port = Lines("127.0.0.1:0".parse().unwrap());
+    let sockets = Sockets::open(PassedSockets::default(), &config, vec![Arc::new(port)]).unwrap();
+    let addr = sockets.http.sockets.last().unwrap().socket.local_addr();
+    let client = run_on(sockets, config, move || {
+        let mut client = BufReader::new(TcpStream::connect(addr.unwrap()).unwrap());
+        client.get_mut().write_all(b"SUB ").unwrap();
+        client.get_mut().write_all(b"news\n").unwrap();
+        assert_eq!(line(&mut client), "OK\n");
+        for data in ["one", "two"] {
+            publish(&socket, data);
+            assert_eq!(line(&mut client), format!("{data}\n"));
+        }
+        client
+    });
+    let rest: Vec<String> = client.lines().map(Result::unwrap).collect();
+    assert_eq!(rest, ["BYE"]);
+}
+
+fn line(client: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    client.read_line(&mut line).unwrap();
+    line
 }

@@ -1,0 +1,15 @@
+//! What a protocol with a port of its own provides.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use crate::{connection::Conn, http::Site, hub::subscriber::Audience, worker::Door};
+
+/// A protocol with a port of its own.
+pub(crate) trait Port: Send + Sync {
+    /// The address where the protocol listens.
+    fn listen(&self) -> SocketAddr;
+
+    /// The door of the thread with this audience, which makes the protocol's connections. `site` has the broker and the
+    /// counters.
+    fn door(&self, audience: &Rc<Audience>, site: &Arc<Site>) -> Box<dyn Door<Conn>>;
+}
