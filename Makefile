@@ -1,4 +1,4 @@
-# `make` alone lists what there is. run, test and bench install the Debian packages they need and say so.
+# `make` without a target lists all targets. run, test and bench install the Debian packages that they need, and print their names.
 
 PROFILE ?= release# or debug, which builds faster
 PREFIX = /usr/local
@@ -10,7 +10,7 @@ DOCDIR = $(PREFIX)/share/doc/comet
 # systemd, sysusers and tmpfiles read /usr/local/lib and /usr/lib; for another PREFIX set this to one of them.
 SYSTEMDDIR = $(PREFIX)/lib
 SYSCONFDIR = /etc
-# Says where PHP's extensions are.
+# The program that knows the directory of PHP's extensions.
 PHP_CONFIG = php-config
 
 built = $(or $(CARGO_TARGET_DIR),target)/$(PROFILE)
@@ -22,7 +22,7 @@ installed = PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' INCLUDEDIR=
 .PHONY: help run build install uninstall php-extension install-php-extension test bench check-delivery torture fuzz \
 	fmt lint headers clean
 
-help: ## this list
+help: ## prints this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 23
 
 run: ## starts the daemon with its demo pages at http://127.0.0.1:2061/
@@ -56,11 +56,11 @@ bench: ## measures memory, CPU and latency beside nginx + nchan, Pushpin, PHP; A
 	cargo build --release -p comet-daemon -p comet-bench
 	$${CARGO_TARGET_DIR:-target}/release/comet-bench $(ARGS)
 
-check-delivery: ## tells what a server loses and doubles (docs/delivery.md); ARGS says which server
+check-delivery: ## counts messages that a server loses or repeats (docs/delivery.md); ARGS names the server
 	cargo build --release -p comet-daemon -p comet-torture
 	$${CARGO_TARGET_DIR:-target}/release/comet-check-delivery $(or $(ARGS),comet)
 
-fuzz: ## feeds every parser for SECONDS=60, or TARGET=... alone
+fuzz: ## fuzzes every parser for SECONDS=60, or only TARGET=...
 	@scripts/packages test
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
@@ -71,12 +71,12 @@ torture: ## kills the daemon 5,000 times (docs/delivery.md)
 fmt: ## formats the code
 	cargo fmt --all
 
-lint: ## checks what CI refuses
+lint: ## checks format and lints, as CI does
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 headers: ## writes include/*.h from the Rust code
 	cargo run --quiet -p comet-ffi --example headers
 
-clean: ## removes what was built
+clean: ## removes all build results
 	cargo clean

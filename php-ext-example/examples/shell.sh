@@ -4,15 +4,15 @@ set -eu
 dir=${1:-/dev/shm}
 socket=${2:-/run/comet/comet.sock}
 
-# Something changed: no program, no daemon needed now.
+# A signal without content. This needs neither the comet command nor a running daemon.
 touch "$dir/news.comet"
 
-# With content. Beside it first, then into place: no reader ever sees half of it.
+# With content: written to a hidden file, which is then renamed, so that no reader ever sees half of the content.
 printf 'by file' > "$dir/.news.tmp"
 mv "$dir/.news.tmp" "$dir/news.comet"
 
-# Acknowledged, with the id of the message as the answer.
+# Acknowledged: prints the id of the message.
 comet publish news 'by command' --socket "$socket"
 
-# The same without Comet's command line.
+# The same without the comet command.
 printf '{"op":"publish","channel":"news","data":"by socket"}\n' | socat -t 5 - "UNIX:$socket"

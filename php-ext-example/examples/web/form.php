@@ -66,7 +66,7 @@ try {
       item.textContent = message.data;
       document.getElementById('news').prepend(item);
     },
-    gap() { location.reload(); }, // messages were missed: the page has those that are kept
+    gap() { location.reload(); }, // messages were missed: the reloaded page has all kept messages
   }, { since: <?= json_encode($history['cursor']) ?> });
 </script>
 </html>

@@ -1,5 +1,5 @@
 --TEST--
-each failure is an exception of its kind, with libcomet's text and number
+each failure throws an exception of its own class, with libcomet's text and number
 --EXTENSIONS--
 comet
 --FILE--

@@ -1,5 +1,5 @@
 --TEST--
-touch() and write() publish by a file, without a daemon
+touch() and write() change the channel's file, without a daemon
 --EXTENSIONS--
 comet
 --FILE--

@@ -1,5 +1,5 @@
 --TEST--
-publish() returns rising ids, and null for what nobody waits for (COMET_SOCKET names a running daemon's socket)
+publish() returns increasing ids, and null for a message that it does not wait for (COMET_SOCKET names a running daemon's socket)
 --EXTENSIONS--
 comet
 --FILE--
