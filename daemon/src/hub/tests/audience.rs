@@ -18,8 +18,8 @@ use super::*;
 /// What all clients of a test share.
 struct Script {
     hub: Arc<Hub>,
-    /// Id and channel.
-    published: RefCell<Vec<(u64, ChannelName)>>,
+    /// Id and channels.
+    published: RefCell<Vec<(u64, Vec<ChannelName>)>>,
     /// What other threads publish meanwhile, and where they get the chance to.
     todo: RefCell<Vec<ChannelName>>,
     choices: RefCell<Choices>,
@@ -38,9 +38,10 @@ impl Script {
         })
     }
 
-    fn publish(&self, name: &ChannelName, size: usize) {
-        let id = self.hub.publish(message(name, &vec![b'x'; size]));
-        self.published.borrow_mut().push((id, name.clone()));
+    fn publish(&self, names: &[ChannelName], size: usize) {
+        let channels = ChannelNames::parse(names.iter().map(|name| &**name)).unwrap();
+        let id = self.hub.publish(message_to(channels, &vec![b'x'; size]));
+        self.published.borrow_mut().push((id, names.into()));
     }
 
     /// Here another thread may publish as much as it has left.
@@ -53,14 +54,16 @@ impl Script {
     /// False: there is no more.
     fn publish_next(&self) -> bool {
         let next = self.todo.borrow_mut().pop();
-        next.inspect(|name| self.publish(name, 0)).is_some()
+        next.inspect(|name| self.publish(std::slice::from_ref(name), 0))
+            .is_some()
     }
 
     fn due(&self, channels: &[ChannelName], after: Cursor, end: Cursor) -> Vec<u64> {
         let published = self.published.borrow();
-        let due = published
-            .iter()
-            .filter(|(id, name)| after.0 < *id && *id <= end.0 && channels.contains(name));
+        let due = published.iter().filter(|(id, names)| {
+            let is_read = names.iter().any(|name| channels.contains(name));
+            after.0 < *id && *id <= end.0 && is_read
+        });
         due.map(|(id, _)| *id).collect()
     }
 }
@@ -124,6 +127,16 @@ impl Client {
             self.gap.set(true);
         } else {
             assert_eq!(got, due, "nothing lost, nothing twice, in order");
+        }
+        for message in &backlog.messages {
+            let own = message
+                .channels
+                .iter()
+                .filter(|of| self.channels.contains(of));
+            assert!(
+                message.visible(&backlog.readable).eq(own),
+                "of its own channels"
+            );
         }
         assert!(self.cursor.get() <= backlog.cursor);
         self.seen.borrow_mut().extend(got);
@@ -266,7 +279,8 @@ enum Op {
     /// Its socket takes nothing for so many calls.
     Block(prop::sample::Index, usize),
     Publish {
-        channel: usize,
+        /// A bit for each channel.
+        channels: usize,
         size: usize,
     },
     Clock(u64),
@@ -280,12 +294,24 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1..1_usize << 3, any::<bool>()).prop_map(|(channels, leaves)| Op::Join { channels, leaves }),
         1 => client().prop_map(Op::Leave),
         1 => (client(), 1..4_usize).prop_map(|(client, calls)| Op::Block(client, calls)),
-        4 => (0..3_usize, prop_oneof![4 => 0..100_usize, 1 => 50_000..150_000_usize])
-            .prop_map(|(channel, size)| Op::Publish { channel, size }),
+        4 => (
+            prop_oneof![2 => (0..3_usize).prop_map(|channel| 1 << channel), 1 => 1..1_usize << 3],
+            prop_oneof![4 => 0..100_usize, 1 => 50_000..150_000_usize],
+        )
+            .prop_map(|(channels, size)| Op::Publish { channels, size }),
         1 => (1..3 * SECOND).prop_map(Op::Clock),
         1 => Just(Op::Tidy),
         3 => Just(Op::Run),
     ]
+}
+
+/// The names whose bits are set.
+fn chosen(names: &[ChannelName; 3], channels: usize) -> Vec<ChannelName> {
+    let is_chosen = |number: &usize| channels & 1 << number != 0;
+    (0..3)
+        .filter(is_chosen)
+        .map(|number| names[number].clone())
+        .collect()
 }
 
 proptest! {
@@ -305,8 +331,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Join { channels, leaves } => {
-                    let channels: Vec<_> = (0..3).filter(|c| channels & 1 << c != 0).map(|c| names[c].clone()).collect();
-                    let client = Client::new(&script, &channels, leaves);
+                    let client = Client::new(&script, &chosen(&names, channels), leaves);
                     client.join(&audience);
                     clients.push(client);
                 }
@@ -319,7 +344,7 @@ proptest! {
                 }
                 Op::Block(index, calls) if !clients.is_empty() => index.get(&clients).blocked.set(calls),
                 Op::Leave(_) | Op::Block(..) => {}
-                Op::Publish { channel, size } => script.publish(&names[channel], size),
+                Op::Publish { channels, size } => script.publish(&chosen(&names, channels), size),
                 Op::Clock(step) => NOW.set(NOW.get() + step),
                 Op::Tidy => audience.tidy(),
                 Op::Run => serve(&clients),
@@ -327,7 +352,7 @@ proptest! {
         }
         // The last word to everyone, who now takes it.
         clients.iter().for_each(|client| client.blocked.set(0));
-        names.iter().for_each(|name| script.publish(name, 0));
+        names.iter().for_each(|name| script.publish(std::slice::from_ref(name), 0));
         serve(&clients);
         prop_assert_eq!(audience.len(), clients.len());
         for client in clients {
@@ -356,15 +381,15 @@ fn a_quiet_channel_has_its_turn_after_one_slice_of_a_loud_one() {
         .for_each(|client| client.join(&audience));
     let has_seen = |client: &Rc<Client>| !client.seen.borrow().is_empty();
     let served = || crowd.iter().filter(|client| has_seen(client)).count();
-    script.publish(&loud, 0);
+    script.publish(std::slice::from_ref(&loud), 0);
     let (mut published, mut told) = (0, 0);
     run(&script, &audience, || {
         if published == 0 && served() > 0 {
             published = served();
-            script.publish(&quiet, 0);
+            script.publish(std::slice::from_ref(&quiet), 0);
         } else if told == 0 && has_seen(&alone) {
             told = served();
-            script.publish(&loud, 0);
+            script.publish(std::slice::from_ref(&loud), 0);
         }
         false
     });
@@ -486,7 +511,7 @@ fn the_gap_of_one_is_not_told_to_others() {
     let join = || Reader::join(&audience, &[channel("a")], &Rc::default());
     let readers = [join(), join(), join()];
     readers[1].cursor.set(Cursor(1));
-    script.publish(&channel("a"), 0);
+    script.publish(&[channel("a")], 0);
     run(&script, &audience, || false);
     assert_eq!(readers.map(|reader| reader.gap.get()), [false, true, false]);
 }
