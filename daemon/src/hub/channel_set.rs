@@ -106,7 +106,7 @@ impl ChannelSet {
     pub fn read(&mut self, bytes: usize) -> Backlog {
         let mut backlog = match self.read_all() {
             Some(backlog) => backlog,
-            None => self.audience.read_marked(self.key, self.cursor).0,
+            None => self.audience.read(self.key, self.cursor),
         };
         backlog.cut(bytes);
         self.advance(backlog.cursor);

@@ -8,13 +8,9 @@
 mod channel;
 mod channel_set;
 mod clock;
-mod feed;
 mod history;
 mod keep;
 mod keys;
-mod lists;
-mod marks;
-mod positions;
 mod reader;
 mod reading;
 mod restore;

@@ -9,17 +9,20 @@ use comet_proto::{ChannelName, Cursor};
 use slab::Slab;
 
 use super::{
-    feed::LastRead,
     marks::Marks,
     positions::{Position, Positions},
-    subscriber::{Subscriber, SubscriberKey},
+    shared_backlog::LastRead,
 };
 
-#[derive(Default)]
-pub(super) struct SubscriberLists {
+/// Identifies a subscription until it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriberKey(u32);
+
+/// See the module. `S` is the type of the subscribers.
+pub(super) struct SubscriberLists<S: ?Sized> {
     lists: Slab<ChannelSubscribers>,
     by_name: HashMap<ChannelName, u32>,
-    registrations: Slab<Registration>,
+    registrations: Slab<Registration<S>>,
     /// The most subscribers since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
     most: usize,
     /// The lists with subscribers to call. Each list is in it at most once.
@@ -44,20 +47,34 @@ struct ChannelSubscribers {
 }
 
 /// A subscriber, and where it is in the lists.
-struct Registration {
-    subscriber: Rc<dyn Subscriber>,
+struct Registration<S: ?Sized> {
+    subscriber: Rc<S>,
     positions: Positions,
 }
 
 /// A subscriber that is called.
-pub(super) struct Called {
+pub(super) struct Called<S: ?Sized> {
     pub(super) key: SubscriberKey,
-    pub(super) subscriber: Rc<dyn Subscriber>,
+    pub(super) subscriber: Rc<S>,
     /// Whether it is a subscriber of this channel only.
     pub(super) alone: bool,
 }
 
-impl SubscriberLists {
+impl<S: ?Sized> Default for SubscriberLists<S> {
+    fn default() -> Self {
+        Self {
+            lists: Slab::new(),
+            by_name: HashMap::new(),
+            registrations: Slab::new(),
+            most: 0,
+            ready: VecDeque::new(),
+            served: None,
+            marks: Marks::default(),
+        }
+    }
+}
+
+impl<S: ?Sized> SubscriberLists<S> {
     /// The number of subscribers.
     pub(super) fn len(&self) -> usize {
         self.registrations.len()
@@ -94,11 +111,7 @@ impl SubscriberLists {
     }
 
     /// Puts a subscriber into these lists.
-    pub(super) fn insert(
-        &mut self,
-        subscriber: Rc<dyn Subscriber>,
-        mut positions: Positions,
-    ) -> SubscriberKey {
+    pub(super) fn insert(&mut self, subscriber: Rc<S>, mut positions: Positions) -> SubscriberKey {
         let vacant = self.registrations.vacant_entry();
         let key = number(vacant.key());
         for position in positions.iter_mut() {
@@ -203,7 +216,7 @@ impl SubscriberLists {
     }
 
     /// Takes the next subscriber to call, and moves it to the waiting ones.
-    pub(super) fn next_subscriber(&mut self, index: u32) -> Option<Called> {
+    pub(super) fn next_subscriber(&mut self, index: u32) -> Option<Called<S>> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
         let last = number(list.waiting.len());
