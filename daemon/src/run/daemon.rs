@@ -13,12 +13,12 @@ use tracing::warn;
 use super::{
     expiry,
     history::open_hub,
-    listeners::{HttpListeners, Sockets},
+    listeners::{HttpListeners, OpenSockets},
     manager::Pulse,
     settings::{Settings, SiteParts},
     sources::Sources,
-    status::{Places, Status},
-    workers::{self, NO_THREAD, WorkerThreads, Workers},
+    status::{Places, StatusReport},
+    workers::{self, NO_THREAD, WorkerParts, WorkerThreads},
 };
 use crate::{
     broker::{Broker, Local},
@@ -52,7 +52,7 @@ impl Daemon {
     /// Builds all parts. `given` is `config` without the changes that passed sockets have made; `file` is the
     /// configuration file, for `comet status`.
     pub(super) fn build(
-        sockets: Sockets,
+        sockets: OpenSockets,
         config: Config,
         given: Config,
         file: Option<PathBuf>,
@@ -114,7 +114,7 @@ impl Daemon {
             errand: Errand::new(self.watcher, self.workers),
             metrics: self.metrics.clone(),
         };
-        let workers = Workers {
+        let workers = WorkerParts {
             shared,
             ports: self.ports.into(),
             outlives: self.listeners.outlives,
@@ -127,7 +127,7 @@ impl Daemon {
         let description = places.to_string();
         let status = {
             let (hub, metrics) = (self.hub.clone(), self.metrics.clone());
-            move || Status::new(started, &places, &hub, metrics.clone())
+            move || StatusReport::new(started, &places, &hub, metrics.clone())
         };
         let audience = Audience::new(self.hub.clone(), self.workers);
         let (configs, metrics) = (self.settings.configs(), self.metrics.clone());

@@ -29,7 +29,7 @@ const BACKLOG: i32 = 4096;
 const HTTP_DOOR: usize = 0;
 
 /// The open sockets of a daemon: HTTP and the Unix socket.
-pub struct Sockets {
+pub struct OpenSockets {
     pub(super) http: HttpListeners,
     /// The protocols with a port of their own, whose listeners are among those of HTTP.
     pub(super) ports: Vec<Arc<dyn Port>>,
@@ -46,7 +46,7 @@ pub(super) struct HttpListeners {
     pub(super) outlives: bool,
 }
 
-impl Sockets {
+impl OpenSockets {
     /// Opens the sockets that `config` names.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{compat, config::Config};
 
-pub use self::{listeners::Sockets, settings::Reread};
+pub use self::{listeners::OpenSockets, settings::Reread};
 
 /// Tasks that run before the runtime looks for new events. One task may take a [turn](crate::source::socket) of 100 µs, and with
 /// tokio's 61 a new connection would wait for 61 of them.
@@ -42,7 +42,7 @@ const TASKS_BEFORE_EVENTS: u32 = 8;
 pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> anyhow::Result<()> {
     let (passed, manager) = (PassedSockets::take()?, Manager::from_env());
     let config = effective(&given, &passed)?;
-    let sockets = Sockets::open(passed, &config, compat::ports(&config.compat))?;
+    let sockets = OpenSockets::open(passed, &config, compat::ports(&config.compat))?;
     let daemon = Daemon::build(sockets, config, given, file)?;
     local_runtime()?.block_on(async {
         let mut running = daemon.start().await?;
@@ -62,7 +62,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
 /// # Errors
 /// What could not be opened, which part has failed, or what could not be kept.
 pub async fn run(
-    sockets: Sockets,
+    sockets: OpenSockets,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {

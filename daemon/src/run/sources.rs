@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{status::Status, workers::NO_THREAD};
+use super::{status::StatusReport, workers::NO_THREAD};
 use crate::{
     broker::Broker,
     config::Config,
@@ -65,7 +65,7 @@ impl Sources {
         configs: &watch::Receiver<Arc<Config>>,
         audience: Rc<Audience>,
         metrics: Arc<Metrics>,
-        status: impl Fn() -> Status + 'static,
+        status: impl Fn() -> StatusReport + 'static,
         drain: &Drain,
     ) -> anyhow::Result<JoinSet<()>> {
         let (mut files, mut socket) = (self.files, self.socket);

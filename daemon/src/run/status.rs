@@ -33,7 +33,7 @@ impl fmt::Display for Places {
 
 /// The figures that `comet status` shows.
 #[derive(Serialize)]
-pub(super) struct Status {
+pub(super) struct StatusReport {
     version: &'static str,
     pid: u32,
     uptime_seconds: u64,
@@ -57,7 +57,7 @@ impl Serialize for FilesStatus {
     }
 }
 
-impl Status {
+impl StatusReport {
     pub(super) fn new(
         started: Instant,
         places: &Arc<Places>,

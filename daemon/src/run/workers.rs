@@ -41,7 +41,7 @@ pub(super) fn number(config: &Config) -> usize {
 }
 
 /// What each worker thread needs.
-pub(super) struct Workers {
+pub(super) struct WorkerParts {
     pub(super) shared: Shared,
     pub(super) ports: Arc<[Arc<dyn Port>]>,
     /// The listeners stay open after this daemon ([`HttpListeners`](super::listeners::HttpListeners)).
@@ -52,7 +52,7 @@ pub(super) struct Workers {
     pub(super) pulse: Arc<Pulse>,
 }
 
-impl Workers {
+impl WorkerParts {
     /// Starts this number of threads.
     pub(super) fn start(self, workers: usize) -> io::Result<WorkerThreads> {
         let threads = (0..workers).map(|number| self.start_one(number));

@@ -30,14 +30,14 @@ fn run_until<T: Send + 'static>(
     config: Config,
     client: impl FnOnce(SocketAddr) -> T + Send + 'static,
 ) -> T {
-    let sockets = Sockets::bind(&config).unwrap();
+    let sockets = OpenSockets::bind(&config).unwrap();
     let addr = sockets.addr();
     run_on(sockets, config, move || client(addr))
 }
 
 /// Like `run_until`, on these sockets.
 fn run_on<T: Send + 'static>(
-    sockets: Sockets,
+    sockets: OpenSockets,
     config: Config,
     client: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -125,7 +125,8 @@ fn a_protocol_with_a_port_of_its_own_gets_the_messages_of_all_sources() {
     let config = config(root.path());
     let socket = root.path().join("comet.sock");
     let port = Lines("127.0.0.1:0".parse().unwrap());
-    let sockets = Sockets::open(PassedSockets::default(), &config, vec![Arc::new(port)]).unwrap();
+    let sockets =
+        OpenSockets::open(PassedSockets::default(), &config, vec![Arc::new(port)]).unwrap();
     let addr = sockets.http.sockets.last().unwrap().socket.local_addr();
     let client = run_on(sockets, config, move || {
         let mut client = BufReader::new(TcpStream::connect(addr.unwrap()).unwrap());
