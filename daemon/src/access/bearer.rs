@@ -1,14 +1,16 @@
 //! Finds the token of a request.
 
-use hyper::{StatusCode, header};
-
 use super::{
     Caller,
     page::Page,
     token::{Grant, TokenError},
 };
 use crate::http::{
-    answer::INVALID_TOKEN, cors::Cors, date::unix_time, refusal::Refusal, request::Request, upgrade,
+    cors::Cors,
+    date::unix_time,
+    refusal::{Reason, Refusal},
+    request::Request,
+    upgrade,
 };
 
 /// The cookie in which a browser keeps a token for this host alone, and which is sent over TLS only.
@@ -23,11 +25,11 @@ impl Caller<'_> {
             .tokens
             .verify(self.token()?, unix_time().as_secs());
         verified.map_err(|error| {
-            let code = match error {
-                TokenError::Expired => "token_expired",
-                _ => "token",
+            let reason = match error {
+                TokenError::Expired => Reason::TokenExpired,
+                _ => Reason::InvalidToken,
             };
-            unauthorized(code, format!("token: {error}"), INVALID_TOKEN)
+            Refusal::new(reason, format!("token: {error}"))
         })
     }
 
@@ -44,7 +46,7 @@ impl Caller<'_> {
         by_url.ok_or_else(|| {
             let how = "this needs a token: Authorization: Bearer TOKEN, or the cookie __Host-comet; \
                        a WebSocket may offer the subprotocols comet and comet.token.TOKEN";
-            unauthorized("token", how, "Bearer realm=\"comet\"")
+            Refusal::new(Reason::NoToken, how)
         })
     }
 
@@ -82,12 +84,4 @@ fn cookie<'a>(request: &Request<'a>) -> Option<&'a str> {
         let is_ours = name.trim() == COOKIE && !value.trim().is_empty();
         is_ours.then(|| value.trim())
     })
-}
-
-fn unauthorized(
-    code: &'static str,
-    message: impl Into<String>,
-    challenge: &'static str,
-) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, code, message).with(header::WWW_AUTHENTICATE, challenge)
 }

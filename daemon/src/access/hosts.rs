@@ -5,12 +5,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use hyper::{StatusCode, Version};
+use hyper::Version;
 
 use crate::{
     config::is_host,
     http::{
-        refusal::Refusal,
+        refusal::{Reason, Refusal},
         request::{Request, text},
     },
 };
@@ -20,10 +20,7 @@ use crate::{
 pub(crate) fn is_meant(request: &Request<'_>, hosts: &[String]) -> Result<(), Refusal> {
     match of(request) {
         Some(host) if is_ours(host, hosts) => Ok(()),
-        Some(host) => {
-            let status = StatusCode::MISDIRECTED_REQUEST;
-            Err(Refusal::new(status, "host", not_ours(name(host))))
-        }
+        Some(host) => Err(Refusal::new(Reason::OtherHost, not_ours(name(host)))),
         None if request.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
         None => Err(Refusal::bad("host", "a request needs a Host header")),
     }

@@ -10,11 +10,15 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use comet_proto::ChannelName;
-use hyper::header;
 
 use crate::{
     config::{Access, TokenRight},
-    http::{query::Query, refusal::Refusal, request::Request, site::Site},
+    http::{
+        query::Query,
+        refusal::{Reason, Refusal},
+        request::Request,
+        site::Site,
+    },
     hub::Publisher,
 };
 use rules::ReadRight;
@@ -71,8 +75,7 @@ impl Caller<'_> {
             return Ok(());
         }
         let message = format!("the token does not grant {to_use} {channel}");
-        let challenge = "Bearer realm=\"comet\", error=\"insufficient_scope\"";
-        Err(Refusal::forbidden(message).with(header::WWW_AUTHENTICATE, challenge))
+        Err(Refusal::new(Reason::NotGranted, message))
     }
 
     /// Removes the channels that may not be read.

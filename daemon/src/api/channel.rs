@@ -1,7 +1,7 @@
 //! `/ch/NAMES`: subscriptions, with one line for each transport, and the way to a publish.
 
 use comet_proto::Since;
-use hyper::{Method, StatusCode, Version, header};
+use hyper::{Method, StatusCode, Version};
 
 use super::{
     entity_tag,
@@ -14,7 +14,7 @@ use crate::{
     http::{
         answer::Answer,
         query::Query,
-        refusal::{ClientKind, Refusal},
+        refusal::{ClientKind, Reason, Refusal},
         request::Request,
         route::{Content, Route},
         upgrade::{self, HandshakeError},
@@ -118,10 +118,7 @@ fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
     if is_malformed || request.version > Version::HTTP_11 {
         return Refusal::bad("websocket", error);
     }
-    Refusal::new(StatusCode::UPGRADE_REQUIRED, "websocket", error.to_string())
-        .with(header::UPGRADE, "websocket")
-        .with(header::CONNECTION, "Upgrade")
-        .with(header::SEC_WEBSOCKET_VERSION, "13")
+    Refusal::new(Reason::NoUpgrade, error.to_string())
 }
 
 /// Answers `HEAD` with the headers that `GET` would get: for a poll that does not wait, and for a stream. Other

@@ -15,14 +15,14 @@ pub(crate) mod publish;
 use std::any::Any;
 
 use comet_proto::ChannelName;
-use hyper::{Method, StatusCode, header};
+use hyper::{Method, StatusCode};
 
 use crate::{
     access::{Caller, Rights, hosts},
     http::{
         answer::Answer,
         query::Query,
-        refusal::{ClientKind, Refusal},
+        refusal::{ClientKind, Reason, Refusal},
         request::Request,
         route::{Asked, Content, Route, Routes},
         site::Site,
@@ -85,7 +85,7 @@ impl Api {
             None => "; comet serve --demo also serves pages to try it with",
         };
         let message = format!("nothing is at {path}; channels are at /ch/NAME{hint}");
-        Refusal::new(StatusCode::NOT_FOUND, "path", message)
+        Refusal::new(Reason::NoSuchPath, message)
     }
 }
 
@@ -143,7 +143,7 @@ fn check_limits(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
     let (config, url) = (&site.config, request.url_length());
     if url > config.max_url {
         let message = format!("URL of {url} bytes is over the limit of {}", config.max_url);
-        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "url", message));
+        return Err(Refusal::new(Reason::UrlTooLong, message));
     }
     let header = request.header_length();
     if header > config.max_header {
@@ -151,8 +151,7 @@ fn check_limits(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
             "headers of {header} bytes are over the limit of {}",
             config.max_header
         );
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Refusal::new(status, "headers", message));
+        return Err(Refusal::new(Reason::HeadersTooLarge, message));
     }
     Ok(())
 }
@@ -164,8 +163,7 @@ fn check_method(request: &Request<'_>, methods: &'static str) -> Result<(), Refu
         return Ok(());
     }
     let message = format!("{method} is not for this path (allowed: {methods})");
-    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", message);
-    Err(refusal.with(header::ALLOW, methods))
+    Err(Refusal::new(Reason::Method(methods), message))
 }
 
 fn no_body(method: &Method) -> Refusal {
@@ -175,5 +173,5 @@ fn no_body(method: &Method) -> Refusal {
 
 fn no_length() -> Refusal {
     let message = "bytes follow a POST without Content-Length; a body needs its length, or Transfer-Encoding: chunked";
-    Refusal::new(StatusCode::LENGTH_REQUIRED, "length", message)
+    Refusal::new(Reason::NoLength, message)
 }

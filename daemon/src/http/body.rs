@@ -3,13 +3,15 @@
 use std::{error::Error, time::Duration};
 
 use http_body_util::BodyExt;
-use hyper::{
-    StatusCode,
-    body::{Body, Incoming},
-};
+use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
-use super::{h2::streams, refusal::Refusal, route::Content, site::Site};
+use super::{
+    h2::streams,
+    refusal::{Reason, Refusal},
+    route::Content,
+    site::Site,
+};
 use crate::connection::memory::Hold;
 
 /// What is known of a body before it is read.
@@ -47,7 +49,7 @@ fn broken(error: &hyper::Error) -> Refusal {
 
 fn late(time: Duration) -> Refusal {
     let message = format!("the body was not complete after {time:?}");
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+    Refusal::new(Reason::Timeout, message)
 }
 
 /// Reads the whole body, within the limits of size and time.
@@ -85,5 +87,5 @@ async fn collect(site: &Site, body: &mut Incoming, max: usize) -> Result<Vec<u8>
 
 fn too_large(max: usize) -> Refusal {
     let message = format!("body is over the limit of {max} bytes");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message)
+    Refusal::new(Reason::BodyTooLarge, message)
 }

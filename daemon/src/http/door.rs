@@ -8,14 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{StatusCode, header::RETRY_AFTER};
 use tracing::warn;
 
 use super::{
     Http,
-    answer::BUSY,
     h1::{Http1, Refusing},
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
     site::Site,
 };
 use crate::{
@@ -146,25 +144,24 @@ impl Refused {
     /// The answer to its request.
     pub(super) fn refusal(self, site: &Site) -> Refusal {
         let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
-        let busy = StatusCode::SERVICE_UNAVAILABLE;
-        let (status, message) = match self {
+        let (reason, message) = match self {
             Self::Connections => {
                 let max = site.max_connections;
                 let message = format!("more than {max} connections are open; try again later");
-                (busy, message)
+                (Reason::TooManyConnections, message)
             }
             Self::Memory => {
                 let message = format!(
                     "connections take {taken} of the {bytes} bytes they may; try again later"
                 );
-                (busy, message)
+                (Reason::TooManyConnections, message)
             }
             Self::Address => {
                 let max = site.config.max_per_address.unwrap_or_default();
                 let message = format!("more than {max} connections of your address are open");
-                (StatusCode::TOO_MANY_REQUESTS, message)
+                (Reason::TooManyOfAddress, message)
             }
         };
-        Refusal::new(status, "connections", message).with(RETRY_AFTER, BUSY)
+        Refusal::new(reason, message)
     }
 }

@@ -5,11 +5,11 @@
 use std::mem::MaybeUninit;
 
 use httparse::{Header, Status};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 
 use super::{
     framing::{content_length, has_bare_lf},
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
     request::Request,
 };
 use crate::config::HttpConfig;
@@ -111,14 +111,10 @@ pub(super) fn too_long(input: &[u8], config: &HttpConfig) -> Refusal {
             "headers are over the limit of {} bytes, or of 100 lines",
             config.max_header
         );
-        Refusal::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers",
-            message,
-        )
+        Refusal::new(Reason::HeadersTooLarge, message)
     } else {
         let message = format!("URL is over the limit of {} bytes", config.max_url);
-        Refusal::new(StatusCode::URI_TOO_LONG, "url", message)
+        Refusal::new(Reason::UrlTooLong, message)
     }
 }
 

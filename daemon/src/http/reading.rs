@@ -4,14 +4,13 @@
 use std::{future::poll_fn, io};
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use tokio::time::timeout;
 
 use super::{
     Http,
     framing::{Framing, Malformed, without_line_ends},
     head::{max_head, too_long},
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
     site::Site,
 };
 use crate::connection::{
@@ -141,7 +140,7 @@ impl Reading {
         }
         let limit = site.config.header_time;
         let message = format!("the head of the request was not complete after {limit:?}");
-        let refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message);
+        let refusal = Refusal::new(Reason::Timeout, message);
         self.refused(site, refusal)
     }
 

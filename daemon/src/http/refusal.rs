@@ -7,7 +7,7 @@ use hyper::{
 };
 
 use super::{
-    answer::{Answer, BUSY},
+    answer::{Answer, BUSY, INVALID_TOKEN, RETRY},
     cors::{Cors, Origins},
     writer,
 };
@@ -24,15 +24,103 @@ pub(crate) enum ClientKind {
     Other,
 }
 
-/// Why a request is refused: `{"error":"code","message":"…"}`.
+/// Why a request is refused. [`Reason::row`] and [`Reason::headers`] say how each reason is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// This part of the request breaks a rule.
+    Bad(&'static str),
+    /// hyper cannot read the request, and answers with this status.
+    Unreadable(StatusCode),
+    NoToken,
+    InvalidToken,
+    TokenExpired,
+    /// The token does not grant what the request needs.
+    NotGranted,
+    Forbidden,
+    NoSuchPath,
+    /// The methods that the path has.
+    Method(&'static str),
+    Timeout,
+    NoLength,
+    BodyTooLarge,
+    UrlTooLong,
+    /// The request is for another host.
+    OtherHost,
+    NoUpgrade,
+    TooManyOfAddress,
+    HeadersTooLarge,
+    TooManyConnections,
+    NoMemory,
+    Stopping,
+    NotKept,
+}
+
+impl Reason {
+    /// The code and the status.
+    fn row(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::Bad(part) => (part, StatusCode::BAD_REQUEST),
+            Self::Unreadable(status) => ("request", status),
+            Self::NoToken | Self::InvalidToken => ("token", StatusCode::UNAUTHORIZED),
+            Self::TokenExpired => ("token_expired", StatusCode::UNAUTHORIZED),
+            Self::NotGranted | Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN),
+            Self::NoSuchPath => ("path", StatusCode::NOT_FOUND),
+            Self::Method(_) => ("method", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Timeout => ("timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::NoLength => ("length", StatusCode::LENGTH_REQUIRED),
+            Self::BodyTooLarge => ("body", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::UrlTooLong => ("url", StatusCode::URI_TOO_LONG),
+            Self::OtherHost => ("host", StatusCode::MISDIRECTED_REQUEST),
+            Self::NoUpgrade => ("websocket", StatusCode::UPGRADE_REQUIRED),
+            Self::TooManyOfAddress => ("connections", StatusCode::TOO_MANY_REQUESTS),
+            Self::HeadersTooLarge => ("headers", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::TooManyConnections => ("connections", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NoMemory => ("memory", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NotKept => ("store", StatusCode::INSUFFICIENT_STORAGE),
+        }
+    }
+
+    /// Headers that say what would be accepted, or when.
+    fn headers(self) -> Vec<(HeaderName, &'static str)> {
+        match self {
+            Self::NoToken => vec![(header::WWW_AUTHENTICATE, "Bearer realm=\"comet\"")],
+            Self::InvalidToken | Self::TokenExpired => {
+                vec![(header::WWW_AUTHENTICATE, INVALID_TOKEN)]
+            }
+            Self::NotGranted => vec![(
+                header::WWW_AUTHENTICATE,
+                "Bearer realm=\"comet\", error=\"insufficient_scope\"",
+            )],
+            Self::Method(allowed) => vec![(header::ALLOW, allowed)],
+            Self::NoUpgrade => vec![
+                (header::UPGRADE, "websocket"),
+                (header::CONNECTION, "Upgrade"),
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+            ],
+            _ => self
+                .retry()
+                .map(|seconds| (header::RETRY_AFTER, seconds))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// Seconds after which the client may come back.
+    fn retry(self) -> Option<&'static str> {
+        match self {
+            Self::TooManyOfAddress | Self::TooManyConnections | Self::NoMemory => Some(BUSY),
+            Self::Stopping => Some(RETRY),
+            _ => None,
+        }
+    }
+}
+
+/// A request that is refused: `{"error":"code","message":"…"}`.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    status: StatusCode,
-    /// The part of the request that was wrong.
-    code: &'static str,
+    reason: Reason,
     message: String,
-    /// Headers that say what would be accepted.
-    hints: Vec<(HeaderName, &'static str)>,
     client: ClientKind,
     /// What the answer says to pages of other origins, if the answer is written without hyper.
     cors: Cors,
@@ -41,77 +129,67 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
-            status,
-            code,
+            reason,
             message: message.into(),
-            hints: Vec::new(),
             client: ClientKind::Other,
             cors: Cors::None,
             is_head: false,
         }
     }
 
-    pub(crate) fn bad(code: &'static str, error: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    pub(crate) fn bad(part: &'static str, error: impl std::fmt::Display) -> Self {
+        Self::new(Reason::Bad(part), error.to_string())
     }
 
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
-    }
-
-    pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.hints.push((name, value));
-        self
+        Self::new(Reason::Forbidden, message)
     }
 
     /// The refusal when there is no memory left for the request.
     pub(crate) fn no_memory() -> Self {
         let message = "connections take all the memory they may; try again later";
-        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "memory", message);
-        refusal.with(header::RETRY_AFTER, BUSY)
+        Self::new(Reason::NoMemory, message)
     }
 
     /// The refusal to publish while the daemon stops.
     pub(crate) fn stopping() -> Self {
         let message = "the daemon is stopping; publish again when it is back";
-        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
-        refusal.with(header::RETRY_AFTER, "1")
+        Self::new(Reason::Stopping, message)
     }
 
     /// The answer to the publisher of a message that is not kept.
     pub(crate) fn not_kept(reason: &NotKept) -> Self {
-        let status = StatusCode::INSUFFICIENT_STORAGE;
-        Self::new(status, "store", reason.to_string())
+        Self::new(Reason::NotKept, reason.to_string())
     }
 
     pub(crate) fn into_answer(self) -> Answer {
+        let (code, status) = self.reason.row();
+        // The same request may be served a little later.
+        let is_passing = matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+        );
         match self.client {
-            ClientKind::EventSource if self.is_passing() => return self.into_event_stream(),
-            ClientKind::Always200(body) if self.is_passing() => return Answer::json(body),
+            ClientKind::EventSource if is_passing => return self.into_event_stream(),
+            ClientKind::Always200(body) if is_passing => return Answer::json(body),
             _ => {}
         }
-        let body = serde_json::json!({"error": self.code, "message": self.message});
-        let mut answer = Answer::new(self.status, "application/json", format!("{body}\n"));
-        let hints = self.hints.into_iter();
-        answer.headers = hints
-            .map(|(name, value)| (name, HeaderValue::from_static(value)))
-            .collect();
-        answer
-    }
-
-    /// Whether the same request may be served a little later.
-    fn is_passing(&self) -> bool {
-        matches!(self.status.as_u16(), 408 | 429 | 503)
+        let body = serde_json::json!({"error": code, "message": self.message});
+        let answer = Answer::new(status, "application/json", format!("{body}\n"));
+        let headers = self.reason.headers().into_iter();
+        headers.fold(answer, |answer, (name, value)| {
+            answer.with(name, HeaderValue::from_static(value))
+        })
     }
 
     /// The refusal as an event stream that ends at once and says why and when to come back. A browser's EventSource
     /// gives up for good on anything but a 200 of this type (HTML standard, section 9.2.3).
     fn into_event_stream(self) -> Answer {
-        let mut hints = self.hints.iter();
-        let hint = hints.find(|(name, _)| name == header::RETRY_AFTER);
-        let seconds = hint.map_or(BUSY, |(_, seconds)| seconds);
+        let seconds = self.reason.retry().unwrap_or(BUSY);
         let body = format!("retry: {seconds}000\n: {}\n\n", self.message);
         Answer::new(StatusCode::OK, EVENT_STREAM, body)
     }
@@ -127,5 +205,47 @@ impl Refusal {
     pub(crate) fn into_bytes(self, origins: &Origins) -> Bytes {
         let (cors, is_head) = (self.cors, self.is_head);
         writer::last(&self.into_answer(), is_head, cors, origins).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_answered_by_its_row_and_its_headers() {
+        let answer = Refusal::new(Reason::Method("GET"), "no").into_answer();
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.body, "{\"error\":\"method\",\"message\":\"no\"}\n");
+        assert_eq!(
+            answer.headers,
+            [(header::ALLOW, HeaderValue::from_static("GET"))]
+        );
+    }
+
+    #[test]
+    fn only_a_passing_reason_is_fitted_to_the_client() {
+        let answer = |reason, client| {
+            let refusal = Refusal::new(reason, "no");
+            refusal.for_client(client, false, Cors::None).into_answer()
+        };
+        let stream = answer(Reason::Stopping, ClientKind::EventSource);
+        assert_eq!(
+            (stream.status, &stream.body[..]),
+            (StatusCode::OK, &b"retry: 1000\n: no\n\n"[..])
+        );
+        let late = answer(Reason::Timeout, ClientKind::EventSource);
+        assert_eq!(late.body, "retry: 5000\n: no\n\n");
+        let page = answer(Reason::NoMemory, ClientKind::Always200("false"));
+        assert_eq!(
+            (page.status, &page.body[..]),
+            (StatusCode::OK, &b"false"[..])
+        );
+        for client in [ClientKind::EventSource, ClientKind::Always200("false")] {
+            assert_eq!(
+                answer(Reason::Forbidden, client).status,
+                StatusCode::FORBIDDEN
+            );
+        }
     }
 }

@@ -25,7 +25,7 @@ use super::{
     head::{self, max_head, no_lines, too_long},
     hold::Ask,
     io::ParkIo,
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
     request::Request,
     route::{Asked, Content, Route, when_kept},
     site::Site,
@@ -227,7 +227,7 @@ fn unreadable(
         return Some(too_long(head, config));
     }
     let message = format!("this is no HTTP request: {error}");
-    Some(Refusal::new(status, "request", message))
+    Some(Refusal::new(Reason::Unreadable(status), message))
 }
 
 struct Service {
