@@ -1,10 +1,16 @@
 //! Fits refusals to the clients that would not understand them.
 
+use bytes::Bytes;
 use httparse::Header;
 use hyper::Method;
 
 use super::{
-    cors::Cors, framing::without_line_ends, refusal::Refusal, request::Request, site::Site,
+    cors::{Cors, Origins},
+    framing::without_line_ends,
+    refusal::Refusal,
+    request::Request,
+    site::Site,
+    writer,
 };
 
 impl Refusal {
@@ -25,6 +31,12 @@ impl Refusal {
     pub(crate) fn to(self, site: &Site, request: &Request<'_>) -> Self {
         let client = site.routes.client_kind(request);
         self.for_client(client, request.method == Method::HEAD, Cors::None)
+    }
+
+    /// The whole answer for a client whose request is not served. The connection closes after it.
+    pub(crate) fn into_bytes(self, origins: &Origins) -> Bytes {
+        let (cors, is_head) = (self.cors, self.is_head);
+        writer::last(&self.into_answer(), is_head, cors, origins).into()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Refusals: why a request is not served, as the client is told.
 
-use bytes::Bytes;
 use hyper::{
     StatusCode,
     header::{self, HeaderName, HeaderValue},
@@ -8,8 +7,7 @@ use hyper::{
 
 use super::{
     answer::{Answer, BUSY, INVALID_TOKEN, RETRY},
-    cors::{Cors, Origins},
-    writer,
+    cors::Cors,
 };
 use crate::{broker::NotKept, transport::sse::EVENT_STREAM};
 
@@ -123,9 +121,9 @@ pub(crate) struct Refusal {
     message: String,
     client: ClientKind,
     /// What the answer says to pages of other origins, if the answer is written without hyper.
-    cors: Cors,
+    pub(super) cors: Cors,
     /// The request is `HEAD`, whose answer has no body.
-    is_head: bool,
+    pub(super) is_head: bool,
 }
 
 impl Refusal {
@@ -199,12 +197,6 @@ impl Refusal {
     pub(super) fn for_client(mut self, client: ClientKind, is_head: bool, cors: Cors) -> Self {
         (self.client, self.is_head, self.cors) = (client, is_head, cors);
         self
-    }
-
-    /// The whole answer for a client whose request is not served. The connection closes after it.
-    pub(crate) fn into_bytes(self, origins: &Origins) -> Bytes {
-        let (cors, is_head) = (self.cors, self.is_head);
-        writer::last(&self.into_answer(), is_head, cors, origins).into()
     }
 }
 
