@@ -197,63 +197,74 @@ fn records(mut bytes: &[u8]) -> Vec<Record<'_>> {
     {
         let (data, rest) = rest.split_at(rest.len().min(length.into()));
         (bytes, id) = (rest, id + 1 + u64::from(step));
-        let channel = ChannelName::parse(CHANNELS[usize::from(kind >> 4) % 2]).expect("a name");
-        let text = str::from_utf8(data).unwrap_or_default();
-        let message = MessageRecord {
-            id,
-            channels: channel.clone().into(),
-            name: EventName::parse(text).unwrap_or_default(),
-            key: if kind % 16 < 10 { text } else { "" },
-            attributes: None,
-            data,
-        };
-        let both = ChannelNames::parse(CHANNELS).expect("names");
-        records.push(match kind % 16 {
-            0 => Record::Channel {
-                name: channel,
-                trimmed: id,
-            },
-            1 => Record::Key {
-                channel,
-                key: text,
-                id,
-            },
-            2 => Record::Floor { id },
-            3 => Record::Lost {
-                after: id - 1,
-                before: id,
-            },
-            4 => Record::Missed { before: id },
-            5 => Record::Stop { id },
-            6 => Record::Start {
-                id,
-                after: id - 1,
-                boot: 1,
-                durability: Durability::Process,
-            },
-            12 => Record::Link {
-                id: shared,
-                channel,
-            },
-            13 => {
-                shared = id;
-                Record::Shared(MessageRecord {
-                    channels: both,
-                    ..message
-                })
-            }
-            14 => Record::Message(MessageRecord {
-                channels: both,
-                ..message
-            }),
-            15 => Record::Message(MessageRecord {
-                attributes: Attributes::parse(&[("k", text)]).expect("255 bytes at most"),
-                ..message
-            }),
-            _ => Record::Message(message),
-        });
+        let record = record(kind, id, shared, data);
+        if let Record::Shared(message) = &record {
+            shared = message.id;
+        }
+        records.push(record);
     }
     records
+}
+
+/// A record whose kind and channel come from `kind`. `shared` is the id of the last shared message.
+fn record(kind: u8, id: u64, shared: u64, data: &[u8]) -> Record<'_> {
+    let channel = ChannelName::parse(CHANNELS[usize::from(kind >> 4) % 2]).expect("a name");
+    let text = str::from_utf8(data).unwrap_or_default();
+    match kind % 16 {
+        0 => Record::Channel {
+            name: channel,
+            trimmed: id,
+        },
+        1 => Record::Key {
+            channel,
+            key: text,
+            id,
+        },
+        2 => Record::Floor { id },
+        3 => Record::Lost {
+            after: id - 1,
+            before: id,
+        },
+        4 => Record::Missed { before: id },
+        5 => Record::Stop { id },
+        6 => Record::Start {
+            id,
+            after: id - 1,
+            boot: 1,
+            durability: Durability::Process,
+        },
+        12 => Record::Link {
+            id: shared,
+            channel,
+        },
+        13 => Record::Shared(message(kind, id, channel, text, data)),
+        _ => Record::Message(message(kind, id, channel, text, data)),
+    }
+}
+
+/// A message: with both channels, with attributes, with a key, or with none of these.
+fn message<'a>(
+    kind: u8,
+    id: u64,
+    channel: ChannelName,
+    text: &'a str,
+    data: &'a [u8],
+) -> MessageRecord<'a> {
+    let kind = kind % 16;
+    MessageRecord {
+        id,
+        channels: match kind {
+            13 | 14 => ChannelNames::parse(CHANNELS).expect("names"),
+            _ => channel.into(),
+        },
+        name: EventName::parse(text).unwrap_or_default(),
+        key: if kind < 10 { text } else { "" },
+        attributes: match kind {
+            15 => Attributes::parse(&[("k", text)]).expect("255 bytes at most"),
+            _ => None,
+        },
+        data,
+    }
 }
 
 /// A directory in memory. Clones share their files.
