@@ -313,39 +313,14 @@ impl FileSignals {
         };
         let (file, written) = (file_name(&name), entry.events.modified);
         match directory.read(file.as_ref(), self.terms.of(&name), written, patience) {
-            Ok((data, state)) => {
-                debug!(channel = %name, bytes = data.len(), "published from its file");
-                let key = self.key(&state, now);
-                let receipt = self.broker.publish(
-                    SourceKind::File,
-                    NewMessage {
-                        channels: name.clone().into(),
-                        name: EventName::default(),
-                        data,
-                        attributes: None,
-                        key: key.as_deref().map(|key| PublisherKey {
-                            publisher: Publisher::Files,
-                            key,
-                        }),
-                    },
-                );
-                self.take_receipt(receipt);
-                self.remember(name.clone(), state, Fate::Published);
-                if let Some(file) = self.files.get(&name) {
-                    file.published = Some(now);
-                }
-            }
+            Ok((data, state)) => self.publish_content(name, data, state, now),
             Err(Unread::Busy) => {
-                let until = Some(now + WINDOW);
-                let busy_since = Some(busy_since);
-                self.pending.put(
-                    name,
-                    PendingFile {
-                        until,
-                        busy_since,
-                        ..entry
-                    },
-                );
+                let busy = PendingFile {
+                    until: Some(now + WINDOW),
+                    busy_since: Some(busy_since),
+                    ..entry
+                };
+                self.pending.put(name, busy);
             }
             Err(Unread::Gone) => self.files.remove(&name),
             Err(Unread::Later(errno)) => {
@@ -358,6 +333,33 @@ impl FileSignals {
             }
         }
         Ok(())
+    }
+
+    fn publish_content(
+        &mut self,
+        name: ChannelName,
+        data: Box<[u8]>,
+        state: FileState,
+        now: Instant,
+    ) {
+        debug!(channel = %name, bytes = data.len(), "published from its file");
+        let key = self.key(&state, now);
+        let message = NewMessage {
+            channels: name.clone().into(),
+            name: EventName::default(),
+            data,
+            attributes: None,
+            key: key.as_deref().map(|key| PublisherKey {
+                publisher: Publisher::Files,
+                key,
+            }),
+        };
+        let receipt = self.broker.publish(SourceKind::File, message);
+        self.take_receipt(receipt);
+        self.remember(name.clone(), state, Fate::Published);
+        if let Some(file) = self.files.get(&name) {
+            file.published = Some(now);
+        }
     }
 
     fn take_receipt(&mut self, receipt: Receipt) {
