@@ -69,13 +69,13 @@ impl AllowList {
     }
 
     /// Whether a process or file of this user and group is permitted: by its user, by its group, or by another group
-    /// that the user is a member of.
+    /// that the user is a member of. Without a group only the user counts.
     #[must_use]
-    pub fn permits(&self, uid: u32, gid: u32) -> bool {
+    pub fn permits(&self, uid: u32, gid: Option<u32>) -> bool {
         let named = |entry: &AllowEntry| match *entry {
             AllowEntry::Any => true,
             AllowEntry::User(user) => user == uid,
-            AllowEntry::Group(group) => group == gid,
+            AllowEntry::Group(group) => Some(group) == gid,
         };
         self.entries.iter().any(named) || self.permits_by_membership(uid)
     }
@@ -180,14 +180,18 @@ fn entry_named(uid: u32, name: Option<&str>) -> String {
     match by_name.filter(|entry| !entry.contains(quotes) && leads_back(entry)) {
         Some(entry) => entry,
         // The system did not report the user, so that no entry with a number would be right.
-        None if uid == u32::MAX => "any".into(),
+        None if uid == NO_USER => "any".into(),
         None => format!("user:{uid}"),
     }
 }
 
-/// Parses a number. `u32::MAX` is not an id: in system calls it means "do not change".
+/// The id of a user that the system did not report. No user and no group has this id: in system calls it means "do not
+/// change".
+pub(crate) const NO_USER: u32 = u32::MAX;
+
+/// Parses the number of a user or group.
 fn number(name: &str) -> Option<u32> {
-    name.parse().ok().filter(|id| *id != u32::MAX)
+    name.parse().ok().filter(|id| *id != NO_USER)
 }
 
 /// The groups of users, as the system reported them within the last minute.
@@ -260,20 +264,21 @@ mod tests {
         ];
         for (entries, uid, gid, permitted) in cases {
             assert_eq!(
-                allow(entries).permits(uid, gid),
+                allow(entries).permits(uid, Some(gid)),
                 permitted,
                 "{entries:?} {uid} {gid}"
             );
         }
+        assert!(!allow(&[group_a]).permits(a, None));
     }
 
     #[test]
     fn permits_members_of_a_group_whatever_group_they_act_as() {
         let root = User::from_name("root").unwrap().unwrap();
         let groups = allow(&[&format!("group:{}", root.gid)]);
-        assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
+        assert!(groups.permits(root.uid.as_raw(), None));
         // The answer is remembered and must stay the same.
-        assert!(groups.permits(root.uid.as_raw(), 4_000_000_000));
+        assert!(groups.permits(root.uid.as_raw(), None));
         // The same for other users of this machine that are in a group beside their own.
         let listed = std::fs::read_to_string("/etc/group").unwrap_or_default();
         for line in listed.lines() {
@@ -281,7 +286,7 @@ mod tests {
             let members = fields.get(3).copied().unwrap_or_default();
             for user in members.split(',').flat_map(User::from_name).flatten() {
                 let group = allow(&[&format!("group:{}", fields[0])]);
-                assert!(group.permits(user.uid.as_raw(), 4_000_000_000), "{line}");
+                assert!(group.permits(user.uid.as_raw(), None), "{line}");
             }
         }
     }
@@ -298,13 +303,13 @@ mod tests {
             (4711, Some("a\"b"), "user:4711"),
             (4711, Some("a\nb"), "user:4711"),
             (4711, Some(""), "user:4711"),
-            (u32::MAX, None, "any"),
+            (NO_USER, None, "any"),
         ];
         for (uid, name, entry) in cases {
             assert_eq!(entry_named(uid, name), entry, "{uid} {name:?}");
             let quoted = format!("[files]\nallow = [\"{entry}\"]");
             let config = crate::config::Config::parse(&quoted).unwrap();
-            assert!(config.files.allow.permits(uid, 4_000_000_000), "{entry}");
+            assert!(config.files.allow.permits(uid, None), "{entry}");
         }
     }
 

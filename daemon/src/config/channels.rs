@@ -200,9 +200,9 @@ mod tests {
         assert_eq!(rules.read.get(&name("a.b")), Some(&Access::Closed));
         assert_eq!(rules.read.get(&name("b")), None);
         assert_eq!(rules.publish.get(&name("a.b.c")), Some(&Access::Closed));
-        assert!(rules.files.get(&name("a.b.c")).unwrap().permits(0, 0));
+        assert!(rules.files.get(&name("a.b.c")).unwrap().permits(0, Some(0)));
         assert!(rules.files.get(&name("b")).is_none());
-        assert!(!rules.socket.get(&name("b")).unwrap().permits(0, 0));
+        assert!(!rules.socket.get(&name("b")).unwrap().permits(0, Some(0)));
     }
 
     #[test]

@@ -329,20 +329,19 @@ impl ChannelFileRules<'_> {
     }
 
     fn check_owner(&self, uid: u32) -> Result<(), FileRefusal> {
-        // A file's group does not identify its writer: with the set-group-ID bit it is the directory's group. So groups count by
-        // the owner's membership, and this invalid number stands for "no group".
-        const NO_GROUP: u32 = u32::MAX;
+        // A file's group does not identify its writer: with the set-group-ID bit it is the directory's group. So groups count
+        // only by the owner's membership.
         let terms = self.terms;
         if uid == terms.own_user || uid == 0 {
             return Ok(());
         }
         match terms.rules.find(self.channel) {
-            Some((_, rule)) if rule.permits(uid, NO_GROUP) => Ok(()),
+            Some((_, rule)) if rule.permits(uid, None) => Ok(()),
             Some((prefix, _)) => Err(FileRefusal::Rule {
                 uid,
                 prefix: prefix.into(),
             }),
-            None if terms.allow_any || terms.allow.permits(uid, NO_GROUP) => Ok(()),
+            None if terms.allow_any || terms.allow.permits(uid, None) => Ok(()),
             None => Err(FileRefusal::Owner(uid)),
         }
     }

@@ -4,22 +4,19 @@
 use interprocess::{local_socket::tokio::prelude::*, os::unix::uds_local_socket::tokio::Stream};
 use nix::unistd::{Uid, User};
 
-use crate::users::AllowList;
-
-/// An id that no user has: in system calls it means "leave unchanged".
-const NOBODY: u32 = u32::MAX;
+use crate::users::{AllowList, NO_USER};
 
 pub(super) struct Peer {
     uid: u32,
-    gid: u32,
+    gid: Option<u32>,
 }
 
 impl Peer {
     /// A peer that the system does not name is only in the list `any`.
     pub(super) fn of(stream: &Stream) -> Self {
         let peer = stream.peer_creds().ok();
-        let ids = peer.and_then(|peer| Some((peer.euid()?, peer.egid()?)));
-        let (uid, gid) = ids.unwrap_or((NOBODY, NOBODY));
+        let ids = peer.and_then(|peer| Some((peer.euid()?, Some(peer.egid()?))));
+        let (uid, gid) = ids.unwrap_or((NO_USER, None));
         Self { uid, gid }
     }
 

@@ -39,9 +39,8 @@ impl SpoolRules {
     }
 
     pub(super) fn check(&self, owner: u32, channel: &ChannelName) -> Result<(), SpoolRefusal> {
-        // A file's group is that of the directory and does not say who wrote the file. No group has this number.
-        const NO_GROUP: u32 = u32::MAX;
-        let may = |allow: &AllowList| allow.permits(owner, NO_GROUP);
+        // A file's group is that of the directory and does not say who wrote the file.
+        let may = |allow: &AllowList| allow.permits(owner, None);
         if !self.allow.is_empty() && !may(&self.allow) {
             let table = self.table;
             return Err(SpoolRefusal::Owner { owner, table });
