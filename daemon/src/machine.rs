@@ -18,7 +18,7 @@ pub(crate) fn memory() -> u64 {
     let mut least = all.unwrap_or(ASSUMED_MEMORY);
     for path in group_files(&groups) {
         let limit = text(Path::new(&path)).and_then(|text| text.trim().parse().ok());
-        least = least.min(limit.unwrap_or(u64::MAX));
+        least = limit.map_or(least, |limit: u64| least.min(limit));
     }
     match getrlimit(Resource::RLIMIT_AS) {
         Ok((soft, _)) if soft < RLIM_INFINITY => {

@@ -100,13 +100,26 @@ impl Keeper {
             .expect("no code panics while it holds the log")
     }
 
-    /// Writes all published messages, and with `disk` syncs the log. Within the retry interval after an error it returns this
-    /// error and does not try to write.
-    pub(super) fn commit(&self, hub: &Hub, wanted: u64) -> Result<(), StoreError> {
-        let mut writer = self.lock();
-        if self.has(wanted) {
-            return Ok(()); // another thread has already written it
+    /// Like [`Keeper::commit_all`], unless another thread has already written the message with this id.
+    pub(super) fn commit(&self, hub: &Hub, id: u64) -> Result<(), StoreError> {
+        let writer = self.lock();
+        match self.has(id) {
+            true => Ok(()),
+            false => self.commit_locked(hub, writer),
         }
+    }
+
+    /// Writes all published messages, and with `disk` syncs the log. Within the retry interval after an error, it returns this
+    /// error and does not try to write.
+    fn commit_all(&self, hub: &Hub) -> Result<(), StoreError> {
+        self.commit_locked(hub, self.lock())
+    }
+
+    fn commit_locked(
+        &self,
+        hub: &Hub,
+        mut writer: MutexGuard<'_, LogWriter>,
+    ) -> Result<(), StoreError> {
         if let Some((error, at)) = &writer.failed
             && at.elapsed() < RETRY
         {

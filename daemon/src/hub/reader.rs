@@ -149,7 +149,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
     /// Returns everything after the cursor, for the last answer to a client. It may be empty.
     pub fn read_rest(&mut self, hub: &Hub) -> Backlog {
         let backlog = hub.since(&self.channels, self.cursor);
-        self.take(backlog, usize::MAX)
+        self.take_all(backlog)
     }
 
     /// Like [`Reader::read`], during a delivery: what many subscribers read alike is read and rendered once.
@@ -160,7 +160,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
             return None;
         }
         if self.has_untold_gap {
-            let alone = self.take(backlog.clone(), usize::MAX);
+            let alone = self.take_all(backlog.clone());
             return Some(Rc::new(SharedBacklog::new(alone)));
         }
         self.cursor = backlog.cursor;
@@ -195,8 +195,13 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
 
     /// Keeps what fits into `bytes`, adds the gap that the client has not been told of, and moves the cursor.
     fn take(&mut self, mut backlog: Backlog, bytes: usize) -> Backlog {
-        backlog.gap |= std::mem::take(&mut self.has_untold_gap);
         backlog.cut(bytes);
+        self.take_all(backlog)
+    }
+
+    /// Adds the gap that the client has not been told of, and moves the cursor.
+    fn take_all(&mut self, mut backlog: Backlog) -> Backlog {
+        backlog.gap |= std::mem::take(&mut self.has_untold_gap);
         self.cursor = backlog.cursor;
         backlog
     }

@@ -79,7 +79,7 @@ impl Keeper {
                 return;
             }
             drop(requests);
-            let _ = self.commit(hub, u64::MAX); // publishers that wait get the error
+            let _ = self.commit_all(hub); // publishers that wait get the error
         }
     }
 

@@ -113,7 +113,7 @@ impl Hub {
                 if keeper.promise.on_error == OnError::Refuse
                     && keeper.failing.load(Ordering::Relaxed) =>
             {
-                keeper.commit(self, u64::MAX)
+                keeper.commit_all(self)
             }
             _ => Ok(()),
         }
