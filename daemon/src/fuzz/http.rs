@@ -33,8 +33,10 @@ use crate::{
     drain::Drain,
     http::{
         Ceiling, Origins, Site,
-        framing::{Framing, Malformed},
-        head::{self, Plain, no_lines},
+        h1::{
+            framing::{Framing, Malformed},
+            head::{self, Plain, no_lines},
+        },
         query::Query,
         refusal::Refusal,
         request::{Headers, Request},

@@ -6,11 +6,11 @@ use hyper::Method;
 
 use super::{
     cors::{Cors, Origins},
-    framing::without_line_ends,
+    encode,
+    h1::framing::without_line_ends,
     refusal::Refusal,
     request::Request,
     site::Site,
-    writer,
 };
 
 impl Refusal {
@@ -36,7 +36,7 @@ impl Refusal {
     /// The whole answer for a client whose request is not served. The connection closes after it.
     pub(crate) fn into_bytes(self, origins: &Origins) -> Bytes {
         let (cors, is_head) = (self.cors, self.is_head);
-        writer::last(&self.into_answer(), is_head, cors, origins).into()
+        encode::last(&self.into_answer(), is_head, cors, origins).into()
     }
 }
 

@@ -12,8 +12,10 @@ use tracing::warn;
 
 use super::{
     Http,
-    h1::{Http1, Refusing},
-    refusal::{Reason, Refusal},
+    h1::{
+        Http1,
+        refusing::{Refused, Refusing},
+    },
     site::Site,
 };
 use crate::{
@@ -130,38 +132,4 @@ fn enter(site: &Site, peer: IpAddr) -> Result<Option<Address>, Refused> {
     }
     site.metrics.http_refused_by_address.add(1);
     Err(Refused::Address)
-}
-
-/// Why there is no room for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    Connections,
-    Memory,
-    Address,
-}
-
-impl Refused {
-    /// The answer to its request.
-    pub(super) fn refusal(self, site: &Site) -> Refusal {
-        let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
-        let (reason, message) = match self {
-            Self::Connections => {
-                let max = site.max_connections;
-                let message = format!("more than {max} connections are open; try again later");
-                (Reason::TooManyConnections, message)
-            }
-            Self::Memory => {
-                let message = format!(
-                    "connections take {taken} of the {bytes} bytes they may; try again later"
-                );
-                (Reason::TooManyConnections, message)
-            }
-            Self::Address => {
-                let max = site.config.max_per_address.unwrap_or_default();
-                let message = format!("more than {max} connections of your address are open");
-                (Reason::TooManyOfAddress, message)
-            }
-        };
-        Refusal::new(reason, message)
-    }
 }

@@ -24,7 +24,7 @@ use crate::{
 const PIECE: usize = 16 * 1024;
 
 /// A subscription that a request has asked for, before the connection holds the subscription.
-pub(super) struct Ask {
+pub(super) struct SubscriptionRequest {
     pub(super) subscription: Subscription,
     pub(super) variant: Variant,
     /// The site whose access rights accepted the subscription.
@@ -33,7 +33,7 @@ pub(super) struct Ask {
 
 /// How far a subscription has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     /// The opening of the stream is to be written. A poll has none.
     Opening,
     /// The client gets the backlog.
@@ -59,18 +59,18 @@ pub(super) enum Progress {
 }
 
 /// The subscription of one waiting connection.
-pub(super) struct Held {
+pub(super) struct HeldSubscription {
     reader: Reader<Channels>,
     format: Box<dyn Format>,
     variant: Variant,
     /// Longest wait of a poll in seconds. `None`: the subscription waits without a limit.
     wait: Option<u16>,
-    phase: Phase,
+    stage: Stage,
 }
 
-impl Held {
-    pub(super) fn new(http: &Http, ask: Ask) -> Self {
-        let Ask {
+impl HeldSubscription {
+    pub(super) fn new(http: &Http, ask: SubscriptionRequest) -> Self {
+        let SubscriptionRequest {
             mut subscription,
             variant,
             site,
@@ -92,9 +92,9 @@ impl Held {
             format: subscription.format,
             variant,
             wait: subscription.wait.map(seconds),
-            phase: match kind.shape {
-                Shape::Poll => Phase::Reading,
-                Shape::Stream { .. } => Phase::Opening,
+            stage: match kind.shape {
+                Shape::Poll => Stage::Reading,
+                Shape::Stream { .. } => Stage::Opening,
             },
         };
         // The settings may have changed while an earlier request of this connection was answered.
@@ -117,7 +117,7 @@ impl Held {
 
     /// The head of a stream and its first bytes. `handshake`: set if the stream is a WebSocket.
     pub(super) fn open(&mut self, http: &Http, handshake: Option<&Handshake>) -> Bytes {
-        self.phase = Phase::Reading;
+        self.stage = Stage::Reading;
         self.writer(http).opening(self.reader.cursor(), handshake)
     }
 
@@ -127,7 +127,7 @@ impl Held {
 
     /// Goes on after input from the client, or after a piece that was written.
     pub(super) fn input(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
-        if self.phase != Phase::Waiting {
+        if self.stage != Stage::Waiting {
             return self.go_on(http, conn);
         }
         if !self.is_poll() {
@@ -152,7 +152,7 @@ impl Held {
 
     /// Opens the subscription, sends the backlog, and joins the audience.
     pub(super) fn go_on(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
-        if self.phase == Phase::Opening {
+        if self.stage == Stage::Opening {
             return Progress::Piece(self.open(http, None), Then::Again);
         }
         if self.has_ended() {
@@ -162,13 +162,13 @@ impl Held {
             return Progress::End(self.farewell(http));
         }
         let bytes = if self.is_poll() { READ_BYTES } else { PIECE };
-        let backlog = match self.phase {
-            Phase::Waiting => self.reader.read(http.audience.hub(), bytes),
+        let backlog = match self.stage {
+            Stage::Waiting => self.reader.read(http.audience.hub(), bytes),
             _ => self.reader.join(&http.audience, conn, bytes),
         };
         match backlog {
             None => {
-                self.phase = Phase::Waiting;
+                self.stage = Stage::Waiting;
                 self.wait(http, conn)
             }
             Some(backlog) if self.is_poll() => self.answer(self.render(http, &backlog)),

@@ -10,19 +10,22 @@ use std::{
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{framing::Framing, h2::streams::Activity, service::Phase};
+use super::{
+    h1::{framing::Framing, hyper::HyperProgress},
+    h2::streams::Activity,
+};
 use crate::connection::Conn;
 
 /// Size in bytes of one read from the socket.
 const CHUNK: usize = 4096;
 
 /// Reads the bytes that were read before, then the socket. With HTTP/1 hyper gets one request and nothing after it, and
-/// the phase learns what hyper has written.
+/// the progress learns what hyper has written.
 pub(super) struct ParkIo {
     pub(super) conn: Rc<Conn>,
     pub(super) before: Bytes,
     pub(super) framing: Option<Framing>,
-    pub(super) phase: Option<Rc<Phase>>,
+    pub(super) progress: Option<Rc<HyperProgress>>,
     /// Only with HTTP/2.
     pub(super) activity: Option<Rc<Activity>>,
 }
@@ -46,7 +49,7 @@ impl Read for ParkIo {
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
         let room = match &me.framing {
-            // The phase ends before hyper needs more bytes.
+            // The progress ends before hyper needs more bytes.
             Some(framing) if framing.is_over() => return Poll::Pending,
             Some(framing) => framing.room(CHUNK),
             None => CHUNK,
@@ -79,12 +82,12 @@ impl Write for ParkIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(phase) = &self.phase {
-            if phase.is_silent() {
-                phase.refuse(bytes);
+        if let Some(progress) = &self.progress {
+            if progress.is_silent() {
+                progress.refuse(bytes);
                 return Poll::Ready(Ok(bytes.len()));
             }
-            phase.clean.set(false);
+            progress.clean.set(false);
         }
         self.conn.poll_write(cx, bytes)
     }
@@ -92,8 +95,8 @@ impl Write for ParkIo {
     /// Notes that hyper has written everything. hyper flushes only when its own buffer is empty, and a socket has no
     /// buffer to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(phase) = &self.phase {
-            phase.clean.set(true);
+        if let Some(progress) = &self.progress {
+            progress.clean.set(true);
         }
         Poll::Ready(Ok(()))
     }

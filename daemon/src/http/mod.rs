@@ -3,23 +3,19 @@
 
 pub(crate) mod answer;
 mod body;
-mod chunks;
 mod client_kind;
 pub(crate) mod cors;
 pub(crate) mod date;
 mod door;
-pub(crate) mod framing;
-mod h1;
+mod encode;
+pub(crate) mod h1;
 mod h2;
-pub(crate) mod head;
 mod hold;
 mod io;
 pub(crate) mod query;
-mod reading;
 pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod route;
-mod service;
 pub(crate) mod site;
 pub(crate) mod upgrade;
 mod upgraded;

@@ -5,7 +5,7 @@ use std::{io::ErrorKind, rc::Rc};
 
 use super::{
     Http,
-    hold::{Held, Progress},
+    hold::{HeldSubscription, Progress},
 };
 use crate::{
     connection::{Conn, Input, Protocol, Step, Then},
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Upgraded {
     http: Rc<Http>,
     /// `None` after the subscription has ended.
-    held: Option<Held>,
+    held: Option<HeldSubscription>,
     /// `None` after the 101 is written.
     handshake: Option<Box<Handshake>>,
     frames: ClientFrames,
@@ -26,7 +26,7 @@ pub(super) struct Upgraded {
 
 impl Upgraded {
     /// A subscription whose request asked for a WebSocket. Its 101 is still to be written.
-    pub(super) fn new(http: Rc<Http>, held: Held, handshake: Handshake) -> Self {
+    pub(super) fn new(http: Rc<Http>, held: HeldSubscription, handshake: Handshake) -> Self {
         Self {
             http,
             held: Some(held),
@@ -35,7 +35,7 @@ impl Upgraded {
         }
     }
 
-    fn with(&mut self, f: impl FnOnce(&mut Held, &Http) -> Progress) -> Step {
+    fn with(&mut self, f: impl FnOnce(&mut HeldSubscription, &Http) -> Progress) -> Step {
         let Some(held) = &mut self.held else {
             return Step::End;
         };

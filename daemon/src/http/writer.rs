@@ -8,9 +8,10 @@ use hyper::{
 };
 
 use super::{
-    answer::{Answer, INVALID_TOKEN, LIVE_HEADERS, RETRY},
-    cors::{Cors, Origins, cors_headers},
+    answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
+    cors::Cors,
     date::DateLine,
+    encode::{end, line, start},
     site::Current,
 };
 use crate::{
@@ -155,71 +156,6 @@ pub(super) fn header_of_status(status: StatusCode) -> Option<(HeaderName, &'stat
         StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY)),
         _ => None,
     }
-}
-
-/// The bytes of an ordinary answer.
-pub(super) fn whole(
-    answer: &Answer,
-    variant: Variant,
-    origins: &Origins,
-    date: &DateLine,
-) -> Vec<u8> {
-    let mut out = start_of(answer);
-    end(&mut out, variant.close, variant.cors, origins, Some(date));
-    out.extend_from_slice(&answer.body);
-    out
-}
-
-/// The bytes of an answer after which the connection closes. `is_head`: the request is `HEAD`.
-pub(super) fn last(answer: &Answer, is_head: bool, cors: Cors, origins: &Origins) -> Vec<u8> {
-    let mut out = start_of(answer);
-    end(&mut out, true, cors, origins, None);
-    if !is_head {
-        out.extend_from_slice(&answer.body);
-    }
-    out
-}
-
-/// The head of an answer, up to the headers that every answer on a connection has.
-fn start_of(answer: &Answer) -> Vec<u8> {
-    let mut out = start(answer.status);
-    for (name, value) in answer.lines() {
-        line(&mut out, name, value);
-    }
-    if answer.has_body() {
-        let length = answer.body.len().to_string();
-        line(&mut out, "content-length", length.as_bytes());
-    }
-    out
-}
-
-fn start(status: StatusCode) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    let reason = status.canonical_reason().unwrap_or_default();
-    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out
-}
-
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
-}
-
-/// The headers that every answer on a connection has, and the end of the head.
-fn end(out: &mut Vec<u8>, close: bool, cors: Cors, origins: &Origins, date: Option<&DateLine>) {
-    for (name, value) in cors_headers(cors, origins) {
-        line(out, name, value.as_bytes());
-    }
-    if close {
-        line(out, "connection", b"close");
-    }
-    if let Some(date) = date {
-        date.with(|date| line(out, "date", date.as_bytes()));
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// The head that accepts a WebSocket (RFC 6455, section 4.2.2).

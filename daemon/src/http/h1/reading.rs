@@ -7,21 +7,25 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    Http,
     framing::{Framing, Malformed, without_line_ends},
     head::{max_head, too_long},
-    refusal::{Reason, Refusal},
-    site::Site,
 };
-use crate::connection::{
-    CHUNK, Conn,
-    memory::{Hold, SMALL},
+use crate::{
+    connection::{
+        CHUNK, Conn,
+        memory::{Hold, SMALL},
+    },
+    http::{
+        Http,
+        refusal::{Reason, Refusal},
+        site::Site,
+    },
 };
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the bytes of a connection begin with.
-pub(super) enum Head {
+pub(super) enum RequestStart {
     /// A complete head and the bytes that were read with it.
     Http1(Bytes, Framing),
     Http2(Bytes),
@@ -32,7 +36,7 @@ pub(super) enum Head {
 }
 
 /// Reads on after `input` until the kind of request is known.
-pub(super) async fn read_head(conn: &Conn, http: &Http, input: Bytes) -> Head {
+pub(super) async fn read_head(conn: &Conn, http: &Http, input: Bytes) -> RequestStart {
     let site = http.site();
     let config = &site.config;
     let mut reading = Reading::new(input);
@@ -45,7 +49,7 @@ pub(super) async fn read_head(conn: &Conn, http: &Http, input: Bytes) -> Head {
             match read_more(conn, &mut reading.input).await {
                 Ok(1..) => {}
                 Ok(0) => return reading.cut(&site),
-                Err(_) => return Head::Closed,
+                Err(_) => return RequestStart::Closed,
             }
             if let Some(head) = reading.look(&site) {
                 return head;
@@ -83,11 +87,11 @@ impl Reading {
     }
 
     /// The kind of request, once there are enough bytes to know.
-    fn look(&mut self, site: &Site) -> Option<Head> {
+    fn look(&mut self, site: &Site) -> Option<RequestStart> {
         let config = &site.config;
         let input = &self.input;
         if input.starts_with(H2_PREFACE) {
-            return Some(Head::Http2(self.take()));
+            return Some(RequestStart::Http2(self.take()));
         }
         if H2_PREFACE.starts_with(input) || !self.is_worth_a_look() {
             return None;
@@ -97,7 +101,7 @@ impl Reading {
             self.hold.grow_to(input.capacity());
         }
         match Framing::read(input) {
-            Ok(Some(framing)) => Some(Head::Http1(self.take(), framing)),
+            Ok(Some(framing)) => Some(RequestStart::Http1(self.take(), framing)),
             Ok(None) if input.len() < max_head(config) => None,
             Ok(None) | Err(Malformed::TooManyHeaders) => {
                 Some(self.refused(site, too_long(input, config)))
@@ -123,10 +127,10 @@ impl Reading {
     }
 
     /// The result when the client sends nothing more.
-    fn cut(&self, site: &Site) -> Head {
+    fn cut(&self, site: &Site) -> RequestStart {
         let asks = !without_line_ends(&self.input).is_empty();
         if !asks || H2_PREFACE.starts_with(&self.input) {
-            return Head::Closed;
+            return RequestStart::Closed;
         }
         let message =
             "this is no HTTP request: the client closed its side before the head was complete";
@@ -134,9 +138,9 @@ impl Reading {
     }
 
     /// The result when the time limit is over.
-    fn late(&self, site: &Site) -> Head {
+    fn late(&self, site: &Site) -> RequestStart {
         if H2_PREFACE.starts_with(&self.input) {
-            return Head::Closed; // it may be HTTP/1 or HTTP/2: too little to answer
+            return RequestStart::Closed; // it may be HTTP/1 or HTTP/2: too little to answer
         }
         let limit = site.config.header_time;
         let message = format!("the head of the request was not complete after {limit:?}");
@@ -144,7 +148,7 @@ impl Reading {
         self.refused(site, refusal)
     }
 
-    fn refused(&self, site: &Site, refusal: Refusal) -> Head {
-        Head::Refused(refusal.asked_by(site, &self.input))
+    fn refused(&self, site: &Site, refusal: Refusal) -> RequestStart {
+        RequestStart::Refused(refusal.asked_by(site, &self.input))
     }
 }

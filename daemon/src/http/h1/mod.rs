@@ -1,44 +1,51 @@
 //! HTTP/1 on a connection: plain requests are served where they lie, all others by hyper in a task. A poll or a stream
 //! that waits needs this object only.
 
+mod chunks;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(super) mod hyper;
+mod plain;
+mod reading;
+pub(super) mod refusing;
+
 use std::{io::ErrorKind, rc::Rc};
 
 use bytes::Bytes;
 
+use self::hyper::Served;
 use super::{
-    Http,
-    door::Refused,
-    framing::{Framing, is_no_request, without_line_ends},
-    h2,
-    hold::{Held, Progress},
-    reading::{Head, read_head},
+    Http, h2,
+    hold::{HeldSubscription, Progress},
     refusal::Refusal,
-    service::{self, PlainOutcome, Served},
     upgraded::Upgraded,
 };
 use crate::{
     connection::{
-        CHUNK, Conn, Input, Protocol, Step, Then, due_in,
+        Conn, Input, Protocol, Step, Then, due_in,
         memory::{self, Hold},
     },
     hub::subscriber::Feed,
     worker::Due,
 };
+use framing::{Framing, is_no_request, without_line_ends};
+use plain::PlainAnswer;
+use reading::{RequestStart, read_head};
 
 /// The state of HTTP/1: between two requests, or a subscription that waits.
-pub(super) struct Http1 {
+pub(in crate::http) struct Http1 {
     http: Rc<Http>,
-    held: Option<Held>,
+    held: Option<HeldSubscription>,
 }
 
 impl Http1 {
     /// Before the first request.
-    pub(super) fn new(http: Rc<Http>) -> Self {
+    pub(in crate::http) fn new(http: Rc<Http>) -> Self {
         Self { http, held: None }
     }
 
     /// With a subscription that a request has asked for.
-    pub(super) fn holding(http: Rc<Http>, held: Held) -> Self {
+    pub(in crate::http) fn holding(http: Rc<Http>, held: HeldSubscription) -> Self {
         let held = Some(held);
         Self { http, held }
     }
@@ -52,12 +59,12 @@ impl Http1 {
         }
         let worker = conn.worker();
         if !worker.is_stopping()
-            && let Some((served, length)) = service::serve_plain(&self.http, input.bytes())
+            && let Some((served, length)) = plain::serve(&self.http, input.bytes())
         {
             input.consume(length);
             return match served {
-                PlainOutcome::Poll(ask) => {
-                    let held = self.held.insert(Held::new(&self.http, ask));
+                PlainAnswer::Poll(ask) => {
+                    let held = self.held.insert(HeldSubscription::new(&self.http, ask));
                     let progress = held.go_on(&self.http, conn);
                     match progress {
                         Progress::Wait(_) => worker.parked.add(),
@@ -65,11 +72,11 @@ impl Http1 {
                     }
                     self.go_on(conn, input, progress)
                 }
-                PlainOutcome::Answer(answer, close) => {
+                PlainAnswer::Answer(answer, close) => {
                     worker.parked.reset();
                     Step::Write(answer.into(), then(close))
                 }
-                PlainOutcome::Published(answer, close) => {
+                PlainAnswer::Published(answer, close) => {
                     worker.parked.reset();
                     Step::Task(Box::pin(async move {
                         Step::Write(answer.await.into(), then(close))
@@ -211,15 +218,15 @@ fn then(close: bool) -> Then {
 /// Serves the request that begins with `input`, which is not plain, and perhaps those after it.
 async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
     let (input, framing) = match Box::pin(read_head(&conn, &http, input)).await {
-        Head::Http1(input, framing) => (input, framing),
-        Head::Http2(input) => {
+        RequestStart::Http1(input, framing) => (input, framing),
+        RequestStart::Http2(input) => {
             Box::pin(h2::serve(conn, http, input)).await;
             return Step::Close;
         }
-        Head::Refused(refusal) => {
+        RequestStart::Refused(refusal) => {
             return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);
         }
-        Head::Closed => return Step::Close,
+        RequestStart::Closed => return Step::Close,
     };
     let _hold = Hold::new(memory::REQUEST);
     if http.is_full() {
@@ -227,7 +234,7 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
         return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);
     }
     let unannounced = has_unannounced_body(&conn, &framing, &input);
-    match service::serve_h1(conn.clone(), http.clone(), input, framing, unannounced).await {
+    match self::hyper::serve(conn.clone(), http.clone(), input, framing, unannounced).await {
         Served::Closed => Step::End,
         Served::Refused(answer) => Step::Write(answer, Then::End),
         Served::Answered(rest) => {
@@ -237,7 +244,7 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
         Served::Asked(mut ask, rest) => {
             conn.leave_input(rest);
             let handshake = ask.subscription.handshake.take();
-            let held = Held::new(&http, ask);
+            let held = HeldSubscription::new(&http, ask);
             Step::Become(match handshake {
                 Some(handshake) => Box::new(Upgraded::new(http, held, handshake)),
                 None => Box::new(Http1::holding(http, held)),
@@ -260,69 +267,6 @@ fn has_unannounced_body(conn: &Conn, framing: &Framing, input: &[u8]) -> bool {
     match framing.is_http_10() {
         true => !without_line_ends(behind).is_empty(),
         false => is_no_request(behind),
-    }
-}
-
-/// A connection for which there was no room. The head of its one request says which form of answer the client
-/// understands, so it is read first.
-pub(super) struct Refusing {
-    http: Rc<Http>,
-    refused: Refused,
-    head: Vec<u8>,
-}
-
-impl Refusing {
-    pub(super) fn new(http: Rc<Http>, refused: Refused) -> Self {
-        http.refused.set(http.refused.get() + 1);
-        let head = Vec::new();
-        Self {
-            http,
-            refused,
-            head,
-        }
-    }
-
-    fn refuse(&self) -> Step {
-        let site = self.http.site();
-        let refusal = self.refused.refusal(&site).asked_by(&site, &self.head);
-        Step::Write(refusal.into_bytes(&site.origins), Then::End)
-    }
-}
-
-impl Drop for Refusing {
-    fn drop(&mut self) {
-        self.http.refused.set(self.http.refused.get() - 1);
-    }
-}
-
-impl Protocol for Refusing {
-    fn input(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step {
-        match input.read() {
-            Ok(1..) => self.head.extend_from_slice(&input.take()),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Wait(conn.due()),
-            Ok(0) | Err(_) => return self.refuse(),
-        }
-        let is_whole = self.head.windows(4).any(|end| end == b"\r\n\r\n");
-        match is_whole || self.head.len() >= CHUNK {
-            true => self.refuse(),
-            false => Step::Write(Bytes::new(), Then::Again),
-        }
-    }
-
-    fn news(&mut self, conn: &Rc<Conn>, _: &mut Feed<'_>) -> Step {
-        Step::Wait(conn.due())
-    }
-
-    /// A part of the head is enough.
-    fn time(&mut self, _: &Rc<Conn>) -> Step {
-        self.refuse()
-    }
-
-    fn farewell(&mut self, conn: &Rc<Conn>) -> Step {
-        let mut chunk = [0; CHUNK];
-        let read = conn.try_read(&mut chunk).unwrap_or(0);
-        self.head.extend_from_slice(&chunk[..read]);
-        self.refuse()
     }
 }
 

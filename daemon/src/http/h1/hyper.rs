@@ -1,5 +1,5 @@
 //! Serves requests with hyper: one or more ordinary requests, until the connection waits for the next request, asks for
-//! a subscription, or closes. Also serves plain requests without hyper.
+//! a subscription, or closes.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,21 +17,26 @@ use hyper::{
 };
 
 use super::{
-    Http,
-    answer::Answer,
-    body,
-    cors::{Cors, add_cors},
     framing::Framing,
-    head::{self, max_head, no_lines, too_long},
-    hold::Ask,
-    io::ParkIo,
-    refusal::{Reason, Refusal},
-    request::Request,
-    route::{Asked, Content, Route, when_kept},
-    site::Site,
-    writer::{self, Variant},
+    head::{max_head, too_long},
 };
-use crate::{config::HttpConfig, connection::Conn};
+use crate::{
+    config::HttpConfig,
+    connection::Conn,
+    http::{
+        Http,
+        answer::Answer,
+        body,
+        cors::{Cors, add_cors},
+        hold::SubscriptionRequest,
+        io::ParkIo,
+        refusal::{Reason, Refusal},
+        request::Request,
+        route::{Asked, Content, Route, when_kept},
+        site::Site,
+        writer::Variant,
+    },
+};
 
 /// How serving with hyper ended.
 pub(super) enum Served {
@@ -40,17 +45,17 @@ pub(super) enum Served {
     /// The request is answered. The bytes that were read of the next request.
     Answered(Bytes),
     /// The request asks for a subscription. The bytes that were read after it.
-    Asked(Ask, Bytes),
+    Asked(SubscriptionRequest, Bytes),
     /// hyper could not read the request. The refusal, after which the connection closes.
     Refused(Bytes),
 }
 
-/// What the I/O object and the service report to `serve_h1` while hyper runs.
+/// What the I/O object and the service report to `serve` while hyper runs.
 #[derive(Default)]
-pub(super) struct Phase {
-    asked: RefCell<Option<Ask>>,
+pub(in crate::http) struct HyperProgress {
+    asked: RefCell<Option<SubscriptionRequest>>,
     /// hyper has written everything that it had to write.
-    pub(super) clean: Cell<bool>,
+    pub(in crate::http) clean: Cell<bool>,
     /// Number of requests that have begun and are not answered yet.
     open: Cell<u32>,
     begun: Cell<bool>,
@@ -62,7 +67,7 @@ pub(super) struct Phase {
     unreadable: Cell<Option<StatusCode>>,
 }
 
-impl Phase {
+impl HyperProgress {
     /// Whether hyper is no longer needed. hyper writes an answer before it waits for anything else.
     fn is_over(&self) -> bool {
         let idle = self.begun.get() && self.open.get() == 0;
@@ -71,13 +76,13 @@ impl Phase {
 
     /// Whether all requests are answered and the answers are written. Whatever hyper writes now is its own answer to a
     /// request that it cannot read.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(in crate::http) fn is_silent(&self) -> bool {
         self.open.get() == 0 && (self.clean.get() || !self.begun.get())
     }
 
     /// Remembers the status of hyper's own answer, which has no body. The refusal that is sent instead has this status
     /// and a body.
-    pub(super) fn refuse(&self, answer: &[u8]) {
+    pub(in crate::http) fn refuse(&self, answer: &[u8]) {
         let status = answer
             .get("HTTP/1.1 ".len()..)
             .and_then(|rest| rest.get(..3));
@@ -88,7 +93,7 @@ impl Phase {
 
 /// Serves the request whose head is at the start of `before`. The rest of its body may still be in the socket.
 /// `unannounced`: bytes follow a POST that announces no body.
-pub(super) async fn serve_h1(
+pub(super) async fn serve(
     conn: Rc<Conn>,
     http: Rc<Http>,
     before: Bytes,
@@ -97,22 +102,22 @@ pub(super) async fn serve_h1(
 ) -> Served {
     let site = http.site();
     let config = &site.config;
-    let phase = Rc::new(Phase {
+    let progress = Rc::new(HyperProgress {
         body_left: Cell::new(unannounced),
         unannounced,
-        ..Phase::default()
+        ..HyperProgress::default()
     });
     let io = ParkIo {
         conn: conn.clone(),
         before,
         framing: Some(framing),
-        phase: Some(phase.clone()),
+        progress: Some(progress.clone()),
         activity: None,
     };
     let service = Service {
         conn,
         http,
-        phase: phase.clone(),
+        progress: progress.clone(),
     };
     let mut hyper = http1::Builder::new()
         .half_close(true) // otherwise hyper holds a second buffer to notice the end
@@ -122,7 +127,7 @@ pub(super) async fn serve_h1(
         .serve_connection(io, service);
     let end = poll_fn(|cx| match hyper.poll_without_shutdown(cx) {
         Poll::Ready(end) => Poll::Ready(Some(end)),
-        Poll::Pending if phase.is_over() => Poll::Ready(None),
+        Poll::Pending if progress.is_over() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await;
@@ -130,7 +135,7 @@ pub(super) async fn serve_h1(
     match end {
         Some(Err(error)) => {
             if let Some(refusal) =
-                unreadable(&error, phase.unreadable.get(), &parts.read_buf, config)
+                unreadable(&error, progress.unreadable.get(), &parts.read_buf, config)
             {
                 let refusal = refusal.asked_by(&site, &parts.read_buf);
                 return Served::Refused(refusal.into_bytes(&site.origins));
@@ -138,7 +143,7 @@ pub(super) async fn serve_h1(
             return Served::Closed;
         }
         Some(Ok(())) => return Served::Closed,
-        None if phase.body_left.get() => return Served::Closed,
+        None if progress.body_left.get() => return Served::Closed,
         // The following bytes may be a part of this request's body.
         None if !parts.io.framing.as_ref().is_none_or(Framing::is_over) => return Served::Closed,
         None => {}
@@ -146,73 +151,10 @@ pub(super) async fn serve_h1(
     // A copy, because a slice would keep the whole buffer of hyper alive.
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
-    match phase.asked.take() {
+    match progress.asked.take() {
         Some(ask) => Served::Asked(ask, input.freeze()),
         None => Served::Answered(input.freeze()),
     }
-}
-
-/// What a plain request asked for.
-pub(super) enum PlainOutcome {
-    Poll(Ask),
-    /// The bytes of the answer, and whether the connection closes after the answer.
-    Answer(Vec<u8>, bool),
-    /// The same, as soon as the message that was published is kept.
-    Published(Pin<Box<dyn Future<Output = Vec<u8>>>>, bool),
-}
-
-/// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
-/// request.
-pub(super) fn serve_plain(http: &Rc<Http>, input: &[u8]) -> Option<(PlainOutcome, usize)> {
-    let site = http.site();
-    let mut lines = no_lines();
-    let plain = head::plain(input, &mut lines, &site.config)?;
-    let request = &plain.request;
-    let asked = Asked {
-        request,
-        content: Content::Whole(plain.body),
-        site: &site,
-        hub: http.audience.hub(),
-    };
-    // hyper finds the same refusal again, and fits it to the client.
-    let route = site.routes.route(&asked).ok()?;
-    let variant = Variant {
-        close: request.wants_close(),
-        chunked: true,
-        cors: site.origins.of_request(request),
-    };
-    let write =
-        |site: &Site, answer: &Answer| writer::whole(answer, variant, &site.origins, &http.date);
-    let outcome = match route {
-        Route::Hold(subscription) if subscription.format.kind().is_poll() => {
-            PlainOutcome::Poll(Ask {
-                subscription,
-                variant,
-                site: site.clone(),
-            })
-        }
-        Route::Answer(answer) if !http.is_full() => {
-            PlainOutcome::Answer(write(&site, &answer), variant.close)
-        }
-        Route::Published(receipt, answer) => match receipt.now() {
-            Some(outcome) => {
-                let refuse = |reason| Refusal::not_kept(&reason).into_answer();
-                let answer = outcome.map_or_else(refuse, answer);
-                PlainOutcome::Answer(write(&site, &answer), variant.close)
-            }
-            None => {
-                let (site, http) = (site.clone(), http.clone());
-                let answer = async move {
-                    let answer = when_kept(receipt, answer).await;
-                    writer::whole(&answer, variant, &site.origins, &http.date)
-                };
-                PlainOutcome::Published(Box::pin(answer), variant.close)
-            }
-        },
-        Route::Hold(_) | Route::Answer(_) | Route::Look | Route::Body(_) => return None,
-    };
-    site.metrics.http_requests.add(1);
-    Some((outcome, plain.length))
 }
 
 /// The refusal for a request that hyper could not read. `None`: the client has just closed the connection.
@@ -233,7 +175,7 @@ fn unreadable(
 struct Service {
     conn: Rc<Conn>,
     http: Rc<Http>,
-    phase: Rc<Phase>,
+    progress: Rc<HyperProgress>,
 }
 
 /// A request, and what to do about it.
@@ -242,7 +184,7 @@ type Routed = (Parts, Result<Route, Refusal>);
 /// The answer to one request.
 enum Answering {
     /// No answer by hyper: a subscription waits, and the connection leaves hyper first.
-    Held,
+    Waiting,
     Now(Ready<Answer>),
     /// The body is being read, or its first bytes: the answer depends on them.
     Reading(Pin<Box<dyn Future<Output = Routed>>>),
@@ -257,22 +199,22 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Call {
         self.http.metrics.http_requests.add(1);
-        self.phase.begun.set(true);
-        self.phase.open.set(self.phase.open.get() + 1);
+        self.progress.begun.set(true);
+        self.progress.open.set(self.progress.open.get() + 1);
         let (head, body) = request.into_parts();
-        let content = match self.phase.unannounced {
+        let content = match self.progress.unannounced {
             true => Content::Unannounced,
             false => body::content(&body),
         };
-        let (conn, http, phase) = (self.conn.clone(), self.http.clone(), self.phase.clone());
+        let (conn, http, progress) = (self.conn.clone(), self.http.clone(), self.progress.clone());
         let cors = http.site().origins.of_request(&Request::of(&head));
         let route = route(&http, &head, content);
         Call {
-            answering: answering(&http, &phase, (head, route), Some(body)),
+            answering: answering(&http, &progress, (head, route), Some(body)),
             conn,
             http,
             cors,
-            phase,
+            progress,
         }
     }
 }
@@ -290,7 +232,7 @@ fn route(http: &Http, head: &Parts, content: Content<'_>) -> Result<Route, Refus
 /// Starts the answer to a request. `body` is `None` after the body was looked at or read.
 fn answering(
     http: &Rc<Http>,
-    phase: &Rc<Phase>,
+    progress: &Rc<HyperProgress>,
     (head, route): Routed,
     body: Option<Incoming>,
 ) -> Answering {
@@ -298,15 +240,15 @@ fn answering(
     match (route, body) {
         (Ok(Route::Answer(answer)), _) => Answering::Now(ready(answer)),
         (Ok(Route::Look), Some(body)) => {
-            let (http, phase) = (http.clone(), phase.clone());
-            Answering::Reading(Box::pin(look(http, phase, head, body)))
+            let (http, progress) = (http.clone(), progress.clone());
+            Answering::Reading(Box::pin(look(http, progress, head, body)))
         }
         (Ok(Route::Body(then)), Some(mut body)) => {
-            let phase = phase.clone();
+            let progress = progress.clone();
             Answering::Reading(Box::pin(async move {
                 let data = body::read(&site, &mut body).await;
                 let route = data.and_then(|data| then(&site, &data));
-                phase.body_left.set(route.is_err());
+                progress.body_left.set(route.is_err());
                 (head, route)
             }))
         }
@@ -322,12 +264,12 @@ fn answering(
                     && subscription.handshake.is_none(),
                 cors: site.origins.of_request(&request),
             };
-            *phase.asked.borrow_mut() = Some(Ask {
+            *progress.asked.borrow_mut() = Some(SubscriptionRequest {
                 subscription,
                 variant,
                 site,
             });
-            Answering::Held
+            Answering::Waiting
         }
         (Err(refusal), _) => {
             let refusal = refusal.to(&site, &Request::of(&head));
@@ -337,10 +279,10 @@ fn answering(
 }
 
 /// Reads the first bytes of the body, then asks again what to do.
-async fn look(http: Rc<Http>, phase: Rc<Phase>, head: Parts, body: Incoming) -> Routed {
+async fn look(http: Rc<Http>, progress: Rc<HyperProgress>, head: Parts, body: Incoming) -> Routed {
     let content = body::look(&http.site(), body).await;
     let is_empty = matches!(content, Ok(Content::Empty));
-    phase.body_left.set(!is_empty);
+    progress.body_left.set(!is_empty);
     let route = content.and_then(|content| route(&http, &head, content));
     (head, route)
 }
@@ -351,7 +293,7 @@ struct Call {
     conn: Rc<Conn>,
     http: Rc<Http>,
     cors: Cors,
-    phase: Rc<Phase>,
+    progress: Rc<HyperProgress>,
 }
 
 impl Future for Call {
@@ -361,19 +303,19 @@ impl Future for Call {
         let me = &mut *self;
         let answer = loop {
             break match &mut me.answering {
-                Answering::Held => return Poll::Pending,
+                Answering::Waiting => return Poll::Pending,
                 Answering::Now(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
                 Answering::Published(answer) => std::task::ready!(answer.as_mut().poll(cx)),
                 Answering::Reading(reading) => {
                     let routed = std::task::ready!(reading.as_mut().poll(cx));
-                    me.answering = answering(&me.http, &me.phase, routed, None);
+                    me.answering = answering(&me.http, &me.progress, routed, None);
                     continue;
                 }
             };
         };
-        self.phase.open.set(self.phase.open.get() - 1);
-        self.phase.clean.set(false); // until hyper has flushed it
-        let close = self.conn.worker().is_stopping() || self.phase.body_left.get();
+        self.progress.open.set(self.progress.open.get() - 1);
+        self.progress.clean.set(false); // until hyper has flushed it
+        let close = self.conn.worker().is_stopping() || self.progress.body_left.get();
         Poll::Ready(Ok(finish(answer, &self.http.site(), self.cors, close)))
     }
 }

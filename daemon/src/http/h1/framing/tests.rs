@@ -21,7 +21,7 @@ use super::*;
 use crate::{
     config::HttpConfig,
     fuzz::http::Wire,
-    http::{head, request::Headers},
+    http::{h1::head, request::Headers},
 };
 
 /// How hyper has read one request.

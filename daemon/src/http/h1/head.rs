@@ -7,12 +7,14 @@ use std::mem::MaybeUninit;
 use httparse::{Header, Status};
 use hyper::Method;
 
-use super::{
-    framing::{content_length, has_bare_lf},
-    refusal::{Reason, Refusal},
-    request::Request,
+use super::framing::{content_length, has_bare_lf};
+use crate::{
+    config::HttpConfig,
+    http::{
+        refusal::{Reason, Refusal},
+        request::Request,
+    },
 };
-use crate::config::HttpConfig;
 
 /// The most headers of a plain request. Browsers send about twenty.
 const MOST_HEADERS: usize = 40;

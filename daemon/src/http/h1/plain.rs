@@ -1,0 +1,91 @@
+//! Serves plain requests where they lie in the input, without hyper and without a task. Nearly all requests are plain.
+
+use std::{pin::Pin, rc::Rc};
+
+use super::head::{self, no_lines};
+use crate::http::{
+    Http,
+    answer::Answer,
+    encode,
+    hold::SubscriptionRequest,
+    refusal::Refusal,
+    route::{Asked, Content, Route, when_kept},
+    site::Site,
+    writer::Variant,
+};
+
+/// What a plain request asked for.
+pub(super) enum PlainAnswer {
+    Poll(SubscriptionRequest),
+    /// The bytes of the answer, and whether the connection closes after the answer.
+    Answer(Vec<u8>, bool),
+    /// The same, as soon as the message that was published is kept.
+    Published(Pin<Box<dyn Future<Output = Vec<u8>>>>, bool),
+}
+
+/// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
+/// request.
+pub(super) fn serve(http: &Rc<Http>, input: &[u8]) -> Option<(PlainAnswer, usize)> {
+    let site = http.site();
+    let mut lines = no_lines();
+    let plain = head::plain(input, &mut lines, &site.config)?;
+    let request = &plain.request;
+    let asked = Asked {
+        request,
+        content: Content::Whole(plain.body),
+        site: &site,
+        hub: http.audience.hub(),
+    };
+    // hyper finds the same refusal again, and fits it to the client.
+    let route = site.routes.route(&asked).ok()?;
+    let variant = Variant {
+        close: request.wants_close(),
+        chunked: true,
+        cors: site.origins.of_request(request),
+    };
+    let write = |site: &Site, answer: &Answer| {
+        encode::whole(
+            answer,
+            variant.close,
+            variant.cors,
+            &site.origins,
+            &http.date,
+        )
+    };
+    let outcome = match route {
+        Route::Hold(subscription) if subscription.format.kind().is_poll() => {
+            PlainAnswer::Poll(SubscriptionRequest {
+                subscription,
+                variant,
+                site: site.clone(),
+            })
+        }
+        Route::Answer(answer) if !http.is_full() => {
+            PlainAnswer::Answer(write(&site, &answer), variant.close)
+        }
+        Route::Published(receipt, answer) => match receipt.now() {
+            Some(outcome) => {
+                let refuse = |reason| Refusal::not_kept(&reason).into_answer();
+                let answer = outcome.map_or_else(refuse, answer);
+                PlainAnswer::Answer(write(&site, &answer), variant.close)
+            }
+            None => {
+                let (site, http) = (site.clone(), http.clone());
+                let answer = async move {
+                    let answer = when_kept(receipt, answer).await;
+                    encode::whole(
+                        &answer,
+                        variant.close,
+                        variant.cors,
+                        &site.origins,
+                        &http.date,
+                    )
+                };
+                PlainAnswer::Published(Box::pin(answer), variant.close)
+            }
+        },
+        Route::Hold(_) | Route::Answer(_) | Route::Look | Route::Body(_) => return None,
+    };
+    site.metrics.http_requests.add(1);
+    Some((outcome, plain.length))
+}
