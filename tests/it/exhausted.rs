@@ -65,7 +65,8 @@ fn limit(daemon: &Daemon, files: &str) {
 /// Files, the socket, the log and open connections, without any free descriptor.
 #[test]
 fn without_descriptors_nothing_is_lost() {
-    let daemon = Daemon::start("");
+    // With one worker, the waiting poll shows that all threads have opened what they need.
+    let daemon = Daemon::start("workers = 1\n");
     let mut waits = parked(&daemon, get("/ch/a", ""));
     let mut publisher = Lines::connect(&daemon.socket_path());
     assert_eq!(publisher.ask("{\"op\":\"ping\"}")["ok"], true);
