@@ -30,7 +30,7 @@ use crate::{
 };
 use endpoint::Endpoint;
 pub(crate) use pages::Demo;
-use paths::{PAGE_METHODS, Place};
+use paths::{PAGE_METHODS, Resource};
 
 /// What is served by HTTP, as the settings say.
 pub(crate) struct Api {
@@ -54,7 +54,7 @@ impl Api {
     }
 
     /// Routes a request whose path, method and body are right for this place.
-    fn route_to(&self, place: Place<'_>, asked: &Asked<'_>) -> Result<Route, Refusal> {
+    fn route_to(&self, place: Resource<'_>, asked: &Asked<'_>) -> Result<Route, Refusal> {
         let (site, hub, request) = (asked.site, asked.hub, asked.request);
         let caller = |query| Caller {
             rights: &self.rights,
@@ -63,17 +63,19 @@ impl Api {
             query,
         };
         Ok(Route::Answer(match place {
-            Place::Channels(names) => {
+            Resource::Channels(names) => {
                 let query = &parameters::query(request)?;
                 return channel::route(&caller(query), asked.content, hub, names);
             }
-            Place::Endpoint(endpoint) => return endpoint.route(&caller(&Query::of(request)), hub),
-            Place::Health => Answer::new(StatusCode::OK, "text/plain", "ok\n"),
-            Place::Metrics => {
+            Resource::Endpoint(endpoint) => {
+                return endpoint.route(&caller(&Query::of(request)), hub);
+            }
+            Resource::Health => Answer::new(StatusCode::OK, "text/plain", "ok\n"),
+            Resource::Metrics => {
                 let figures = figures::metrics(site, hub);
                 Answer::new(StatusCode::OK, "text/plain; version=0.0.4", figures)
             }
-            Place::Page(path) => pages::page(self.demo.as_ref(), &path, request)
+            Resource::Page(path) => pages::page(self.demo.as_ref(), &path, request)
                 .ok_or_else(|| self.not_found(&path))?,
         }))
     }
@@ -94,12 +96,12 @@ impl Routes for Api {
     /// any host name.
     fn route(&self, asked: &Asked<'_>) -> Result<Route, Refusal> {
         let request = asked.request;
-        let place = Place::at(self, request.path);
-        if !matches!(place, Some(Place::Health)) {
+        let place = Resource::at(self, request.path);
+        if !matches!(place, Some(Resource::Health)) {
             hosts::is_meant(request, &asked.site.config.hosts)?;
         }
         check_limits(asked.site, request)?;
-        let methods = place.as_ref().map_or(PAGE_METHODS, Place::methods);
+        let methods = place.as_ref().map_or(PAGE_METHODS, Resource::methods);
         if request.method != Method::OPTIONS {
             if place.is_none() {
                 return Err(self.not_found(request.path));
@@ -126,9 +128,9 @@ impl Routes for Api {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return ClientKind::Other;
         }
-        match Place::at(self, request.path) {
-            Some(Place::Channels(_)) => channel::client_kind(request),
-            Some(Place::Endpoint(endpoint)) => endpoint.client_kind(&Query::of(request)),
+        match Resource::at(self, request.path) {
+            Some(Resource::Channels(_)) => channel::client_kind(request),
+            Some(Resource::Endpoint(endpoint)) => endpoint.client_kind(&Query::of(request)),
             _ => ClientKind::Other,
         }
     }

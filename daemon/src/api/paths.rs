@@ -11,7 +11,7 @@ const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 pub(super) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a request asks for by its path.
-pub(super) enum Place<'a> {
+pub(super) enum Resource<'a> {
     /// `/ch/NAMES`: the names as the URL has them, not decoded.
     Channels(&'a str),
     /// An endpoint of another server's protocol.
@@ -22,7 +22,7 @@ pub(super) enum Place<'a> {
     Page(Cow<'a, str>),
 }
 
-impl<'a> Place<'a> {
+impl<'a> Resource<'a> {
     /// Finds what is at this path. `None`: there is nothing.
     pub(super) fn at(api: &'a Api, path: &'a str) -> Option<Self> {
         if let Some(names) = names(path) {

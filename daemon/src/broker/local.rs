@@ -11,7 +11,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Broker, NotKept, Progress, Receipt, SourceKind};
+use super::{Broker, NotKept, Receipt, ReceiptState, SourceKind};
 use crate::hub::{Hub, NewMessage, Workers};
 
 /// See the module.
@@ -33,14 +33,14 @@ impl Broker for Local {
             && let Err(error) = self.hub.admits()
         {
             return Receipt {
-                progress: Progress::Refused(Box::new(NotKept::Refused(error))),
+                progress: ReceiptState::Refused(Box::new(NotKept::Refused(error))),
                 woken: Workers::default(),
             };
         }
         let (id, woken) = self.hub.publish_and_wake(new);
         let progress = match self.hub.has_kept(id) {
-            true => Progress::Kept(id),
-            false => Progress::Logged(Logged {
+            true => ReceiptState::Kept(id),
+            false => ReceiptState::Logged(Logged {
                 hub: self.hub.clone(),
                 id,
             }),

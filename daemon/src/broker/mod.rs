@@ -35,12 +35,12 @@ pub enum SourceKind {
 /// A publish and its outcome: at once, or as soon as the message is kept as the settings promise.
 #[derive(Debug)]
 pub struct Receipt {
-    progress: Progress,
+    progress: ReceiptState,
     woken: Workers,
 }
 
 #[derive(Debug)]
-enum Progress {
+enum ReceiptState {
     Kept(u64),
     // In a box, because a refusal is rare, and receipts should be small.
     Refused(Box<NotKept>),
@@ -64,9 +64,9 @@ impl Receipt {
     /// alone is missing.
     pub fn now(&self) -> Option<Result<u64, NotKept>> {
         match &self.progress {
-            Progress::Kept(id) => Some(Ok(*id)),
-            Progress::Refused(reason) => Some(Err((**reason).clone())),
-            Progress::Logged(logged) => logged.now(),
+            ReceiptState::Kept(id) => Some(Ok(*id)),
+            ReceiptState::Refused(reason) => Some(Err((**reason).clone())),
+            ReceiptState::Logged(logged) => logged.now(),
         }
     }
 
@@ -76,35 +76,35 @@ impl Receipt {
     /// The message must not be acknowledged.
     pub async fn outcome(&self) -> Result<u64, NotKept> {
         match &self.progress {
-            Progress::Kept(id) => Ok(*id),
-            Progress::Refused(reason) => Err((**reason).clone()),
-            Progress::Logged(logged) => logged.outcome().await,
+            ReceiptState::Kept(id) => Ok(*id),
+            ReceiptState::Refused(reason) => Err((**reason).clone()),
+            ReceiptState::Logged(logged) => logged.outcome().await,
         }
     }
 
     /// Starts to keep the message, for a publisher that does not wait. Returns true when the message is kept.
     pub fn keep_soon(&self) -> bool {
         match &self.progress {
-            Progress::Kept(_) => true,
-            Progress::Refused(_) => false,
-            Progress::Logged(logged) => logged.keep_soon(),
+            ReceiptState::Kept(_) => true,
+            ReceiptState::Refused(_) => false,
+            ReceiptState::Logged(logged) => logged.keep_soon(),
         }
     }
 
     /// The reason, if the message was refused and so not published.
     pub fn refusal(&self) -> Option<&NotKept> {
         match &self.progress {
-            Progress::Refused(reason) => Some(reason),
-            Progress::Kept(_) | Progress::Logged(_) => None,
+            ReceiptState::Refused(reason) => Some(reason),
+            ReceiptState::Kept(_) | ReceiptState::Logged(_) => None,
         }
     }
 
     /// The message's id, if the message is published. Only [`Receipt::outcome`] says whether it is kept.
     pub fn id(&self) -> Option<u64> {
         match &self.progress {
-            Progress::Kept(id) => Some(*id),
-            Progress::Refused(_) => None,
-            Progress::Logged(logged) => Some(logged.id),
+            ReceiptState::Kept(id) => Some(*id),
+            ReceiptState::Refused(_) => None,
+            ReceiptState::Logged(logged) => Some(logged.id),
         }
     }
 

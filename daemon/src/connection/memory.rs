@@ -65,9 +65,9 @@ pub(crate) fn sub_channels(channels: &[ChannelName]) {
 
 /// Turns a buffer into shared bytes that are counted once, until the last reference is dropped.
 pub(crate) fn keep(bytes: Vec<u8>) -> Bytes {
-    struct Kept(Vec<u8>, #[expect(dead_code, reason = "it counts")] Hold);
+    struct CountedBytes(Vec<u8>, #[expect(dead_code, reason = "it counts")] Hold);
 
-    impl AsRef<[u8]> for Kept {
+    impl AsRef<[u8]> for CountedBytes {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
@@ -77,7 +77,7 @@ pub(crate) fn keep(bytes: Vec<u8>) -> Bytes {
         return bytes.into();
     }
     let hold = Hold::new(bytes.capacity());
-    Bytes::from_owner(Kept(bytes, hold))
+    Bytes::from_owner(CountedBytes(bytes, hold))
 }
 
 /// The number of bytes that all connections use.

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use memory::Ceiling;
 use protocol::MOST_STEPS;
 pub(crate) use protocol::{Input, Protocol, Step, Then, due_in};
-use socket::Written;
+use socket::WriteResult;
 
 /// A thread whose connections are these.
 pub(crate) type Worker = worker::Worker<Conn>;
@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const CHUNK: usize = 4096;
 
 /// What the connections of one thread share.
-pub(crate) struct Limits {
+pub(crate) struct ConnectionLimits {
     metrics: Arc<Metrics>,
     /// How long a client may read nothing of what is written.
     write_time: Cell<Duration>,
@@ -45,7 +45,7 @@ pub(crate) struct Limits {
     budget: Cell<Option<u8>>,
 }
 
-impl Limits {
+impl ConnectionLimits {
     pub(crate) fn new(metrics: Arc<Metrics>, write_time: Duration, ceiling: Ceiling) -> Self {
         Self {
             metrics,
@@ -272,12 +272,12 @@ impl Conn {
 
     fn write(self: &Rc<Self>, bytes: Bytes, then: Then) -> bool {
         match self.write_now(bytes) {
-            Written::All => {}
-            Written::Part(rest) => {
+            WriteResult::All => {}
+            WriteResult::Part(rest) => {
                 self.wait_for_writes(rest, then == Then::End);
                 return false;
             }
-            Written::Failed => {
+            WriteResult::Failed => {
                 self.close();
                 return false;
             }
@@ -305,14 +305,14 @@ impl Conn {
     fn write_rest(self: &Rc<Self>) {
         let (rest, ends) = self.with_extra(|extra| (std::mem::take(&mut extra.output), extra.ends));
         match self.write_now(rest.clone()) {
-            Written::Part(left) if left.len() == rest.len() => {
+            WriteResult::Part(left) if left.len() == rest.len() => {
                 // Nothing was written, so the time limit stays.
                 self.set_extra(|extra| (extra.output, extra.ends) = (left, ends));
             }
-            Written::Part(left) => self.wait_for_writes(left, ends),
-            Written::Failed => self.close(),
-            Written::All if ends => self.end(),
-            Written::All => {
+            WriteResult::Part(left) => self.wait_for_writes(left, ends),
+            WriteResult::Failed => self.close(),
+            WriteResult::All if ends => self.end(),
+            WriteResult::All => {
                 self.turn.set(Turn::Protocol);
                 self.run();
             }
@@ -407,7 +407,7 @@ impl Conn {
 }
 
 impl Connection for Conn {
-    type Context = Limits;
+    type Context = ConnectionLimits;
 
     fn ready(self: &Rc<Self>, Ready { readable, ended }: Ready) {
         if ended {

@@ -14,7 +14,7 @@ use super::Conn;
 use crate::worker::Due;
 
 /// What a write has done.
-pub(super) enum Written {
+pub(super) enum WriteResult {
     All,
     /// The rest did not fit into the socket.
     Part(Bytes),
@@ -57,18 +57,18 @@ impl Conn {
     }
 
     /// Writes as many bytes as the socket takes.
-    pub(super) fn write_now(&self, mut bytes: Bytes) -> Written {
+    pub(super) fn write_now(&self, mut bytes: Bytes) -> WriteResult {
         let mut written = 0;
         while written < bytes.len() {
             match self.try_write(&bytes[written..]) {
                 Ok(n) => written += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    return Written::Part(bytes.split_off(written));
+                    return WriteResult::Part(bytes.split_off(written));
                 }
-                Err(_) => return Written::Failed,
+                Err(_) => return WriteResult::Failed,
             }
         }
-        Written::All
+        WriteResult::All
     }
 
     /// For a task: reads what arrives next.

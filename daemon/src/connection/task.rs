@@ -14,12 +14,12 @@ use crate::worker::Due;
 /// Number of reads and writes that a future may do before its work goes to a task. Few requests need more.
 const FIRST_BUDGET: u8 = 16;
 
-type Future = Pin<Box<dyn std::future::Future<Output = Step>>>;
+type StepFuture = Pin<Box<dyn Future<Output = Step>>>;
 
 impl Conn {
     /// Begins a step that may have to wait. Runs it without waiting as far as possible, which is nearly always to its
     /// end; then returns the next step. A task does the rest.
-    pub(super) fn start(self: &Rc<Self>, mut future: Future) -> Option<Step> {
+    pub(super) fn start(self: &Rc<Self>, mut future: StepFuture) -> Option<Step> {
         self.turn.set(Turn::Task);
         self.set_due(Due::NEVER);
         self.worker.parked.reset();

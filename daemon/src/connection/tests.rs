@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::*;
 use crate::{
     hub::Workers,
-    worker::{Balance, Door, Errand, Listener, Shared, Work, WorkDone},
+    worker::{Balance, Door, Errand, Listener, SharedParts, Work, WorkDone},
 };
 
 /// More bytes than fit into the buffers of both sockets.
@@ -114,13 +114,13 @@ fn serve(write_time: Duration, client: impl FnOnce(SocketAddr) + Send + 'static)
         done.send(()).unwrap();
     });
     let metrics: Arc<Metrics> = Arc::default();
-    let shared = Shared {
+    let shared = SharedParts {
         listeners: Arc::new([Listener { socket, door: 0 }]),
         balance: Balance::new(1).into(),
         errand: Errand::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
         metrics: metrics.clone(),
     };
-    let limits = Limits::new(metrics.clone(), write_time, Ceiling::new(None));
+    let limits = ConnectionLimits::new(metrics.clone(), write_time, Ceiling::new(None));
     let (worker, events) = Worker::new(0, shared, vec![Box::new(CommandDoor)], limits).unwrap();
     let main = async {
         let _ = stop.await; // also when the client has failed

@@ -15,14 +15,14 @@ mod urls;
 mod websocket;
 
 /// A property, under the name of its folders in `fuzz/`.
-pub struct Target {
+pub struct FuzzTarget {
     pub name: &'static str,
     /// Panics when the property does not hold for these bytes.
     pub check: fn(&[u8]),
 }
 
 /// All properties.
-pub const TARGETS: &[Target] = &[
+pub const TARGETS: &[FuzzTarget] = &[
     target("config", config::check),
     target("cursor", cursor::check),
     target("head", http::head),
@@ -37,8 +37,8 @@ pub const TARGETS: &[Target] = &[
     target("zeitoun", compat::zeitoun),
 ];
 
-const fn target(name: &'static str, check: fn(&[u8])) -> Target {
-    Target { name, check }
+const fn target(name: &'static str, check: fn(&[u8])) -> FuzzTarget {
+    FuzzTarget { name, check }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     date::unix_time,
     due_at,
     site::Current,
-    writer::{Variant, Writer},
+    writer::{SubscriptionWriter, Variant},
 };
 use crate::{
     connection::{Conn, Then, due_in, memory},
@@ -43,7 +43,7 @@ enum Stage {
 }
 
 /// What a subscription does next.
-pub(super) enum Progress {
+pub(super) enum HoldStep {
     Wait(Due),
     /// The next piece of a stream.
     Piece(Bytes, Then),
@@ -126,7 +126,7 @@ impl HeldSubscription {
     }
 
     /// Goes on after input from the client, or after a piece that was written.
-    pub(super) fn input(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
+    pub(super) fn input(&mut self, http: &Http, conn: &Rc<Conn>) -> HoldStep {
         if self.stage != Stage::Waiting {
             return self.go_on(http, conn);
         }
@@ -134,11 +134,11 @@ impl HeldSubscription {
             return self.go_on(http, conn);
         }
         let ends = self.look(http, conn);
-        ends.unwrap_or_else(|| Progress::Wait(conn.due()))
+        ends.unwrap_or_else(|| HoldStep::Wait(conn.due()))
     }
 
     /// Looks at what the client has sent while it waits. `None`: the client goes on waiting.
-    fn look(&mut self, http: &Http, conn: &Conn) -> Option<Progress> {
+    fn look(&mut self, http: &Http, conn: &Conn) -> Option<HoldStep> {
         if !conn.has_unread() {
             return None;
         }
@@ -146,20 +146,20 @@ impl HeldSubscription {
             Ok(1..) if !conn.has_ended() => None, // a pipelined request: it is served later
             Ok(_) => Some(self.half_closed(http)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => None,
-            Err(_) => Some(Progress::Broken),
+            Err(_) => Some(HoldStep::Broken),
         }
     }
 
     /// Opens the subscription, sends the backlog, and joins the audience.
-    pub(super) fn go_on(&mut self, http: &Http, conn: &Rc<Conn>) -> Progress {
+    pub(super) fn go_on(&mut self, http: &Http, conn: &Rc<Conn>) -> HoldStep {
         if self.stage == Stage::Opening {
-            return Progress::Piece(self.open(http, None), Then::Again);
+            return HoldStep::Piece(self.open(http, None), Then::Again);
         }
         if self.has_ended() {
             return self.say_end(http);
         }
         if conn.worker().is_stopping() {
-            return Progress::End(self.farewell(http));
+            return HoldStep::End(self.farewell(http));
         }
         let bytes = if self.is_poll() { READ_BYTES } else { PIECE };
         let backlog = match self.stage {
@@ -172,17 +172,17 @@ impl HeldSubscription {
                 self.wait(http, conn)
             }
             Some(backlog) if self.is_poll() => self.answer(self.render(http, &backlog)),
-            Some(backlog) => Progress::Piece(self.render(http, &backlog), Then::Again),
+            Some(backlog) => HoldStep::Piece(self.render(http, &backlog), Then::Again),
         }
     }
 
     /// Waits for news, unless the client has closed its sending side already or does not want to wait.
-    fn wait(&mut self, http: &Http, conn: &Conn) -> Progress {
+    fn wait(&mut self, http: &Http, conn: &Conn) -> HoldStep {
         if self.wait == Some(0) {
             return self.say_nothing_new(http, conn);
         }
         let ends = self.look(http, conn);
-        ends.unwrap_or_else(|| Progress::Wait(self.due(conn)))
+        ends.unwrap_or_else(|| HoldStep::Wait(self.due(conn)))
     }
 
     /// The moment when the wait or the right to it ends, or the next heartbeat.
@@ -228,9 +228,9 @@ impl HeldSubscription {
     }
 
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once.
-    pub(super) fn news(&mut self, http: &Http, conn: &Conn, feed: &mut Feed<'_>) -> Progress {
+    pub(super) fn news(&mut self, http: &Http, conn: &Conn, feed: &mut Feed<'_>) -> HoldStep {
         let Some(shared) = self.reader.read_shared(feed) else {
-            return Progress::Wait(conn.due());
+            return HoldStep::Wait(conn.due());
         };
         let backlog = shared.backlog();
         let writer = self.writer(http);
@@ -241,52 +241,52 @@ impl HeldSubscription {
         count(http, backlog);
         match (self.is_poll(), backlog.more) {
             (true, _) => self.answer(piece),
-            (false, true) => Progress::Piece(piece, Then::Again),
-            (false, false) => Progress::Piece(piece, Then::Wait(self.due(conn))),
+            (false, true) => HoldStep::Piece(piece, Then::Again),
+            (false, false) => HoldStep::Piece(piece, Then::Wait(self.due(conn))),
         }
     }
 
     /// Handles the end of the time that was set.
-    pub(super) fn time(&mut self, http: &Http, conn: &Conn) -> Progress {
+    pub(super) fn time(&mut self, http: &Http, conn: &Conn) -> HoldStep {
         if self.has_ended() {
             return self.say_end(http);
         }
         match self.is_poll() && self.wait.is_none() {
             // The system clock was set back, so that the token is valid for longer again.
-            true => Progress::Wait(self.due(conn)),
+            true => HoldStep::Wait(self.due(conn)),
             false => self.say_nothing_new(http, conn),
         }
     }
 
     /// Answers a poll whose wait is over, or sends the heartbeat of a stream. Reads the hub first: the new cursor must
     /// not skip a message that was published but not delivered yet.
-    fn say_nothing_new(&mut self, http: &Http, conn: &Conn) -> Progress {
+    fn say_nothing_new(&mut self, http: &Http, conn: &Conn) -> HoldStep {
         let bytes = match self.reader.read(http.audience.hub(), READ_BYTES) {
             Some(backlog) => self.render(http, &backlog),
             None => self.writer(http).nothing(self.reader.cursor()),
         };
         match self.is_poll() {
             true => self.answer(bytes),
-            false => Progress::Piece(bytes, Then::Wait(self.due(conn))),
+            false => HoldStep::Piece(bytes, Then::Wait(self.due(conn))),
         }
     }
 
     /// Answers a client that has closed its sending side. The client may be gone or may still read (RFC 9112, section
     /// 6.3). So it is answered at once, and requests that it has sent after the poll are served.
-    pub(super) fn half_closed(&mut self, http: &Http) -> Progress {
+    pub(super) fn half_closed(&mut self, http: &Http) -> HoldStep {
         let backlog = self.reader.read_rest(http.audience.hub());
         count(http, &backlog);
         let end = End::HalfClosed { backlog: &backlog };
         let answer = self.writer(http).end(&end);
         match self.is_poll() {
-            true => Progress::LastAnswer(answer, self.variant.close),
-            false => Progress::End(answer),
+            true => HoldStep::LastAnswer(answer, self.variant.close),
+            false => HoldStep::End(answer),
         }
     }
 
     /// Ends a subscription whose right has ended. A client whose right was revoked comes back, and the new rights decide
     /// about its request. The client gets no message that is newer than its cursor.
-    fn say_end(&self, http: &Http) -> Progress {
+    fn say_end(&self, http: &Http) -> HoldStep {
         let cursor = self.reader.cursor();
         let bytes = match self.reader.ends() {
             RightEnds::Revoked => {
@@ -303,7 +303,7 @@ impl HeldSubscription {
         };
         match self.is_poll() {
             true => self.answer(bytes),
-            false => Progress::End(bytes),
+            false => HoldStep::End(bytes),
         }
     }
 
@@ -318,8 +318,8 @@ impl HeldSubscription {
         })
     }
 
-    fn answer(&self, answer: Bytes) -> Progress {
-        Progress::Answer(answer, self.variant.close)
+    fn answer(&self, answer: Bytes) -> HoldStep {
+        HoldStep::Answer(answer, self.variant.close)
     }
 
     /// Renders a backlog for this client alone.
@@ -328,8 +328,8 @@ impl HeldSubscription {
         self.writer(http).news(backlog)
     }
 
-    fn writer<'a>(&'a self, http: &'a Http) -> Writer<'a> {
-        Writer {
+    fn writer<'a>(&'a self, http: &'a Http) -> SubscriptionWriter<'a> {
+        SubscriptionWriter {
             format: &*self.format,
             variant: self.variant,
             site: http.site(),

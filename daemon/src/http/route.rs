@@ -55,14 +55,14 @@ pub(crate) enum Route {
     /// The first bytes of the body must be read before the answer: the content is [`Content::Unknown`].
     Look,
     /// The whole body must be read, within the limits. This function gets the body and says what to do then.
-    Body(BodyReader),
+    Body(BodyRoute),
     /// A poll or a stream.
     Hold(Subscription),
     /// A message was published. The function makes the answer of the message's id when the message is kept.
     Published(Receipt, fn(u64) -> Answer),
 }
 
-pub(crate) type BodyReader = Box<dyn FnOnce(&Site, &[u8]) -> Result<Route, Refusal>>;
+pub(crate) type BodyRoute = Box<dyn FnOnce(&Site, &[u8]) -> Result<Route, Refusal>>;
 
 /// Waits until the message is kept, and returns the answer, or the refusal when the message cannot be kept.
 pub(super) async fn when_kept(receipt: Receipt, answer: fn(u64) -> Answer) -> Answer {

@@ -5,7 +5,7 @@ use std::{io::ErrorKind, rc::Rc};
 
 use super::{
     Http,
-    hold::{HeldSubscription, Progress},
+    hold::{HeldSubscription, HoldStep},
 };
 use crate::{
     connection::{Conn, Input, Protocol, Step, Then},
@@ -35,18 +35,18 @@ impl Upgraded {
         }
     }
 
-    fn with(&mut self, f: impl FnOnce(&mut HeldSubscription, &Http) -> Progress) -> Step {
+    fn with(&mut self, f: impl FnOnce(&mut HeldSubscription, &Http) -> HoldStep) -> Step {
         let Some(held) = &mut self.held else {
             return Step::End;
         };
         match f(held, &self.http) {
-            Progress::Wait(due) => Step::Wait(due),
-            Progress::Piece(piece, then) => Step::Write(piece, then),
-            Progress::Answer(bytes, _) | Progress::LastAnswer(bytes, _) | Progress::End(bytes) => {
+            HoldStep::Wait(due) => Step::Wait(due),
+            HoldStep::Piece(piece, then) => Step::Write(piece, then),
+            HoldStep::Answer(bytes, _) | HoldStep::LastAnswer(bytes, _) | HoldStep::End(bytes) => {
                 self.release();
                 Step::Write(bytes, Then::End)
             }
-            Progress::Broken => Step::Close,
+            HoldStep::Broken => Step::Close,
         }
     }
 
@@ -84,7 +84,7 @@ impl Protocol for Upgraded {
                 return Step::End; // the client may not send frames before our 101
             }
             return self.with(|held, http| {
-                Progress::Piece(held.open(http, Some(&handshake)), Then::Again)
+                HoldStep::Piece(held.open(http, Some(&handshake)), Then::Again)
             });
         }
         if let Some(step) = self.read_frames(input) {
@@ -102,7 +102,7 @@ impl Protocol for Upgraded {
     }
 
     fn farewell(&mut self, _: &Rc<Conn>) -> Step {
-        self.with(|held, http| Progress::End(held.farewell(http)))
+        self.with(|held, http| HoldStep::End(held.farewell(http)))
     }
 
     fn changed(&mut self, conn: &Conn) -> Option<Due> {

@@ -48,14 +48,14 @@ impl Variant {
 }
 
 /// Writes answers for connections that have left hyper.
-pub(crate) struct Writer<'a> {
+pub(crate) struct SubscriptionWriter<'a> {
     pub(crate) format: &'a dyn Format,
     pub(crate) variant: Variant,
     pub(crate) site: Current,
     pub(crate) date: &'a DateLine,
 }
 
-impl Writer<'_> {
+impl SubscriptionWriter<'_> {
     /// The whole answer of a poll, or the next piece of a stream.
     pub(crate) fn news(&self, backlog: &Backlog) -> Bytes {
         let mut body = Vec::new();

@@ -61,12 +61,12 @@ pub(super) const MAPS: usize = 256;
 
 /// The channels by name, in many maps: one large map would block all publishers for milliseconds while it grows. The values
 /// are boxed, because a map reserves up to twice the entries that it holds.
-pub(super) struct Channels {
+pub(super) struct ChannelMap {
     maps: Box<[HashMap<ChannelName, Box<Channel>>; MAPS]>,
     len: usize,
 }
 
-impl Channels {
+impl ChannelMap {
     pub(super) fn new() -> Self {
         Self {
             maps: Box::new(array::from_fn(|_| HashMap::new())),
@@ -144,7 +144,7 @@ mod tests {
     fn finds_what_was_put_in_and_leaves_nothing() {
         let names = (0..10_000).map(|i| ChannelName::parse(&format!("c{i}")).unwrap());
         let names: Vec<ChannelName> = names.collect();
-        let mut channels = Channels::new();
+        let mut channels = ChannelMap::new();
         for (i, name) in names.iter().enumerate() {
             assert!(channels.get(name).is_none());
             channels.insert(Channel::new(name.clone(), i as u64, 0));

@@ -10,7 +10,7 @@ use comet_proto::{ChannelName, ChannelNames, Cursor, Message};
 
 use super::{
     Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
-    channel::{Channel, Channels},
+    channel::{Channel, ChannelMap},
     history::{History, Kept, Limits, cost},
     keep::{Queue, Unwritten},
     keys::{Keys, PublisherKey},
@@ -57,7 +57,7 @@ pub(super) struct HubState {
     pub(super) age_unknown: u64,
     /// Oldest first, except copies from a rewritten log.
     pub(super) lost: Vec<LostRange>,
-    pub(super) channels: Channels,
+    pub(super) channels: ChannelMap,
     /// The total over all channels.
     pub(super) kept: Kept,
     /// One entry for each channel with messages: the time when its oldest message expires. That message may already be gone.
@@ -82,7 +82,7 @@ impl HubState {
             floor: start,
             age_unknown: 0,
             lost: Vec::new(),
-            channels: Channels::new(),
+            channels: ChannelMap::new(),
             kept: Kept::default(),
             expiry: BinaryHeap::new(),
             dirty: vec![Vec::new(); workers],

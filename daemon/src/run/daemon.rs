@@ -28,7 +28,7 @@ use crate::{
     hub::{Hub, LogThreads, subscriber::Audience},
     metrics::Metrics,
     source::files::Watcher,
-    worker::{Balance, Errand, Shared},
+    worker::{Balance, Errand, SharedParts},
 };
 
 /// Descriptors that are reserved for files, the Unix socket and everything else that is not a browser.
@@ -108,7 +108,7 @@ impl Daemon {
         let keeping = self.hub.start_log_threads().context(NO_THREAD)?;
         self.sources.publish_spool().await;
         let pulse = Pulse::new(self.workers);
-        let shared = Shared {
+        let shared = SharedParts {
             listeners: self.listeners.sockets.into(),
             balance: Balance::new(self.workers).into(),
             errand: Errand::new(self.watcher, self.workers),

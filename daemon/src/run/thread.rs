@@ -7,16 +7,16 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     compat::port::Port,
-    connection::{Conn, Limits, Worker},
+    connection::{Conn, ConnectionLimits, Worker},
     drain::Drain,
     http::{Http, Site},
     hub::subscriber::Audience,
-    worker::{Door, Shared},
+    worker::{Door, SharedParts},
 };
 
 /// What a worker thread gets from the thread that starts it.
 pub(super) struct ThreadParts {
-    pub(super) shared: Shared,
+    pub(super) shared: SharedParts,
     pub(super) ports: Arc<[Arc<dyn Port>]>,
     /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
     /// daemon.
@@ -34,7 +34,7 @@ pub(super) struct ThreadParts {
 /// When the listeners cannot be used, or a part of the thread has failed.
 pub(super) fn serve(parts: ThreadParts, audience: Rc<Audience>, beat: impl Fn()) -> io::Result<()> {
     let site = parts.sites.borrow().clone();
-    let limits = Limits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
+    let limits = ConnectionLimits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
     let http = Rc::new(Http::new(site.clone(), audience.clone()));
     let doors = doors(&http, &parts.ports, &audience, &site);
     let (worker, events) = Worker::new(audience.worker(), parts.shared, doors, limits)?;

@@ -20,7 +20,7 @@ use crate::{
     http::Site,
     hub::{Hub, MAX_WORKERS, subscriber::Audience},
     source::files::{EventsRead, Watcher},
-    worker::{Shared, Work, WorkDone},
+    worker::{SharedParts, Work, WorkDone},
 };
 
 /// The advice when the system cannot start a thread.
@@ -42,7 +42,7 @@ pub(super) fn number(config: &Config) -> usize {
 
 /// What each worker thread needs.
 pub(super) struct WorkerParts {
-    pub(super) shared: Shared,
+    pub(super) shared: SharedParts,
     pub(super) ports: Arc<[Arc<dyn Port>]>,
     /// The listeners stay open after this daemon ([`HttpListeners`](super::listeners::HttpListeners)).
     pub(super) outlives: bool,

@@ -15,11 +15,11 @@ const AHEAD: usize = 128;
 
 /// The numbers of connections of all threads, by which they decide who accepts.
 pub struct Balance {
-    threads: Vec<Thread>,
+    threads: Vec<ThreadLoad>,
 }
 
 #[derive(Default)]
-struct Thread {
+struct ThreadLoad {
     /// Number of connections at the last count.
     open: AtomicUsize,
     rests: AtomicBool,
@@ -33,7 +33,7 @@ impl Balance {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            threads: (0..workers).map(|_| Thread::default()).collect(),
+            threads: (0..workers).map(|_| ThreadLoad::default()).collect(),
         }
     }
 
@@ -47,7 +47,7 @@ impl Balance {
     pub(super) fn count(&self, worker: usize, open: usize) -> bool {
         let this = &self.threads[worker];
         this.open.store(open, Ordering::SeqCst);
-        let least = self.threads.iter().map(Thread::open).min().unwrap_or(0);
+        let least = self.threads.iter().map(ThreadLoad::open).min().unwrap_or(0);
         let rests = self.is_to_rest(worker, least + AHEAD);
         let rested = this.rests.swap(rests, Ordering::SeqCst);
         for (number, other) in self.threads.iter().enumerate() {
@@ -75,7 +75,7 @@ impl Balance {
     }
 }
 
-impl Thread {
+impl ThreadLoad {
     fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }

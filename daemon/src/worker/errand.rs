@@ -34,12 +34,12 @@ pub struct Errand {
 
 struct Threads {
     /// The workers that can do the work, by their number.
-    able: Vec<Option<Thread>>,
+    able: Vec<Option<ErrandThread>>,
     /// The worker that does it now.
     at: Option<usize>,
 }
 
-struct Thread {
+struct ErrandThread {
     epoll: Arc<Epoll>,
     number: u64,
 }
@@ -59,7 +59,7 @@ impl Errand {
     /// Adds a worker that can do the work. The first one does it. Its loop gets events with the number `number`.
     pub(super) fn join(&self, worker: usize, epoll: &Arc<Epoll>, number: u64) -> io::Result<()> {
         let mut threads = self.lock();
-        let thread = Thread {
+        let thread = ErrandThread {
             epoll: epoll.clone(),
             number,
         };
@@ -105,7 +105,7 @@ impl Errand {
     }
 }
 
-impl Thread {
+impl ErrandThread {
     fn wait_for(&self, work: &dyn Work) -> io::Result<()> {
         let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         Ok(self.epoll.add(work, EpollEvent::new(edges, self.number))?)

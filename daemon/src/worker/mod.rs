@@ -53,7 +53,7 @@ impl Place {
 
 /// What the threads share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct SharedParts {
     /// At most [`MOST_LISTENERS`].
     pub listeners: Arc<[Listener]>,
     pub balance: Arc<Balance>,
@@ -90,7 +90,7 @@ impl<C: Connection> Worker<C> {
     /// When the listeners cannot be watched.
     pub(crate) fn new(
         number: usize,
-        shared: Shared,
+        shared: SharedParts,
         doors: Vec<Box<dyn Door<C>>>,
         context: C::Context,
     ) -> io::Result<(Rc<Self>, Loop)> {

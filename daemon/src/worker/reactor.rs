@@ -169,7 +169,7 @@ impl Reactor {
                 return Ok(end);
             }
             let count = self.wait(&mut events, worker)?;
-            let mut due = Due {
+            let mut due = DueWork {
                 ready: self.resume(worker),
                 errand: std::mem::take(&mut self.unfinished),
             };
@@ -306,13 +306,17 @@ impl Reactor {
 }
 
 /// Work that is done after the events of the connections.
-struct Due {
+struct DueWork {
     ready: ReadyListeners,
     errand: bool,
 }
 
 /// Passes events on. Returns their number: all, or fewer if they take so long that tasks should run in between.
-fn pass_some_on<C: Connection>(worker: &Worker<C>, events: &[EpollEvent], due: &mut Due) -> usize {
+fn pass_some_on<C: Connection>(
+    worker: &Worker<C>,
+    events: &[EpollEvent],
+    due: &mut DueWork,
+) -> usize {
     let start = Instant::now();
     for (number, event) in (1..).zip(events) {
         match event.data() {

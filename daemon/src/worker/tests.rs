@@ -104,7 +104,7 @@ fn serve(client: impl FnOnce(SocketAddr) -> Vec<TcpStream> + Send + 'static) {
         left.into_iter()
             .for_each(|mut client| assert_eq!(read(&mut client, 8), b"farewell"));
     });
-    let shared = Shared {
+    let shared = SharedParts {
         listeners: Arc::new([Listener { socket, door: 0 }]),
         balance: Balance::new(1).into(),
         errand: Errand::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),

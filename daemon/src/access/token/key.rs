@@ -58,9 +58,9 @@ impl Key {
     pub(super) fn load(config: &KeyConfig) -> Result<Self, KeyError> {
         let (algorithm, decoding) = match config.alg {
             Alg::Hs256 => (Algorithm::HS256, secret(config)?),
-            Alg::Rs256 => (Algorithm::RS256, public(config, pem::Kind::Rsa)?),
-            Alg::Es256 => (Algorithm::ES256, public(config, pem::Kind::P256)?),
-            Alg::EdDsa => (Algorithm::EdDSA, public(config, pem::Kind::Ed25519)?),
+            Alg::Rs256 => (Algorithm::RS256, public(config, pem::PemKind::Rsa)?),
+            Alg::Es256 => (Algorithm::ES256, public(config, pem::PemKind::P256)?),
+            Alg::EdDsa => (Algorithm::EdDSA, public(config, pem::PemKind::Ed25519)?),
         };
         Ok(Self {
             kid: config.kid.clone(),
@@ -91,7 +91,7 @@ fn secret(config: &KeyConfig) -> Result<DecodingKey, KeyError> {
     Ok(DecodingKey::from_secret(secret.as_bytes()))
 }
 
-fn public(config: &KeyConfig, kind: pem::Kind) -> Result<DecodingKey, KeyError> {
+fn public(config: &KeyConfig, kind: pem::PemKind) -> Result<DecodingKey, KeyError> {
     let kid = || config.kid.clone();
     let path = match (&config.secret, &config.secret_file, &config.public_key_file) {
         (None, None, Some(path)) => path,
@@ -99,9 +99,9 @@ fn public(config: &KeyConfig, kind: pem::Kind) -> Result<DecodingKey, KeyError> 
     };
     match pem::public_key(&read(config, path)?) {
         Some((found, key)) if found == kind => Ok(match kind {
-            pem::Kind::Rsa => DecodingKey::from_rsa_der(&key),
-            pem::Kind::P256 => DecodingKey::from_ec_der(&key),
-            pem::Kind::Ed25519 => DecodingKey::from_ed_der(&key),
+            pem::PemKind::Rsa => DecodingKey::from_rsa_der(&key),
+            pem::PemKind::P256 => DecodingKey::from_ec_der(&key),
+            pem::PemKind::Ed25519 => DecodingKey::from_ed_der(&key),
         }),
         _ => Err(KeyError::Public(kid(), path.clone(), config.alg)),
     }

@@ -5,28 +5,28 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// What kind of key a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PemKind {
     Rsa,
     P256,
     Ed25519,
 }
 
 /// The identifiers of the kinds (`AlgorithmIdentifier`), as DER.
-const KINDS: [(Kind, &[u8]); 3] = [
+const KINDS: [(PemKind, &[u8]); 3] = [
     // rsaEncryption, NULL (RFC 3279)
     (
-        Kind::Rsa,
+        PemKind::Rsa,
         &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 1, 5, 0],
     ),
     // id-ecPublicKey, secp256r1 (RFC 5480)
     (
-        Kind::P256,
+        PemKind::P256,
         &[
             6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7,
         ],
     ),
     // id-Ed25519 (RFC 8410)
-    (Kind::Ed25519, &[6, 3, 0x2b, 0x65, 0x70]),
+    (PemKind::Ed25519, &[6, 3, 0x2b, 0x65, 0x70]),
 ];
 
 const SEQUENCE: u8 = 0x30;
@@ -34,7 +34,7 @@ const BIT_STRING: u8 = 3;
 const INTEGER: u8 = 2;
 
 /// The kind of the key in a file, and its bytes. `None`: it is something else.
-pub(super) fn public_key(text: &str) -> Option<(Kind, Vec<u8>)> {
+pub(super) fn public_key(text: &str) -> Option<(PemKind, Vec<u8>)> {
     let (_, rest) = text.split_once("-----BEGIN PUBLIC KEY-----")?;
     let (body, _) = rest.split_once("-----END PUBLIC KEY-----")?;
     let body: String = body.split_ascii_whitespace().collect();
@@ -51,9 +51,9 @@ pub(super) fn public_key(text: &str) -> Option<(Kind, Vec<u8>)> {
         return None; // bits that are no whole bytes
     };
     let fits = match kind {
-        Kind::Rsa => modulus(key).is_some_and(|n| (256..=1024).contains(&n.len())),
-        Kind::P256 => key.len() == 65 && key[0] == 4,
-        Kind::Ed25519 => key.len() == 32,
+        PemKind::Rsa => modulus(key).is_some_and(|n| (256..=1024).contains(&n.len())),
+        PemKind::P256 => key.len() == 65 && key[0] == 4,
+        PemKind::Ed25519 => key.len() == 32,
     };
     fits.then(|| (kind, key.to_vec()))
 }
@@ -104,7 +104,7 @@ mod tests {
         ]
         .concat();
         let found = public_key(&wrap(&ed25519));
-        assert_eq!(found, Some((Kind::Ed25519, vec![7; 32])));
+        assert_eq!(found, Some((PemKind::Ed25519, vec![7; 32])));
         for cut in 0..ed25519.len() {
             assert_eq!(public_key(&wrap(&ed25519[..cut])), None, "{cut}");
         }

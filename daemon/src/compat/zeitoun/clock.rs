@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// The clock: one call at the beginning of each second, without end.
-pub(super) struct Clock;
+pub(super) struct ClockFormat;
 
-impl Format for Clock {
+impl Format for ClockFormat {
     fn kind(&self) -> Kind {
         Kind {
             shape: Shape::Stream {

@@ -20,7 +20,7 @@ use crate::{
     transport::Subscription,
 };
 use chat::ChatRequest;
-use clock::Clock;
+use clock::ClockFormat;
 
 pub(super) struct ZeitounChat {
     path: String,
@@ -96,7 +96,7 @@ impl Endpoint for ZeitounClock {
             channels: Vec::new().into(),
             since: None,
             wait: None,
-            format: Box::new(Clock),
+            format: Box::new(ClockFormat),
             handshake: None,
             expires: None,
             gap: false,

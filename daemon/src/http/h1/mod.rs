@@ -16,7 +16,7 @@ use bytes::Bytes;
 use self::hyper::Served;
 use super::{
     Http, h2,
-    hold::{HeldSubscription, Progress},
+    hold::{HeldSubscription, HoldStep},
     refusal::Refusal,
     upgraded::Upgraded,
 };
@@ -67,7 +67,7 @@ impl Http1 {
                     let held = self.held.insert(HeldSubscription::new(&self.http, ask));
                     let progress = held.go_on(&self.http, conn);
                     match progress {
-                        Progress::Wait(_) => worker.parked.add(),
+                        HoldStep::Wait(_) => worker.parked.add(),
                         _ => worker.parked.reset(),
                     }
                     self.go_on(conn, input, progress)
@@ -89,11 +89,11 @@ impl Http1 {
     }
 
     /// The step for the subscription's progress within [`Protocol::input`].
-    fn go_on(&mut self, conn: &Conn, input: &Input<'_>, progress: Progress) -> Step {
+    fn go_on(&mut self, conn: &Conn, input: &Input<'_>, progress: HoldStep) -> Step {
         let has_more = !input.bytes().is_empty() || conn.has_bytes();
         match progress {
-            Progress::LastAnswer(answer, close) if has_more => {
-                self.step(Progress::Answer(answer, close), Then::Again)
+            HoldStep::LastAnswer(answer, close) if has_more => {
+                self.step(HoldStep::Answer(answer, close), Then::Again)
             }
             progress => self.step(progress, Then::Again),
         }
@@ -117,19 +117,19 @@ impl Http1 {
     }
 
     /// The step for the subscription's progress. `next`: what follows after the answer of a poll.
-    fn step(&mut self, progress: Progress, next: Then) -> Step {
+    fn step(&mut self, progress: HoldStep, next: Then) -> Step {
         match progress {
-            Progress::Wait(due) => Step::Wait(due),
-            Progress::Piece(piece, then) => Step::Write(piece, then),
-            Progress::Answer(answer, close) => {
+            HoldStep::Wait(due) => Step::Wait(due),
+            HoldStep::Piece(piece, then) => Step::Write(piece, then),
+            HoldStep::Answer(answer, close) => {
                 self.release();
                 Step::Write(answer, if close { Then::End } else { next })
             }
-            Progress::LastAnswer(bytes, _) | Progress::End(bytes) => {
+            HoldStep::LastAnswer(bytes, _) | HoldStep::End(bytes) => {
                 self.release();
                 Step::Write(bytes, Then::End)
             }
-            Progress::Broken => Step::Close,
+            HoldStep::Broken => Step::Close,
         }
     }
 
@@ -177,7 +177,7 @@ impl Protocol for Http1 {
         match &mut self.held {
             Some(held) => {
                 let bytes = held.farewell(&self.http);
-                self.step(Progress::End(bytes), Then::End)
+                self.step(HoldStep::End(bytes), Then::End)
             }
             // A request that has arrived is still answered, even if epoll has not reported it yet.
             None => {
@@ -194,9 +194,9 @@ impl Protocol for Http1 {
 
 impl Http1 {
     /// The step after news or time.
-    fn follow(&mut self, conn: &Conn, progress: Progress) -> Step {
+    fn follow(&mut self, conn: &Conn, progress: HoldStep) -> Step {
         let next = match progress {
-            Progress::Answer(..) => {
+            HoldStep::Answer(..) => {
                 // While messages are delivered, the thread must not pause to let polls gather.
                 conn.worker().parked.reset();
                 self.after_answer(conn)

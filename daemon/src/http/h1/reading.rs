@@ -39,7 +39,7 @@ pub(super) enum RequestStart {
 pub(super) async fn read_head(conn: &Conn, http: &Http, input: Bytes) -> RequestStart {
     let site = http.site();
     let config = &site.config;
-    let mut reading = Reading::new(input);
+    let mut reading = HeadReader::new(input);
     if let Some(head) = reading.look(&site) {
         return head;
     }
@@ -70,14 +70,14 @@ async fn read_more(conn: &Conn, input: &mut Vec<u8>) -> io::Result<usize> {
 }
 
 /// The part of a request that was read so far.
-struct Reading {
+struct HeadReader {
     input: Vec<u8>,
     /// Number of bytes that were parsed before without a result.
     seen: usize,
     hold: Hold,
 }
 
-impl Reading {
+impl HeadReader {
     fn new(input: Bytes) -> Self {
         Self {
             input: input.into(),
