@@ -77,7 +77,7 @@ pub(crate) struct Conn {
     stream: TcpStream,
     /// `None` after the connection has left the worker.
     place: Cell<Option<Place>>,
-    turn: Cell<Turn>,
+    phase: Cell<Phase>,
     /// The socket may hold unread bytes or its end, and epoll will not report them again.
     unread: Cell<bool>,
     /// The client has closed its side, and the end is still to be read.
@@ -109,7 +109,7 @@ impl Extra {
 
 /// Who acts next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum Phase {
     /// The protocol waits.
     Protocol,
     /// A task works.
@@ -143,7 +143,7 @@ impl Conn {
             extra: Cell::new(None),
             stream,
             place: Cell::new(Some(place)),
-            turn: Cell::new(Turn::Protocol),
+            phase: Cell::new(Phase::Protocol),
             unread: Cell::new(false),
             ended: Cell::new(false),
             watches_writes: Cell::new(false),
@@ -174,7 +174,7 @@ impl Conn {
         };
         let due = protocol.changed(self);
         self.protocol.set(Some(protocol));
-        if let (Some(due), Turn::Protocol) = (due, self.turn.get()) {
+        if let (Some(due), Phase::Protocol) = (due, self.phase.get()) {
             self.set_due(due);
         }
     }
@@ -266,7 +266,7 @@ impl Conn {
     }
 
     fn wait(&self, due: Due) {
-        self.turn.set(Turn::Protocol);
+        self.phase.set(Phase::Protocol);
         self.set_due(due);
     }
 
@@ -296,7 +296,7 @@ impl Conn {
             return self.close();
         }
         self.set_extra(|extra| (extra.output, extra.ends) = (rest, ends));
-        self.turn.set(Turn::Writing);
+        self.phase.set(Phase::Writing);
         let write_time = self.worker.context.write_time.get();
         self.set_due(self.worker.timers.after(write_time));
     }
@@ -313,7 +313,7 @@ impl Conn {
             WriteResult::Failed => self.close(),
             WriteResult::All if ends => self.end(),
             WriteResult::All => {
-                self.turn.set(Turn::Protocol);
+                self.phase.set(Phase::Protocol);
                 self.run();
             }
         }
@@ -332,7 +332,7 @@ impl Conn {
         if self.shutdown().is_err() {
             return self.close();
         }
-        self.turn.set(Turn::Ending);
+        self.phase.set(Phase::Ending);
         self.set_due(self.worker.timers.after(LINGER));
         self.unread.set(true);
         self.discard_input();
@@ -352,7 +352,7 @@ impl Conn {
 
     /// Ends the connection at once.
     fn close(&self) {
-        let has_task = self.turn.replace(Turn::Closed) == Turn::Task;
+        let has_task = self.phase.replace(Phase::Closed) == Phase::Task;
         match has_task {
             true => {
                 self.set_due(Due::NEVER);
@@ -364,7 +364,7 @@ impl Conn {
 
     /// Removes the connection from the worker. The socket closes with the last reference.
     fn leave(&self) {
-        self.turn.set(Turn::Closed);
+        self.phase.set(Phase::Closed);
         drop(self.protocol.take());
         drop(self.extra.take());
         if let Some(place) = self.place.take() {
@@ -376,7 +376,7 @@ impl Conn {
     }
 
     fn keep_input(&self, bytes: Bytes) {
-        if !bytes.is_empty() && self.turn.get() != Turn::Closed {
+        if !bytes.is_empty() && self.phase.get() != Phase::Closed {
             self.set_extra(|extra| extra.input = bytes);
         }
     }
@@ -416,26 +416,26 @@ impl Connection for Conn {
         if readable {
             self.unread.set(true);
         }
-        match self.turn.get() {
-            Turn::Task => self.wake(),
-            Turn::Writing => self.write_rest(),
-            Turn::Protocol if readable || ended => self.run(),
-            Turn::Ending => self.discard_input(),
-            Turn::Protocol | Turn::Closed => {}
+        match self.phase.get() {
+            Phase::Task => self.wake(),
+            Phase::Writing => self.write_rest(),
+            Phase::Protocol if readable || ended => self.run(),
+            Phase::Ending => self.discard_input(),
+            Phase::Protocol | Phase::Closed => {}
         }
     }
 
     fn expire(self: &Rc<Self>) {
-        match self.turn.get() {
-            Turn::Protocol => self.call_and_follow(|protocol| protocol.time(self)),
-            Turn::Task | Turn::Writing | Turn::Ending => self.close(),
-            Turn::Closed => {}
+        match self.phase.get() {
+            Phase::Protocol => self.call_and_follow(|protocol| protocol.time(self)),
+            Phase::Task | Phase::Writing | Phase::Ending => self.close(),
+            Phase::Closed => {}
         }
     }
 
     fn farewell(self: &Rc<Self>) {
         // A task, and a protocol whose bytes are not written yet, see afterwards that the daemon stops.
-        if self.turn.get() == Turn::Protocol {
+        if self.phase.get() == Phase::Protocol {
             self.call_and_follow(|protocol| protocol.farewell(self));
         }
     }
@@ -449,7 +449,7 @@ impl Connection for Conn {
 impl Subscriber for Conn {
     fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
         // News wait in the history for a connection that still writes.
-        if self.turn.get() == Turn::Protocol {
+        if self.phase.get() == Phase::Protocol {
             self.call_and_follow(|protocol| protocol.news(&self, feed));
         }
         // A protocol whose subscription has ended has left the audience by itself.

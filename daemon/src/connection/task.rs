@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::spawn_local;
 
-use super::{Conn, Step, Turn};
+use super::{Conn, Step, Phase};
 use crate::worker::Due;
 
 /// Number of reads and writes that a future may do before its work goes to a task. Few requests need more.
@@ -20,7 +20,7 @@ impl Conn {
     /// Begins a step that may have to wait. Runs it without waiting as far as possible, which is nearly always to its
     /// end; then returns the next step. A task does the rest.
     pub(super) fn start(self: &Rc<Self>, mut future: StepFuture) -> Option<Step> {
-        self.turn.set(Turn::Task);
+        self.phase.set(Phase::Task);
         self.set_due(Due::NEVER);
         self.worker.parked.reset();
         self.worker.context.budget.set(Some(FIRST_BUDGET));
@@ -48,10 +48,10 @@ impl Conn {
     /// Like `run`, after others have had their turn.
     pub(super) fn run_soon(self: &Rc<Self>) {
         let guard = Guard::new(self.clone());
-        spawn_local(guard.run(async |conn| match conn.turn.get() {
-            Turn::Protocol => conn.run(),
-            Turn::Ending => conn.discard_input(),
-            Turn::Task | Turn::Writing | Turn::Closed => {}
+        spawn_local(guard.run(async |conn| match conn.phase.get() {
+            Phase::Protocol => conn.run(),
+            Phase::Ending => conn.discard_input(),
+            Phase::Task | Phase::Writing | Phase::Closed => {}
         }));
     }
 
@@ -59,17 +59,17 @@ impl Conn {
     fn end_task(&self, step: Step) -> Option<Step> {
         // The waker would keep the task alive, and the task would keep the connection alive.
         self.with_extra(|extra| extra.waker.take());
-        if self.turn.get() == Turn::Closed {
+        if self.phase.get() == Phase::Closed {
             self.leave();
             return None;
         }
-        self.turn.set(Turn::Protocol);
+        self.phase.set(Phase::Protocol);
         Some(step)
     }
 
     /// Whether the connection was cut, so that its task should end.
     pub(super) fn is_cut(&self) -> bool {
-        self.turn.get() == Turn::Closed
+        self.phase.get() == Phase::Closed
     }
 
     /// Wakes the task, if it waits for the socket.
