@@ -1,7 +1,7 @@
 //! Counts the memory that connections use, and enforces a ceiling. Near the ceiling new connections are refused. At the
-//! ceiling, requests that need more memory are refused, and clients that leave large answers unread are cut; such
-//! clients come back with their cursors. A waiting connection counts with a fixed size. Only large buffers are counted
-//! one by one.
+//! ceiling two more things happen: requests that need more memory are refused, and clients that leave large answers
+//! unread are disconnected. Such clients can reconnect with their cursors. Each connection counts with a fixed size.
+//! Only large buffers are counted one by one.
 
 use bytes::Bytes;
 use comet_proto::ChannelName;
@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::metrics::{Counter, Metrics};
 
-/// Bytes that a waiting connection counts for: its subscription, and the buffers that are too small to be counted.
+/// Bytes counted for each connection: its subscription, and all buffers of up to [`SMALL`] bytes.
 pub(crate) const CONNECTION: u64 = 2048;
 
 /// Bytes that hyper uses for one HTTP/1 request, one HTTP/2 connection, and one HTTP/2 stream.
@@ -83,8 +83,8 @@ pub(crate) fn keep(bytes: Vec<u8>) -> Bytes {
 /// The number of bytes that all connections use.
 pub(crate) fn taken(metrics: &Metrics) -> u64 {
     let connections = metrics.http_connections.get().saturating_mul(CONNECTION);
-    // One thread may have added bytes that another thread has taken off between the reads of their parts of the
-    // counter. So the sum may be below zero for a moment.
+    // The counter has one part for each thread. Another thread may subtract bytes between two reads of such parts, so
+    // the sum can be below zero for a moment.
     let buffers = i64::try_from(TAKEN.get()).unwrap_or(0).max(0) as u64;
     connections.saturating_add(buffers)
 }
@@ -111,7 +111,8 @@ impl Ceiling {
         self.0 - self.0 / 10
     }
 
-    /// Whether more is used than the ceiling permits. If so, the caller gives up its request or connection.
+    /// Whether more memory is used than the ceiling permits. If so, the caller must refuse its request or close its
+    /// connection.
     pub(crate) fn is_reached(self, metrics: &Metrics) -> bool {
         let reached = taken(metrics) > self.0;
         if reached {
@@ -119,8 +120,8 @@ impl Ceiling {
             if metrics.http_shed.get() == 1 {
                 let max = self.0;
                 warn!(
-                    "connections take all of the {max} bytes that http.max_memory lets them: requests are refused with \
-                     503 and slow clients cut; from now on these are only counted"
+                    "connections use all of the {max} bytes that http.max_memory allows: requests are refused with \
+                     503 and slow clients are disconnected; further cases are only counted (comet_http_shed_total)"
                 );
             }
         }

@@ -1,8 +1,9 @@
-//! One connection: a socket, and whose turn it is. The protocol on it is a [`Protocol`], and the connection knows
-//! nothing of it.
+//! One connection: its socket, its phase, and the [`Protocol`] that is spoken on the socket. This module does not
+//! depend on any particular protocol.
 //!
-//! A connection that waits has no task and no buffer. Its socket reports an event, or a channel has news, or its time
-//! passes; then the protocol is called and returns a [`Step`]. A task exists only for a step that has to wait.
+//! A waiting connection has no task and no buffer. The protocol is called when the socket reports an event, when a
+//! subscribed channel has new messages, or when the connection's time-out has passed. Each call returns a [`Step`]. A
+//! task exists only while a step has to wait.
 
 pub(crate) mod memory;
 mod protocol;
@@ -25,10 +26,11 @@ use protocol::MOST_STEPS;
 pub(crate) use protocol::{Input, Protocol, Step, Then, due_in};
 use socket::WriteResult;
 
-/// A thread whose connections are these.
+/// A thread that serves connections of the type [`Conn`].
 pub(crate) type Worker = worker::Worker<Conn>;
 
-/// How long a client may go on sending after its last answer, before the connection is closed.
+/// After the last answer, the daemon reads and discards what the client still sends, for this time at most. Then it
+/// closes the connection.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Size of one read in bytes. Most requests fit.
@@ -37,11 +39,11 @@ pub(crate) const CHUNK: usize = 4096;
 /// What the connections of one thread share.
 pub(crate) struct ConnectionLimits {
     metrics: Arc<Metrics>,
-    /// How long a client may read nothing of what is written.
+    /// Write time-out: a client that reads nothing for this time is disconnected.
     write_time: Cell<Duration>,
     ceiling: Cell<Ceiling>,
-    /// Number of reads and writes that a connection may still do before others get their turn. `None` in a task, which
-    /// has a budget from the runtime.
+    /// Number of reads and writes that the current connection may still do before other connections are served. `None`
+    /// in a task, because the runtime limits tasks.
     budget: Cell<Option<u8>>,
 }
 
@@ -55,49 +57,49 @@ impl ConnectionLimits {
         }
     }
 
-    /// Sets new limits, which hold at once.
+    /// Sets new limits. They also apply to open connections.
     pub(crate) fn set(&self, write_time: Duration, ceiling: Ceiling) {
         self.write_time.set(write_time);
         self.ceiling.set(ceiling);
     }
 
-    /// Whether connections use all the memory that they may.
+    /// Whether all connections together use the memory that is allowed for them.
     pub(crate) fn is_full(&self) -> bool {
         self.ceiling.get().is_reached(&self.metrics)
     }
 }
 
-/// See the module.
+/// One connection of a client.
 pub(crate) struct Conn {
     worker: Rc<Worker>,
-    /// `None` while the protocol is being called, and after the end.
+    /// `None` while the protocol is being called, and after the connection has ended.
     protocol: Cell<Option<Box<dyn Protocol>>>,
-    /// Boxed, because few connections have any of it: each connection pays for a pointer only.
+    /// Data that few connections have. It is boxed, so that all other connections only need memory for a pointer.
     extra: Cell<Option<Box<Extra>>>,
     stream: TcpStream,
     /// `None` after the connection has left the worker.
     place: Cell<Option<Place>>,
     phase: Cell<Phase>,
-    /// The socket may hold unread bytes or its end, and epoll will not report them again.
+    /// The socket may have unread bytes, or the end of the client's data. epoll will not report either again.
     unread: Cell<bool>,
-    /// The client has closed its side, and the end is still to be read.
+    /// epoll has reported the end: the client has closed its sending side, or the connection is broken.
     ended: Cell<bool>,
     /// epoll also reports when the socket can be written again.
     watches_writes: Cell<bool>,
-    /// The connection counts as one of those whose number is limited.
+    /// The connection counts towards the limit of open connections.
     counts: bool,
 }
 
-/// What few connections have.
+/// Data that few connections have.
 #[derive(Default)]
 struct Extra {
     /// Bytes that were read and not used yet.
     input: Bytes,
     /// Bytes that did not fit into the socket.
     output: Bytes,
-    /// The connection ends after `output`.
+    /// The connection ends when `output` is written.
     ends: bool,
-    /// Wakes the task.
+    /// Wakes the connection's task.
     waker: Option<Waker>,
 }
 
@@ -107,24 +109,24 @@ impl Extra {
     }
 }
 
-/// Who acts next.
+/// What the connection does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The protocol waits.
+    /// The protocol waits for input, new messages, or its time-out.
     Protocol,
-    /// A task works.
+    /// A task runs a step.
     Task,
-    /// The client has to read what did not fit into the socket.
+    /// The socket's buffer is full, and the rest of the output waits until the client reads.
     Writing,
     /// The last byte is written. What the client still sends is read and discarded.
     Ending,
-    /// The connection is cut. If there is a task, it ends.
+    /// The connection is closed. If it has a task, the task ends.
     Closed,
 }
 
 impl Conn {
-    /// A connection that waits for `due` or for its first bytes. `counts`: it is one of the connections whose number is
-    /// limited.
+    /// A connection that waits for its first bytes, until `due`. `counts`: the connection counts towards the limit of
+    /// open connections.
     pub(crate) fn new(
         worker: &Rc<Worker>,
         stream: TcpStream,
@@ -155,7 +157,7 @@ impl Conn {
         &self.worker
     }
 
-    /// The moment that was set last.
+    /// When the connection's time-out is due.
     pub(crate) fn due(&self) -> Due {
         let place = self.place.get();
         place.map_or(Due::NEVER, |place| self.worker.timers.due(place))
@@ -179,37 +181,38 @@ impl Conn {
         }
     }
 
-    /// Whether there may be bytes, or the end of the connection, that epoll will not report again.
+    /// Whether there may be something to read that epoll will not report again: bytes, or the end of the client's data.
     pub(crate) fn has_input(&self) -> bool {
         self.has_unread() || self.has_leftovers()
     }
 
-    /// Like [`Conn::has_input`], in the socket.
+    /// Like [`Conn::has_input`], but only for the socket: bytes that were already read do not count.
     pub(crate) fn has_unread(&self) -> bool {
         self.unread.get() || self.ended.get()
     }
 
-    /// Whether bytes were read that are not used yet.
+    /// Whether there are bytes that were read and not used yet.
     pub(crate) fn has_leftovers(&self) -> bool {
         self.with_extra(|extra| !extra.input.is_empty())
     }
 
-    /// Whether there are bytes that the protocol has not used.
+    /// Whether there may be bytes that the protocol has not used, read or in the socket.
     pub(crate) fn has_bytes(&self) -> bool {
         self.unread.get() || self.has_leftovers()
     }
 
-    /// Gives back bytes that a future has read and not used.
+    /// Stores bytes that a future has read and not used, for the protocol's next call.
     pub(crate) fn leave_input(&self, bytes: Bytes) {
         self.keep_input(bytes);
     }
 
-    /// Looks at the socket again as if it had reported bytes, because they may have arrived without a report so far.
+    /// Makes the next step read the socket, although epoll has not reported bytes: the report may come later than the
+    /// bytes.
     pub(crate) fn expect_input(&self) {
         self.unread.set(true);
     }
 
-    /// Calls the protocol, which must be there.
+    /// Calls the protocol. Must not be called while the protocol is already being called.
     fn call(&self, f: impl FnOnce(&mut dyn Protocol) -> Step) -> Step {
         let Some(mut protocol) = self.protocol.take() else {
             return Step::Close; // an earlier call has panicked
@@ -219,7 +222,7 @@ impl Conn {
         step
     }
 
-    /// Lets the protocol go on until it waits.
+    /// Calls the protocol with its input until the protocol waits.
     fn run(self: &Rc<Self>) {
         let mut chunk = [0; CHUNK];
         let before = self.take_input();
@@ -229,7 +232,7 @@ impl Conn {
             if !self.follow(step) {
                 return self.keep_input(input.take());
             }
-            // A future may have left bytes.
+            // A future of the last step may have read bytes and not used them.
             if self.has_leftovers() {
                 input.put(self.take_input());
             }
@@ -246,7 +249,7 @@ impl Conn {
         }
     }
 
-    /// Does a step. True: the protocol has to be called with its input.
+    /// Carries out a step. Returns whether the protocol must be called again with its input.
     fn follow(self: &Rc<Self>, step: Step) -> bool {
         let mut next = Some(step);
         while let Some(step) = next.take() {
@@ -290,7 +293,7 @@ impl Conn {
         false
     }
 
-    /// Keeps what did not fit into the socket. The client has `write_time` to read it.
+    /// Stores the bytes that did not fit into the socket. The client has `write_time` to read some of them.
     fn wait_for_writes(&self, rest: Bytes, ends: bool) {
         if self.is_too_much(&rest) || self.watch_writes().is_err() {
             return self.close();
@@ -301,12 +304,13 @@ impl Conn {
         self.set_due(self.worker.timers.after(write_time));
     }
 
-    /// Writes what did not fit into the socket before. The time limit begins anew after each piece.
+    /// Writes the stored bytes that did not fit into the socket before. Each time the socket takes some of them, the
+    /// time limit starts again.
     fn write_rest(self: &Rc<Self>) {
         let (rest, ends) = self.with_extra(|extra| (std::mem::take(&mut extra.output), extra.ends));
         match self.write_now(rest.clone()) {
             WriteResult::Part(left) if left.len() == rest.len() => {
-                // Nothing was written, so the time limit stays.
+                // Nothing was written, so the time limit keeps running.
                 self.set_extra(|extra| (extra.output, extra.ends) = (left, ends));
             }
             WriteResult::Part(left) => self.wait_for_writes(left, ends),
@@ -319,14 +323,14 @@ impl Conn {
         }
     }
 
-    /// Whether the rest of an answer is too large to be kept for a client that does not read it.
+    /// Whether memory is too short to store the rest of an answer for a client that reads slowly.
     fn is_too_much(&self, rest: &Bytes) -> bool {
         rest.len() > memory::SMALL && self.worker.context.is_full()
     }
 
-    /// Closes so that the client gets the last bytes even if it is still sending: closes the sending side, then reads
-    /// and discards for a while. If the socket were closed at once, the kernel would send a reset, which may overtake
-    /// the last bytes.
+    /// Closes the connection in such a way that the client gets the last bytes even if it is still sending. The sending
+    /// side is closed first. Then the client's data is read and discarded for at most [`LINGER`]. If the socket were
+    /// closed at once while data arrives, the kernel would send a reset, and the client could lose the last bytes.
     fn end(self: &Rc<Self>) {
         self.protocol.take(); // the client gets no more messages
         if self.shutdown().is_err() {
@@ -386,14 +390,14 @@ impl Conn {
         self.with_extra(|extra| std::mem::take(&mut extra.input))
     }
 
-    /// Changes what few connections have.
+    /// Changes the extra data. Creates it if necessary.
     fn set_extra(&self, f: impl FnOnce(&mut Extra)) {
         let mut extra = self.extra.take().unwrap_or_default();
         f(&mut extra);
         self.extra.set(Some(extra));
     }
 
-    /// Reads or removes what few connections have. Without any of it, returns what an empty one would give.
+    /// Reads or removes some of the extra data. Returns the default value if there is no extra data.
     fn with_extra<T: Default>(&self, f: impl FnOnce(&mut Extra) -> T) -> T {
         let Some(mut extra) = self.extra.take() else {
             return T::default();
@@ -434,7 +438,7 @@ impl Connection for Conn {
     }
 
     fn farewell(self: &Rc<Self>) {
-        // A task, and a protocol whose bytes are not written yet, see afterwards that the daemon stops.
+        // In the phases `Task` and `Writing` the protocol is called later and then checks whether the daemon stops.
         if self.phase.get() == Phase::Protocol {
             self.call_and_follow(|protocol| protocol.farewell(self));
         }
@@ -448,11 +452,11 @@ impl Connection for Conn {
 
 impl Subscriber for Conn {
     fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
-        // News wait in the history for a connection that still writes.
+        // While the connection writes, new messages stay in the history. The protocol reads them afterwards.
         if self.phase.get() == Phase::Protocol {
             self.call_and_follow(|protocol| protocol.news(&self, feed));
         }
-        // A protocol whose subscription has ended has left the audience by itself.
+        // If the subscription has ended, the protocol has already removed it from the audience.
         AfterDelivery::Stay
     }
 }

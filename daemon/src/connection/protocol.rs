@@ -1,4 +1,4 @@
-//! What a protocol on a connection provides: it gets bytes, news and time, and says what to do next.
+//! The interface between a connection and the protocol that is spoken on it.
 
 use std::{io, pin::Pin, rc::Rc, time::Duration};
 
@@ -7,22 +7,23 @@ use bytes::Bytes;
 use super::{CHUNK, Conn, memory};
 use crate::{hub::subscriber::Feed, worker::Due};
 
-/// The protocol that is spoken on a connection. Each method returns the next [`Step`] at once: nothing here waits.
+/// The protocol that is spoken on a connection. Each method returns the next [`Step`] without waiting.
 pub(crate) trait Protocol {
-    /// Goes on: the client has sent bytes or has closed its sending side, or an earlier step asked to go on.
+    /// Handles input. Called when the client has sent bytes, when the client has closed its sending side, or when the
+    /// last step asks for this call ([`Then::Again`], [`Step::Become`]).
     fn input(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step;
 
-    /// A channel to which the connection listens has new messages.
+    /// Handles new messages of a channel to which this connection has subscribed.
     fn news(&mut self, conn: &Rc<Conn>, feed: &mut Feed<'_>) -> Step;
 
-    /// The time has passed for which the last step asked.
+    /// Handles the time-out: the moment that the last step asked for has come.
     fn time(&mut self, conn: &Rc<Conn>) -> Step;
 
-    /// The daemon stops: the last bytes for the client.
+    /// Called when the daemon stops. The step should write the last bytes for the client and end the connection.
     fn farewell(&mut self, conn: &Rc<Conn>) -> Step;
 
-    /// The settings or the system clock have changed. Returns the moment of the next [`Protocol::time`] if it may have
-    /// changed with them.
+    /// Called when the settings or the system clock have changed. Returns the new moment for [`Protocol::time`], if that
+    /// moment depends on them.
     fn changed(&mut self, _conn: &Conn) -> Option<Due> {
         None
     }
@@ -30,14 +31,14 @@ pub(crate) trait Protocol {
 
 /// What a connection does next.
 pub(crate) enum Step {
-    /// Waits for input, news, or this moment.
+    /// Waits for input, for new messages, or until this moment.
     Wait(Due),
-    /// Writes the bytes. Bytes that the client does not take at once wait in the connection.
+    /// Writes the bytes. Bytes that do not fit into the socket are stored in the connection and written later.
     Write(Bytes, Then),
-    /// Runs a future, which may use the connection's socket. This is the only place where a task begins. Meanwhile the
-    /// protocol is not called.
+    /// Runs a future, in a task if the future has to wait. The future may use the connection's socket. The protocol is
+    /// not called before the future has returned its step.
     Task(Pin<Box<dyn Future<Output = Step>>>),
-    /// Speaks another protocol from here on, which goes on with [`Protocol::input`].
+    /// Replaces the protocol by another one, and calls the new protocol's [`Protocol::input`].
     Become(Box<dyn Protocol>),
     /// Closes the connection so that the client can read what was written, even if it is still sending.
     End,
@@ -48,25 +49,25 @@ pub(crate) enum Step {
 /// What follows after the bytes of [`Step::Write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Waits, like [`Step::Wait`]. If the bytes did not fit into the socket, this is the same as `Again`.
+    /// Waits, like [`Step::Wait`]. If the bytes do not fit into the socket, this is the same as `Again`.
     Wait(Due),
-    /// Calls [`Protocol::input`]: there may be more input, or more to write.
+    /// Calls [`Protocol::input`], because there may be more input, or more bytes to write.
     Again,
     /// Like [`Step::End`].
     End,
 }
 
-/// How many steps in a row a connection may go on without waiting, before others get their turn.
+/// Number of steps that a connection may do in a row before other connections are served.
 pub(super) const MOST_STEPS: usize = 16;
 
-/// The next bytes of the client. They are read when the protocol asks for them, so a protocol can leave them in the
-/// socket.
+/// The next bytes from the client. The socket is read only when the protocol calls [`Input::read`], so that a protocol
+/// can leave bytes in the socket.
 pub(crate) struct Input<'a> {
     conn: &'a Conn,
-    /// Bytes that were left from an earlier call.
+    /// Bytes that were read earlier and not used yet. They come before the bytes in `chunk`.
     before: Bytes,
     chunk: &'a mut [u8; CHUNK],
-    /// The part of `chunk` that was read and not used yet.
+    /// `chunk[start..end]` was read and not used yet.
     start: usize,
     end: usize,
 }
@@ -91,7 +92,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Reads from the socket, if all bytes are used. `Ok(0)`: the client sends nothing more.
+    /// Returns the number of unused bytes. If there are none, reads from the socket first. `Ok(0)`: the client has
+    /// closed its sending side.
     ///
     /// # Errors
     /// `WouldBlock`: nothing has arrived. Other errors: the connection is broken.
@@ -107,12 +109,12 @@ impl<'a> Input<'a> {
         Ok(self.end)
     }
 
-    /// Sets the next bytes. All earlier ones must be used.
+    /// Sets the next bytes. All earlier bytes must have been used.
     pub(super) fn put(&mut self, bytes: Bytes) {
         self.before = bytes;
     }
 
-    /// Uses up the first `count` bytes.
+    /// Removes the first `count` bytes, which were used.
     pub(crate) fn consume(&mut self, count: usize) {
         match self.before.is_empty() {
             true => self.start += count,
@@ -120,7 +122,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Uses up all bytes, and returns them.
+    /// Removes all unused bytes and returns them.
     pub(crate) fn take(&mut self) -> Bytes {
         if !self.before.is_empty() {
             return std::mem::take(&mut self.before);
@@ -131,7 +133,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The moment in `time` from now at which [`Protocol::time`] is called.
+/// The moment after this time from now, for [`Step::Wait`].
 pub(crate) fn due_in(conn: &Conn, time: Duration) -> Due {
     conn.worker().timers.after(time)
 }

@@ -1,5 +1,5 @@
-//! The socket of a connection. The socket is watched edge-triggered: epoll reports each change once. What was reported
-//! and not used yet is remembered in the connection (`unread`, `ended`).
+//! The socket of a connection. epoll watches the socket edge-triggered: each change is reported once. So the connection
+//! remembers reports that were not used yet (`unread`, `ended`).
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -13,7 +13,7 @@ use tokio::task::coop;
 use super::Conn;
 use crate::worker::Due;
 
-/// What a write has done.
+/// The result of a write.
 pub(super) enum WriteResult {
     All,
     /// The rest did not fit into the socket.
@@ -95,7 +95,7 @@ impl Conn {
         Poll::Pending
     }
 
-    /// Has epoll also report when the socket can be written again.
+    /// Makes epoll also report when the socket can be written again.
     pub(super) fn watch_writes(&self) -> io::Result<()> {
         if self.watches_writes.replace(true) {
             return Ok(());
@@ -121,11 +121,11 @@ impl Conn {
             Some(0) => return Poll::Pending,
             left => budget.set(left.map(|left| left - 1)),
         }
-        let turn = ready!(coop::poll_proceed(cx));
+        let progress = ready!(coop::poll_proceed(cx));
         match io() {
             Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
             done => {
-                turn.made_progress();
+                progress.made_progress();
                 Poll::Ready(done)
             }
         }

@@ -17,8 +17,8 @@ const FIRST_BUDGET: u8 = 16;
 type StepFuture = Pin<Box<dyn Future<Output = Step>>>;
 
 impl Conn {
-    /// Begins a step that may have to wait. Runs it without waiting as far as possible, which is nearly always to its
-    /// end; then returns the next step. A task does the rest.
+    /// Runs a future that may have to wait. The future is polled once without a task, which is nearly always enough. If
+    /// it is done then, its step is returned. Otherwise a task runs the rest of the future.
     pub(super) fn start(self: &Rc<Self>, mut future: StepFuture) -> Option<Step> {
         self.phase.set(Phase::Task);
         self.set_due(Due::NEVER);
@@ -45,7 +45,7 @@ impl Conn {
         }
     }
 
-    /// Like `run`, after others have had their turn.
+    /// Continues after other tasks and connections have been served.
     pub(super) fn run_soon(self: &Rc<Self>) {
         let guard = Guard::new(self.clone());
         spawn_local(guard.run(async |conn| match conn.phase.get() {
@@ -81,7 +81,7 @@ impl Conn {
         });
     }
 
-    /// Has the task woken by the next event of the socket.
+    /// Stores the task's waker, so that the next event of the socket wakes the task.
     pub(super) fn keep_waker(&self, cx: &Context<'_>) {
         self.set_extra(|extra| match &mut extra.waker {
             Some(waker) => waker.clone_from(cx.waker()), // no copy if both wake the same task
@@ -90,7 +90,7 @@ impl Conn {
     }
 }
 
-/// Ends the connection if the code that works for it in a task panics, or if the task is dropped.
+/// Ends the connection if its task panics or is dropped.
 struct Guard {
     conn: Rc<Conn>,
     is_done: bool,
