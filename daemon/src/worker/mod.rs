@@ -1,5 +1,5 @@
-//! The loop of a thread that serves connections. It knows sockets and time, but no protocol: a [`Door`] makes the
-//! connections, and a [`Connection`] handles its events.
+//! A thread that serves connections in one event loop. This module handles sockets and time-outs. Protocols are left to
+//! the implementations of two traits: a [`Door`] creates a connection, and a [`Connection`] handles its events.
 
 mod accept;
 mod addresses;
@@ -37,11 +37,11 @@ use pacing::Parked;
 use reactor::{Reactor, Sockets};
 pub(crate) use timers::{Due, SHORT, Timers};
 
-/// How many batches of connections are still accepted when the daemon stops, and the size of a batch.
+/// When the daemon stops, a thread still accepts the connections that wait: at most 64 batches of 64.
 const LAST_BATCHES: usize = 64;
 const LAST_BATCH: usize = 64;
 
-/// The index of a connection in its thread.
+/// The index of a connection in its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place(u32);
 
@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-/// What the threads share.
+/// What all workers share.
 #[derive(Clone)]
 pub struct SharedParts {
     /// At most [`MOST_LISTENERS`].
@@ -76,15 +76,15 @@ pub(crate) struct Worker<C: Connection> {
     connections: RefCell<Slab<Rc<C>>>,
     /// The client's address of each connection, if connections are counted by address.
     peers: RefCell<HashMap<Place, Address>>,
-    /// The second in which unneeded memory was last freed.
+    /// The second, counted from the thread's start, in which unneeded memory was last freed.
     tidied: Cell<u32>,
     stopping: Cell<bool>,
-    /// Notified when the last connection has left after the thread began to stop.
+    /// Notified when the last connection has ended after the worker began to stop.
     empty: Notify,
 }
 
 impl<C: Connection> Worker<C> {
-    /// The thread with this number.
+    /// Creates the worker with this number, and the event loop that runs it.
     ///
     /// # Errors
     /// When the listeners cannot be watched.
@@ -116,7 +116,7 @@ impl<C: Connection> Worker<C> {
         Ok((worker, Loop(reactor)))
     }
 
-    /// Whether the thread has begun to stop.
+    /// Whether the worker has begun to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
@@ -130,7 +130,7 @@ impl<C: Connection> Worker<C> {
         self.connections.borrow().len()
     }
 
-    /// Adds a connection, which `open` makes.
+    /// Adds a connection, which `open` creates.
     ///
     /// # Errors
     /// When the socket cannot be watched.
@@ -156,14 +156,15 @@ impl<C: Connection> Worker<C> {
 
     /// Removes a connection. Its socket closes with the last reference to it.
     pub(crate) fn forget(&self, place: Place) {
-        // No lookup if addresses are not counted.
+        // Without counted addresses no lookup is needed.
         if !self.peers.borrow().is_empty() {
             let peer = self.peers.borrow_mut().remove(&place);
             peer.into_iter().for_each(|peer| OPEN.leave(peer));
         }
         self.timers.set(place, Due::NEVER);
         let connection = self.connections.borrow_mut().try_remove(place.index());
-        drop(connection); // after the borrow has ended: this may be the last reference
+        // Dropping the last reference runs code that may borrow `connections`, so the borrow must have ended.
+        drop(connection);
         if self.stopping.get() && self.connections.borrow().is_empty() {
             self.empty.notify_one();
         }
@@ -176,13 +177,13 @@ impl<C: Connection> Worker<C> {
 
     /// Calls `f` for each connection.
     pub(crate) fn each(&self, f: impl Fn(&Rc<C>)) {
-        // A copy, because a call may remove its connection.
+        // The list is copied, because `f` may remove its connection.
         let clone = |(_, connection): (usize, &Rc<C>)| connection.clone();
         let connections: Vec<_> = self.connections.borrow().iter().map(clone).collect();
         connections.iter().for_each(f);
     }
 
-    /// Handles the connections that are due. `tidy` is called about every second.
+    /// Handles the connections whose time-out has passed. Calls `tidy` about once a second.
     pub(crate) fn tick(&self, tidy: impl FnOnce()) {
         let overdue = self.timers.begin_tick();
         for connection in overdue
@@ -207,15 +208,16 @@ impl<C: Connection> Worker<C> {
         }
     }
 
-    /// Stops accepting at once. Another process keeps the listeners open, and clients wait there for the next daemon.
+    /// Stops accepting at once. If another process (systemd) keeps the listeners open, new clients wait in the kernel's
+    /// queue until the next daemon accepts them.
     pub(crate) fn accept_no_more(&self) {
-        // epoll would go on reporting connections if another process holds the listener open.
+        // While another process keeps a listener open, closing it here would not remove it from epoll.
         self.listen_no_more();
         self.accept.take();
     }
 
-    /// Stops: says farewell to all clients, also to those that have just connected. Returns when the last connection has
-    /// left.
+    /// Stops the worker: stops accepting, and lets each connection send its last answer, also connections that have just
+    /// been accepted. Returns when the last connection has ended.
     pub(crate) async fn stop(self: &Rc<Self>) {
         self.stopping.set(true);
         self.accept_last();
@@ -226,8 +228,8 @@ impl<C: Connection> Worker<C> {
         }
     }
 
-    /// Accepts the clients that connected before the listener closes, so that they get an answer. The number is
-    /// limited, in case of a flood.
+    /// Accepts the clients that have connected before the listener closes, so that they get an answer. Their number is
+    /// limited, so that a flood of connections cannot delay the end.
     fn accept_last(self: &Rc<Self>) {
         for _ in 0..LAST_BATCHES {
             if self.accept_some(ReadyListeners::ALL, LAST_BATCH).1 != AfterAccept::More {
@@ -258,18 +260,18 @@ impl<C: Connection> Worker<C> {
         }
     }
 
-    /// Reports the number of connections. True: this thread is so far ahead of another one that the other threads
-    /// should accept new connections.
+    /// Reports the number of connections to the balance. Returns whether this worker should leave new connections to
+    /// other workers.
     fn is_ahead(&self) -> bool {
         self.balance.count(self.number, self.open())
     }
 
-    /// Whether this thread was called to accept again, because other threads have more connections.
+    /// Whether another worker has asked this one to accept again since the last call.
     fn is_called(&self) -> bool {
         self.balance.is_called(self.number)
     }
 
-    /// Runs the errand. True: call this again.
+    /// Runs the errand. Returns whether it must run again.
     fn run_errand(&self) -> io::Result<bool> {
         self.parked.reset();
         self.errand.run(self.number)
@@ -280,11 +282,11 @@ impl<C: Connection> Worker<C> {
 pub(crate) struct Loop(Reactor);
 
 impl Loop {
-    /// Runs the thread until `main`, one of its tasks, has ended. Calls `tick` at each tick, which has to call
+    /// Runs the event loop until `main`, one of its tasks, has ended. Calls `tick` at each tick; `tick` must call
     /// [`Worker::tick`].
     ///
     /// # Errors
-    /// When the loop can no longer wait for events, or the errand has failed.
+    /// When waiting for events fails, or when the errand fails.
     pub(crate) fn run<C: Connection, T>(
         self,
         worker: &Rc<Worker<C>>,

@@ -1,7 +1,9 @@
-//! The event loop of one thread. It waits in `epoll_wait` for the sockets of the thread's connections, passes their
-//! events on, and runs the thread's tasks when they were woken. The loop of tokio's runtime would need a registration
-//! of some hundred bytes and a waiting task for each connection. Around this loop it would need two to four more system
-//! calls per turn.
+//! The event loop of one worker. In each iteration the loop waits in `epoll_wait`, passes the events to the connections,
+//! and runs the tasks that were woken.
+//!
+//! tokio's own event loop is not used, for two reasons. tokio needs a registration of some hundred bytes and a waiting
+//! task for each connection. And if this loop ran inside tokio's loop, each iteration would need two to four more system
+//! calls.
 
 use std::{
     io,
@@ -10,7 +12,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll as Turn},
+    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +35,7 @@ use super::{
     thread_waker::ThreadWaker,
 };
 
-/// Event numbers that no connection has: a connection's number has 32 bits.
+/// Event numbers above 32 bits, so that they differ from the numbers of connections.
 const WAKER: u64 = u64::MAX;
 const ERRAND: u64 = u64::MAX - 1;
 /// The event number of the first listener. The other listeners have the numbers after it.
@@ -43,15 +45,15 @@ const LAST_LISTENER: u64 = LISTENERS + MOST_LISTENERS as u64 - 1;
 /// Number of events that one call of `epoll_wait` returns at most.
 const BATCH: usize = 64;
 
-/// The clock is read after every 4 events. If 250 µs have passed, tasks run before the next events: a stream that lags
-/// takes 90 µs to catch up.
-const GLANCE: usize = 4;
-const LONG: Duration = Duration::from_micros(250);
+/// When events have taken 250 µs together, tasks run before the next events. For comparison: one stream that is behind
+/// takes 90 µs to catch up. The clock is read after every 4 events.
+const EVENTS_PER_CLOCK_READ: usize = 4;
+const MAX_EVENT_TIME: Duration = Duration::from_micros(250);
 
 /// How long accepting pauses when the machine has no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The epoll instance in which the sockets of a thread's connections are registered.
+/// The epoll instance that watches the sockets of one worker.
 pub(super) struct Sockets(Arc<Epoll>);
 
 impl Sockets {
@@ -60,15 +62,15 @@ impl Sockets {
         Ok(self.0.add(stream, edges(EpollFlags::EPOLLIN, place))?)
     }
 
-    /// Also watches for the moment when the socket can be written again. A new socket can always be written, and its
-    /// first event would be useless. So a socket is watched for writes only after it was full once.
+    /// Also watches for the moment when the socket can be written again. A socket is watched for writes only after its
+    /// buffer was full once: a new socket can be written at once, so its first event would be useless.
     pub(super) fn watch_writes(&self, stream: &TcpStream, place: Place) -> io::Result<()> {
         let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         Ok(self.0.modify(stream, &mut edges(both, place))?)
     }
 
     /// Watches the listeners level-triggered: epoll reports a listener as long as a connection waits to be accepted.
-    /// When several threads wait for a listener, epoll usually wakes only one of them.
+    /// `EPOLLEXCLUSIVE`: when several threads wait for the same listener, epoll usually wakes only one of them.
     pub(super) fn add_listeners(&self, listeners: &[Listener]) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (number, listener) in (LISTENERS..).zip(listeners) {
@@ -80,7 +82,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Stops watching the listeners. In a pause they are not watched anyway, so that errors are ignored.
+    /// Stops watching the listeners. Errors are ignored, because in a pause the listeners are not watched anyway.
     pub(super) fn remove_listeners(&self, listeners: &[Listener]) {
         for listener in listeners {
             let _ = self.0.delete(&listener.socket);
@@ -93,27 +95,27 @@ fn edges(flags: EpollFlags, place: Place) -> EpollEvent {
     EpollEvent::new(flags, place.0.into())
 }
 
-/// The event loop of one thread.
+/// The event loop of one worker.
 pub(super) struct Reactor {
     sockets: Rc<Sockets>,
     waker: Arc<ThreadWaker>,
     /// Accepting pauses until this moment.
     pause: Option<Instant>,
-    /// The thread leaves new connections to other threads.
+    /// The worker leaves new connections to other workers.
     rests: bool,
-    /// How many connections are accepted in this turn at most.
+    /// How many connections this iteration accepts at most.
     accepts: usize,
     storm: Storm,
     wave: Wave,
-    /// The errand must run again: a part of its work is left.
+    /// The errand must run again, because a part of its work is left.
     unfinished: bool,
-    /// Used for its timers only, which fire at a tick.
+    /// tokio's runtime, used only for its timers. They fire at a tick.
     timers: Runtime,
 }
 
 /// Passes an event of a socket to its connection.
 fn pass_on<C: Connection>(conn: &Rc<C>, ready: Ready) {
-    // As in a task: a panic ends this connection and no other.
+    // A panic ends only this connection, as in a task.
     if catch_unwind(AssertUnwindSafe(|| conn.ready(ready))).is_err() {
         conn.cut();
     }
@@ -142,13 +144,13 @@ impl Reactor {
         self.sockets.clone()
     }
 
-    /// Registers this thread for the errand and for the balance of new connections.
+    /// Registers this worker for the errand and for the balance of new connections.
     pub(super) fn join(&self, worker: usize, errand: &Errand, balance: &Balance) -> io::Result<()> {
         balance.join(worker, &self.waker);
         errand.join(worker, &self.sockets.0, ERRAND)
     }
 
-    /// Runs the thread until `main`, one of its tasks, has ended. `tick` is called at each tick.
+    /// Runs the event loop until `main`, one of its tasks, has ended. Calls `tick` at each tick.
     pub(super) fn run<C: Connection, T>(
         mut self,
         worker: &Rc<Worker<C>>,
@@ -160,35 +162,35 @@ impl Reactor {
         let timers = self.timers.handle().clone();
         let _timers = timers.enter();
         let tasks = LocalSet::new();
-        let mut turn = pin!(tasks.run_until(main));
+        let mut run_tasks = pin!(tasks.run_until(main));
         let mut events = [EpollEvent::empty(); BATCH];
         loop {
             if self.waker.take_wake_up()
-                && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
+                && let Poll::Ready(end) = run_tasks.as_mut().poll(&mut context)
             {
                 return Ok(end);
             }
             let count = self.wait(&mut events, worker)?;
-            let mut due = DueWork {
+            let mut after = DueWork {
                 ready: self.resume(worker),
                 errand: std::mem::take(&mut self.unfinished),
             };
             let mut done = 0;
             while done < count {
-                // Lets the handlers of events start tasks.
-                let begun = tasks.enter();
-                done += pass_some_on(worker, &events[done..count], &mut due);
-                drop(begun);
+                // Inside this guard, handlers of events can start tasks.
+                let guard = tasks.enter();
+                done += pass_some_on(worker, &events[done..count], &mut after);
+                drop(guard);
                 if done < count
                     && self.waker.take_wake_up()
-                    && let Turn::Ready(end) = turn.as_mut().poll(&mut context)
+                    && let Poll::Ready(end) = run_tasks.as_mut().poll(&mut context)
                 {
                     return Ok(end);
                 }
             }
             let tasks = tasks.enter();
-            self.accept(worker, due.ready);
-            if due.errand {
+            self.accept(worker, after.ready);
+            if after.errand {
                 self.unfinished = worker.run_errand()?;
             }
             let is_due = Instant::now() >= worker.timers.next_tick();
@@ -232,13 +234,13 @@ impl Reactor {
     fn until_due(&self, now: Instant, next_tick: Instant) -> EpollTimeout {
         let due = self.pause.map_or(next_tick, |end| end.min(next_tick));
         let time = due.saturating_duration_since(now);
-        // Rounded up: waking too early would make the loop spin.
+        // Rounded up: after a wake-up before the moment, the loop would run again and again without waiting.
         let millis = time.as_nanos().div_ceil(1_000_000);
         EpollTimeout::try_from(millis as u64).unwrap_or(EpollTimeout::ZERO)
     }
 
-    /// Returns the listeners where connections may have been waiting: all of them when a pause has ended, or when
-    /// another thread has called this one to accept.
+    /// Starts accepting again when a pause has ended or when another worker has asked for it. Returns the listeners where
+    /// connections may have been waiting: in both cases all of them, otherwise none.
     fn resume<C: Connection>(&mut self, worker: &Worker<C>) -> ReadyListeners {
         let is_over = self.pause.is_some_and(|end| Instant::now() >= end);
         if is_over {
@@ -272,7 +274,7 @@ impl Reactor {
         }
     }
 
-    /// Decides anew whether this thread leaves new connections to other threads.
+    /// Decides again whether this worker leaves new connections to other workers.
     fn rest<C: Connection>(&mut self, worker: &Worker<C>) {
         let rested = std::mem::replace(&mut self.rests, worker.is_ahead());
         match (rested, self.rests) {
@@ -282,9 +284,9 @@ impl Reactor {
         }
     }
 
-    /// Accepts from the listeners that are ready. The number of waiting connections is unknown, and an accept that
-    /// finds none costs as much as one that does. So a turn accepts one connection first. While more connections wait,
-    /// each further turn accepts twice as many as the last.
+    /// Accepts connections from the listeners that are ready. The number of waiting connections is unknown, and an
+    /// `accept` that finds no connection costs as much as a successful one. So the first iteration accepts one connection.
+    /// While more connections wait, each iteration accepts twice as many as the one before, up to [`BATCH`].
     fn accept<C: Connection>(&mut self, worker: &Rc<Worker<C>>, ready: ReadyListeners) {
         if ready.is_empty() || self.pause.is_some() {
             self.accepts = 1;
@@ -305,29 +307,30 @@ impl Reactor {
     }
 }
 
-/// Work that is done after the events of the connections.
+/// What an iteration has to do after the events of the connections.
 struct DueWork {
     ready: ReadyListeners,
     errand: bool,
 }
 
-/// Passes events on. Returns their number: all, or fewer if they take so long that tasks should run in between.
+/// Passes events to their connections. Returns the number of passed events: all, or fewer if they took so long that
+/// tasks should run before the rest.
 fn pass_some_on<C: Connection>(
     worker: &Worker<C>,
     events: &[EpollEvent],
-    due: &mut DueWork,
+    after: &mut DueWork,
 ) -> usize {
     let start = Instant::now();
     for (number, event) in (1..).zip(events) {
         match event.data() {
             listener @ LISTENERS..=LAST_LISTENER => {
-                due.ready.add((listener - LISTENERS) as usize);
+                after.ready.add((listener - LISTENERS) as usize);
             }
-            WAKER => {} // only wakes the thread: the work itself is queued elsewhere
-            ERRAND => due.errand = true,
+            WAKER => {} // the loop checks the waker itself; this event only ends `epoll_wait`
+            ERRAND => after.errand = true,
             place => pass_event_on(worker, place, event.events()),
         }
-        if number % GLANCE == 0 && start.elapsed() >= LONG {
+        if number % EVENTS_PER_CLOCK_READ == 0 && start.elapsed() >= MAX_EVENT_TIME {
             return number;
         }
     }
@@ -335,7 +338,7 @@ fn pass_some_on<C: Connection>(
 }
 
 fn pass_event_on<C: Connection>(worker: &Worker<C>, place: u64, flags: EpollFlags) {
-    // The connection may have left the worker meanwhile.
+    // The connection may have ended since epoll reported the event.
     let place = u32::try_from(place).ok().map(Place);
     if let Some(conn) = place.and_then(|place| worker.connection(place)) {
         let readable = flags.contains(EpollFlags::EPOLLIN);
