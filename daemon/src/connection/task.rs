@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::spawn_local;
 
-use super::{Conn, Step, Phase};
+use super::{Conn, Phase, Step};
 use crate::worker::Due;
 
 /// Number of reads and writes that a future may do before its work goes to a task. Few requests need more.

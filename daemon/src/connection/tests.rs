@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::*;
 use crate::{
     hub::Workers,
-    worker::{Balance, Door, Errand, Listener, SharedParts, Work, WorkDone},
+    worker::{Balance, Door, EventHandler, Handled, Listener, MigratingHandler, SharedParts},
 };
 
 /// More bytes than fit into the buffers of both sockets.
@@ -86,7 +86,7 @@ impl Door<Conn> for CommandDoor {
     }
 }
 
-/// Work beside the connections that never has anything to do.
+/// An event handler without events.
 struct Nothing(EventFd);
 
 impl AsFd for Nothing {
@@ -95,10 +95,10 @@ impl AsFd for Nothing {
     }
 }
 
-impl Work for Nothing {
-    fn run(&self) -> WorkDone {
+impl EventHandler for Nothing {
+    fn run(&self) -> Handled {
         let (more, woken) = (false, Workers::of(0));
-        WorkDone { more, woken }
+        Handled { more, woken }
     }
 }
 
@@ -117,7 +117,7 @@ fn serve(write_time: Duration, client: impl FnOnce(SocketAddr) + Send + 'static)
     let shared = SharedParts {
         listeners: Arc::new([Listener { socket, door: 0 }]),
         balance: Balance::new(1).into(),
-        errand: Errand::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
+        handler: MigratingHandler::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
         metrics: metrics.clone(),
     };
     let limits = ConnectionLimits::new(metrics.clone(), write_time, Ceiling::new(None));

@@ -28,7 +28,7 @@ use crate::{
     hub::{Hub, LogThreads, subscriber::Audience},
     metrics::Metrics,
     source::files::Watcher,
-    worker::{Balance, Errand, SharedParts},
+    worker::{Balance, MigratingHandler, SharedParts},
 };
 
 /// Descriptors that are reserved for files, the Unix socket and everything else that is not a browser.
@@ -111,7 +111,7 @@ impl Daemon {
         let shared = SharedParts {
             listeners: self.listeners.sockets.into(),
             balance: Balance::new(self.workers).into(),
-            errand: Errand::new(self.watcher, self.workers),
+            handler: MigratingHandler::new(self.watcher, self.workers),
             metrics: self.metrics.clone(),
         };
         let workers = WorkerParts {

@@ -20,7 +20,7 @@ use crate::{
     http::Site,
     hub::{Hub, MAX_WORKERS, subscriber::Audience},
     source::files::{EventsRead, Watcher},
-    worker::{SharedParts, Work, WorkDone},
+    worker::{EventHandler, Handled, SharedParts},
 };
 
 /// The advice when the system cannot start a thread.
@@ -97,9 +97,9 @@ impl WorkerThreads {
 }
 
 /// The workers read the events of the watched directory.
-impl Work for Watcher {
-    fn run(&self) -> WorkDone {
+impl EventHandler for Watcher {
+    fn run(&self) -> Handled {
         let EventsRead { more, woken } = self.read_events();
-        WorkDone { more, woken }
+        Handled { more, woken }
     }
 }

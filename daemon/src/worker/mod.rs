@@ -5,7 +5,7 @@ mod accept;
 mod addresses;
 mod balance;
 mod connection;
-mod errand;
+mod handler;
 mod pacing;
 mod reactor;
 mod thread_waker;
@@ -32,7 +32,7 @@ pub use accept::{Listener, MOST_LISTENERS};
 pub(crate) use addresses::{Address, OPEN};
 pub use balance::Balance;
 pub(crate) use connection::{Connection, Door, Ready};
-pub use errand::{Errand, Work, WorkDone};
+pub use handler::{EventHandler, Handled, MigratingHandler};
 use pacing::Parked;
 use reactor::{Reactor, Sockets};
 pub(crate) use timers::{Due, SHORT, Timers};
@@ -57,7 +57,7 @@ pub struct SharedParts {
     /// At most [`MOST_LISTENERS`].
     pub listeners: Arc<[Listener]>,
     pub balance: Arc<Balance>,
-    pub errand: Arc<Errand>,
+    pub handler: Arc<MigratingHandler>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Worker<C: Connection> {
     /// `None` after the thread has stopped accepting.
     accept: RefCell<Option<Accept<C>>>,
     sockets: Rc<Sockets>,
-    errand: Arc<Errand>,
+    handler: Arc<MigratingHandler>,
     balance: Arc<Balance>,
     metrics: Arc<Metrics>,
     connections: RefCell<Slab<Rc<C>>>,
@@ -95,7 +95,7 @@ impl<C: Connection> Worker<C> {
         context: C::Context,
     ) -> io::Result<(Rc<Self>, Loop)> {
         let mut reactor = Reactor::new()?;
-        reactor.join(number, &shared.errand, &shared.balance)?;
+        reactor.join(number, &shared.handler, &shared.balance)?;
         let worker = Rc::new(Self {
             context,
             timers: Timers::new(),
@@ -103,7 +103,7 @@ impl<C: Connection> Worker<C> {
             number,
             accept: RefCell::new(Some(Accept::new(shared.listeners, doors))),
             sockets: reactor.sockets(),
-            errand: shared.errand,
+            handler: shared.handler,
             balance: shared.balance,
             metrics: shared.metrics,
             connections: RefCell::default(),
@@ -271,10 +271,10 @@ impl<C: Connection> Worker<C> {
         self.balance.is_called(self.number)
     }
 
-    /// Runs the errand. Returns whether it must run again.
-    fn run_errand(&self) -> io::Result<bool> {
+    /// Runs the handler. Returns whether it must run again.
+    fn run_handler(&self) -> io::Result<bool> {
         self.parked.reset();
-        self.errand.run(self.number)
+        self.handler.run(self.number)
     }
 }
 
@@ -286,7 +286,7 @@ impl Loop {
     /// [`Worker::tick`].
     ///
     /// # Errors
-    /// When waiting for events fails, or when the errand fails.
+    /// When waiting for events fails, or when the handler fails.
     pub(crate) fn run<C: Connection, T>(
         self,
         worker: &Rc<Worker<C>>,

@@ -30,14 +30,14 @@ use super::{
     Connection, Place, Ready, Worker,
     accept::{AfterAccept, Listener, MOST_LISTENERS, ReadyListeners},
     balance::Balance,
-    errand::Errand,
+    handler::MigratingHandler,
     pacing::{GATHER, NAP, Storm, Wave},
     thread_waker::ThreadWaker,
 };
 
 /// Event numbers above 32 bits, so that they differ from the numbers of connections.
 const WAKER: u64 = u64::MAX;
-const ERRAND: u64 = u64::MAX - 1;
+const HANDLER: u64 = u64::MAX - 1;
 /// The event number of the first listener. The other listeners have the numbers after it.
 const LISTENERS: u64 = 1 << 32;
 const LAST_LISTENER: u64 = LISTENERS + MOST_LISTENERS as u64 - 1;
@@ -107,7 +107,7 @@ pub(super) struct Reactor {
     accepts: usize,
     storm: Storm,
     wave: Wave,
-    /// The errand must run again, because a part of its work is left.
+    /// The handler must run again, because a part of its work is left.
     unfinished: bool,
     /// tokio's runtime, used only for its timers. They fire at a tick.
     timers: Runtime,
@@ -144,10 +144,15 @@ impl Reactor {
         self.sockets.clone()
     }
 
-    /// Registers this worker for the errand and for the balance of new connections.
-    pub(super) fn join(&self, worker: usize, errand: &Errand, balance: &Balance) -> io::Result<()> {
+    /// Registers this worker for the handler and for the balance of new connections.
+    pub(super) fn join(
+        &self,
+        worker: usize,
+        handler: &MigratingHandler,
+        balance: &Balance,
+    ) -> io::Result<()> {
         balance.join(worker, &self.waker);
-        errand.join(worker, &self.sockets.0, ERRAND)
+        handler.join(worker, &self.sockets.0, HANDLER)
     }
 
     /// Runs the event loop until `main`, one of its tasks, has ended. Calls `tick` at each tick.
@@ -173,7 +178,7 @@ impl Reactor {
             let count = self.wait(&mut events, worker)?;
             let mut after = DueWork {
                 ready: self.resume(worker),
-                errand: std::mem::take(&mut self.unfinished),
+                handler: std::mem::take(&mut self.unfinished),
             };
             let mut done = 0;
             while done < count {
@@ -190,8 +195,8 @@ impl Reactor {
             }
             let tasks = tasks.enter();
             self.accept(worker, after.ready);
-            if after.errand {
-                self.unfinished = worker.run_errand()?;
+            if after.handler {
+                self.unfinished = worker.run_handler()?;
             }
             let is_due = Instant::now() >= worker.timers.next_tick();
             if is_due {
@@ -310,7 +315,7 @@ impl Reactor {
 /// What an iteration has to do after the events of the connections.
 struct DueWork {
     ready: ReadyListeners,
-    errand: bool,
+    handler: bool,
 }
 
 /// Passes events to their connections. Returns the number of passed events: all, or fewer if they took so long that
@@ -327,7 +332,7 @@ fn pass_some_on<C: Connection>(
                 after.ready.add((listener - LISTENERS) as usize);
             }
             WAKER => {} // the loop checks the waker itself; this event only ends `epoll_wait`
-            ERRAND => after.errand = true,
+            HANDLER => after.handler = true,
             place => pass_event_on(worker, place, event.events()),
         }
         if number % EVENTS_PER_CLOCK_READ == 0 && start.elapsed() >= MAX_EVENT_TIME {

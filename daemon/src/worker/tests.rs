@@ -74,7 +74,7 @@ impl Door<Echo> for EchoDoor {
     }
 }
 
-/// Work beside the connections that never has anything to do.
+/// An event handler without events.
 struct Nothing(EventFd);
 
 impl AsFd for Nothing {
@@ -83,9 +83,9 @@ impl AsFd for Nothing {
     }
 }
 
-impl Work for Nothing {
-    fn run(&self) -> WorkDone {
-        WorkDone {
+impl EventHandler for Nothing {
+    fn run(&self) -> Handled {
+        Handled {
             more: false,
             woken: Workers::of(0),
         }
@@ -107,7 +107,7 @@ fn serve(client: impl FnOnce(SocketAddr) -> Vec<TcpStream> + Send + 'static) {
     let shared = SharedParts {
         listeners: Arc::new([Listener { socket, door: 0 }]),
         balance: Balance::new(1).into(),
-        errand: Errand::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
+        handler: MigratingHandler::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
         metrics: Arc::default(),
     };
     let (worker, events) = Worker::new(0, shared, vec![Box::new(EchoDoor)], ()).unwrap();
