@@ -1,20 +1,22 @@
-//! The broker of a daemon that works alone: its hub gives the ids, and its log keeps the messages.
+//! The broker of a single daemon. The daemon's hub assigns the ids, and the daemon's log stores the messages.
 //!
-//! | `durability` | a message is kept | who writes |
+//! A message is *kept* when it survives what the setting `durability` names:
+//!
+//! | `durability` | a message is kept | which thread writes the log |
 //! |---|---|---|
-//! | `memory` | at once | nobody |
-//! | `process` | when the log has it | the first thread that asks for an outcome, for all messages so far |
-//! | `disk` | when the log is synced | a thread of the log; publishers wait for it |
+//! | `memory` | at once | none: there is no log |
+//! | `process` | when it is written to the log | the first thread that asks for an outcome writes all messages so far |
+//! | `disk` | when the log is synced to the disk | a background thread; publishers wait for that thread |
 //!
-//! If the log cannot be written, a published message is not acknowledged. With `on_error = "refuse"` messages of clients
-//! are then refused before they are published.
+//! If the log cannot be written, a published message is not acknowledged. With `on_error = "refuse"`, further messages of
+//! clients are refused before they are published.
 
 use std::{fmt, sync::Arc};
 
 use super::{Broker, NotKept, Receipt, ReceiptState, SourceKind};
 use crate::hub::{Hub, NewMessage, Workers};
 
-/// See the module.
+/// The broker of a single daemon.
 pub struct Local {
     hub: Arc<Hub>,
 }
@@ -53,7 +55,7 @@ impl Broker for Local {
     }
 }
 
-/// A message that the log does not have yet.
+/// A published message that is not kept yet.
 pub(super) struct Logged {
     hub: Arc<Hub>,
     pub(super) id: u64,

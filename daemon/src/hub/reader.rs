@@ -1,5 +1,6 @@
-//! A reader: the channels and the cursor of a client that waits. Joining, reading on, gaps and the end of the right to read
-//! are the same for every protocol. A protocol decides when to read, and writes what the reader returns.
+//! A reader: the channels and the cursor of one subscription. Joining the audience, reading, gaps and the end of the right
+//! to read are the same for every protocol, so they are implemented here. A protocol decides when to read, and writes what
+//! the reader returns.
 
 use std::{num::NonZeroU32, ops::Deref, rc::Rc};
 
@@ -10,51 +11,53 @@ use super::{
     subscriber::{Audience, Feed, SharedBacklog, Subscriber, SubscriberKey},
 };
 
-/// See the module. The channels do not change; [`ChannelSet`](super::ChannelSet) is for clients that add and drop channels.
+/// Reads the messages of a fixed list of channels. [`ChannelSet`](super::ChannelSet) is for clients that add and drop
+/// channels.
 ///
-/// Every backlog that a method returns is to be delivered: the cursor has already moved to its end.
+/// The caller must deliver every backlog that a method returns, because the cursor has already moved to its end.
 #[derive(Debug)]
 pub struct Reader<C> {
     channels: C,
-    /// Every message up to this id was read, or was covered by a gap.
+    /// Every message up to this id was read, or is covered by a gap.
     cursor: Cursor,
-    /// The place in the audience, after [`Reader::join`].
+    /// The subscriber in the audience. `None` before [`Reader::join`] and after [`Reader::leave`].
     key: Option<SubscriberKey>,
-    /// The end of the right to read: a second since 1970, or [`REVOKED`]. `None`: never.
+    /// When the right to read ends: a second since 1970, or [`REVOKED`]. `None`: never.
     end: Option<NonZeroU32>,
-    /// The client has not been told of a gap yet. The next backlog has it.
-    has_untold_gap: bool,
+    /// There was a gap that no backlog contained. The next backlog contains it.
+    has_pending_gap: bool,
+    /// The protocol can report a gap only together with a message.
     postpones_gaps: bool,
 }
 
-/// Value of [`Reader::end`]: new settings have ended the right. As a second it has passed long ago.
+/// Value of [`Reader::end`]: new settings have ended the right to read. The value is second 1 since 1970, which has passed.
 const REVOKED: NonZeroU32 = NonZeroU32::MIN;
 
 /// When the right to read ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RightEnds {
     Never,
-    /// The token expires at this second since 1970. Not a moment of a monotonic clock, because the system clock may be set
-    /// while the client waits.
+    /// The token expires at this second since 1970, by the system clock. A monotonic clock would be wrong, because the system
+    /// clock may be set while the client waits.
     At(u64),
     /// New settings have ended the right.
     Revoked,
 }
 
 impl<C: Deref<Target = [ChannelName]>> Reader<C> {
-    /// A reader of the messages after `since`. `None`: from this moment on.
+    /// A reader of the messages after `since`. `None`: messages that are published from now on.
     pub fn new(hub: &Hub, channels: C, since: Option<Cursor>) -> Self {
         Self {
             channels,
             cursor: since.unwrap_or_else(|| hub.last()),
             key: None,
             end: None,
-            has_untold_gap: false,
+            has_pending_gap: false,
             postpones_gaps: false,
         }
     }
 
-    /// Lets the right to read end at a second since 1970.
+    /// Makes the right to read end at this second since 1970. `None`: never.
     #[must_use]
     pub fn until(mut self, second: Option<u64>) -> Self {
         self.end = second.map(|second| {
@@ -64,15 +67,15 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         self
     }
 
-    /// Lets the reader begin with a gap, because messages before its cursor are withheld.
+    /// Makes the first backlog contain a gap, because messages before the reader's cursor are withheld.
     #[must_use]
     pub fn starting_with_gap(mut self, is_gap: bool) -> Self {
-        self.has_untold_gap = is_gap;
+        self.has_pending_gap = is_gap;
         self
     }
 
-    /// For protocols that cannot tell of a gap without a message: the client goes on waiting, and the next message has the
-    /// gap.
+    /// For protocols that cannot report a gap without a message: after a gap the client keeps waiting, and the gap is
+    /// reported together with the next message.
     #[must_use]
     pub fn postponing_gaps(mut self, postpones: bool) -> Self {
         self.postpones_gaps = postpones;
@@ -83,13 +86,13 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         &self.channels
     }
 
-    /// The cursor with which the client can come back.
+    /// The cursor with which the client can continue in another request.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Returns a backlog of at most `bytes`, or one message. `None`: there is nothing to read, and `subscriber` has joined the
-    /// audience.
+    /// Returns a backlog of at most `bytes`; a larger message comes alone. `None`: there is nothing to read, and `subscriber`
+    /// has joined the audience. A reader without channels never joins.
     pub fn join(
         &mut self,
         audience: &Audience,
@@ -101,7 +104,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
             return None;
         }
         let backlog = loop {
-            if self.has_untold_gap && !self.postpones_gaps {
+            if self.has_pending_gap && !self.postpones_gaps {
                 break audience.hub().since(&self.channels, self.cursor);
             }
             match audience.join(&self.channels, Some(self.cursor), subscriber.clone()) {
@@ -121,7 +124,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         self.key.is_some()
     }
 
-    /// Like [`Reader::join`], for a subscriber that has stayed in the audience: only the channels with new messages are read.
+    /// Like [`Reader::read`], for a subscriber in the audience. Reads only the channels with new messages.
     pub fn read_on(&mut self, audience: &Audience, bytes: usize) -> Option<Backlog> {
         let backlog = audience.read(self.key?, self.cursor);
         if backlog.is_news() && !self.postpones(&backlog) {
@@ -131,7 +134,8 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         None
     }
 
-    /// Returns the messages and gaps after the cursor, of at most `bytes`, or one message. `None`: there are none.
+    /// Returns the messages and gaps after the cursor, of at most `bytes`; a larger message comes alone. `None`: there are
+    /// none.
     pub fn read(&mut self, hub: &Hub, bytes: usize) -> Option<Backlog> {
         let backlog = hub.since(&self.channels, self.cursor);
         if backlog.is_news() && !self.postpones(&backlog) {
@@ -141,25 +145,25 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         None
     }
 
-    /// Whether there is something after the cursor. The cursor stays.
+    /// Whether there are messages or gaps after the cursor. Does not move the cursor.
     pub fn has_news(&self, hub: &Hub) -> bool {
         hub.since(&self.channels, self.cursor).is_news()
     }
 
-    /// Returns everything after the cursor, for the last answer to a client. It may be empty.
+    /// Returns everything after the cursor, for the last answer to a client. The backlog may be empty.
     pub fn read_rest(&mut self, hub: &Hub) -> Backlog {
         let backlog = hub.since(&self.channels, self.cursor);
         self.take_all(backlog)
     }
 
-    /// Like [`Reader::read`], during a delivery: what many subscribers read alike is read and rendered once.
+    /// Like [`Reader::read`], during a delivery. A backlog that is the same for many subscribers is read and rendered once.
     pub fn read_shared(&mut self, feed: &mut Feed<'_>) -> Option<Rc<SharedBacklog>> {
         let shared = feed.read(self.cursor);
         let backlog = shared.backlog();
         if !backlog.is_news() || self.postpones(backlog) {
             return None;
         }
-        if self.has_untold_gap {
+        if self.has_pending_gap {
             let alone = self.take_all(backlog.clone());
             return Some(Rc::new(SharedBacklog::new(alone)));
         }
@@ -167,7 +171,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         Some(shared)
     }
 
-    /// Leaves the audience. To be called before the reader is dropped, and before another [`Reader::join`].
+    /// Leaves the audience. Must be called before the reader is dropped, and before another [`Reader::join`].
     pub fn leave(&mut self, audience: &Audience) {
         if let Some(key) = self.key.take() {
             audience.leave(key);
@@ -183,7 +187,7 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         }
     }
 
-    /// Whether the right has ended at this second since 1970.
+    /// Whether the right to read has ended by this second since 1970.
     pub fn has_ended(&self, now: u64) -> bool {
         self.end.is_some_and(|end| u64::from(end.get()) <= now)
     }
@@ -193,24 +197,25 @@ impl<C: Deref<Target = [ChannelName]>> Reader<C> {
         self.end = Some(REVOKED);
     }
 
-    /// Keeps what fits into `bytes`, adds the gap that the client has not been told of, and moves the cursor.
+    /// Cuts the backlog to `bytes`, adds a pending gap, and moves the cursor to the end of the backlog.
     fn take(&mut self, mut backlog: Backlog, bytes: usize) -> Backlog {
         backlog.cut(bytes);
         self.take_all(backlog)
     }
 
-    /// Adds the gap that the client has not been told of, and moves the cursor.
+    /// Adds a pending gap, and moves the cursor to the end of the backlog.
     fn take_all(&mut self, mut backlog: Backlog) -> Backlog {
-        backlog.gap |= std::mem::take(&mut self.has_untold_gap);
+        backlog.gap |= std::mem::take(&mut self.has_pending_gap);
         self.cursor = backlog.cursor;
         backlog
     }
 
-    /// Passes over a gap without messages, if the protocol cannot tell of it now. Returns whether it did.
+    /// If the backlog is a gap without messages, and the protocol cannot report such a gap: remembers the gap, moves the
+    /// cursor, and returns true.
     fn postpones(&mut self, backlog: &Backlog) -> bool {
         let postpones = self.postpones_gaps && backlog.gap && backlog.messages.is_empty();
         if postpones {
-            (self.has_untold_gap, self.cursor) = (true, backlog.cursor);
+            (self.has_pending_gap, self.cursor) = (true, backlog.cursor);
         }
         postpones
     }
