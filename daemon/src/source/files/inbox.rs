@@ -1,5 +1,5 @@
-//! Events that are not handled yet, with one entry per name: touches that come faster than they
-//! are handled become one.
+//! The queue of file events that are not handled yet. It has one entry for each file name, so several touches of a file
+//! are combined if they come faster than they are handled.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::hub::Workers;
 
-/// The most names that may wait. Beyond that the directory is scanned instead.
+/// Maximum number of names in the queue. If there are more, the directory is scanned instead.
 pub(super) const MAX_NAMES: usize = 65_536;
 
 /// The events that were taken from an [`Inbox`].
@@ -27,15 +27,16 @@ pub(super) struct CollectedEvents {
     pub(super) rescan: bool,
     /// The directory itself was moved or deleted.
     pub(super) moved: bool,
-    /// Every event before the last touch of the stamp is in this batch or in an earlier one.
+    /// The last touch of the stamp file was read. So every event before this touch is in this batch or in an earlier one.
     pub(super) fence: bool,
-    /// The number of events of files.
+    /// The number of events, which can be larger than the number of names.
     events: u32,
     index: HashMap<Arc<OsStr>, usize>,
 }
 
-/// Watching threads fill the inbox without waiting, and the control thread empties it. While the control thread waits, it lends
-/// the files source to them, so that they can publish and need not wake the control thread.
+/// The queue between the watching threads, which add events without waiting, and the control thread, which handles the
+/// events. While the control thread waits, the inbox owns the files source. A watching thread can then borrow the files
+/// source and publish, without waking the control thread.
 #[derive(Default)]
 pub(super) struct Inbox {
     contents: Mutex<Contents>,
@@ -47,7 +48,7 @@ pub(super) struct Inbox {
 struct Contents {
     batch: CollectedEvents,
     files: FilesPlace,
-    /// The control thread waits for the files source, and handles what is collected.
+    /// The control thread waits to get the files source back. It will also handle the collected events.
     is_wanted: bool,
 }
 
@@ -57,7 +58,7 @@ enum FilesPlace {
     #[default]
     WithControlThread,
     Lent(Box<Files>),
-    /// A watching thread publishes with it, and looks for new events afterwards.
+    /// A watching thread publishes with the files source. Afterwards it checks for new events.
     InUse,
 }
 
@@ -71,8 +72,9 @@ impl Inbox {
         std::mem::take(&mut self.lock().batch)
     }
 
-    /// Publishes what was collected, without holding a lock, if the files source is lent. Otherwise, or if something needs
-    /// waiting, wakes the control thread. Returns the workers that were woken by messages.
+    /// Publishes the files of the collected events, if the files source is lent. Holds no lock while it publishes. Wakes
+    /// the control thread if the files source is not lent, or if handling an event may wait. Returns the workers that were
+    /// woken to deliver messages.
     pub(super) fn publish(&self) -> Workers {
         let mut woken = Workers::default();
         while let Some((mut files, batch)) = self.borrow() {
@@ -80,7 +82,7 @@ impl Inbox {
             woken |= std::mem::take(&mut files.signals.woken);
             self.give_back(files);
             if !is_done {
-                self.call();
+                self.wake();
             }
         }
         woken
@@ -91,7 +93,7 @@ impl Inbox {
         self.lock().files = FilesPlace::Lent(files);
     }
 
-    /// Takes the files source back, when no watching thread publishes with it any more.
+    /// Takes the files source back. Waits until no watching thread uses it.
     pub(super) async fn take_back(&self) -> Box<Files> {
         loop {
             if let Some(files) = self.try_take_back() {
@@ -101,18 +103,18 @@ impl Inbox {
         }
     }
 
-    /// Wakes the task that waits for events.
-    pub(super) fn call(&self) {
+    /// Wakes the task that waits in [`Inbox::changed`].
+    pub(super) fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// Waits until there are events.
+    /// Waits until [`Inbox::wake`] is called.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Takes the events and the files source, for a watching thread. `None`: another thread handles the events, or there are
-    /// none.
+    /// Takes the events and the files source for a watching thread. `None`: there are no events, or another thread handles
+    /// them.
     fn borrow(&self) -> Option<(Box<Files>, CollectedEvents)> {
         let mut contents = self.lock();
         let is_handled = contents.is_wanted || matches!(contents.files, FilesPlace::InUse);
@@ -128,7 +130,7 @@ impl Inbox {
             return Some((lent, std::mem::take(batch)));
         }
         drop(contents);
-        self.call();
+        self.wake();
         None
     }
 
@@ -149,7 +151,7 @@ impl Inbox {
         match std::mem::take(&mut contents.files) {
             FilesPlace::Lent(files) => Some(files),
             FilesPlace::InUse | FilesPlace::WithControlThread => {
-                unreachable!("only the control thread takes it back, once after each lending")
+                unreachable!("only the control thread takes the files source back, once each time")
             }
         }
     }
@@ -157,7 +159,7 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents
             .lock()
-            .expect("no code panics while it holds the inbox")
+            .expect("no code panics while it holds the lock of the inbox")
     }
 }
 
@@ -232,7 +234,7 @@ mod tests {
         let inbox = Arc::new(Inbox::default());
         let other = inbox.clone();
         let watching = std::thread::spawn(move || {
-            other.publish(); // nothing was collected, so nobody is woken
+            other.publish(); // without events the control thread is not woken
             other.collect(|batch| batch.rescan = true);
             other.publish()
         });

@@ -148,7 +148,7 @@ impl Watcher {
         state.flooded =
             state.is_flood(count, Instant::now()) && self.epoll.delete(&watch.inotify).is_ok();
         if state.flooded {
-            watch.inbox.call();
+            watch.inbox.wake();
             return None;
         }
         Some((watch.inbox.clone(), count))
