@@ -357,8 +357,7 @@ fn publishing_by_http_is_off_by_default() {
                 "case {n}"
             );
         } else {
-            let hint =
-                "publishing over HTTP is off; it is switched on by publish = true under [http]";
+            let hint = "publishing over HTTP is off; set publish = true under [http] to allow it";
             assert_eq!(
                 refusal(&answer),
                 (403, "forbidden".into(), hint.into()),

@@ -1,5 +1,6 @@
-//! Who may read and publish by HTTP. The channel's rule decides first. Where the rule says so, the request's token
-//! decides. A publish and a WebSocket also depend on the page that asks.
+//! Access rights over HTTP: whether a request may read or publish. The rule of the channel decides first. If this rule
+//! asks for a token, the token of the request decides. A publish and a WebSocket also depend on the page that sent the
+//! request.
 
 mod bearer;
 pub(crate) mod hosts;
@@ -25,7 +26,7 @@ use rules::ReadRight;
 pub use rules::{Rights, RightsError};
 use token::Grant;
 
-/// The sender of a request, as far as the request says who that is.
+/// What the access rights of a request depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
     pub(crate) rights: &'a Rights,
@@ -35,7 +36,7 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Checks that all of `channels` may be read.
+    /// Checks that the request may read all of `channels`.
     pub(crate) fn may_read(&self, channels: &[ChannelName]) -> Result<ReadRight, Refusal> {
         let rights = self.rights;
         if rights.all_is_read() {
@@ -48,7 +49,7 @@ impl Caller<'_> {
                 Access::Token => self.check_grant(&mut grant, TokenRight::Subscribe, channel)?,
                 Access::Closed => {
                     return Err(Refusal::forbidden(format!(
-                        "{channel} may not be read by HTTP; read under [[channel]] says what may"
+                        "{channel} may not be read over HTTP; set read under [[channel]] to allow this"
                     )));
                 }
             }
@@ -56,7 +57,8 @@ impl Caller<'_> {
         Ok(grant.map_or_else(ReadRight::default, |grant| rights.granted(&grant)))
     }
 
-    /// Checks that the token grants this use of `channel`. The token is verified once, for the first channel.
+    /// Checks that the token grants this use of `channel`. The token is verified only once, for the first channel, and then
+    /// stored in `grant`.
     fn check_grant(
         &self,
         grant: &mut Option<Grant>,
@@ -78,7 +80,7 @@ impl Caller<'_> {
         Err(Refusal::new(Reason::NotGranted, message))
     }
 
-    /// Removes the channels that may not be read.
+    /// Removes the channels that the request may not read.
     pub(crate) fn keep_readable<T>(&self, channels: &mut BTreeMap<ChannelName, T>) -> ReadRight {
         let rights = self.rights;
         let needs_token = |channel: &ChannelName| rights.read(channel) == Access::Token;
@@ -97,8 +99,8 @@ impl Caller<'_> {
         granted.map_or_else(ReadRight::default, |grant| rights.granted(&grant))
     }
 
-    /// Checks that all of `channels` may be published to, and by the page that asks. Returns the publisher that the
-    /// idempotency keys of the request belong to: the token's subject, if one of the channels needs a token.
+    /// Checks that the request may publish to all of `channels`, and that its page may publish. Returns the publisher to
+    /// whom the idempotency keys of the request belong: the token's subject, if one of the channels needs a token.
     pub(crate) fn may_publish(&self, channels: &[ChannelName]) -> Result<Publisher, Refusal> {
         let rights = self.rights;
         let mut grant = None;
@@ -110,13 +112,14 @@ impl Caller<'_> {
                 }
                 Some(Access::Closed) => {
                     let message = format!(
-                        "{channel} may not be published to by HTTP; publish under [[channel]] says what may"
+                        "{channel} may not be published to over HTTP; set publish under [[channel]] to allow this"
                     );
                     return Err(Refusal::forbidden(message));
                 }
                 None if rights.publish_else == Access::Public => {}
                 None => {
-                    let hint = "publishing over HTTP is off; it is switched on by publish = true under [http]";
+                    let hint =
+                        "publishing over HTTP is off; set publish = true under [http] to allow it";
                     return Err(Refusal::forbidden(hint));
                 }
             }
@@ -128,9 +131,9 @@ impl Caller<'_> {
         Ok(Publisher::Http(grant.map_or(0, |grant| grant.subject)))
     }
 
-    /// Refuses a WebSocket to pages of other origins. Browsers leave that to the server (RFC 6455, section 10.2). For
-    /// other answers the browser decides by their headers whether the page may read them.
-    pub(crate) fn may_open(&self) -> Result<(), Refusal> {
+    /// Checks that the page may open a WebSocket. Browsers leave this check to the server (RFC 6455, section 10.2). For all
+    /// other answers the browser checks the headers of the answer before the page may read it.
+    pub(crate) fn may_open_websocket(&self) -> Result<(), Refusal> {
         self.check_page("read")
     }
 }

@@ -91,7 +91,7 @@ fn subscription(caller: &Caller<'_>, hub: &Hub, names: &str) -> Result<Subscript
             (seen_or_since(query, seen?)?, Box::new(format))
         }
         Transport::WebSocket => {
-            caller.may_open()?;
+            caller.may_open_websocket()?;
             let checked = upgrade::check(request);
             handshake = Some(checked.map_err(|error| no_websocket(request, error))?);
             let format = WebSocket { heartbeat };
