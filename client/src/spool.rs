@@ -1,5 +1,5 @@
-//! The spool: a directory where messages wait for a daemon that is away, one file each (`docs/protocol.md`, "Spool").
-//! Clients put files into it, the daemon takes them out.
+//! The spool: a directory in which clients store messages while no daemon runs, one file for each message. The daemon
+//! publishes the messages and removes the files (`docs/protocol.md`, "Spool").
 
 mod daemon;
 
@@ -30,27 +30,27 @@ pub const SPOOL_SUFFIX: &str = ".msg1";
 /// The file with the limits that the daemon sets.
 pub const SPOOL_LIMITS: &str = "limits";
 
-/// The mode of the directory: group members may add and read files, but only the daemon, which owns the directory, may remove
-/// other users' files.
+/// The mode of the directory: group members may add and read files. Files of other users may be removed only by the owner
+/// of the directory, which is the daemon.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o3770);
 
-/// The mode of a file: readable for the daemon by the directory's group, and for nobody else.
+/// The mode of a file: the daemon can read the file through the directory's group. Other users cannot.
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
 
-/// The longest line of a message: the default limit of the daemon's socket.
+/// Maximum length of a message's line in bytes: the default limit of the daemon's socket.
 const MAX_LINE: usize = 1 << 20;
 
-/// How long a count of the directory's files is used.
-const FRESH: Duration = Duration::from_secs(1);
+/// The files of the directory are counted again after this time.
+const COUNT_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest time of a count, because other users may have filled the directory, and the call has a deadline.
-const LOOK: Duration = Duration::from_millis(40);
+/// Time limit for counting the files. Other users may have filled the directory, and the caller has a deadline.
+const COUNT_TIME: Duration = Duration::from_millis(40);
 
-/// The number of attempts when other users take a name first.
+/// How many names are tried if entries with these names already exist.
 const TRIES: usize = 8;
 
-/// The limits of one user's files in a spool. Files of other users do not count. A client counts once a second, and other
-/// processes of the user may add a little more in between.
+/// The limits of one user's files in a spool. Files of other users do not count. A client counts the files once a second.
+/// In between, other processes of the same user may exceed the limits a little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolLimits {
     /// Bytes of all files.
@@ -71,7 +71,7 @@ impl Default for SpoolLimits {
 /// Why the spool cannot be used. The text fits after "cannot be spooled: ".
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {action} {}: {}{}", path.display(), source.desc(), hint(action, *source))]
     System {
         /// The operation.
@@ -81,8 +81,8 @@ pub enum SpoolError {
         /// The system's error.
         source: Errno,
     },
-    /// The owner is not trusted: any user could have created the directory.
-    #[error("{} belongs to user {owner}, and any user could have created it there; name another directory", path.display())]
+    /// The owner of the directory is not trusted: any user could have created the directory there.
+    #[error("{} belongs to user {owner}, and any user could have created it there; choose another directory", path.display())]
     Foreign {
         /// The spool.
         path: PathBuf,
@@ -97,23 +97,23 @@ pub enum SpoolError {
         /// Its content.
         held: SpoolLimits,
     },
-    /// The message is too long for any daemon.
-    #[error("the message is {0} bytes as a line, over the spool's limit of {MAX_LINE}")]
+    /// The message is longer than the spool allows.
+    #[error("the message has {0} bytes as a line, over the spool's limit of {MAX_LINE}")]
     TooLarge(usize),
 }
 
 fn hint(action: &str, error: Errno) -> &'static str {
     match error {
-        Errno::ENOENT if action == OPEN => " (the daemon makes it when it starts)",
-        Errno::EACCES if action == OPEN => " (it is for its owner and group)",
+        Errno::ENOENT if action == OPEN => " (the daemon creates it at its start)",
+        Errno::EACCES if action == OPEN => " (only its owner and group may use it)",
         _ => "",
     }
 }
 
 const OPEN: &str = "open directory";
 
-/// The path of the spool: the one that is set, or beside the socket and with its name. So daemon and clients find the
-/// same spool, and daemons with different sockets have different ones.
+/// The path of the spool: `explicit`, or else a path beside the socket that is derived from the socket's name. So the
+/// daemon and its clients use the same spool, and daemons with different sockets use different spools.
 #[must_use]
 pub fn spool_path(explicit: Option<&Path>, socket: &Path) -> PathBuf {
     if let Some(path) = explicit {
@@ -136,15 +136,15 @@ pub struct Spool {
     fd: OwnedFd,
     stat: FileStat,
     limits: SpoolLimits,
-    /// The last count, with its time and the files that this process has added since.
-    held: Option<(Instant, SpoolLimits)>,
+    /// The last count and its time. Files that this process has added since are included.
+    count: Option<(Instant, SpoolLimits)>,
 }
 
 impl Spool {
     /// Opens the directory. Creates it if this user owns the parent directory.
     ///
     /// # Errors
-    /// The directory does not exist, this user may not use it, or its owner is not trusted.
+    /// The directory does not exist, this user may not use it, or the owner of the directory is not trusted.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
         let fd = match open_directory(path) {
             Err(Errno::ENOENT) if is_own(path) => create(path)?,
@@ -157,29 +157,29 @@ impl Spool {
             fd,
             stat,
             limits,
-            held: None,
+            count: None,
         })
     }
 
-    /// Adds one message, a line in the form of the socket. The file appears as a whole or not at all. Returns the file's
-    /// name. The names of one process sort in the order of the calls.
+    /// Adds one message: a line with a `publish` request of the socket. The file appears as a whole or not at all. Returns
+    /// the file's name. The names that one process creates sort in the order of the calls.
     ///
     /// # Errors
-    /// There is no room, or the system refuses.
+    /// The spool is full, the message is too long, or a system call failed.
     pub fn put(&mut self, line: &[u8]) -> Result<String, SpoolError> {
         if line.len() > MAX_LINE {
             return Err(SpoolError::TooLarge(line.len()));
         }
-        self.make_sure_of_room(line.len() as u64)?;
+        self.check_limits(line.len() as u64)?;
         let name = self.place(line).map_err(failed("write into", &self.path))?;
-        if let Some((_, held)) = &mut self.held {
+        if let Some((_, held)) = &mut self.count {
             held.files += 1;
             held.bytes += line.len() as u64;
         }
         Ok(name)
     }
 
-    /// Writes a temporary file and renames it. If other users take one of the two names, tries again with others.
+    /// Writes a temporary file and renames it. If an entry with one of the two names already exists, tries other names.
     fn place(&self, line: &[u8]) -> Result<String, Errno> {
         let mut result = Err(Errno::EEXIST);
         for _ in 0..TRIES {
@@ -202,14 +202,14 @@ impl Spool {
         result
     }
 
-    /// Whether the file is still there, so that the daemon has not taken it yet.
+    /// Whether the file still exists. If so, the daemon has not taken the message yet.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let look = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         look.is_ok_and(|stat| is_of_this_user(&stat))
     }
 
-    /// The line of a message that this process has added; `None` if the daemon has taken it.
+    /// Reads the line of a message that this process has added. `None`: the daemon has taken the message.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -224,9 +224,9 @@ impl Spool {
         (line.len() <= MAX_LINE && line.ends_with(b"\n")).then_some(line)
     }
 
-    /// Removes a message that is published.
+    /// Removes a message that was published.
     pub fn remove(&self, name: &str) {
-        // If the file stays, the daemon recognises its key and does not publish it again.
+        // Errors are ignored: if the file stays, the daemon recognises the message's key and does not publish it again.
         let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
     }
 
@@ -238,7 +238,7 @@ impl Spool {
             flags,
             Mode::S_IRUSR | Mode::S_IWUSR,
         )?);
-        // In a directory that the daemon has made, the set-group-ID bit has done this already.
+        // Not needed in a directory that the daemon created: its set-group-ID bit gives new files the directory's group.
         if self.stat.st_uid != geteuid().as_raw() && fstat(&file)?.st_gid != self.stat.st_gid {
             fchown(&file, None, Some(Gid::from_raw(self.stat.st_gid)))?;
         }
@@ -247,16 +247,17 @@ impl Spool {
         written.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or_default()))
     }
 
-    fn make_sure_of_room(&mut self, bytes: u64) -> Result<(), SpoolError> {
+    /// Checks that a message with this number of bytes does not exceed the limits.
+    fn check_limits(&mut self, bytes: u64) -> Result<(), SpoolError> {
         let fits = |held: SpoolLimits| {
             held.files < self.limits.files && held.bytes + bytes <= self.limits.bytes
         };
-        let fresh = self.held.filter(|(when, _)| when.elapsed() < FRESH);
-        if fresh.is_some_and(|(_, held)| fits(held)) {
+        let recent = self.count.filter(|(when, _)| when.elapsed() < COUNT_AGAIN);
+        if recent.is_some_and(|(_, held)| fits(held)) {
             return Ok(());
         }
-        let held = self.look().map_err(failed("read", &self.path))?;
-        self.held = Some((Instant::now(), held));
+        let held = self.count_files().map_err(failed("read", &self.path))?;
+        self.count = Some((Instant::now(), held));
         if fits(held) {
             return Ok(());
         }
@@ -264,15 +265,15 @@ impl Spool {
         Err(SpoolError::Full { path, held })
     }
 
-    /// Counts this user's messages, up to the limits, and for a limited time: files that were not read by then count as
-    /// absent.
-    fn look(&self) -> Result<SpoolLimits, Errno> {
+    /// Counts this user's messages and their bytes. Stops when a limit is exceeded, or after [`COUNT_TIME`]: files that
+    /// were not reached by then are not counted.
+    fn count_files(&self) -> Result<SpoolLimits, Errno> {
         let begun = Instant::now();
         let mut held = SpoolLimits { bytes: 0, files: 0 };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         for entry in Dir::openat(&self.fd, ".", flags, Mode::empty())?.into_iter() {
             let entry = entry?;
-            if begun.elapsed() > LOOK {
+            if begun.elapsed() > COUNT_TIME {
                 break;
             }
             if !is_message(entry.file_name()) {
@@ -280,7 +281,7 @@ impl Spool {
             }
             let Ok(stat) = fstatat(&self.fd, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
             else {
-                continue; // the daemon has taken the file meanwhile
+                continue; // the daemon has removed the file meanwhile
             };
             if !is_of_this_user(&stat) {
                 continue;
@@ -295,18 +296,19 @@ impl Spool {
     }
 }
 
-/// Creates a file that did not exist before.
+/// Whether this is a regular file of this user, without other hard links.
 fn is_of_this_user(stat: &FileStat) -> bool {
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     kind == SFlag::S_IFREG && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
-/// Whether the name is one of a message, also of one that is still being written.
+/// Whether a message's file can have this name, also a message that is still being written.
 fn is_message(name: &CStr) -> bool {
     name.to_bytes().ends_with(SPOOL_SUFFIX.as_bytes())
 }
 
-/// Makes a name of time, process and a number. The time never goes back within a process, whatever the clock does.
+/// Creates a file name from the time, the process id and a number. Within a process the time in the names always
+/// increases, even if the clock is set back.
 fn new_name() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -327,22 +329,26 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn create(path: &Path) -> Result<OwnedFd, SpoolError> {
     match mkdirat(nix::fcntl::AT_FDCWD, path, Mode::S_IRWXU) {
-        Err(errno) if errno != Errno::EEXIST => return Err(failed("make directory", path)(errno)),
+        Err(errno) if errno != Errno::EEXIST => {
+            return Err(failed("create directory", path)(errno));
+        }
         Err(_) => return open_directory(path).map_err(failed(OPEN, path)), // another process was faster
         Ok(()) => {}
     }
     let fd = open_directory(path).map_err(failed(OPEN, path))?;
-    fchmod(&fd, DIRECTORY_MODE).map_err(failed("make directory", path))?;
+    fchmod(&fd, DIRECTORY_MODE).map_err(failed("create directory", path))?;
     Ok(fd)
 }
 
-/// Whether this user owns the parent directory, so that no other user's daemon is expected to create the spool.
+/// Whether this user owns the parent directory. Only then does a client create the spool: elsewhere the daemon of another
+/// user is expected to create it.
 fn is_own(path: &Path) -> bool {
     let above = path.parent().unwrap_or(path);
     nix::sys::stat::stat(above).is_ok_and(|stat| stat.st_uid == geteuid().as_raw())
 }
 
-/// Refuses a spool in a directory like /tmp that another user may have created to read the messages.
+/// Checks the owner of the spool. In a directory like /tmp another user could have created the spool to read the messages,
+/// so the spool is refused there unless it belongs to this user or to root.
 fn trusted(path: &Path, fd: &OwnedFd) -> Result<FileStat, SpoolError> {
     let stat = fstat(fd).map_err(failed(OPEN, path))?;
     let owner = stat.st_uid;
@@ -357,7 +363,7 @@ fn trusted(path: &Path, fd: &OwnedFd) -> Result<FileStat, SpoolError> {
     Ok(stat)
 }
 
-/// The limits that the daemon has written. Only files of the daemon's user and of root count.
+/// Reads the limits that the daemon has written. A file that does not belong to the daemon's user or to root is ignored.
 fn read_limits(directory: &OwnedFd, owner: u32) -> Option<SpoolLimits> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = File::from(openat(directory, SPOOL_LIMITS, flags, Mode::empty()).ok()?);

@@ -1,5 +1,5 @@
 //! The daemon's side of the spool: creates the directory, and writes the limits that clients must obey. Other users may
-//! add entries to the directory. So no name can be expected to be free or to stand for a file.
+//! add entries to the directory. So an entry with any name may already exist, and it may be something other than a file.
 
 use std::{
     ffi::OsStr,
@@ -22,8 +22,7 @@ use super::{
     trusted,
 };
 
-/// Opens the daemon's own spool, and creates it if necessary. The owner may use it, and members of its group may add
-/// files.
+/// Opens the daemon's own spool, and creates the directory if necessary. Members of the directory's group may add files.
 ///
 /// # Errors
 /// The errors of [`super::Spool::open`].
@@ -39,7 +38,7 @@ pub fn make_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
 /// Writes the limits that clients must obey.
 ///
 /// # Errors
-/// When the system refuses.
+/// When a system call fails.
 pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<(), Errno> {
     let (temporary, mut file) = new_file(directory)?;
     let text = format!("{} {}\n", limits.bytes, limits.files);
@@ -54,6 +53,7 @@ pub fn write_spool_limits(directory: &OwnedFd, limits: SpoolLimits) -> Result<()
     written
 }
 
+/// Renames the temporary file to [`SPOOL_LIMITS`]. If a directory has this name, it is renamed first.
 fn name_limits(directory: &OwnedFd, temporary: &str) -> Result<(), Errno> {
     let rename = || renameat(directory, temporary, directory, SPOOL_LIMITS);
     match rename() {
@@ -85,7 +85,7 @@ fn new_file(directory: &OwnedFd) -> Result<(String, File), Errno> {
 /// Renames an entry of any kind to a name that ends in `suffix` and cannot be guessed.
 ///
 /// # Errors
-/// When the system refuses.
+/// When a system call fails.
 pub fn take_away(directory: &OwnedFd, name: &OsStr, suffix: &str) -> Result<(), Errno> {
     let aside = format!("{:016x}{suffix}", random());
     renameat(directory, name, directory, aside.as_str())

@@ -36,8 +36,8 @@ Comet\ArgumentException -3: channel name may not contain '/' (allowed: A-Z a-z 0
 Comet\ArgumentException -4: unknown flags 0xc (known: 1 no ack, 2 buffer, 4 spool)
 Comet\ArgumentException -4: unknown flags 0xffffffff (known: 1 no ack, 2 buffer, 4 spool)
 Comet\ArgumentException -4: unknown flags 0xffffffff (known: 1 no ack, 2 buffer, 4 spool)
-Comet\ConnectException -6: cannot connect to /nonexistent/comet.sock: No such file or directory (does the daemon run?), and the message cannot be spooled: cannot open directory /nonexistent/comet.spool: No such file or directory (the daemon makes it when it starts)
+Comet\ConnectException -6: cannot connect to /nonexistent/comet.sock: No such file or directory (does the daemon run?), and the message cannot be spooled: cannot open directory /nonexistent/comet.spool: No such file or directory (the daemon creates it at its start)
 Comet\FileException -11: cannot open directory /nonexistent: No such file or directory
 Comet\ArgumentException -3: channel name may not start with a dot
 
-Warning: Comet: buffered messages are lost: cannot connect to /nonexistent/comet.sock: No such file or directory (does the daemon run?), and the message cannot be spooled: cannot open directory /nonexistent/comet.spool: No such file or directory (the daemon makes it when it starts) in %s on line %d
+Warning: Comet: buffered messages are lost: cannot connect to /nonexistent/comet.sock: No such file or directory (does the daemon run?), and the message cannot be spooled: cannot open directory /nonexistent/comet.spool: No such file or directory (the daemon creates it at its start) in %s on line %d

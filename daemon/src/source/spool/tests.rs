@@ -364,7 +364,7 @@ fn a_configured_directory_that_cannot_be_used_is_an_error() {
         .to_string();
     assert_eq!(
         error,
-        "cannot make directory /no/such/spool: No such file or directory"
+        "cannot create directory /no/such/spool: No such file or directory"
     );
     assert!(open("").is_ok_and(|spool| spool.directory.is_none() && spool.failure_logged));
 }
