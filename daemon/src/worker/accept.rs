@@ -14,22 +14,22 @@ use tracing::warn;
 use super::{Connection, Door, Worker};
 use crate::log_limit::LogLimit;
 
-/// A socket where clients connect.
+/// A socket to which clients connect.
 pub struct Listener {
     /// In non-blocking mode.
     pub socket: TcpListener,
-    /// The index of the door behind it.
+    /// The index of the door that gets the accepted connections.
     pub door: usize,
 }
 
-/// The listeners from which one worker accepts, and the doors behind them.
+/// The listeners from which one worker accepts, and the doors that get the connections.
 pub(super) struct Accept<C> {
     listeners: Arc<[Listener]>,
     doors: Vec<Box<dyn Door<C>>>,
     /// The index of the listener that is tried next.
     next: usize,
-    /// The last attempt failed, and that was logged. The number of log lines is limited, because clients can cause and
-    /// end such a failure at will.
+    /// The last attempt failed, so the next failure is not logged. `lines` limits the log lines, too, because clients can
+    /// cause and end such a failure as often as they want.
     failed: bool,
     lines: LogLimit,
 }
@@ -56,7 +56,7 @@ impl ReadyListeners {
         self.0 == 0
     }
 
-    /// Only those of the first `count` listeners.
+    /// Only the bits of the first `count` listeners.
     fn of(self, count: usize) -> Self {
         Self(
             self.0
@@ -66,7 +66,7 @@ impl ReadyListeners {
         )
     }
 
-    /// The first listener from `index` on, or else the first of all.
+    /// The first ready listener from `index` on. If there is none, the first ready listener of all.
     fn from(self, index: usize) -> Option<usize> {
         let later = self.0 & u64::MAX.checked_shl(index as u32).unwrap_or(0);
         let first = if later == 0 { self.0 } else { later }.trailing_zeros();
@@ -119,7 +119,7 @@ impl<C: Connection> Accept<C> {
                     self.failed = false;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => ready.remove(index),
-                // The client gave up between its SYN and our accept.
+                // The client has closed the connection before it was accepted.
                 Err(e)
                     if matches!(
                         e.kind(),
@@ -130,7 +130,7 @@ impl<C: Connection> Accept<C> {
                     if !std::mem::replace(&mut self.failed, true)
                         && self.lines.is_due(Instant::now())
                     {
-                        warn!(%error, "cannot accept connections; those that are open go on");
+                        warn!(%error, "cannot accept connections; open connections are not affected");
                     }
                     return (taken, AfterAccept::Pause);
                 }
@@ -151,7 +151,7 @@ impl<C: Connection> Accept<C> {
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, peer) = acceptfrom_with(listener, flags)?;
-    // Only a connection that has ended by now has no address.
+    // A connection without an address has already ended.
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
     Ok((socket.into(), peer))

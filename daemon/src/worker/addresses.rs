@@ -1,4 +1,4 @@
-//! How many connections each address has, where that has a limit.
+//! Counts the connections of each client address, if their number is limited.
 
 use std::{
     collections::HashMap,
@@ -6,19 +6,19 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-/// Who has how many, in this process: the kernel deals one client's connections out among its threads.
+/// The counts of the whole process, because different workers can accept connections of the same client.
 pub(crate) static OPEN: LazyLock<Addresses> = LazyLock::new(Addresses::default);
 
 /// Connections by address.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses(Mutex<HashMap<Address, usize>>);
 
-/// One client, as far as it can be told: an IPv4 address, or the network of an IPv6 address.
+/// The address by which a client is counted: an IPv4 address, or the /64 network of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Address(IpAddr);
 
 impl Address {
-    /// `None`: loopback, which is a proxy's address, or that of a user of this machine.
+    /// `None` for loopback addresses, which belong to a proxy or to users of this machine. They are not counted.
     pub(crate) fn of(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
         let network = match ip {
@@ -30,7 +30,7 @@ impl Address {
 }
 
 impl Addresses {
-    /// Counts one more, of `max`. False: it has its share, and nothing is counted.
+    /// Counts one more connection. Returns false, and counts nothing, if the address already has `max` connections.
     pub(crate) fn enter(&self, who: Address, max: usize) -> bool {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(who).or_default();
@@ -39,6 +39,7 @@ impl Addresses {
         enters
     }
 
+    /// Counts one connection less.
     pub(crate) fn leave(&self, who: Address) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&who) {
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_its_share_and_gives_it_back() {
+    fn each_address_can_open_up_to_the_limit_and_again_after_a_close() {
         let addresses = Addresses::default();
         let (a, b) = (address("192.0.2.1").unwrap(), address("192.0.2.2").unwrap());
         assert!(addresses.enter(a, 2) && addresses.enter(a, 2) && !addresses.enter(a, 2));
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_nobody_and_a_network_is_one() {
+    fn loopback_is_not_counted_and_a_network_counts_as_one() {
         for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(address(loopback), None, "{loopback}");
         }

@@ -1,7 +1,7 @@
-//! Decides which threads accept new connections. All threads share the listeners, but not all of them accept all the
-//! time. The first connections all go to the first thread, so that messages between these clients need no wake-up of a
-//! second thread. A thread with [`AHEAD`] more connections than another one stops accepting until the others have
-//! caught up.
+//! Decides which workers accept new connections. All workers share the listeners, but not all of them accept all the
+//! time. The first connections all go to the first worker, so that messages between these clients need no wake-up of a
+//! second thread. A worker with [`AHEAD`] more connections than another worker stops accepting until the other workers
+//! have caught up.
 
 use std::sync::{
     Arc, OnceLock,
@@ -10,10 +10,11 @@ use std::sync::{
 
 use super::thread_waker::ThreadWaker;
 
-/// Number of connections to which a thread delivers a message within half a millisecond.
+/// Difference at which a worker stops accepting. A worker delivers a message to this number of connections within half a
+/// millisecond.
 const AHEAD: usize = 128;
 
-/// The numbers of connections of all threads, by which they decide who accepts.
+/// The number of connections of each worker, and which workers accept new connections.
 pub struct Balance {
     threads: Vec<ThreadLoad>,
 }
@@ -23,7 +24,7 @@ struct ThreadLoad {
     /// Number of connections at the last count.
     open: AtomicUsize,
     rests: AtomicBool,
-    /// Set by another thread: this thread must accept again, and must check for connections that wait already.
+    /// Set by another worker: this worker must accept again, and must check for connections that already wait.
     called: AtomicBool,
     waker: OnceLock<Arc<ThreadWaker>>,
 }
@@ -42,8 +43,8 @@ impl Balance {
         let _ = self.threads[worker].waker.set(waker.clone());
     }
 
-    /// Reports the number of connections of the worker. True: the worker must stop accepting until it is called or
-    /// until this returns false. Workers that may accept again because of the new number are called.
+    /// Reports the number of connections of `worker`, and wakes the workers that may accept again because of this number.
+    /// Returns whether `worker` must stop accepting, until another worker calls it or until this returns false.
     pub(super) fn count(&self, worker: usize, open: usize) -> bool {
         let this = &self.threads[worker];
         this.open.store(open, Ordering::SeqCst);
@@ -51,7 +52,7 @@ impl Balance {
         let rests = self.is_to_rest(worker, least + AHEAD);
         let rested = this.rests.swap(rests, Ordering::SeqCst);
         for (number, other) in self.threads.iter().enumerate() {
-            // When this worker stops accepting, other workers may have slept while connections arrived.
+            // When this worker stops accepting, it also wakes the others: they may have slept while connections arrived.
             let takes_over = rests && !rested;
             if number != worker
                 && (takes_over || other.rests.load(Ordering::SeqCst))
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_thread_takes_the_first_connections() {
+    fn the_first_worker_takes_the_first_connections() {
         let balance = Balance::new(3);
         assert!(balance.count(1, 0) && balance.count(2, 0));
         for open in 1..AHEAD {
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_ahead_rests_until_the_others_have_caught_up() {
+    fn a_worker_that_is_ahead_rests_until_the_others_have_caught_up() {
         let balance = Balance::new(2);
         balance.count(0, AHEAD);
         for open in 1..=AHEAD / 2 {
@@ -119,28 +120,34 @@ mod tests {
         assert!(!balance.count(0, AHEAD));
 
         assert!(balance.count(1, 2 * AHEAD));
-        assert!(balance.is_called(0), "others may wait who knocked at 1");
+        assert!(
+            balance.is_called(0),
+            "connections may wait that worker 1 has not accepted"
+        );
         assert!(balance.count(1, 2 * AHEAD));
         assert!(!balance.is_called(0), "once");
     }
 
     #[test]
-    fn who_lost_connections_rests_no_more() {
+    fn a_worker_that_has_lost_connections_accepts_again() {
         let balance = Balance::new(2);
         assert!(balance.count(0, AHEAD));
         assert!(!balance.count(0, AHEAD - 1));
-        assert!(balance.count(1, 1), "the first one is one of few again");
+        assert!(
+            balance.count(1, 1),
+            "the first worker takes all connections again"
+        );
     }
 
     #[test]
-    fn one_alone_never_rests() {
+    fn a_single_worker_always_accepts() {
         let balance = Balance::new(1);
         assert!(!balance.count(0, 1_000_000));
     }
 
-    /// Some thread always accepts, and a thread that is far ahead after accepting does not.
+    /// At least one worker always accepts, and a worker that is far ahead after accepting does not.
     #[test]
-    fn somebody_always_listens() {
+    fn at_least_one_worker_always_accepts() {
         let balance = Balance::new(3);
         let (mut open, mut rests) = ([0_usize; 3], [false; 3]);
         let mut random = 1_u64;

@@ -1,4 +1,4 @@
-//! What the loop asks of the connections that it serves.
+//! The interface between the event loop and the connections that it serves.
 
 use std::{
     io,
@@ -16,13 +16,13 @@ pub(crate) trait Connection: Sized + 'static {
     /// Handles an event of the socket.
     fn ready(self: &Rc<Self>, ready: Ready);
 
-    /// The time that was set for the connection has passed.
+    /// Handles the time-out of the connection.
     fn expire(self: &Rc<Self>);
 
-    /// The daemon stops: sends the last answers and ends.
+    /// Sends the last answers and ends the connection, because the daemon stops.
     fn farewell(self: &Rc<Self>);
 
-    /// Ends at once, because its own code has panicked.
+    /// Ends the connection at once, because its code has panicked.
     fn cut(&self);
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct Ready {
     pub(crate) ended: bool,
 }
 
-/// What stands behind a listener: it lets clients in, and decides which protocol they speak.
+/// Creates the connections of a listener, and so decides which protocol they speak.
 pub(crate) trait Door<C: Connection> {
-    /// Takes a client that has connected, by [`Worker::add`]. A client for which there is no room is told so.
+    /// Adds a new connection with [`Worker::add`], or refuses the client if there is no room.
     ///
     /// # Errors
     /// When the machine has no resources left for the connection.

@@ -33,7 +33,7 @@ pub(crate) use addresses::{Address, OPEN};
 pub use balance::Balance;
 pub(crate) use connection::{Connection, Door, Ready};
 pub use handler::{EventHandler, Handled, MigratingHandler};
-use pacing::Parked;
+use pacing::ParkedPolls;
 use reactor::{Reactor, Sockets};
 pub(crate) use timers::{Due, SHORT, Timers};
 
@@ -65,7 +65,7 @@ pub struct SharedParts {
 pub(crate) struct Worker<C: Connection> {
     pub(crate) context: C::Context,
     pub(crate) timers: Timers,
-    pub(crate) parked: Parked,
+    pub(crate) parked: ParkedPolls,
     number: usize,
     /// `None` after the thread has stopped accepting.
     accept: RefCell<Option<Accept<C>>>,
@@ -99,7 +99,7 @@ impl<C: Connection> Worker<C> {
         let worker = Rc::new(Self {
             context,
             timers: Timers::new(),
-            parked: Parked::default(),
+            parked: ParkedPolls::default(),
             number,
             accept: RefCell::new(Some(Accept::new(shared.listeners, doors))),
             sockets: reactor.sockets(),

@@ -1,50 +1,51 @@
-//! When it is better to let work gather than to wake up for each piece of it.
+//! Delays a wake-up for a moment, so that the thread handles several connections or polls at once. This costs less CPU than
+//! one wake-up for each of them.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// In a storm of new connections the thread stops accepting for 1 ms, so that connections gather. 16 more open
-/// connections within that time are a storm. Clients that connect anew for each request do not add to the open
-/// connections, and must not be delayed.
-pub(super) const GATHER: Duration = Duration::from_millis(1);
-const STORM: usize = 16;
+/// In a burst of new connections the thread stops accepting for 1 ms, and then accepts all waiting connections at once. It is
+/// a burst if the number of open connections has grown by 16 within this time. Clients that reconnect for each request do
+/// not increase this number, so they are not delayed.
+pub(super) const ACCEPT_DELAY: Duration = Duration::from_millis(1);
+const CONNECT_BURST: usize = 16;
 
-/// When 32 polls have begun to wait with nothing else in between, a wave of polls has begun. The wave ends after 1 ms
-/// without work, or when fewer than 4 polls have gathered during a nap.
-const WAVE: u32 = 32;
-const CALM: Duration = Duration::from_millis(1);
-const FEW: u32 = 4;
+/// A burst of polls begins when 32 polls in a row have begun to wait, and nothing else was served in between. The burst ends
+/// after 1 ms without work, or when fewer than 4 polls have arrived during one [`POLL_DELAY`].
+const POLL_BURST: u32 = 32;
+const BURST_END: Duration = Duration::from_millis(1);
+const FEW_POLLS: u32 = 4;
 
-/// How long the thread sleeps during a wave, so that polls gather. A message that arrives meanwhile waits as long. The
-/// kernel adds its timer slack of 50 µs.
-pub(super) const NAP: Duration = Duration::from_micros(50);
+/// How long the thread sleeps in a burst of polls before it handles the next polls. A message that arrives in this time is
+/// delayed, too. The kernel adds its timer slack of 50 µs.
+pub(super) const POLL_DELAY: Duration = Duration::from_micros(50);
 
-/// Number of polls that began to wait since the thread last served anything else.
+/// Number of polls that have begun to wait since the thread last served anything else.
 #[derive(Default)]
-pub(crate) struct Parked(Cell<u32>);
+pub(crate) struct ParkedPolls(Cell<u32>);
 
-impl Parked {
-    /// One more poll waits, and nothing else was done for its client.
+impl ParkedPolls {
+    /// Counts a poll that begins to wait.
     pub(crate) fn add(&self) {
         self.0.set(self.0.get().saturating_add(1));
     }
 
-    /// Something else was served.
+    /// Sets the number to 0, because the thread has served something else.
     pub(crate) fn reset(&self) {
         self.0.set(0);
     }
 }
 
-/// Detects a storm of new connections. In a storm it is better to let connections gather than to wake up for each.
-pub(super) struct Storm {
+/// Detects a burst of new connections.
+pub(super) struct ConnectBurst {
     since: Instant,
-    /// Number of open connections at that moment.
+    /// Number of open connections at the moment `since`.
     open: usize,
 }
 
-impl Storm {
+impl ConnectBurst {
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
@@ -52,27 +53,27 @@ impl Storm {
         }
     }
 
-    /// Whether there is a storm. `taken` of the `open` connections are new.
-    pub(super) fn has_come(&mut self, open: usize, taken: usize, now: Instant) -> bool {
-        if now >= self.since + GATHER {
+    /// Whether there is a burst. `taken` of the `open` connections were just accepted.
+    pub(super) fn is_on(&mut self, open: usize, taken: usize, now: Instant) -> bool {
+        if now >= self.since + ACCEPT_DELAY {
             let open = open.saturating_sub(taken);
             *self = Self { since: now, open };
         }
-        open >= self.open + STORM
+        open >= self.open + CONNECT_BURST
     }
 }
 
-/// Detects that polls come back one by one after a message went to many clients. No client waits for an answer to such
-/// a poll. So it is better to let some polls gather than to sleep and wake up for each.
-pub(super) struct Wave {
+/// Detects a burst of polls: after a message to many clients, these clients send their next polls one after the other. A
+/// short delay does not matter, because no answer to these polls is due yet.
+pub(super) struct PollBurst {
     on: bool,
     /// When the thread last ran out of work.
     since: Instant,
-    /// Number of waiting polls in `parked` at that moment.
+    /// The number in [`ParkedPolls`] at the moment `since`.
     parked: u32,
 }
 
-impl Wave {
+impl PollBurst {
     pub(super) fn new() -> Self {
         Self {
             on: false,
@@ -81,16 +82,16 @@ impl Wave {
         }
     }
 
-    /// Whether there is a wave now.
-    pub(super) fn is_on(&mut self, parked: &Parked, now: Instant) -> bool {
+    /// Whether there is a burst now. Called each time the thread runs out of work.
+    pub(super) fn is_on(&mut self, parked: &ParkedPolls, now: Instant) -> bool {
         let new = parked.0.get().saturating_sub(self.parked);
-        let is_calm = now.duration_since(self.since) >= CALM;
-        let is_over = is_calm || (self.on && new < FEW);
+        let is_quiet = now.duration_since(self.since) >= BURST_END;
+        let is_over = is_quiet || (self.on && new < FEW_POLLS);
         if is_over {
             parked.reset();
         }
         *self = Self {
-            on: parked.0.get() >= WAVE,
+            on: parked.0.get() >= POLL_BURST,
             since: now,
             parked: parked.0.get(),
         };
@@ -105,58 +106,70 @@ mod tests {
     const MOMENT: Duration = Duration::from_micros(20);
 
     #[test]
-    fn connections_that_stay_make_a_storm_and_those_that_leave_do_not() {
+    fn only_connections_that_stay_open_make_a_burst() {
         let start = Instant::now();
-        let mut storm = Storm {
+        let mut connect_burst = ConnectBurst {
             since: start,
             open: 100,
         };
-        for open in 101..100 + STORM {
-            assert!(!storm.has_come(open, 1, start + MOMENT));
+        for open in 101..100 + CONNECT_BURST {
+            assert!(!connect_burst.is_on(open, 1, start + MOMENT));
         }
-        assert!(storm.has_come(100 + STORM, 1, start + MOMENT));
+        assert!(connect_burst.is_on(100 + CONNECT_BURST, 1, start + MOMENT));
         for n in 0..1000 {
-            assert!(!storm.has_come(101, 1, start + GATHER + n * MOMENT));
+            assert!(!connect_burst.is_on(101, 1, start + ACCEPT_DELAY + n * MOMENT));
         }
-        let later = start + GATHER + 1000 * MOMENT;
-        assert!(!storm.has_come(150, 1, later + GATHER), "of 50 one is new");
-        assert!(storm.has_come(200, STORM, later + 2 * GATHER));
+        let later = start + ACCEPT_DELAY + 1000 * MOMENT;
+        assert!(
+            !connect_burst.is_on(150, 1, later + ACCEPT_DELAY),
+            "only one of the 50 connections is new"
+        );
+        assert!(connect_burst.is_on(200, CONNECT_BURST, later + 2 * ACCEPT_DELAY));
     }
 
     #[test]
-    fn polls_make_a_wave_that_ends_when_few_come_or_nothing_does() {
+    fn a_burst_of_polls_ends_when_few_polls_or_none_arrive() {
         let start = Instant::now();
-        let mut wave = Wave {
+        let mut poll_burst = PollBurst {
             on: false,
             since: start,
             parked: 0,
         };
-        let parked = Parked::default();
-        let mut turn = |new, now| {
+        let parked = ParkedPolls::default();
+        let mut add_polls = |new, now| {
             (0..new).for_each(|_| parked.add());
-            wave.is_on(&parked, now)
+            poll_burst.is_on(&parked, now)
         };
-        for n in 1..WAVE {
-            assert!(!turn(1, start + n * MOMENT), "{n} polls");
+        for n in 1..POLL_BURST {
+            assert!(!add_polls(1, start + n * MOMENT), "{n} polls");
         }
-        let now = start + WAVE * MOMENT;
-        assert!(turn(1, now));
-        assert!(turn(FEW, now + MOMENT));
-        assert!(!turn(FEW - 1, now + 2 * MOMENT), "too few have gathered");
-        assert!(!turn(WAVE - 1, now + 3 * MOMENT), "it begins anew");
-        assert!(turn(1, now + 4 * MOMENT));
-        assert!(!turn(WAVE, now + 4 * MOMENT + CALM), "after a pause");
+        let now = start + POLL_BURST * MOMENT;
+        assert!(add_polls(1, now));
+        assert!(add_polls(FEW_POLLS, now + MOMENT));
+        assert!(
+            !add_polls(FEW_POLLS - 1, now + 2 * MOMENT),
+            "too few polls have arrived"
+        );
+        assert!(
+            !add_polls(POLL_BURST - 1, now + 3 * MOMENT),
+            "the count starts again"
+        );
+        assert!(add_polls(1, now + 4 * MOMENT));
+        assert!(
+            !add_polls(POLL_BURST, now + 4 * MOMENT + BURST_END),
+            "after a pause"
+        );
     }
 
     #[test]
-    fn something_else_in_between_ends_a_wave() {
+    fn a_burst_of_polls_ends_when_something_else_is_served() {
         let start = Instant::now();
-        let mut wave = Wave {
+        let mut poll_burst = PollBurst {
             on: true,
             since: start,
             parked: 100,
         };
-        let parked = Parked::default(); // reset by the code that served something else
-        assert!(!wave.is_on(&parked, start + MOMENT));
+        let parked = ParkedPolls::default(); // reset by the code that served something else
+        assert!(!poll_burst.is_on(&parked, start + MOMENT));
     }
 }

@@ -31,7 +31,7 @@ use super::{
     accept::{AfterAccept, Listener, MOST_LISTENERS, ReadyListeners},
     balance::Balance,
     handler::MigratingHandler,
-    pacing::{GATHER, NAP, Storm, Wave},
+    pacing::{ACCEPT_DELAY, ConnectBurst, POLL_DELAY, PollBurst},
     thread_waker::ThreadWaker,
 };
 
@@ -105,8 +105,8 @@ pub(super) struct Reactor {
     rests: bool,
     /// How many connections this iteration accepts at most.
     accepts: usize,
-    storm: Storm,
-    wave: Wave,
+    connect_burst: ConnectBurst,
+    poll_burst: PollBurst,
     /// The handler must run again, because a part of its work is left.
     unfinished: bool,
     /// tokio's runtime, used only for its timers. They fire at a tick.
@@ -133,8 +133,8 @@ impl Reactor {
             pause: None,
             rests: false,
             accepts: 1,
-            storm: Storm::new(),
-            wave: Wave::new(),
+            connect_burst: ConnectBurst::new(),
+            poll_burst: PollBurst::new(),
             unfinished: false,
             timers: Builder::new_current_thread().enable_time().build()?,
         })
@@ -221,14 +221,14 @@ impl Reactor {
             done => Ok(done?),
         };
         let now = Instant::now();
-        let gathers = self.wave.is_on(&worker.parked, now);
+        let delays_polls = self.poll_burst.is_on(&worker.parked, now);
         let time = match self.unfinished {
             true => EpollTimeout::ZERO,
             false => self.until_due(now, worker.timers.next_tick()),
         };
         self.waker.sleep(|may_wait| match may_wait {
-            true if gathers => {
-                thread::sleep(NAP);
+            true if delays_polls => {
+                thread::sleep(POLL_DELAY);
                 poll(EpollTimeout::ZERO)
             }
             true => poll(time),
@@ -302,10 +302,12 @@ impl Reactor {
             AfterAccept::More => (2 * self.accepts).min(BATCH),
             AfterAccept::Wait | AfterAccept::Pause => 1,
         };
-        let is_storm = self.storm.has_come(worker.open(), taken, Instant::now());
-        if next == AfterAccept::Pause || is_storm {
+        let is_burst = self
+            .connect_burst
+            .is_on(worker.open(), taken, Instant::now());
+        if next == AfterAccept::Pause || is_burst {
             worker.listen_no_more();
-            let pause = if is_storm { GATHER } else { PAUSE };
+            let pause = if is_burst { ACCEPT_DELAY } else { PAUSE };
             self.pause = Some(Instant::now() + pause);
         }
         self.rest(worker);

@@ -36,13 +36,13 @@ impl ThreadWaker {
         })
     }
 
-    /// Whether there was a wake-up since the last call, which this call takes. Everything that the waking thread wrote
-    /// before is visible then.
+    /// Whether there was a wake-up since the last call. Everything that the waking thread wrote before the wake-up is then
+    /// visible to this thread.
     pub(super) fn take_wake_up(&self) -> bool {
         self.state.swap(AWAKE, Ordering::AcqRel) == WOKEN
     }
 
-    /// Wakes the thread if it sleeps. Otherwise the thread checks once more before it sleeps.
+    /// Wakes the thread if it sleeps. If not, the thread sees the wake-up before it sleeps the next time.
     pub(super) fn wake_thread(&self) {
         if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
             // Fails only if the counter is full, after almost 2^64 writes.
@@ -57,7 +57,7 @@ impl ThreadWaker {
             .state
             .compare_exchange(AWAKE, ASLEEP, order, Ordering::Acquire);
         let slept = sleep(fell_asleep.is_ok());
-        // Has no effect if there was a wake-up meanwhile.
+        // Has no effect if a wake-up came in the meantime.
         let _ = self
             .state
             .compare_exchange(ASLEEP, AWAKE, order, Ordering::Acquire);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_take_wake_up_is_not_slept_through() {
+    fn a_pending_wake_up_prevents_sleep() {
         let (_epoll, waker) = fixture();
         waker.sleep(|may_wait| assert!(!may_wait, "a wake-up is pending at the start"));
         assert!(waker.take_wake_up());

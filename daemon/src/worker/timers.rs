@@ -1,5 +1,5 @@
-//! When the connections of a thread are due. No connection has a timer of its own: time is counted in steps of 50 ms,
-//! and the thread looks through one table of steps at each tick.
+//! The time-outs of a thread's connections. No connection has a timer of its own. Instead the thread has a table with the
+//! moment of each connection, counted in steps of 50 ms, and checks the whole table at each tick.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +32,7 @@ impl Due {
     pub(crate) const NOW: Self = Self(0);
 }
 
-/// See the module.
+/// The time-outs of the connections, and the next tick.
 pub(crate) struct Timers {
     start: Instant,
     /// The step of the last tick.
@@ -40,7 +40,7 @@ pub(crate) struct Timers {
     next_tick: Cell<Due>,
     /// The moment of each connection, by its place. All moments are read at each tick, so they are stored together.
     dues: RefCell<Vec<Due>>,
-    /// Moments at which timers of the runtime end that must not wait for a regular tick.
+    /// Moments that need a tick of their own, because a timer of tokio's runtime ends then.
     alarms: RefCell<BTreeSet<Due>>,
 }
 
@@ -60,8 +60,8 @@ impl Timers {
         self.start.elapsed()
     }
 
-    /// The moment at which a wait of `duration` from now is over. It is never too early. A duration of [`SHORT`] and
-    /// more ends with a regular tick; [`Duration::MAX`] never ends.
+    /// The moment after `duration` from now, never earlier. A duration of [`SHORT`] or more ends with a regular tick.
+    /// [`Duration::MAX`] never ends.
     pub(crate) fn after(&self, duration: Duration) -> Due {
         if duration < SHORT {
             return self.exactly_after(duration);
@@ -76,14 +76,15 @@ impl Timers {
         Due(now.saturating_add(ticks).saturating_mul(STEPS_PER_TICK))
     }
 
-    /// Like [`Timers::after`], but also a long wait ends at most one [`STEP`] late.
+    /// Like [`Timers::after`], but every duration ends at most one [`STEP`] late.
     pub(crate) fn exactly_after(&self, duration: Duration) -> Due {
         let end = self.elapsed().saturating_add(duration);
         let steps = end.as_nanos().div_ceil(STEP.as_nanos());
         Due(u32::try_from(steps).unwrap_or(u32::MAX))
     }
 
-    /// Makes a timer of the runtime end at most one [`STEP`] late. The runtime's timers end only at ticks.
+    /// Adds a tick after `duration`, so that a timer of tokio's runtime ends at most one [`STEP`] late. Without this tick
+    /// such a timer would end at the next regular tick.
     pub(crate) fn alarm_after(&self, duration: Duration) {
         // The runtime rounds up to whole milliseconds.
         let due = self.exactly_after(duration + Duration::from_millis(2));
@@ -107,7 +108,7 @@ impl Timers {
         dues[place.index()] = due;
     }
 
-    /// Makes sure that the next tick comes at this moment or earlier.
+    /// Makes the next tick come at this moment or earlier.
     fn tick_by(&self, due: Due) {
         if due < self.next_tick.get() {
             self.next_tick.set(due);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_returns_who_is_due_and_comes_in_time_for_the_next_one() {
+    fn a_tick_returns_the_due_connections_and_plans_the_next_tick() {
         let timers = Timers::new();
         timers.set(Place(3), Due(0));
         timers.set(Place(1), timers.after(Duration::from_secs(3600)));
