@@ -9,34 +9,34 @@ use super::{
     subscriber::{Audience, Feed, SharedBacklog, Subscriber, SubscriberKey},
 };
 
-/// A set of channels and one cursor. Each channel counts from an id of its own: a channel that is added does not deliver what
-/// was published before, unless a cursor was given.
+/// A set of channels with one cursor. Each channel also has its own start: an added channel delivers only messages that are
+/// published after it was added, or after the cursor that was given for it.
 ///
-/// The subscriber is in the audience for as long as the set lives, and stays after each delivery.
+/// The subscriber is in the audience as long as the set exists, and stays in the audience after each delivery.
 pub struct ChannelSet {
     audience: Rc<Audience>,
     key: SubscriberKey,
     channels: Vec<ChannelName>,
-    /// Every message up to this id that the set has to deliver has been read.
+    /// Every message that the set must deliver was read up to this id.
     cursor: Cursor,
     /// `None`: the audience's marks say which channels have messages after the cursor.
     catch_up: Option<Box<CatchUp>>,
 }
 
-/// A channel was added after the message at the cursor. So its marks do not tell yet what is to be read, and all channels
-/// are read.
+/// A channel was added after the message at the cursor. Its marks are not complete yet, so all channels are read without the
+/// marks.
 #[derive(Default)]
 struct CatchUp {
-    /// When this id has been read, marks tell everything.
+    /// After this id was read, the marks are complete.
     until: Cursor,
-    /// For each channel the id after which it counts.
+    /// For each channel the id after which its messages are delivered.
     starts: Vec<Cursor>,
-    /// The cursor of an added channel was no cursor of this daemon.
+    /// The cursor that was given for an added channel is not a cursor of this daemon.
     gap: bool,
 }
 
 impl ChannelSet {
-    /// A set without channels. `subscriber` is called for those that are added.
+    /// A set without channels. `subscriber` is called for messages of the channels that are added later.
     pub fn join(audience: &Rc<Audience>, subscriber: Rc<dyn Subscriber>) -> Self {
         let (key, cursor) = audience.join_without_channels(subscriber);
         Self {
@@ -53,13 +53,13 @@ impl ChannelSet {
         &self.channels
     }
 
-    /// The id after which a client that comes back reads on.
+    /// The cursor with which a client that reconnects can continue.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Adds channels, of which messages after `since` are read (`None`: from now on). A channel that is in the set already goes
-    /// on as before. To be followed by a read, because the new channels may have messages already.
+    /// Adds channels, whose messages after `since` are read (`None`: from now on). Channels that are already in the set do not
+    /// change. The caller must read afterwards, because the new channels may already have messages.
     pub fn add(&mut self, channels: &[ChannelName], since: Option<Cursor>) {
         let new = channels.iter().filter(|name| !self.channels.contains(name));
         let mut new: Vec<ChannelName> = new.cloned().collect();
@@ -101,8 +101,8 @@ impl ChannelSet {
         true
     }
 
-    /// Reads what is new, at most `bytes` or one message, and moves the cursor. If there is nothing, the subscriber is called at
-    /// the next message.
+    /// Reads the new messages and moves the cursor. Returns at most `bytes`; a larger message comes alone. If there are no
+    /// messages, the subscriber is called at the next message.
     pub fn read(&mut self, bytes: usize) -> Backlog {
         let mut backlog = match self.read_all() {
             Some(backlog) => backlog,
@@ -113,7 +113,7 @@ impl ChannelSet {
         backlog
     }
 
-    /// Like [`ChannelSet::read`], during a delivery: what many subscribers read alike is read and rendered once.
+    /// Like [`ChannelSet::read`], during a delivery. A backlog that is the same for many subscribers is read and rendered once.
     pub fn read_shared(&mut self, feed: &mut Feed<'_>) -> Rc<SharedBacklog> {
         let shared = match self.read_all() {
             Some(backlog) => Rc::new(SharedBacklog::new(backlog)),
@@ -123,7 +123,7 @@ impl ChannelSet {
         shared
     }
 
-    /// The backlog of all channels, if marks do not tell which of them have to be read.
+    /// The backlog of all channels, if the marks are not complete.
     fn read_all(&mut self) -> Option<Backlog> {
         let catch_up = self.catch_up.as_mut()?;
         let hub = self.audience.hub();

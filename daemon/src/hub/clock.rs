@@ -10,8 +10,8 @@ use super::micros;
 /// Microseconds since the Unix epoch.
 pub type Clock = fn() -> u64;
 
-/// The time of the system's clock, until that clock steps back. Then this time goes on from the old value at the speed of the
-/// monotonic clock. If it stood still, no message would expire until the system's clock has caught up.
+/// Follows the system's clock until the system's clock is set back. From then on the hub's clock continues at the speed of the
+/// monotonic clock. If it stopped instead, no message would expire until the system's clock has caught up.
 #[derive(Debug)]
 pub(super) struct HubClock {
     wall: Clock,
@@ -22,7 +22,7 @@ pub(super) struct HubClock {
 }
 
 impl HubClock {
-    /// A clock that gives no time before `last`, the last time that an earlier run has given.
+    /// A clock that never shows a time before `last`, the last time of an earlier run.
     pub(super) fn system(last: u64) -> Self {
         let wall: Clock = system_clock;
         Self {

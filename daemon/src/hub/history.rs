@@ -6,11 +6,11 @@ use comet_proto::{ChannelName, Message};
 
 use super::micros;
 
-/// The limits of one channel's history. All three apply at once; the newest message is kept whatever its size.
+/// The limits of one channel's history. All three apply. The newest message is always kept, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The number of messages. Messages younger than a second do not count, so that subscribers can read everything that
-    /// comes in one burst.
+    /// The number of messages. Messages younger than a second do not count, so that subscribers can read all messages of a
+    /// burst.
     pub messages: usize,
     /// Bytes, including each message's overhead.
     pub bytes: usize,
@@ -45,8 +45,8 @@ pub(super) struct Kept {
     pub(super) bytes: usize,
 }
 
-/// The initial capacity of a channel's list: what fits into the allocator's smallest block.
-const FEW: usize = 3;
+/// The initial capacity of a channel's list. A list of this size fits into the allocator's smallest block.
+const FIRST_CAPACITY: usize = 3;
 
 /// Oldest first.
 pub(super) struct History {
@@ -71,7 +71,7 @@ impl History {
         kept.bytes += cost;
         kept.messages += 1;
         if self.messages.capacity() == 0 {
-            self.messages.reserve_exact(FEW);
+            self.messages.reserve_exact(FIRST_CAPACITY);
         }
         self.messages.push_back(message);
     }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_stays_missed_when_older_messages_go() {
+    fn the_mark_of_missed_messages_stays_when_older_messages_are_dropped() {
         let (mut history, mut kept) = (History::new(0), Kept::default());
         history.push(message(1), &mut kept);
         history.miss(10);
@@ -201,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn takes_room_for_what_it_has() {
+    fn uses_memory_only_for_the_messages_that_it_has() {
         let (mut history, mut kept) = (History::new(0), Kept::default());
         assert_eq!(history.messages.capacity(), 0);
         history.push(message(1), &mut kept);
-        assert_eq!(history.messages.capacity(), FEW);
+        assert_eq!(history.messages.capacity(), FIRST_CAPACITY);
         for id in 2..=10_000 {
             history.push(message(id), &mut kept);
         }

@@ -1,8 +1,9 @@
 //! Writes published messages to the log, and lets publishers wait until their messages are written.
 //!
-//! With the durability `process`, the thread that publishes writes all unwritten messages before it acknowledges, also those
-//! of other threads: a write into the system's cache takes about as long as waking another thread. With `disk`, a background
-//! thread writes and syncs, and messages that are published meanwhile form the next batch. No message waits for a timer.
+//! With the durability `process`, the publishing thread writes the log before it acknowledges its message. It writes all
+//! unwritten messages, also messages of other threads. Waking another thread instead would take about as long as the write
+//! into the system's cache. With `disk`, a background thread writes and syncs. Messages that are published during a sync form
+//! the next batch. No message waits for a timer.
 
 mod queue;
 mod rewrite;
@@ -52,10 +53,10 @@ pub struct StoreStatus {
     pub error: Option<String>,
 }
 
-/// The log, and the publishers that wait for it.
+/// The log, and the state that publishers check or wait for.
 pub(super) struct Keeper {
     promise: Promise,
-    /// The record of this daemon's start, which every new base repeats.
+    /// The record of this daemon's start. Every new base contains a copy.
     start: Record<'static>,
     writer: Mutex<LogWriter>,
     /// Every message up to this id is kept as promised.
@@ -97,7 +98,7 @@ impl Keeper {
     fn lock(&self) -> MutexGuard<'_, LogWriter> {
         self.writer
             .lock()
-            .expect("no code panics while it holds the log")
+            .expect("no code panics while it holds the lock of the log")
     }
 
     /// Like [`Keeper::commit_all`], unless another thread has already written the message with this id.
@@ -109,8 +110,8 @@ impl Keeper {
         }
     }
 
-    /// Writes all published messages, and with `disk` syncs the log. Within the retry interval after an error, it returns this
-    /// error and does not try to write.
+    /// Writes all published messages, and with `disk` syncs the log. Within [`RETRY`] after an error, returns this error
+    /// without writing.
     fn commit_all(&self, hub: &Hub) -> Result<(), StoreError> {
         self.commit_locked(hub, self.lock())
     }
@@ -141,16 +142,16 @@ impl Keeper {
             Ok(()) => {
                 self.kept.store(last, Ordering::Release);
                 if writer.failed.take().is_some() {
-                    info!("the log is written again, and lacks nothing");
+                    info!("writing the log works again, and no message is missing in it");
                 }
             }
             Err(error) => {
                 if writer.failed.is_none() {
                     let action = match self.promise.on_error {
-                        OnError::Deliver => "delivered all the same, and publishers are told",
+                        OnError::Deliver => "delivered, and publishers get an error",
                         OnError::Refuse => "refused",
                     };
-                    warn!("{error}; messages are {action} until that works again");
+                    warn!("{error}; until this works again, messages are {action}");
                 }
                 writer.failed = Some((error.clone(), Instant::now()));
             }
@@ -162,20 +163,21 @@ impl Keeper {
         });
     }
 
-    /// Checks that the files of the log are still there. If one was removed, moved or cut, everything in memory must be
-    /// written again, and until then no message counts as kept.
+    /// Checks that the files of the log still exist and are complete. If a file was removed, moved or cut, the whole history
+    /// must be written again. Until then no message counts as kept.
     pub(super) fn check_files(&self, hub: &Hub) {
         let mut writer = self.lock();
         if !writer.rewrite && !writer.log.is_whole() {
             writer.must_rewrite();
             let path = writer.log.path();
-            let lost = io::Error::other("it was removed, moved or cut by somebody else");
+            let lost = io::Error::other("another program has removed, moved or cut it");
             let error = StoreError::new("keep messages in", path, lost);
             self.note(&mut writer, hub.last().0, Err(error));
         }
     }
 
-    /// The background check: writes messages that nobody waits for, tries again after an error, and rewrites a large log.
+    /// The background check: writes messages that no publisher waits for, tries again after an error, and rewrites a log that is
+    /// too large.
     pub(super) fn check_log(&self, hub: &Hub) {
         self.check_files(hub);
         let (needed, bytes, least) = {
@@ -191,7 +193,7 @@ impl Keeper {
             if needed {
                 self.note(&mut writer, hub.last().0, Err(error));
             } else {
-                warn!("{error}; the log stays as large as it is for now");
+                warn!("{error}; for now the log keeps its size");
                 writer.least = bytes;
             }
             return;
@@ -218,7 +220,7 @@ impl Hub {
     /// Rewrites the log at once.
     ///
     /// # Errors
-    /// The log is unchanged.
+    /// The new log cannot be written. The old log is unchanged.
     pub fn rewrite_log(&self) -> Result<(), StoreError> {
         match &self.keeper {
             Some(keeper) => keeper.rewrite(self),

@@ -1,8 +1,8 @@
 //! Idempotency keys: each key is remembered for ten minutes, with the id of the message that was published with it.
 //!
-//! A key belongs to its publisher. Otherwise a publisher could use the key of another one first, and the message of the other
-//! one would count as a repetition. When there are too many keys, the publisher with the most keys loses its oldest key. This
-//! holds for the first 256 publishers; the keys of all others are counted together.
+//! A key belongs to its publisher. Otherwise one publisher could use the key of another publisher first, and the message of
+//! the other publisher would count as a repetition. When there are too many keys, the publisher with the most keys loses its
+//! oldest key. The first 256 publishers are counted separately. All further publishers are counted together.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -18,10 +18,10 @@ use super::micros;
 /// How long a key is remembered.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// The most keys that are remembered, over all publishers.
+/// Maximum number of remembered keys of all publishers together.
 const MAX_KEYS: usize = 65_536;
 
-/// The most bytes of the text of a publisher that is written before a key.
+/// Maximum length in bytes of the publisher's text before a key.
 const PREFIX: usize = 22;
 
 /// The number of publishers whose keys are counted separately. The keys of further publishers are counted together.
@@ -125,7 +125,7 @@ impl Keys {
         let own = Some(key.publisher);
         let has_own = self.shares.contains_key(&own) || self.shares.len() < MAX_SHARES;
         let share = self.shares.entry(own.filter(|_| has_own)).or_default();
-        // A log may have the keys in another order than their age.
+        // A log may contain the keys in another order than the order of their age.
         let newer = share.iter().rev().take_while(|(known, _)| *known > id);
         let place = share.len() - newer.count();
         share.insert(place, (id, joined));
@@ -151,8 +151,9 @@ impl Keys {
         true
     }
 
-    /// The next keys with their channels, publisher by publisher and oldest first, each with its place. Keys with one place, those
-    /// of one message in several channels, come together, so there can be some more than `at_most`.
+    /// The next keys with their channels and positions, ordered by publisher and then by age, oldest first. A message of several
+    /// channels has several keys with the same position. They are always returned together, so there can be some more keys than
+    /// `at_most`.
     pub(super) fn after(
         &self,
         place: Option<KeyPosition>,
@@ -206,7 +207,7 @@ impl Keys {
         if let Some((id, key)) = keys.pop_front() {
             self.len -= 1;
             if self.ids.get(&key) == Some(&id) {
-                self.ids.remove(&key); // otherwise the key was used again later
+                self.ids.remove(&key); // an entry with another id stays: the key was used again later
             }
         }
         if keys.is_empty() {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn are_given_in_the_order_of_their_ids() {
+    fn keys_are_returned_in_the_order_of_their_ids() {
         let mut keys = Keys::default();
         for id in [5, 9, 3, 7] {
             for uid in [2, 1] {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_message_are_given_together() {
+    fn keys_of_one_message_are_returned_together() {
         let mut keys = Keys::default();
         for (id, names) in [(1, &["a"][..]), (2, &["a", "b", "c"]), (3, &["b"])] {
             for name in names {
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn one_publisher_s_many_keys_forget_no_key_of_another() {
+    fn many_keys_of_one_publisher_remove_no_key_of_another() {
         let mut keys = Keys::default();
         let [a, b] = [1, 2].map(Publisher::User);
         keys.insert(&name(), &of(b, "first"), 1);
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn many_publishers_are_bounded() {
+    fn the_memory_for_many_publishers_is_bounded() {
         let mut keys = Keys::default();
         for id in 1..2000 {
             let publisher = Publisher::Http(id % 1000);
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_different_publishers_never_meet() {
+    fn the_same_key_of_different_publishers_is_not_a_repetition() {
         let all = [
             of(Publisher::Unknown, "k"),
             of(Publisher::User(0), "k"),
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_kept_is_a_repetition_for_whoever_repeats_it() {
+    fn a_key_from_an_earlier_version_matches_every_publisher() {
         let mut keys = Keys::default();
         keys.insert(&name(), &of(Publisher::Unknown, "k"), 7);
         assert_eq!(keys.get(&name(), &of(Publisher::User(1), "k")), Some(7));

@@ -1,9 +1,9 @@
-//! The hub: gives messages their ids, keeps a bounded history, and marks the workers that must deliver. It knows no
-//! source, transport, HTTP or file.
+//! The hub: assigns the ids of messages, keeps a bounded history, and marks the workers that must deliver. The hub does not
+//! depend on any source, transport, HTTP or file.
 //!
-//! A message is numbered, kept and announced in one critical section. Joining (mark the worker as interested, read the
-//! backlog) is one critical section, too. So a message is either in the backlog or announced afterwards, never in
-//! neither. Its id tells whether a subscriber has already seen it.
+//! One critical section assigns a message's id, adds the message to the history, and marks the workers. Joining (mark the
+//! worker as interested, read the backlog) is one critical section, too. So each message is in the backlog, or it marks the
+//! worker afterwards. The message's id shows whether a subscriber has already read the message.
 
 mod channel;
 mod channel_set;
@@ -41,11 +41,11 @@ pub use workers::Workers;
 
 use crate::store::{Durability, Log, LogSummary, OnError, StoreError, disk::Disk};
 
-/// Most workers that a hub can serve: one bit each in a channel's set of interested workers.
+/// Maximum number of workers: each worker has one bit in a channel's set of interested workers.
 pub const MAX_WORKERS: usize = 64;
 
-/// The most bytes that one read of the history returns, including each message's overhead. The next read goes on at the
-/// returned cursor.
+/// Maximum number of bytes that one read of the history returns, including each message's overhead. The next read continues
+/// at the returned cursor.
 pub const READ_BYTES: usize = 256 * 1024;
 
 /// How much history is kept.
@@ -53,9 +53,9 @@ pub const READ_BYTES: usize = 256 * 1024;
 pub struct HistoryConfig {
     /// For channels that no prefix matches.
     pub default: Limits,
-    /// For channels whose name begins with the prefix; the longest prefix wins.
+    /// For channels whose name begins with a prefix. The longest matching prefix counts.
     pub prefixes: Vec<(String, Limits)>,
-    /// Bytes over all channels.
+    /// Bytes of all channels together.
     pub total_bytes: usize,
 }
 
@@ -72,20 +72,20 @@ impl Default for HistoryConfig {
 /// A message that a source publishes, before it has an id.
 #[derive(Debug)]
 pub struct NewMessage<'a> {
-    /// One message for all of them, under one id.
+    /// The channels of the message, which has the same id in all of them.
     pub channels: ChannelNames,
     pub name: EventName,
     pub data: Box<[u8]>,
     pub attributes: Option<Box<Attributes>>,
-    /// Idempotency key. A repetition with the same key and publisher, and with one of the channels, within ten minutes gets
-    /// the id of the first message.
+    /// Idempotency key. If a message with the same key, the same publisher and a common channel was published within the last
+    /// ten minutes, this message is not published, and the result is the id of the earlier message.
     pub key: Option<PublisherKey<'a>>,
 }
 
 /// The messages that some channels still keep after a cursor.
 #[derive(Clone, Debug, Default)]
 pub struct Backlog {
-    /// Oldest first; at most [`READ_BYTES`], unless the first message alone is larger.
+    /// Oldest first. At most [`READ_BYTES`], unless the first message is larger.
     pub messages: Vec<Arc<Message>>,
     /// Messages between the cursor and the oldest one here may be gone: the client must reload its state.
     pub gap: bool,
@@ -93,7 +93,8 @@ pub struct Backlog {
     pub cursor: Cursor,
     /// Whether more messages follow after the cursor.
     pub more: bool,
-    /// The reader's channels, if a message has several: the reader is told only of those that it reads. Empty otherwise.
+    /// The reader's channels, if one of the messages has several channels. Only names in this list are sent to the reader.
+    /// Otherwise empty.
     pub(crate) readable: Box<[ChannelName]>,
     /// A reader whose cursor lies between this id and the first message gets the same backlog, unless there is a gap.
     pub(crate) after: u64,
@@ -105,7 +106,7 @@ impl Backlog {
         self.gap || !self.messages.is_empty()
     }
 
-    /// Notes the reader's channels, if a message has several.
+    /// Sets `readable`, if one of the messages has several channels.
     fn for_reader(mut self, channels: &[ChannelName]) -> Self {
         if self
             .messages
@@ -140,7 +141,7 @@ impl Backlog {
 /// Figures of a hub at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct HubStatus {
-    /// Last id given.
+    /// The last assigned id.
     pub last_id: u64,
     /// Messages published since the start.
     pub published: u64,
@@ -163,10 +164,10 @@ pub struct Promise {
     pub boot: u128,
 }
 
-/// See the module. Shared by all threads.
+/// Publishes messages and reads their history. Shared by all threads.
 pub struct Hub {
     state: Mutex<HubState>,
-    // One per worker, outside the lock, because waking a thread is a system call.
+    // One for each worker. Not under the lock, because waking a thread is a system call.
     wakers: Box<[Notify]>,
     time: HubClock,
     /// `None`: there is no log, and messages are lost when the daemon ends.
@@ -224,7 +225,7 @@ impl Hub {
         Self::open_at(config, workers, disk, promise, clock(), time)
     }
 
-    /// `time` makes the clock; its argument is the largest id in the log.
+    /// `time` creates the clock. Its argument is the largest id in the log.
     fn open_at(
         config: HistoryConfig,
         workers: usize,
@@ -239,7 +240,8 @@ impl Hub {
         })?;
         let records = state.begin(&found, before, promise, now);
         log.append(records.iter().cloned())?;
-        // A repeated idempotency key is acknowledged from the log that was read, which the last daemon may not have synced.
+        // The log is synced now, because a repeated idempotency key is acknowledged if its message is in the log. The last
+        // daemon may have ended before it synced this message.
         let is_synced = promise.durability != Durability::Disk || log.sync_all().is_ok();
         let start = records
             .last()
@@ -268,7 +270,7 @@ impl Hub {
         }
     }
 
-    /// Gives a message its id, keeps it, and wakes the interested workers. Returns the id.
+    /// Publishes a message: assigns its id, adds it to the history, and wakes the interested workers. Returns the id.
     pub fn publish(&self, new: NewMessage<'_>) -> u64 {
         self.publish_and_wake(new).0
     }
@@ -283,8 +285,8 @@ impl Hub {
         (id, woken)
     }
 
-    /// Joins: from now on messages in `channels` mark them for `worker`. Returns the backlog after `since` (`None`: from
-    /// now on).
+    /// Marks `worker` as interested in `channels`, and returns their backlog after `since` (`None`: from now on). From now on
+    /// every new message in `channels` marks its channel for `worker`.
     pub fn subscribe(
         &self,
         worker: usize,
@@ -314,21 +316,22 @@ impl Hub {
         self.keep_before_delivery(backlog)
     }
 
-    /// The backlog after `cursor`, where each channel counts only from its own start on.
+    /// The backlog after `cursor`. Of each channel only messages after the channel's own start are read.
     fn since_each(&self, channels: &[ChannelName], starts: &[Cursor], cursor: Cursor) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read_each(channels, starts, cursor, now);
         self.keep_before_delivery(backlog)
     }
 
-    /// From now on messages in `channels` mark them for `worker`. Returns the last id.
+    /// Like [`Hub::subscribe`], without reading. Returns the last id.
     fn listen(&self, worker: usize, channels: &[ChannelName]) -> Cursor {
         let mut state = self.lock();
         state.mark_interest(worker, channels);
         state.last()
     }
 
-    /// The backlog of `channels` after `cursor`; for each channel the id up to which messages are gone; and the last id given.
+    /// Returns three values: the backlog of `channels` after `cursor`; for each channel the id up to which messages are gone;
+    /// and the last assigned id.
     fn read_with_gone(
         &self,
         channels: &[ChannelName],
@@ -340,7 +343,8 @@ impl Hub {
         (backlog, state.trimmed(channels), state.last())
     }
 
-    /// The cursor that a client means. A time stands for the last id up to it; no message needs to have exactly that time.
+    /// The cursor for the `since` of a client. A time stands for the last id up to this time. No message needs to have exactly
+    /// this time.
     pub fn resolve(&self, since: Since) -> Cursor {
         match since {
             Since::Id(cursor) => cursor,
@@ -348,8 +352,8 @@ impl Hub {
         }
     }
 
-    /// The newest message of `channels` after `cursor` that is older than `age`. The age is measured by the hub's time, like
-    /// the ids, because the system's clock may have stepped back.
+    /// The newest message of `channels` after `cursor` that is older than `age`. The age is measured by the hub's clock, like
+    /// the ids, because the system's clock may have been set back.
     pub fn newest_older(
         &self,
         channels: &[ChannelName],
@@ -365,8 +369,8 @@ impl Hub {
         self.lock().unmark_interest(worker, channel);
     }
 
-    /// The channels of interest to `worker` that got messages since the last call, and the last id. Every message up to this id
-    /// in a channel of interest was announced by this call or an earlier one.
+    /// Returns the channels of interest to `worker` that got messages since the last call, and the last id. This call or an
+    /// earlier one has returned the channel of every message up to this id.
     pub fn take_dirty(&self, worker: usize) -> (Vec<ChannelName>, Cursor) {
         self.lock().take_dirty(worker)
     }
@@ -381,23 +385,23 @@ impl Hub {
         self.lock().limit(config);
     }
 
-    /// How far the hub's time is ahead of the system's clock, after that clock has stepped back.
+    /// How far the hub's clock is ahead of the system's clock, after the system's clock was set back.
     pub fn ahead(&self) -> Duration {
         self.time.ahead()
     }
 
-    /// The cursor of a client that has seen everything.
+    /// The cursor of a client that has read all messages.
     pub fn last(&self) -> Cursor {
         self.lock().last()
     }
 
-    /// Drops expired messages. To be called about every second.
+    /// Drops expired messages. Must be called about once a second.
     pub fn expire(&self) {
         while self.expire_some() {}
     }
 
-    /// Does a part of [`Hub::expire`]. Returns true when there is more to do: call again after publishers had a chance
-    /// to take the lock.
+    /// Does a part of [`Hub::expire`], so that publishers can take the lock between two calls. Returns whether there is more
+    /// to do.
     pub fn expire_some(&self) -> bool {
         let now = self.time.now();
         self.lock().expire(now)
@@ -411,7 +415,7 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, HubState> {
         self.state
             .lock()
-            .expect("no code panics while it holds the hub")
+            .expect("no code panics while it holds the hub's lock")
     }
 }
 

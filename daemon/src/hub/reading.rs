@@ -1,6 +1,7 @@
 //! Reads a history in parts, for a client that reads slowly.
 //!
-//! Nothing is held between two parts: messages that the history drops meanwhile are missing, and reported as a gap.
+//! Between two parts no message is kept for the client. If the history drops messages in the meantime, they are missing in the
+//! next part, and a gap is reported.
 
 use std::sync::Arc;
 
@@ -32,12 +33,13 @@ impl Reading {
         self.gap
     }
 
-    /// The last id that belongs to the reading, once it has begun.
+    /// The last id that belongs to the reading. `None` before the first part.
     pub fn end(&self) -> Cursor {
         self.end.unwrap_or_default()
     }
 
-    /// The next messages, in the order of their ids: at most `bytes`, or one message. An empty list is the end.
+    /// The next messages, in the order of their ids: at most `bytes`; a larger message comes alone. After the last message the
+    /// list is empty.
     pub fn next(&mut self, hub: &Hub, channels: &[ChannelName], bytes: usize) -> Vec<Arc<Message>> {
         if self.end.is_some_and(|end| self.cursor >= end) {
             return Vec::new();

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::store::{Durability, LogSummary, MessageRecord, Record};
 
-/// The most lost ranges of ids that are stored. Further ranges are merged with older ones, which can only cause unnecessary
-/// gaps.
+/// Maximum number of stored lost ranges. Further ranges are merged with older ranges, which can only cause unnecessary gaps.
 const MAX_LOST: usize = 64;
 
 /// What the log says about earlier runs of the daemon.
@@ -23,7 +22,7 @@ pub(super) struct EarlierRuns {
     durability: Option<Durability>,
     /// A cursor below this has missed messages of any channel.
     missed: u64,
-    /// The messages of several channels that a base has, by id.
+    /// The messages of several channels in the base, by id.
     shared: HashMap<u64, Arc<Message>>,
 }
 
@@ -43,7 +42,7 @@ impl EarlierRuns {
         let may_lack = if has_crashed {
             self.durability != Some(Durability::Disk)
         } else {
-            // An unfinished write looks like a log from which somebody has cut acknowledged messages.
+            // An unfinished write cannot be told from a log whose end, with acknowledged messages, was cut off.
             found.torn.is_some()
         };
         if is_new || may_lack {
@@ -82,7 +81,8 @@ impl HubState {
                 }
             }
             Record::Shared(record) => {
-                // Makes no channel: a channel that is not in the base was forgotten, and the floor is only read at its end.
+                // Does not create a channel: if the channel is not in the base, the hub had forgotten it. The floor, which
+                // covers forgotten channels, is the last record of the base.
                 let channels = record.channels.clone();
                 before.shared.insert(record.id, message(record, channels));
             }
@@ -128,7 +128,8 @@ impl HubState {
         }
     }
 
-    /// Adds a message to a channel, unless it is already there: a base and the segment after it may both have it.
+    /// Adds a message to a channel, unless the channel already has it: the message may be in the base and in the segment after
+    /// the base.
     fn restore_message(&mut self, name: &ChannelName, message: &Arc<Message>, now: u64) {
         let Some(channel) = self.channels.get_mut(name) else {
             return;
@@ -160,7 +161,8 @@ impl HubState {
         }
     }
 
-    /// Ends the restoring and begins this run with a new id. Returns the records for the log; the Start is the last.
+    /// Ends the restoring and begins this run with a new id. Returns the records to write to the log. The last one is the Start
+    /// record.
     pub(super) fn begin(
         &mut self,
         found: &LogSummary,
@@ -199,7 +201,7 @@ impl HubState {
         records
     }
 
-    /// The channel with this name, which is made if it does not exist yet.
+    /// The channel with this name. Creates the channel if it does not exist yet.
     pub(super) fn channel(&mut self, name: &ChannelName) -> &mut Channel {
         if self.channels.get(name).is_none() {
             let channel = self.make(name);

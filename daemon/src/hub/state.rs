@@ -17,25 +17,25 @@ use super::{
     workers::Workers,
 };
 
-/// Channels, and keys, that expire under one lock. That takes some hundred microseconds.
+/// Number of channels, and of keys, that expire while the hub is locked once. This takes some hundred microseconds.
 const SLICE: usize = 512;
 
 /// The capacity that collections keep when they shrink.
-const FEW: usize = 64;
+const MIN_CAPACITY: usize = 64;
 
 /// The approximate bytes of a channel without its messages.
 const CHANNEL: usize = 256;
 
-/// A smaller peak needs no shrinking: see [`HubState::shrink`].
-const CALM: usize = 1 << 20;
+/// Collections shrink only after a peak of this size: see [`HubState::shrink`].
+const SHRINK_PEAK: usize = 1 << 20;
 
-/// The ids between two runs of the daemon. Messages with these ids are not in the log, so a client with such an id as its cursor
-/// may have missed others.
+/// The ids between two runs of the daemon. Messages with these ids are not in the log. So a client with such an id as its cursor
+/// may have missed further messages with these ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LostRange {
     pub(super) after: u64,
     pub(super) before: u64,
-    /// The log of the earlier run is whole and has every acknowledged message. So no message is missing after a *time* that
+    /// The log of the earlier run is complete: it has every acknowledged message. So no message is missing after a *time* that
     /// lies between the two ids.
     pub(super) whole: bool,
 }
@@ -50,17 +50,18 @@ pub(super) struct HubState {
     pub(super) config: HistoryConfig,
     pub(super) last: u64,
     published: u64,
-    /// A cursor below this may have missed messages of forgotten channels, or of an earlier run.
+    /// A cursor below this id may have missed messages of forgotten channels, or of an earlier run.
     pub(super) floor: u64,
-    /// Messages up to this id may be older than their ids say: the system's clock was behind when the daemon started, and
-    /// nobody knows for how long the daemon had been away.
+    /// Messages up to this id may be older than their ids say: when the daemon started, the system's clock was behind the ids, so
+    /// it is unknown for how long no daemon had run.
     pub(super) age_unknown: u64,
     /// Oldest first, except copies from a rewritten log.
     pub(super) lost: Vec<LostRange>,
     pub(super) channels: ChannelMap,
     /// The total over all channels.
     pub(super) kept: Kept,
-    /// One entry for each channel with messages: the time when its oldest message expires. That message may already be gone.
+    /// One entry for each channel with messages: the time when its oldest message expires. This message may already have been
+    /// dropped.
     pub(super) expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
     /// For each worker the channels with new messages. Never longer than the number of its channels.
     dirty: Vec<Vec<ChannelName>>,
@@ -73,7 +74,7 @@ pub(super) struct HubState {
 
 impl HubState {
     pub(super) fn new(config: HistoryConfig, workers: usize, now: u64) -> Self {
-        // The cursor 0 asks for everything that is kept and never gets a gap, so it must not be a client's last id.
+        // A client with the cursor 0 gets all kept messages and no gap. So 0 must not be the last id of a client.
         let start = now.max(1);
         Self {
             config,
@@ -161,14 +162,14 @@ impl HubState {
         (id, Workers(woken))
     }
 
-    /// The same names as the channels themselves have them, so that each name is in memory once. Makes the channels that do not
-    /// exist yet.
+    /// Replaces the names by the equal names in the channels, so that each name is in memory once. Creates the channels that do
+    /// not exist yet.
     fn own_names(&mut self, names: &ChannelNames) -> ChannelNames {
         let own = |name: ChannelName| self.channel(&name).name.clone();
         names.clone().map(own)
     }
 
-    /// The id of the message that the publisher has published with this key to one of the channels.
+    /// The id of the message that this publisher has published with this key to one of the channels, if there is one.
     fn known_by_key(&mut self, channels: &[ChannelName], key: &PublisherKey<'_>) -> Option<u64> {
         let mut channels = channels.iter();
         channels.find_map(|channel| self.keys.get(channel, key))
@@ -225,7 +226,7 @@ impl HubState {
         self.read_parts(parts, cursor, until, now).for_reader(names)
     }
 
-    /// The messages after `cursor`, of each channel only those after its own start.
+    /// The messages after `cursor`. Of each channel only messages after the channel's own start are read.
     pub(super) fn read_each(
         &mut self,
         names: &[ChannelName],
@@ -273,7 +274,7 @@ impl HubState {
                 }
             };
             backlog.after = backlog.after.max(after);
-            // 0 asks for what is kept, and nothing can be missing there.
+            // A client with the cursor 0 asks for the kept messages, and none of these is missing.
             backlog.gap |= start != 0 && start < trimmed;
         }
         let lists = with_news.iter().filter_map(|(name, start)| {
@@ -296,9 +297,9 @@ impl HubState {
         channels.map(trimmed).collect()
     }
 
-    /// The cursor of a client that has seen everything up to a moment. For a moment after the last id, also one in the
-    /// future, that is the last id. For a moment between two runs of the daemon it is the last id of the earlier run, if the
-    /// log is whole.
+    /// The cursor of a client that has read all messages up to a moment. If the moment is after the last id, also in the
+    /// future, the cursor is the last id. If the moment is between two runs of the daemon, the cursor is the last id of the
+    /// earlier run, provided that the log is complete.
     pub(super) fn at(&self, time: u64) -> Cursor {
         let time = time.min(self.last);
         let mut around = self.lost.iter().filter(|lost| lost.contains(time));
@@ -325,7 +326,7 @@ impl HubState {
         newest.max().map(Cursor).filter(|newest| *newest > cursor)
     }
 
-    /// Drops a slice of the messages that have expired at `now`. Returns true when there are more.
+    /// Drops some of the messages that have expired at `now`. Returns whether there are more.
     pub(super) fn expire(&mut self, now: u64) -> bool {
         let now = now.max(self.last);
         let mut more = self.keys.expire(now, SLICE);
@@ -347,16 +348,16 @@ impl HubState {
         next.is_some_and(|Reverse((due, _))| *due <= now)
     }
 
-    /// Frees the memory of collections after a storm of channels is over.
+    /// Frees memory after a peak of channels.
     fn shrink(&mut self) {
         let size = self.kept.bytes + (self.channels.len() + self.keys.len()) * CHANNEL;
-        if self.peak < CALM || size >= self.peak / 8 {
+        if self.peak < SHRINK_PEAK || size >= self.peak / 8 {
             self.peak = self.peak.max(size);
             return;
         }
         self.peak = size;
         self.channels.shrink();
-        self.expiry.shrink_to(FEW);
+        self.expiry.shrink_to(MIN_CAPACITY);
         self.keys.shrink();
     }
 
@@ -380,7 +381,7 @@ impl HubState {
         self.kept.bytes + self.expiry.len() * CHANNEL > self.config.total_bytes
     }
 
-    /// Drops the message that would expire first of all channels. Returns false when there is none.
+    /// Of all channels, drops the message that would expire first. Returns false if there are no messages.
     pub(super) fn evict(&mut self) -> bool {
         self.shorten_next(|history, limits, due, kept| {
             // Entries are updated lazily: if the oldest message is already gone, only the entry is renewed.
@@ -391,7 +392,8 @@ impl HubState {
         })
     }
 
-    /// Takes the entry that is due first; `shorten` may drop messages of its channel. Returns false when there is no entry.
+    /// Takes the entry that is due first, and calls `shorten`, which may drop messages of the entry's channel. Returns false if
+    /// there is no entry.
     fn shorten_next(
         &mut self,
         shorten: impl FnOnce(&mut History, &Limits, u64, &mut Kept),
@@ -463,8 +465,8 @@ fn in_order<'a, I: Iterator<Item = &'a Arc<Message>>>(
     })
 }
 
-/// Takes up to [`READ_BYTES`]. If messages are left, sets `more`, and the cursor to the place where the next read goes on. A
-/// message of several channels comes once for each of them, one after the other, and is taken once.
+/// Takes up to [`READ_BYTES`]. If messages are left, sets `more` and the cursor with which the next read continues. The input has a
+/// message of several channels once for each channel, one directly after the other. Such a message is taken once.
 fn fill<'a>(backlog: &mut Backlog, messages: impl Iterator<Item = &'a Arc<Message>>) {
     let (mut bytes, mut last) = (0, 0);
     for message in messages {

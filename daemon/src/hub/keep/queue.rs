@@ -1,5 +1,5 @@
-//! The bounded queue of messages that are to be written to the log. When the queue overflows, it is dropped, and the log is
-//! later rewritten from the history.
+//! The bounded queue of messages that must be written to the log. If the queue overflows, all its messages are dropped, and the
+//! log is later rewritten from the history.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,7 +7,7 @@ use comet_proto::Message;
 
 use crate::hub::history;
 
-/// The most bytes of messages in the queue while the log cannot be written.
+/// Maximum number of bytes in the queue while the log cannot be written.
 pub(in crate::hub) const MAX_UNWRITTEN: usize = 32 << 20;
 
 /// A message that is not in the log yet.
@@ -22,7 +22,7 @@ pub(in crate::hub) struct Unwritten {
 pub(in crate::hub) struct Queue {
     pub(super) list: VecDeque<Unwritten>,
     bytes: usize,
-    /// Whether messages were dropped. Then only the history has them.
+    /// Messages were dropped from the queue. They are only in the history.
     pub(super) dropped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Rewrites the log: a base with everything that the hub keeps replaces all older segments.
+//! Rewrites the log: a base with the hub's whole history replaces all older segments.
 
 use std::{collections::HashSet, mem, sync::Arc, time::Instant};
 
@@ -11,11 +11,11 @@ use crate::{
     store::{Base, Record, StoreError},
 };
 
-/// How many keys are copied while the hub is locked once.
+/// Number of keys that are copied while the hub is locked once.
 const SLICE: usize = 4096;
 
 impl Keeper {
-    /// Rewrites the log from what the hub keeps.
+    /// Rewrites the log from the hub's history.
     pub(super) fn rewrite(&self, hub: &Hub) -> Result<(), StoreError> {
         let begun = Instant::now();
         let (mut base, last, broken) = self.seal(hub)?;
@@ -55,7 +55,7 @@ impl Keeper {
         Ok((base, last, writer.broken))
     }
 
-    /// Writes the base in slices, so that the hub is never locked for long and publishers go on.
+    /// Writes the base in slices, so that the hub is never locked for long and publishers need not wait.
     fn fill(&self, hub: &Hub, base: &mut Base) -> Result<(), StoreError> {
         base.put(&self.start)?;
         // A base cannot record that the logs of earlier runs were whole. So after the next start a client that asks with a time
@@ -70,7 +70,7 @@ impl Keeper {
         for LostRange { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
             base.put(&Record::Lost { after, before })?;
         }
-        // The messages of several channels that are written. Ids never come back, so this set says that for good.
+        // The messages of several channels that were already written. Ids are never used again, so no entry gets outdated.
         let mut shared = HashSet::new();
         for map in 0..channel::MAPS {
             let channels = hub.lock().channels_in(map);
@@ -98,7 +98,8 @@ impl Keeper {
     }
 }
 
-/// Writes a channel with its messages. A message of several channels is written with the first of them, and linked from each.
+/// Writes a channel with its messages. A message of several channels is written once, together with the first of these channels.
+/// Each of the channels has a link to it.
 fn put_channel(
     base: &mut Base,
     channel: ChannelName,

@@ -67,7 +67,7 @@ impl Hub {
 }
 
 impl Keeper {
-    /// The loop of the thread that writes and syncs when a publisher waits for the disk.
+    /// The loop of the sync thread, which writes and syncs when a publisher waits for the disk.
     fn sync(&self, hub: &Hub) {
         loop {
             let requests = self.requests.lock().expect("nothing panics holding it");

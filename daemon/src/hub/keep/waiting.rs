@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Hub {
-    /// Whether every message up to `id` is kept as promised. Writes these messages first if writing does not wait for a disk.
-    /// `None`: the caller has to await [`Hub::kept`].
+    /// Whether every message up to `id` is kept as configured. If writing does not wait for a disk, these messages are written
+    /// first. `None`: the caller must await [`Hub::kept`].
     ///
     /// # Errors
     /// The message is not kept. It may have been delivered.
@@ -25,7 +25,7 @@ impl Hub {
         }
     }
 
-    /// Waits until every message up to `id` is kept as promised.
+    /// Waits until every message up to `id` is kept as configured.
     ///
     /// # Errors
     /// The message is not kept. It may have been delivered.
@@ -50,9 +50,9 @@ impl Hub {
         Ok(())
     }
 
-    /// With `process`, writes the messages of a backlog before they are delivered, unless writing fails. Otherwise a message
-    /// could be delivered and then lost in a crash, and the retry of its publisher would deliver it again under another id.
-    /// Only the first reader of a message writes it.
+    /// With `process`, writes the messages of a backlog before they are delivered. Otherwise a message could be delivered and
+    /// then lost in a crash, and its publisher's retry would deliver the message again with another id. Only the first reader of
+    /// a message writes it. If writing fails, the backlog is delivered anyway.
     pub(in crate::hub) fn keep_before_delivery(&self, backlog: Backlog) -> Backlog {
         if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
             && keeper.promise.durability == Durability::Process
@@ -68,7 +68,7 @@ impl Hub {
         self.keeper.is_some()
     }
 
-    /// Whether every message up to `id` is kept as promised.
+    /// Whether every message up to `id` is kept as configured.
     pub fn has_kept(&self, id: u64) -> bool {
         self.keeper.as_ref().is_none_or(|keeper| keeper.has(id))
     }
@@ -84,15 +84,15 @@ impl Hub {
         }
     }
 
-    /// Whether an acknowledgement has to wait for a disk.
+    /// Whether an acknowledgement must wait for a disk.
     pub fn waits_for_disk(&self) -> bool {
         self.keeper
             .as_ref()
             .is_some_and(|keeper| keeper.promise.durability == Durability::Disk)
     }
 
-    /// Writes every message up to `id`, or asks the background thread to do so, for a publisher that does not wait. Returns
-    /// whether the messages are kept already.
+    /// For a publisher that does not wait: writes every message up to `id`, or asks the background thread to write them. Returns
+    /// whether the messages are already kept.
     pub fn keep_soon(&self, id: u64) -> bool {
         match self.try_kept(id) {
             Some(kept) => kept.is_ok(),
@@ -103,7 +103,7 @@ impl Hub {
         }
     }
 
-    /// Whether a publish may go on.
+    /// Checks that messages may be published.
     ///
     /// # Errors
     /// Messages cannot be kept now, and `on_error` is "refuse".

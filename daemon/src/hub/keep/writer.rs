@@ -1,4 +1,4 @@
-//! Writes the queued messages to the log, and notes when the log lacks messages.
+//! Writes the queued messages to the log, and remembers whether messages are missing in the log.
 
 use std::{io, mem, time::Instant};
 
@@ -11,7 +11,7 @@ pub(super) struct LogWriter {
     pub(super) log: Log,
     /// Messages that were taken from the hub and are not written yet.
     pub(super) queue: Queue,
-    /// Whether the log must be rewritten, because it lacks messages or the disk may have lost some.
+    /// Whether the log must be rewritten, because messages are missing in the log or the disk may have lost some.
     pub(super) rewrite: bool,
     /// How often `rewrite` was set.
     pub(super) broken: u64,
@@ -57,7 +57,8 @@ impl LogWriter {
         if durability == Durability::Disk
             && let Err(error) = self.log.sync()
         {
-            // The system may have dropped the written pages. Then the next sync would succeed although they are lost.
+            // After a failed sync the system may have dropped the written pages. The next sync would then succeed, although these
+            // pages are lost.
             self.must_rewrite();
             return Err(error);
         }

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::hub::{Backlog, Hub};
 
-/// The number of subscribers that are called before other channels and other tasks of the thread run. Each call may be a
-/// write of some microseconds.
+/// Number of subscribers of one channel that are called before other channels and other tasks of the thread are served. Each
+/// call may be a write of some microseconds.
 const SLICE: usize = 64;
 
-/// See the module.
+/// The subscribers of one worker thread.
 pub struct Audience {
     hub: Arc<Hub>,
     worker: usize,
@@ -38,7 +38,7 @@ impl Audience {
         })
     }
 
-    /// The hub that the messages come from.
+    /// The hub from which the subscribers get their messages.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
@@ -56,12 +56,12 @@ impl Audience {
         self.len() == 0
     }
 
-    /// Reads the backlog of `channels` after `since` (`None`: from now on). If it is empty, `subscriber` has
-    /// joined and is called from the next message on. Otherwise the caller delivers the backlog and joins
-    /// again with its cursor.
+    /// Reads the backlog of `channels` after `since` (`None`: from now on). If the backlog is empty, `subscriber` joins the
+    /// audience and is called at the next message. If not, the backlog is returned as the error: the caller must deliver it
+    /// and join again with its cursor.
     ///
     /// # Errors
-    /// The backlog, when there is one or a gap.
+    /// The backlog, if it has messages or a gap.
     pub fn join(
         &self,
         channels: &[ChannelName],
@@ -73,12 +73,12 @@ impl Audience {
         if !backlog.messages.is_empty() || backlog.gap {
             return Err(backlog);
         }
-        // There was no await since the read, so every later message marks the channel and wakes this thread.
+        // There was no await since the read. So every later message marks the channel and wakes this thread.
         let key = self.lists.borrow_mut().insert(subscriber, positions);
         Ok((key, backlog.cursor))
     }
 
-    /// Joins without channels, which are added afterwards. Returns also the last id.
+    /// Joins without channels. The caller adds channels later. Also returns the last id.
     pub(in crate::hub) fn join_without_channels(
         &self,
         subscriber: Rc<dyn Subscriber>,
@@ -88,8 +88,8 @@ impl Audience {
         (lists.insert(subscriber, nowhere), self.hub.last())
     }
 
-    /// Adds channels to a subscription. Messages after the returned id mark these channels for it. Messages up to this id may
-    /// not have marked them.
+    /// Adds channels to a subscription, and returns an id. Messages after this id mark the channels for the subscription. Earlier
+    /// messages may not have marked them.
     pub(in crate::hub) fn add_channels(
         &self,
         key: SubscriberKey,
@@ -99,13 +99,13 @@ impl Audience {
         self.hub.listen(self.worker, channels)
     }
 
-    /// Takes a channel away from a subscription.
+    /// Removes a channel from a subscription.
     pub(in crate::hub) fn drop_channel(&self, key: SubscriberKey, channel: &ChannelName) {
         self.lists.borrow_mut().drop_channel(key, channel);
     }
 
-    /// Reads the messages of a subscriber's channels after its cursor, which must not be older than the moment when the subscriber
-    /// joined, or got its last channel.
+    /// Reads the messages of a subscriber's channels after `cursor`. The cursor must not be older than the moment when the
+    /// subscriber joined or got its last channel.
     pub(in crate::hub) fn read(&self, key: SubscriberKey, cursor: Cursor) -> Backlog {
         self.lists.borrow().read(&self.hub, key, cursor)
     }
@@ -125,21 +125,21 @@ impl Audience {
         self.lists.borrow_mut().remove(key);
     }
 
-    /// Forgets channels without subscribers. To be called about every second.
+    /// Forgets channels without subscribers. Must be called about once a second.
     pub fn tidy(&self) {
         for channel in self.lists.borrow_mut().drop_empty_lists() {
             self.hub.unsubscribe(self.worker, &channel);
         }
     }
 
-    /// Calls subscribers for as long as the thread lives.
+    /// Calls subscribers until the thread ends.
     pub async fn run(&self) {
         loop {
             self.hub.published(self.worker).await;
             loop {
                 let (dirty, up_to) = self.hub.take_dirty(self.worker);
                 self.lists.borrow_mut().mark(dirty, up_to);
-                // Behind the new lists, so that a busy channel does not delay a quiet one.
+                // A busy channel goes behind the new lists, so that it does not delay a quiet channel.
                 self.lists.borrow_mut().requeue();
                 if !self.serve_slice() {
                     break;

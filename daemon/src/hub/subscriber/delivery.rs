@@ -20,7 +20,7 @@ pub trait Subscriber {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterDelivery {
     Stay,
-    /// The subscription has ended, and leaves all its channels.
+    /// The subscription has ended, and the subscriber leaves all its channels.
     Leave,
 }
 
@@ -68,7 +68,7 @@ impl Feed<'_> {
         let (backlog, lists) = known.read_marked(self.hub, self.key, cursor);
         let shared = SharedBacklog::of_lists(backlog, lists);
         if shared.lists.is_empty() {
-            return Rc::new(shared); // others have something to read
+            return Rc::new(shared); // not stored, because other subscribers do have messages to read
         }
         share(last, shared)
     }

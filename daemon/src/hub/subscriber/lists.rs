@@ -18,12 +18,13 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriberKey(u32);
 
-/// See the module. `S` is the type of the subscribers.
+/// The lists of one worker. `S` is the type of the subscribers.
 pub(super) struct SubscriberLists<S: ?Sized> {
     lists: Slab<ChannelSubscribers>,
     by_name: HashMap<ChannelName, u32>,
     registrations: Slab<Registration<S>>,
-    /// The most subscribers since the last check. Clients that have just got an answer come back at once, so memory is kept for them.
+    /// Highest number of subscribers since the last check. Memory for this number is kept, because clients that have just got an
+    /// answer send their next poll at once.
     most: usize,
     /// The lists with subscribers to call. Each list is in it at most once.
     ready: VecDeque<u32>,
@@ -89,7 +90,7 @@ impl<S: ?Sized> SubscriberLists<S> {
         &mut self.lists[list as usize].last_read
     }
 
-    /// The lists of these channels, which are made if needed. Nobody is in the lists yet.
+    /// The lists of these channels. Creates lists that do not exist yet. The caller adds the subscriber.
     pub(super) fn find_or_add(&mut self, channels: &[ChannelName]) -> Positions {
         Positions::in_lists(channels.iter().map(|channel| self.list(channel)))
     }
@@ -185,7 +186,7 @@ impl<S: ?Sized> SubscriberLists<S> {
         }
     }
 
-    /// Marks the lists of channels with new messages: their subscribers are to be called. Every message up to `up_to` has
+    /// Marks the lists of channels with new messages, so that their subscribers are called. Every message up to `up_to` has
     /// marked its channel, in this call or in an earlier one.
     pub(super) fn mark(&mut self, dirty: Vec<ChannelName>, up_to: Cursor) {
         self.marks.taken(up_to);
@@ -203,7 +204,7 @@ impl<S: ?Sized> SubscriberLists<S> {
         }
     }
 
-    /// Takes the list that has waited longest for its turn.
+    /// Takes the list that has waited longest.
     pub(super) fn next_ready(&mut self) -> Option<(u32, ChannelName)> {
         let index = self.ready.pop_front()?;
         let list = &mut self.lists[index as usize];
@@ -215,7 +216,7 @@ impl<S: ?Sized> SubscriberLists<S> {
         Some((index, list.channel.clone()))
     }
 
-    /// Takes the next subscriber to call, and moves it to the waiting ones.
+    /// Takes the next subscriber to call, and moves it to the subscribers that wait for the next message.
     pub(super) fn next_subscriber(&mut self, index: u32) -> Option<Called<S>> {
         let list = &mut self.lists[index as usize];
         let key = list.delivering.pop()?;
@@ -281,7 +282,7 @@ impl<S: ?Sized> SubscriberLists<S> {
             self.ready.push_back(index);
         } else {
             list.last_read = LastRead::default();
-            list.delivering = Vec::new(); // after one message of a large audience often no subscriber is left
+            list.delivering = Vec::new(); // frees memory: after a delivery, often none of many subscribers is left
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Notes the marks of this list from now on.
+    /// Remembers the marks of this list from now on.
     pub(super) fn watch(&mut self, list: u32) {
         let len = list as usize + 1;
         if self.last.len() < len {
@@ -23,7 +23,7 @@ impl Marks {
         }
     }
 
-    /// Marks have been taken: those that follow stand for messages up to this id.
+    /// Called after marks were taken from the hub. The next marks stand for messages up to this id.
     pub(super) fn taken(&mut self, up_to: Cursor) {
         self.up_to = up_to;
     }

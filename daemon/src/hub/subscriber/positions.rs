@@ -1,6 +1,7 @@
 //! Where a subscriber is in the lists of its channels.
 
-/// The positions of one subscriber, in the order of the lists' numbers. Nearly always one, which needs no allocation.
+/// The positions of one subscriber, in the order of the lists' numbers. Nearly every subscriber has one position, which needs
+/// no allocation.
 pub(super) enum Positions {
     One([Position; 1]),
     Many(Box<[Position]>),
@@ -13,7 +14,7 @@ pub(super) struct Position {
 }
 
 impl Positions {
-    /// Positions in these lists, each of which is listed once. The indexes are not known yet.
+    /// Positions in these lists, without repetitions. The indexes are set later.
     pub(super) fn in_lists(mut lists: impl ExactSizeIterator<Item = u32>) -> Self {
         let position = |list| Position { list, index: 0 };
         if lists.len() == 1

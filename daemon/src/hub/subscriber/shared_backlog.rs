@@ -1,4 +1,4 @@
-//! Backlogs that several subscribers read alike: each is read and rendered once.
+//! Backlogs that are the same for several subscribers. Each of them is read and rendered once.
 
 use std::{
     cell::{Ref, RefCell},
@@ -47,7 +47,7 @@ impl SharedBacklog {
         &self.backlog
     }
 
-    /// The bytes in the format with this number. `render` makes them at the first call.
+    /// The bytes in the format with this number. The first call creates them with `render`.
     pub fn form(&self, form: u32, render: impl FnOnce(&Backlog) -> Bytes) -> Bytes {
         let known = |forms: Ref<'_, Vec<(u32, Bytes)>>| {
             forms
@@ -79,12 +79,12 @@ impl SharedBacklog {
             && ours.iter().zip(theirs).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.backlog.readable == other.backlog.readable
             && self.backlog.more == other.backlog.more
-            // A read that was cut ends earlier, and the messages that it left out must not be skipped.
+            // If this read was cut, its cursor is earlier, and the messages after the cut must not be skipped.
             && self.backlog.cursor <= other.backlog.cursor
     }
 }
 
-/// Keeps the backlog for the next readers, unless the one that is kept has the same messages.
+/// Keeps the backlog for the next readers, unless the kept backlog has the same messages.
 pub(super) fn share(
     last: &mut Option<Rc<SharedBacklog>>,
     shared: SharedBacklog,

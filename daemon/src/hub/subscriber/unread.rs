@@ -6,13 +6,13 @@ use super::lists::{SubscriberKey, SubscriberLists};
 use crate::hub::{Backlog, Hub};
 
 impl<S: ?Sized> SubscriberLists<S> {
-    /// Whether just these lists of a subscriber have messages after its cursor.
+    /// Whether the subscriber has messages after its cursor in exactly these lists.
     pub(super) fn has_unread(&self, key: SubscriberKey, cursor: Cursor, lists: &[u32]) -> bool {
         self.unread(key, cursor).eq(lists.iter().copied())
     }
 
-    /// Reads the messages of a subscriber's channels after its cursor, which must not be older than the moment when the subscriber
-    /// joined, or got its last channel.
+    /// Reads the messages of a subscriber's channels after `cursor`. The cursor must not be older than the moment when the
+    /// subscriber joined or got its last channel.
     pub(super) fn read(&self, hub: &Hub, key: SubscriberKey, cursor: Cursor) -> Backlog {
         match self.only_channel(key) {
             Some(channel) => hub.since(&[channel], cursor),
@@ -20,8 +20,8 @@ impl<S: ?Sized> SubscriberLists<S> {
         }
     }
 
-    /// Like [`SubscriberLists::read`], for a subscriber of several channels. Only channels that were marked since `cursor` are
-    /// read. Returns also the lists that were read.
+    /// Like [`SubscriberLists::read`], for a subscriber of several channels. Reads only channels that were marked since `cursor`,
+    /// and also returns their lists.
     pub(super) fn read_marked(
         &self,
         hub: &Hub,
@@ -42,7 +42,7 @@ impl<S: ?Sized> SubscriberLists<S> {
             names => hub.since_until(names, cursor, up_to),
         };
         if backlog.gap {
-            // One gap is enough, whatever other channels have lost meanwhile.
+            // One gap is enough, even if other channels have also lost messages.
             backlog = hub.since(&self.channels(key), cursor);
         }
         (backlog, unread)
