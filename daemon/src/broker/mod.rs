@@ -32,7 +32,7 @@ pub enum SourceKind {
     File,
 }
 
-/// A publish and its outcome: at once, or as soon as the message is kept as the settings promise.
+/// The outcome of a publish: at once, or when the message is kept as the settings say.
 #[derive(Debug)]
 pub struct Receipt {
     progress: ReceiptState,

@@ -4,7 +4,7 @@ use comet_proto::{ChannelName, EventName};
 
 use super::*;
 use crate::{
-    hub::{HistoryConfig, Hub, Promise, Publisher, PublisherKey},
+    hub::{HistoryConfig, Hub, LogSettings, Publisher, PublisherKey},
     store::{Durability, OnError, fake::FakeDisk, fake::Fault},
 };
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new(durability: Durability, on_error: OnError) -> Self {
         let disk = FakeDisk::default();
-        let promise = Promise {
+        let settings = LogSettings {
             durability,
             on_error,
             rewrite_bytes: 1 << 40,
@@ -29,7 +29,7 @@ impl Fixture {
             Durability::Memory => Hub::new(history, 1),
             _ => {
                 let disk = Arc::new(disk.clone());
-                Hub::open(history, 1, disk, &promise).unwrap().0
+                Hub::open(history, 1, disk, &settings).unwrap().0
             }
         };
         let broker = Local::new(hub.clone());

@@ -11,7 +11,7 @@ use std::{
 use comet_proto::{Attributes, ChannelName, ChannelNames, Cursor, EventName};
 
 use crate::{
-    hub::{HistoryConfig, Hub, Promise},
+    hub::{HistoryConfig, Hub, LogSettings},
     store::{
         Durability, Log, LogSummary, Mark, MessageRecord, OnError, Record,
         disk::{Disk, LogFile},
@@ -168,14 +168,14 @@ fn open(disk: &MemoryDisk) -> Option<(Vec<Vec<u8>>, LogSummary)> {
 }
 
 fn hub(disk: &MemoryDisk) -> (Arc<Hub>, LogSummary) {
-    let promise = Promise {
+    let settings = LogSettings {
         durability: Durability::Process,
         on_error: OnError::Deliver,
         rewrite_bytes: 1 << 20,
         boot: 1,
     };
     let config = HistoryConfig::default();
-    let opened = Hub::open_with_clock(config, 1, Arc::new(disk.clone()), &promise, || 1);
+    let opened = Hub::open_with_clock(config, 1, Arc::new(disk.clone()), &settings, || 1);
     opened.expect("what a log can be read from, a hub can begin with")
 }
 

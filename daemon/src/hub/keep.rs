@@ -31,7 +31,7 @@ pub use threads::LogThreads;
 use threads::ThreadRequests;
 use writer::LogWriter;
 
-use super::{Hub, Promise};
+use super::{Hub, LogSettings};
 use crate::store::{Durability, Log, OnError, Record, StoreError};
 
 /// The shortest time between two attempts to write after an error.
@@ -55,7 +55,7 @@ pub struct StoreStatus {
 
 /// The log, and the state that publishers check or wait for.
 pub(super) struct Keeper {
-    promise: Promise,
+    settings: LogSettings,
     /// The record of this daemon's start. Every new base contains a copy.
     start: Record<'static>,
     writer: Mutex<LogWriter>,
@@ -77,9 +77,9 @@ struct Progress {
 }
 
 impl Keeper {
-    pub(super) fn new(log: Log, promise: Promise, start: Record<'static>) -> Self {
+    pub(super) fn new(log: Log, settings: LogSettings, start: Record<'static>) -> Self {
         Self {
-            promise,
+            settings,
             start,
             writer: Mutex::new(LogWriter::new(log)),
             kept: AtomicU64::new(0),
@@ -132,7 +132,7 @@ impl Keeper {
         }
         let (last, new) = hub.lock().take_unwritten();
         writer.queue.append(new);
-        let done = writer.write(self.promise.durability);
+        let done = writer.write(self.settings.durability);
         self.note(&mut writer, last, done.clone());
         done
     }
@@ -147,7 +147,7 @@ impl Keeper {
             }
             Err(error) => {
                 if writer.failed.is_none() {
-                    let action = match self.promise.on_error {
+                    let action = match self.settings.on_error {
                         OnError::Deliver => "delivered, and publishers get an error",
                         OnError::Refuse => "refused",
                     };
@@ -185,7 +185,7 @@ impl Keeper {
             (writer.rewrite, writer.log.bytes(), writer.least)
         };
         let live = hub.status().bytes as u64;
-        let large = bytes > self.promise.rewrite_bytes.max(2 * live).max(2 * least);
+        let large = bytes > self.settings.rewrite_bytes.max(2 * live).max(2 * least);
         if (needed || large)
             && let Err(error) = self.rewrite(hub)
         {
@@ -198,7 +198,7 @@ impl Keeper {
             }
             return;
         }
-        if self.promise.durability == Durability::Process || self.lock().failed.is_some() {
+        if self.settings.durability == Durability::Process || self.lock().failed.is_some() {
             let _ = self.commit(hub, hub.last().0); // the error is already logged
         }
     }
@@ -210,7 +210,7 @@ impl Hub {
         let keeper = self.keeper.as_ref()?;
         let writer = keeper.lock();
         Some(StoreStatus {
-            durability: keeper.promise.durability,
+            durability: keeper.settings.durability,
             bytes: writer.log.bytes(),
             rewrites: writer.rewrites,
             error: writer.failed.as_ref().map(|(error, _)| error.to_string()),

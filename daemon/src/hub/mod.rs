@@ -155,7 +155,7 @@ pub struct HubStatus {
 
 /// The settings of the log, and the present boot of the machine.
 #[derive(Debug, Clone)]
-pub struct Promise {
+pub struct LogSettings {
     pub durability: Durability,
     pub on_error: OnError,
     /// The log is rewritten when it is larger than this, and twice as large as the messages that are kept.
@@ -198,13 +198,13 @@ impl Hub {
         config: HistoryConfig,
         workers: usize,
         disk: Arc<dyn Disk>,
-        promise: &Promise,
+        settings: &LogSettings,
     ) -> Result<(Arc<Self>, LogSummary), StoreError> {
         Self::open_at(
             config,
             workers,
             disk,
-            promise,
+            settings,
             system_clock(),
             HubClock::system,
         )
@@ -218,11 +218,11 @@ impl Hub {
         config: HistoryConfig,
         workers: usize,
         disk: Arc<dyn Disk>,
-        promise: &Promise,
+        settings: &LogSettings,
         clock: Clock,
     ) -> Result<(Arc<Self>, LogSummary), StoreError> {
         let time = |_| HubClock::of(clock);
-        Self::open_at(config, workers, disk, promise, clock(), time)
+        Self::open_at(config, workers, disk, settings, clock(), time)
     }
 
     /// `time` creates the clock. Its argument is the largest id in the log.
@@ -230,7 +230,7 @@ impl Hub {
         config: HistoryConfig,
         workers: usize,
         disk: Arc<dyn Disk>,
-        promise: &Promise,
+        settings: &LogSettings,
         now: u64,
         time: impl FnOnce(u64) -> HubClock,
     ) -> Result<(Arc<Self>, LogSummary), StoreError> {
@@ -238,16 +238,16 @@ impl Hub {
         let (mut log, found) = Log::open(disk, &mut |record| {
             state.restore(record, &mut before, now);
         })?;
-        let records = state.begin(&found, before, promise, now);
+        let records = state.begin(&found, before, settings, now);
         log.append(records.iter().cloned())?;
         // The log is synced now, because a repeated idempotency key is acknowledged if its message is in the log. The last
         // daemon may have ended before it synced this message.
-        let is_synced = promise.durability != Durability::Disk || log.sync_all().is_ok();
+        let is_synced = settings.durability != Durability::Disk || log.sync_all().is_ok();
         let start = records
             .last()
             .cloned()
             .expect("the daemon's start is the last record");
-        let keeper = Keeper::new(log, promise.clone(), start);
+        let keeper = Keeper::new(log, settings.clone(), start);
         let time = time(found.last);
         let hub = Arc::new(Self::of(state, workers, time, Some(keeper)));
         // Without a rewrite every start would find the same damage. After a failed sync the segments cannot be trusted.

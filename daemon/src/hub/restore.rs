@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use comet_proto::{ChannelName, ChannelNames, Message};
 
 use super::{
-    HistoryConfig, Promise,
+    HistoryConfig, LogSettings,
     channel::Channel,
     keep::Queue,
     keys::{KeyPosition, PublisherKey},
@@ -35,10 +35,10 @@ impl EarlierRuns {
     }
 
     /// The id below which a cursor may have missed messages, for a run that begins with `start`.
-    fn missed_at(&self, start: u64, found: &LogSummary, promise: &Promise) -> u64 {
+    fn missed_at(&self, start: u64, found: &LogSummary, settings: &LogSettings) -> u64 {
         let is_new = found.boot.is_none();
         // The machine has crashed, so the system may not have written all data that it had accepted.
-        let has_crashed = !found.stopped && found.boot.is_some_and(|last| last != promise.boot);
+        let has_crashed = !found.stopped && found.boot.is_some_and(|last| last != settings.boot);
         let may_lack = if has_crashed {
             self.durability != Some(Durability::Disk)
         } else {
@@ -167,12 +167,12 @@ impl HubState {
         &mut self,
         found: &LogSummary,
         mut before: EarlierRuns,
-        promise: &Promise,
+        settings: &LogSettings,
         now: u64,
     ) -> Vec<Record<'static>> {
         let start = now.max(found.last + 1);
         before.end(start);
-        let missed = before.missed_at(start, found, promise);
+        let missed = before.missed_at(start, found, settings);
         self.miss(missed);
         let lost = LostRange {
             after: found.last,
@@ -189,8 +189,8 @@ impl HubState {
         let began = Record::Start {
             id: start,
             after: found.last,
-            boot: promise.boot,
-            durability: promise.durability,
+            boot: settings.boot,
+            durability: settings.durability,
         };
         let mut records = vec![Record::Missed { before: missed }];
         if !lost.whole {

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::{
     config::Config,
-    hub::{Hub, Promise},
+    hub::{Hub, LogSettings},
     store::{self, Durability, LogDirectory},
 };
 
@@ -29,14 +29,14 @@ pub(super) fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hu
             dir.display()
         ),
     })?;
-    let promise = Promise {
+    let settings = LogSettings {
         durability: store.durability,
         on_error: store.on_error,
         rewrite_bytes: store.rewrite as u64,
         boot: store::boot(),
     };
     let begun = Instant::now();
-    let (hub, found) = Hub::open(history, workers, Arc::new(disk), &promise)
+    let (hub, found) = Hub::open(history, workers, Arc::new(disk), &settings)
         .context("cannot read the history in the log")?;
     found.log(&dir, begun.elapsed());
     Ok(hub)

@@ -41,7 +41,7 @@ impl Keeper {
         let (last, new) = hub.lock().take_unwritten();
         writer.queue.append(new);
         if !writer.rewrite
-            && let Err(error) = writer.write(self.promise.durability)
+            && let Err(error) = writer.write(self.settings.durability)
             && !writer.rewrite
         {
             self.note(&mut writer, last, Err(error.clone()));

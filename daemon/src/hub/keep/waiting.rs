@@ -18,7 +18,7 @@ impl Hub {
         match &self.keeper {
             None => Some(Ok(())),
             Some(keeper) if keeper.has(id) => Some(Ok(())),
-            Some(keeper) if keeper.promise.durability == Durability::Process => {
+            Some(keeper) if keeper.settings.durability == Durability::Process => {
                 Some(keeper.commit(self, id))
             }
             Some(_) => None,
@@ -55,7 +55,7 @@ impl Hub {
     /// a message writes it. If writing fails, the backlog is delivered anyway.
     pub(in crate::hub) fn keep_before_delivery(&self, backlog: Backlog) -> Backlog {
         if let (Some(keeper), Some(last)) = (&self.keeper, backlog.messages.last())
-            && keeper.promise.durability == Durability::Process
+            && keeper.settings.durability == Durability::Process
             && !keeper.has(last.id)
         {
             let _ = keeper.commit(self, last.id); // the error is logged, and the publisher gets it
@@ -78,7 +78,7 @@ impl Hub {
         match &self.keeper {
             None => true,
             Some(keeper) => {
-                keeper.promise.durability == Durability::Process
+                keeper.settings.durability == Durability::Process
                     && !keeper.failing.load(Ordering::Relaxed)
             }
         }
@@ -88,7 +88,7 @@ impl Hub {
     pub fn waits_for_disk(&self) -> bool {
         self.keeper
             .as_ref()
-            .is_some_and(|keeper| keeper.promise.durability == Durability::Disk)
+            .is_some_and(|keeper| keeper.settings.durability == Durability::Disk)
     }
 
     /// For a publisher that does not wait: writes every message up to `id`, or asks the background thread to write them. Returns
@@ -110,7 +110,7 @@ impl Hub {
     pub fn admits(&self) -> Result<(), StoreError> {
         match &self.keeper {
             Some(keeper)
-                if keeper.promise.on_error == OnError::Refuse
+                if keeper.settings.on_error == OnError::Refuse
                     && keeper.failing.load(Ordering::Relaxed) =>
             {
                 keeper.commit_all(self)

@@ -125,14 +125,14 @@ fn open(disk: &FakeDisk, boot: u128) -> Arc<Hub> {
         prefixes: vec![("few.".into(), limits(2, 15))],
         total_bytes: 1 << 20,
     };
-    let promise = Promise {
+    let settings = LogSettings {
         durability: Durability::Process,
         on_error: OnError::Deliver,
         rewrite_bytes: 1 << 40,
         boot,
     };
     let disk = Arc::new(disk.clone());
-    Hub::open_with_clock(config, 1, disk, &promise, clock)
+    Hub::open_with_clock(config, 1, disk, &settings, clock)
         .unwrap()
         .0
 }

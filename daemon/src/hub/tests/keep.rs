@@ -12,8 +12,8 @@ use crate::store::{
 
 const BOOT: u128 = 1;
 
-fn promise(durability: Durability, boot: u128) -> Promise {
-    Promise {
+fn settings(durability: Durability, boot: u128) -> LogSettings {
+    LogSettings {
         durability,
         on_error: OnError::Deliver,
         rewrite_bytes: 1 << 40,
@@ -30,14 +30,14 @@ fn ticking() -> u64 {
 /// Opens the log with the caller's clock, in this boot of the machine.
 pub(super) fn open_with(disk: &FakeDisk, clock: Clock, boot: u128) -> (Arc<Hub>, LogSummary) {
     let (config, disk) = (HistoryConfig::default(), Arc::new(disk.clone()));
-    let promise = promise(Durability::Process, boot);
-    Hub::open_with_clock(config, 1, disk, &promise, clock).unwrap()
+    let settings = settings(Durability::Process, boot);
+    Hub::open_with_clock(config, 1, disk, &settings, clock).unwrap()
 }
 
 fn open_at(disk: &FakeDisk, durability: Durability, boot: u128) -> Result<Arc<Hub>, StoreError> {
     let disk = Arc::new(disk.clone());
-    let promise = promise(durability, boot);
-    Hub::open_with_clock(HistoryConfig::default(), 1, disk, &promise, ticking).map(|(hub, _)| hub)
+    let settings = settings(durability, boot);
+    Hub::open_with_clock(HistoryConfig::default(), 1, disk, &settings, ticking).map(|(hub, _)| hub)
 }
 
 pub(super) fn open(disk: &FakeDisk) -> Arc<Hub> {
@@ -248,9 +248,9 @@ fn what_is_too_much_to_wait_for_room_is_written_from_the_history() {
 #[test]
 fn messages_are_refused_where_that_is_wanted() {
     let disk = FakeDisk::default();
-    let wanted = Promise {
+    let wanted = LogSettings {
         on_error: OnError::Refuse,
-        ..promise(Durability::Process, BOOT)
+        ..settings(Durability::Process, BOOT)
     };
     let config = HistoryConfig::default();
     let (hub, _) = Hub::open(config, 1, Arc::new(disk.clone()), &wanted).unwrap();
