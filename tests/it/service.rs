@@ -291,7 +291,7 @@ fn sockets_that_cannot_be_served_are_named() {
     let file = || File::open(manager.path("comet.toml")).unwrap();
     fails(
         &|command| _ = command.stdin(file()),
-        "socket 0 of those that were passed (http) cannot be served: it is neither a TCP nor a Unix stream socket",
+        "passed socket 0 (http) cannot be served: it is neither a TCP nor a Unix stream socket",
     );
     let connected = || TcpStream::connect(manager.addr()).unwrap();
     fails(

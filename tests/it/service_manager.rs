@@ -123,14 +123,9 @@ fn the_watchdog_is_not_notified_while_a_thread_is_stuck() {
     manager.notices.set_nonblocking(false).unwrap();
     let reader = read_all(service.child.stderr.take().unwrap());
     while manager.notice() != "WATCHDOG=1" {}
-    assert_eq!(manager.notice(), "STATUS=all threads move again");
+    assert_eq!(manager.notice(), "STATUS=all threads run again");
     service.stop();
-    assert!(
-        reader
-            .join()
-            .unwrap()
-            .contains("threads that do not move: http-")
-    );
+    assert!(reader.join().unwrap().contains("threads are stuck: http-"));
 }
 
 fn read_all(mut stderr: ChildStderr) -> thread::JoinHandle<String> {

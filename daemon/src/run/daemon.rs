@@ -1,4 +1,4 @@
-//! All parts of the daemon: built before any of them runs, then started by name, and stopped in order.
+//! The whole daemon: builds all parts before any of them runs, then starts them, and stops them in order.
 
 use std::{path::PathBuf, rc::Rc, sync::Arc, time::Instant};
 
@@ -14,7 +14,7 @@ use super::{
     expiry,
     history::open_hub,
     listeners::{HttpListeners, OpenSockets},
-    manager::Pulse,
+    manager::TickCounts,
     settings::{Settings, SiteParts},
     sources::Sources,
     status::{Places, StatusReport},
@@ -107,7 +107,7 @@ impl Daemon {
         let (started, places) = (Instant::now(), Arc::new(self.places));
         let keeping = self.hub.start_log_threads().context(NO_THREAD)?;
         self.sources.publish_spool().await;
-        let pulse = Pulse::new(self.workers);
+        let tick_counts = TickCounts::new(self.workers);
         let shared = SharedParts {
             listeners: self.listeners.sockets.into(),
             balance: Balance::new(self.workers).into(),
@@ -121,7 +121,7 @@ impl Daemon {
             sites: self.settings.sites(),
             hub: self.hub.clone(),
             drain: self.drain.clone(),
-            pulse: pulse.clone(),
+            tick_counts: tick_counts.clone(),
         };
         let threads = workers.start(self.workers).context(NO_THREAD)?;
         let description = places.to_string();
@@ -138,7 +138,7 @@ impl Daemon {
             description,
             settings: Rc::new(self.settings),
             drain: self.drain,
-            pulse,
+            tick_counts,
             hub: self.hub,
             metrics: self.metrics,
             keeping,
@@ -152,11 +152,11 @@ impl Daemon {
 
 /// A running daemon.
 pub(super) struct Running {
-    /// What it serves, for people and the service manager.
+    /// The addresses that the daemon serves, for `comet status` and the service manager.
     pub(super) description: String,
     pub(super) settings: Rc<Settings>,
     pub(super) drain: Drain,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) tick_counts: Arc<TickCounts>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     keeping: LogThreads,
@@ -171,14 +171,19 @@ impl Running {
     /// Waits for `shutdown`.
     ///
     /// # Errors
-    /// A part has failed. None ends by itself. A restart is better than a daemon that looks healthy and publishes nothing.
+    /// A part has failed: no part ends before `shutdown`. Then the whole daemon should be restarted, because it might look
+    /// healthy and publish nothing.
     pub(super) async fn wait(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown => Ok(()),
             () = expiry::run(&self.hub, &self.audience) => Ok(()),
-            _ = self.sources.join_next() => bail!("a source has failed; see above"),
-            _ = &mut self.deliveries => bail!("the socket's subscribers cannot be served any more; see above"),
-            () = self.threads.one_has_ended() => bail!("a worker thread has failed; see above"),
+            _ = self.sources.join_next() => bail!("a source has failed; the log lines above say why"),
+            _ = &mut self.deliveries => {
+                bail!("the deliveries to the socket's subscribers have failed; the log lines above say why")
+            }
+            () = self.threads.one_has_ended() => {
+                bail!("a worker thread has failed; the log lines above say why")
+            }
         }
     }
 
@@ -194,10 +199,12 @@ impl Running {
         if timeout(grace, ended).await.is_err() {
             warn!(
                 ?grace,
-                "some clients took too long to leave: connections cut"
+                "some clients did not read their last answers in time: their connections were closed"
             );
         }
-        self.keeping.stop().context("not everything is kept")
+        self.keeping
+            .stop()
+            .context("some messages are not in the log")
     }
 }
 

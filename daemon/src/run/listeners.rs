@@ -22,10 +22,10 @@ use crate::{
     worker::{Listener, MOST_LISTENERS},
 };
 
-/// The listen queue: connections that the kernel completes before they are accepted.
+/// The length of the listen queue: the kernel completes this number of connections before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// The number of the door behind the listeners of HTTP. Those of the ports follow.
+/// The number of the door for the listeners of HTTP. The doors of other ports have the next numbers.
 const HTTP_DOOR: usize = 0;
 
 /// The open sockets of a daemon: HTTP and the Unix socket.
@@ -94,7 +94,7 @@ pub(super) struct PassedSockets {
 }
 
 impl PassedSockets {
-    /// To be called once, before any descriptor is opened.
+    /// Must be called only once, before any descriptor is opened.
     pub(super) fn take() -> anyhow::Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').filter(|name| !name.is_empty());
@@ -107,9 +107,9 @@ impl PassedSockets {
         );
         for index in 0..descriptors.len() {
             let name = names.next().unwrap_or("without a name");
-            passed.take_one(&mut descriptors, index).with_context(|| {
-                format!("socket {index} of those that were passed ({name}) cannot be served")
-            })?;
+            passed
+                .take_one(&mut descriptors, index)
+                .with_context(|| format!("passed socket {index} ({name}) cannot be served"))?;
         }
         Ok(passed)
     }
@@ -134,7 +134,7 @@ impl PassedSockets {
         Ok(())
     }
 
-    /// The address of HTTP. Of several addresses, one that other machines can reach.
+    /// The address of HTTP. If there are several, an address that other machines can reach.
     pub(super) fn http_addr(&self) -> io::Result<Option<SocketAddr>> {
         let addrs: io::Result<Vec<_>> = self.http.iter().map(TcpListener::local_addr).collect();
         let addrs = addrs?;
@@ -142,7 +142,7 @@ impl PassedSockets {
         Ok(open.or(addrs.first()).copied())
     }
 
-    /// Warns of addresses that somebody has set in vain, because passed sockets replace them.
+    /// Warns if the settings name addresses that have no effect, because passed sockets replace them.
     pub(super) fn warn_of_unused(&self, given: &Config) {
         let addrs: Vec<_> = self.http.iter().flat_map(TcpListener::local_addr).collect();
         let is_default = given.listen == Config::default().listen;
@@ -208,11 +208,12 @@ fn open(
     })
 }
 
-/// Opens one listener per worker on the same port. Each has its own queue, because one queue would be too short in a storm.
+/// Opens one listener for each worker on the same port. Each listener has its own queue, because one queue would be too short
+/// for many connections at once.
 fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     let bind = || {
         if addr.port() != 0 {
-            // A port with SO_REUSEPORT could be shared with a second daemon by mistake. A plain bind detects that.
+            // With SO_REUSEPORT a second daemon could use the same port by mistake. A bind without it detects this.
             drop(listener(addr, false)?);
         }
         let first = listener(addr, true)?;
@@ -225,7 +226,7 @@ fn bind(addr: SocketAddr, workers: usize) -> anyhow::Result<Vec<TcpListener>> {
     bind().map_err(|e: io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
-                "cannot listen on {addr}: something else listens there already (another comet?)"
+                "cannot listen on {addr}: another program, perhaps another comet, already listens there"
             )
         }
         _ => anyhow::anyhow!("cannot listen on {addr}: {e}"),

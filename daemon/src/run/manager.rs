@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::drain::Drain;
 
-/// The longest time to wait for a manager that does not read its socket.
+/// Time limit for a write, in case the manager does not read its socket.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The service manager, if there is one.
@@ -47,7 +47,7 @@ impl Manager {
         self.notify("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// To be followed by `ready` when the reload is finished.
+    /// The caller must call `ready` when the reload is finished.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
@@ -63,38 +63,38 @@ impl Manager {
 
     /// Sends the watchdog's notifications. This runs on the control thread, and sends only if each worker has counted a tick
     /// since the last time. So the notifications stop when any thread is stuck.
-    pub(super) async fn keep_alive(&self, pulse: Arc<Pulse>, drain: Drain) {
+    pub(super) async fn notify_watchdog(&self, tick_counts: Arc<TickCounts>, drain: Drain) {
         let Some(limit) = watchdog() else {
             return std::future::pending().await;
         };
         let mut ticks = interval((limit / 4).max(Duration::from_millis(1)));
-        let (mut last, mut at, mut stuck) = (pulse.beats(), Instant::now(), false);
+        let (mut last, mut at, mut stuck) = (tick_counts.current(), Instant::now(), false);
         loop {
             ticks.tick().await;
-            let beats = pulse.beats();
-            let still: Vec<String> = (0..beats.len())
-                .filter(|&worker| beats[worker] == last[worker])
+            let counts = tick_counts.current();
+            let stuck_threads: Vec<String> = (0..counts.len())
+                .filter(|&worker| counts[worker] == last[worker])
                 .map(|worker| format!("http-{worker}"))
                 .collect();
             // During a stop workers end one by one, and the stop has its own time limit.
-            if still.is_empty() || drain.stop.is_cancelled() {
+            if stuck_threads.is_empty() || drain.stop.is_cancelled() {
                 self.notify("WATCHDOG=1");
-                (last, at) = (beats, Instant::now());
+                (last, at) = (counts, Instant::now());
                 if std::mem::take(&mut stuck) {
-                    self.notify("STATUS=all threads move again");
-                    info!("all threads move again");
+                    self.notify("STATUS=all threads run again");
+                    info!("all threads run again");
                 }
             } else if !stuck && at.elapsed() > limit / 2 {
                 stuck = true;
-                let still = still.join(", ");
-                self.notify(&format!("STATUS=stuck: {still}"));
-                warn!("threads that do not move: {still}; the watchdog is not notified");
+                let stuck_threads = stuck_threads.join(", ");
+                self.notify(&format!("STATUS=stuck: {stuck_threads}"));
+                warn!("threads are stuck: {stuck_threads}; the watchdog is not notified");
             }
         }
     }
 }
 
-/// Connects to a socket; a name that begins with `@` is an abstract one.
+/// Connects to a socket. A name that begins with `@` stands for an abstract socket.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     use std::os::unix::ffi::OsStrExt;
     let addr = match name.split_first() {
@@ -115,22 +115,22 @@ fn watchdog() -> Option<Duration> {
     limit.map(Duration::from_micros)
 }
 
-/// Counts each worker's ticks, which shows that it is not stuck.
+/// The number of ticks of each worker. A number that does not grow belongs to a stuck worker.
 #[derive(Debug)]
-pub(super) struct Pulse(Box<[AtomicU64]>);
+pub(super) struct TickCounts(Box<[AtomicU64]>);
 
-impl Pulse {
+impl TickCounts {
     pub(super) fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self((0..workers).map(|_| AtomicU64::new(0)).collect()))
     }
 
     /// Counts a tick of this worker.
-    pub(super) fn beat(&self, worker: usize) {
+    pub(super) fn count(&self, worker: usize) {
         self.0[worker].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn beats(&self) -> Vec<u64> {
-        let beats = self.0.iter().map(|beats| beats.load(Ordering::Relaxed));
-        beats.collect()
+    fn current(&self) -> Vec<u64> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        counts.collect()
     }
 }

@@ -30,15 +30,15 @@ use crate::{compat, config::Config};
 
 pub use self::{listeners::OpenSockets, settings::Reread};
 
-/// Tasks that run before the runtime looks for new events. One task may take a [turn](crate::source::socket) of 100 µs, and with
-/// tokio's 61 a new connection would wait for 61 of them.
+/// Number of tasks that run before the runtime checks for new events. One task may run for [100 µs](crate::source::socket). With
+/// tokio's default of 61 tasks, a new connection would wait for 6 ms.
 const TASKS_BEFORE_EVENTS: u32 = 8;
 
-/// Runs the daemon as a service until SIGTERM or SIGINT. On SIGHUP it reads the settings again with `reread`; if that is
-/// `None`, SIGHUP ends the daemon, too. `file` is the configuration file, for `comet status`.
+/// Runs the daemon as a service until SIGTERM or SIGINT. On SIGHUP the daemon reads the settings again with `reread`. Without
+/// `reread`, SIGHUP ends the daemon, too. `file` is the configuration file, for `comet status`.
 ///
 /// # Errors
-/// What could not be opened, which part has failed, or what could not be kept.
+/// Something cannot be opened, a part has failed, or messages could not be kept.
 pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> anyhow::Result<()> {
     let (passed, manager) = (PassedSockets::take()?, Manager::from_env());
     let config = effective(&given, &passed)?;
@@ -46,7 +46,7 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     let daemon = Daemon::build(sockets, config, given, file)?;
     local_runtime()?.block_on(async {
         let mut running = daemon.start().await?;
-        // Signals are handled before the daemon reports that it is ready, because the reader may stop it at once.
+        // Signals are handled before the daemon reports that it is ready: whoever reads this report may stop the daemon at once.
         let signals = Signals::new()?;
         report_ready(&running, &manager);
         let stop = stop_signal(signals, reread, &running, &manager);
@@ -56,11 +56,11 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
     })
 }
 
-/// Runs the daemon on these sockets until `shutdown`, then stops it in order. Handles no signals and notifies no service
+/// Runs the daemon on these sockets until `shutdown`, and then stops it in order. Handles no signals and notifies no service
 /// manager. Needs a current-thread runtime with local tasks.
 ///
 /// # Errors
-/// What could not be opened, which part has failed, or what could not be kept.
+/// Something cannot be opened, a part has failed, or messages could not be kept.
 pub async fn run(
     sockets: OpenSockets,
     config: Config,
@@ -100,9 +100,9 @@ fn report_ready(running: &Running, manager: &Manager) {
     let ready = &running.description;
     let _ = writeln!(io::stdout(), "comet: {ready}"); // if standard output is closed, the daemon runs anyway
     manager.ready(ready);
-    let (pulse, drain) = (running.pulse.clone(), running.drain.clone());
+    let (tick_counts, drain) = (running.tick_counts.clone(), running.drain.clone());
     let manager = manager.clone();
-    tokio::task::spawn_local(async move { manager.keep_alive(pulse, drain).await });
+    tokio::task::spawn_local(async move { manager.notify_watchdog(tick_counts, drain).await });
 }
 
 /// Waits for a signal that ends the daemon. On SIGHUP the settings are read again, if there is a file to read.

@@ -23,10 +23,10 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Reads the settings again, as at the start. Called on its own thread.
+/// Reads the settings again, as at the start of the daemon. Called on its own thread.
 pub type Reread = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
-/// The present settings, and channels that tell the parts of the daemon of changes.
+/// The present settings, and channels that send changed settings to the parts of the daemon.
 pub(super) struct Settings {
     /// The settings at the start.
     started: Config,
@@ -71,10 +71,10 @@ impl Settings {
         self.sites.subscribe()
     }
 
-    /// Reads the settings again. With a mistake in them nothing changes. Returns a text for the service manager.
+    /// Reads the settings again. If they have a mistake, nothing changes. Returns a text for the service manager.
     ///
-    /// Files are read and users looked up on another thread, because a file system that hangs must not block the control
-    /// thread, which serves the socket and handles SIGTERM.
+    /// Another thread reads the files and looks up the users: a file system that hangs must not block the control thread, which
+    /// serves the socket and handles SIGTERM.
     pub(super) async fn reload(&self, reread: &Reread) -> &'static str {
         let (reread, started) = (reread.clone(), self.started.clone());
         let listen = self.configs.borrow().listen;

@@ -20,7 +20,7 @@ pub(super) struct Places {
     pub(super) config: Option<PathBuf>,
 }
 
-/// One line for people and the service manager.
+/// The addresses in one line, for people and the service manager.
 impl fmt::Display for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (listen, socket, dir) = (&self.listen, self.socket.display(), self.dir.display());

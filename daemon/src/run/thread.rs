@@ -26,13 +26,17 @@ pub(super) struct ThreadParts {
     pub(super) publisher: TaskTrackerToken,
 }
 
-/// Serves connections on the thread with this audience until the daemon stops. When nothing in the daemon publishes any
-/// more, answers all waiting clients and returns when the last connection has closed. The caller sets a deadline. Calls
-/// `beat` at each tick.
+/// Serves connections on the thread with this audience until the daemon stops. When the daemon publishes nothing any more,
+/// answers all waiting clients, and returns when the last connection has closed. The caller sets a deadline. Calls
+/// `count_tick` at each tick.
 ///
 /// # Errors
 /// When the listeners cannot be used, or a part of the thread has failed.
-pub(super) fn serve(parts: ThreadParts, audience: Rc<Audience>, beat: impl Fn()) -> io::Result<()> {
+pub(super) fn serve(
+    parts: ThreadParts,
+    audience: Rc<Audience>,
+    count_tick: impl Fn(),
+) -> io::Result<()> {
     let site = parts.sites.borrow().clone();
     let limits = ConnectionLimits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
     let http = Rc::new(Http::new(site.clone(), audience.clone()));
@@ -47,12 +51,12 @@ pub(super) fn serve(parts: ThreadParts, audience: Rc<Audience>, beat: impl Fn())
     let tick = || {
         http.begin_tick(&worker);
         worker.tick(|| audience.tidy());
-        beat();
+        count_tick();
     };
     events.run(&worker, main, tick)?
 }
 
-/// The doors by their number: first that of HTTP, then those of the ports.
+/// The doors by their number: first the door for HTTP, then the doors for other ports.
 fn doors(
     http: &Rc<Http>,
     ports: &[Arc<dyn Port>],
@@ -76,14 +80,14 @@ async fn run(
     spawn_local(follow(worker.clone(), http.clone(), sites));
     tokio::select! {
         () = stop.wait(worker) => {}
-        // Happens only by a bug: without the delivery loop no client of this thread would get messages.
+        // Only a bug can end the delivery loop. Without it no client of this thread would get messages.
         failed = &mut deliveries => return Ok(failed?),
     }
     worker.stop().await;
     Ok(())
 }
 
-/// Passes on changed settings.
+/// Passes changed settings to the connections.
 async fn follow(worker: Rc<Worker>, http: Rc<Http>, mut sites: watch::Receiver<Arc<Site>>) {
     while sites.changed().await.is_ok() {
         let site = sites.borrow_and_update().clone();
@@ -100,7 +104,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits until nothing in the daemon publishes any more.
+    /// Waits until the daemon publishes nothing any more.
     async fn wait(self, worker: &Worker) {
         self.drain.stop.cancelled().await;
         if self.outlives {

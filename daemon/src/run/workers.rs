@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    manager::Pulse,
+    manager::TickCounts,
     thread::{self as worker_thread, ThreadParts},
 };
 use crate::{
@@ -49,7 +49,7 @@ pub(super) struct WorkerParts {
     pub(super) sites: watch::Receiver<Arc<Site>>,
     pub(super) hub: Arc<Hub>,
     pub(super) drain: Drain,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) tick_counts: Arc<TickCounts>,
 }
 
 impl WorkerParts {
@@ -67,12 +67,12 @@ impl WorkerParts {
             sites: self.sites.clone(),
             publisher: self.drain.publisher(),
         };
-        let (hub, pulse) = (self.hub.clone(), self.pulse.clone());
+        let (hub, tick_counts) = (self.hub.clone(), self.tick_counts.clone());
         let thread = thread::Builder::new().name(format!("http-{number}"));
         thread.spawn(move || {
             let audience = Audience::new(hub, number);
-            let beat = || pulse.beat(number);
-            worker_thread::serve(parts, audience, beat)
+            let count_tick = || tick_counts.count(number);
+            worker_thread::serve(parts, audience, count_tick)
         })
     }
 }
@@ -81,7 +81,7 @@ impl WorkerParts {
 pub(super) struct WorkerThreads(Vec<JoinHandle<io::Result<()>>>);
 
 impl WorkerThreads {
-    /// Waits until one thread has ended. None ends by itself, so that thread has failed.
+    /// Waits until a thread has ended. A thread that ends before the daemon stops has failed.
     pub(super) async fn one_has_ended(&self) {
         while !self.0.iter().any(JoinHandle::is_finished) {
             tokio::time::sleep(CHECK_EVERY).await;
