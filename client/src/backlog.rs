@@ -1,4 +1,5 @@
-//! The messages that one client has left in the spool and the daemon has not taken yet. Later messages must not overtake them.
+//! The messages that one client has stored in the spool and the daemon has not taken yet. Later messages must not overtake these
+//! messages.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +15,10 @@ use crate::{
     spool::{Spool, SpoolError, spool_path},
 };
 
-/// After a time-out the daemon is not tried again for this time, so that not every page waits for it.
+/// After a time-out the client does not try to reach the daemon for this time, so that not every page waits for the daemon.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most messages that are sent from the spool in one batch, and the bytes after which a batch ends.
+/// Maximum number of messages in one batch from the spool, and the number of bytes after which a batch ends.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -49,7 +50,7 @@ impl Backlog {
         Ok(())
     }
 
-    /// Whether messages are left in the spool.
+    /// Whether messages of this client are still in the spool.
     pub(crate) fn is_waiting(&mut self) -> bool {
         let Some(spool) = &self.spool else {
             return false;

@@ -1,4 +1,4 @@
-//! The publisher: one connection that reconnects by itself, and a definite result for every message.
+//! The publisher: one connection, which is opened again when it is lost, and a definite result for every message.
 
 use std::{process, time::Duration};
 
@@ -48,7 +48,7 @@ pub enum Outcome {
     Published(u64),
     /// Sent or buffered, without waiting for the acknowledgement.
     OnItsWay,
-    /// In the spool, together with earlier unacknowledged messages, in order. The daemon publishes them when it is back.
+    /// In the spool, together with earlier unacknowledged messages, in order. The next daemon publishes these messages.
     Spooled,
 }
 
@@ -131,11 +131,12 @@ impl Client {
         self.put(publish, acknowledge, false)
     }
 
-    /// Like [`Client::publish`], but while the daemon is away the message goes to the spool, unless the options
-    /// forbid it. A message without a key gets one, so that it is published once even if the daemon already has it.
+    /// Like [`Client::publish`], but stores the message in the spool if the daemon cannot be reached, unless the options
+    /// forbid this. A message without a key gets a key, so that the message is published once even if the daemon already
+    /// has it.
     ///
     /// # Errors
-    /// As [`Client::publish`]. While the daemon is away, only if the spool does not accept the message either.
+    /// As [`Client::publish`]. If the daemon cannot be reached, only if the spool does not accept the message either.
     pub fn publish_or_spool(
         &mut self,
         publish: Publish<'_>,
@@ -203,8 +204,8 @@ impl Client {
         Ok(reply)
     }
 
-    /// Sends a line that only reads, again where the connection broke, and returns the reply. The line itself is no
-    /// message that may have been published.
+    /// Sends a line that publishes nothing, and returns the reply. If the connection breaks, sends the line again. Errors do not
+    /// count the line as a message that may have been published.
     fn read(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, Error> {
         let mut reply = self.exchange(AfterLoss::Repeat, write);
         if let Err(Error::Timeout { pending, .. } | Error::Unknown { pending }) = &mut reply {
@@ -226,7 +227,7 @@ impl Client {
         })
     }
 
-    /// Leaves a message in the spool, if that is allowed, for a caller whose time is over before it could use the client.
+    /// Stores a message in the spool, if the options allow this. For a caller whose time is over before it could use the client.
     ///
     /// # Errors
     /// [`Error::Timeout`] if the spool is not allowed, [`Error::Spool`] if the spool does not accept the message.
@@ -278,8 +279,8 @@ impl Client {
         }
     }
 
-    /// Ends a call. While the daemon is away, messages go to the spool if that is allowed. Other failed messages are removed
-    /// from the queue.
+    /// Ends a call. If the daemon cannot be reached, messages go to the spool if the options allow this. Other failed messages
+    /// are removed from the queue.
     fn spool_or_fail(&mut self, result: Result<Outcome, Error>) -> Result<Outcome, Error> {
         let Err(error) = result else { return result };
         let doubtful = std::mem::take(&mut self.doubtful);
@@ -395,7 +396,7 @@ impl Client {
         }
     }
 
-    /// Publishes the messages that this client has left in the spool, so that later ones do not overtake them.
+    /// Publishes the messages that this client has stored in the spool, so that later messages do not overtake them.
     fn publish_spooled(&mut self, deadline: Deadline) -> Result<(), Error> {
         if !self.backlog.is_waiting() {
             return Ok(());
@@ -430,7 +431,7 @@ impl Client {
         Err(Error::Unknown { pending: 0 })
     }
 
-    /// Reads the replies that have come, without waiting.
+    /// Reads the replies that have already arrived, without waiting.
     fn take_replies(&mut self) {
         while self.outbox.due() > 0
             && let Some(connection) = &mut self.connection

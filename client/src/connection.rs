@@ -19,7 +19,7 @@ use nix::{
     },
 };
 
-/// The longest line that is accepted from the daemon, in bytes. The answer to `history` is one line.
+/// Maximum length in bytes of a line from the daemon. The answer to `history` is one line.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
 /// Bytes of the input buffer that stay allocated after a longer line.
@@ -65,7 +65,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects; `EAGAIN` when that took too long.
+    /// Connects. The error is `EAGAIN` if connecting took too long.
     pub(crate) fn open(path: &Path, deadline: Deadline) -> Result<Self, Errno> {
         let address = UnixAddr::new(path)?;
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -115,7 +115,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The next line without its end, if it has already come. Reads from the socket once.
+    /// The next line without its end, if it has already arrived. Reads from the socket once.
     pub(crate) fn line_at_hand(&mut self) -> Result<Option<&[u8]>, Failure> {
         if self.line_end().is_none() {
             self.fill()?;
@@ -134,7 +134,7 @@ impl Connection {
         self.take_line().ok_or(Failure::Closed)
     }
 
-    /// The position of the next line end. Bytes are not searched twice.
+    /// The position of the next line end. No byte is searched twice.
     fn line_end(&mut self) -> Option<usize> {
         let begin = self.searched.max(self.taken);
         let end = self.input[begin..].iter().position(|byte| *byte == b'\n');
@@ -148,7 +148,8 @@ impl Connection {
         Some(&self.input[start..end])
     }
 
-    /// Waits for the daemon: actively at first, because the answer often comes before this process would be asleep.
+    /// Waits for the daemon. At first this process polls without sleeping, because the answer often arrives before the process
+    /// could fall asleep.
     fn wait_for_input(&mut self, deadline: Deadline) -> Result<(), Failure> {
         let start = Instant::now();
         let awake = self.pace.stays_awake();
@@ -164,7 +165,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads the bytes that have come, without waiting. Returns their number.
+    /// Reads the bytes that have already arrived, without waiting. Returns their number.
     fn fill(&mut self) -> Result<usize, Failure> {
         self.input.drain(..self.taken);
         self.searched = self.searched.saturating_sub(self.taken);

@@ -50,7 +50,7 @@ pub enum Error {
         /// The system's error.
         source: Errno,
     },
-    /// Not done in time. Messages that were sent may still have been published.
+    /// The call took too long. Messages that were sent may still have been published.
     #[error("no answer within {} ms{}", after.as_millis(), doubt(*pending))]
     Timeout {
         /// The limit.
@@ -72,12 +72,12 @@ pub enum Error {
         /// What was wrong, for people.
         message: String,
     },
-    /// The daemon is away, and the messages could not be left in the spool.
+    /// The daemon cannot be reached, and the messages could not be stored in the spool.
     #[error("{away}, and {} cannot be spooled: {cause}", messages(*lost))]
     Spool {
-        /// Why the daemon did not get the messages.
+        /// Why the daemon cannot be reached.
         away: Box<Error>,
-        /// Why the spool did not get them.
+        /// Why the messages could not be stored in the spool.
         cause: SpoolError,
         /// The number of messages that are not in the spool.
         lost: usize,
@@ -144,7 +144,7 @@ fn shell_word(text: &str) -> String {
 }
 
 impl Error {
-    /// Whether the daemon is away or overloaded, so that the message may go into the spool and be published later.
+    /// Whether the daemon cannot be reached or is overloaded. If so, the message may be stored in the spool and published later.
     pub(crate) fn is_away(&self) -> bool {
         match self {
             Self::Connect { source, .. } => GONE.contains(source),

@@ -106,7 +106,7 @@ impl Directory {
         })
     }
 
-    /// Publishes a touch: sets the time of `NAME.comet` to now, and creates it empty if need be.
+    /// Publishes a touch: sets the time of `NAME.comet` to now, and creates an empty file if there is none.
     ///
     /// # Errors
     /// The entry is not a regular file, has further names, or belongs to another user.
@@ -373,7 +373,7 @@ mod tests {
         );
     }
 
-    /// In a directory where anybody may rename anything, or link to anything, somebody does so with the temporary file.
+    /// In a directory where every user may rename or link every file, another user does this with the temporary file.
     #[test]
     fn a_swapped_or_linked_file_is_an_error_and_a_replaced_file_is_not() {
         let (temporary, directory, _) = directory();

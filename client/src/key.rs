@@ -6,8 +6,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-/// Makes the keys of one client: prefix, process id, time of creation, and a number that is unique in the process.
-/// The time distinguishes a later process with the same id. After `fork` create a new value.
+/// Creates the keys of one client from a prefix, the process id, the time of creation, and a number that is unique in the
+/// process. The time distinguishes a later process with the same id. After `fork`, create a new `Keys`.
 #[derive(Debug)]
 pub(crate) struct Keys(String);
 

@@ -1,6 +1,6 @@
-//! Blocking publisher: over the daemon's Unix socket ([`Client`]), which can leave messages in the [`Spool`] while
-//! the daemon is away, and by files ([`Directory`]). The C library,
-//! PHP and the command line use it. `comet_proto` defines the formats.
+//! A blocking publisher, over the daemon's Unix socket ([`Client`]) or by files ([`Directory`]). While no daemon runs,
+//! [`Client`] can store messages in the [`Spool`]. The C library, PHP and the command line use this crate. `comet_proto`
+//! defines the formats.
 
 mod backlog;
 mod client;

@@ -22,10 +22,10 @@ pub struct Options {
     pub timeout: Duration,
     /// Where [`crate::Directory`] touches and writes files; by default `/dev/shm`.
     pub dir: PathBuf,
-    /// Gives each message without an idempotency key one with this prefix. Then a publish whose acknowledgement
-    /// was lost is repeated, and still published once. At most 64 bytes.
+    /// Prefix of idempotency keys, at most 64 bytes. Each message without a key gets a key with this prefix. If the
+    /// acknowledgement is lost, the client then sends the message again, and the message is still published once.
     pub key: Option<String>,
-    /// Whether messages wait in the spool while the daemon is away.
+    /// Whether messages are stored in the spool while no daemon runs.
     pub spool: SpoolUse,
 }
 
@@ -125,8 +125,8 @@ impl Options {
         }
     }
 
-    /// How long a call may wait for the daemon. If the message may go to the spool (`spool`: the call asks for it), some time is
-    /// reserved for that.
+    /// How long a call may wait for the daemon. If the message may go to the spool, some time is reserved for the spool. `spool`:
+    /// the call asks for the spool.
     #[must_use]
     pub fn time_for_daemon(&self, spool: bool) -> Duration {
         if self.spools(spool) {
