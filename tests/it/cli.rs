@@ -42,7 +42,11 @@ pub(crate) fn run(mut command: Command) -> (Option<i32>, String, String) {
 #[test]
 fn help_has_examples_and_wrong_arguments_are_reported() {
     let cases: [(&[&str], i32, &str); 18] = [
-        (&["--help"], 0, "subscribe  Print messages as they come"),
+        (
+            &["--help"],
+            0,
+            "subscribe  Print messages when they are published",
+        ),
         (
             &["--version"],
             0,

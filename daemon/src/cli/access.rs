@@ -52,7 +52,7 @@ pub(super) fn defaults(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Tries to write to a directory, or to the nearest existing parent, and leaves nothing there.
+/// Checks by a temporary file whether this user can write to a directory, or to its nearest existing parent.
 pub(super) fn can_write(key: &str, path: &Path) -> anyhow::Result<()> {
     let place = path.ancestors().find(|place| place.exists());
     let place = place.unwrap_or(Path::new("."));
@@ -83,7 +83,7 @@ pub(super) fn can_write(key: &str, path: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Tries whether a key may be read.
+/// Checks whether this user can read a key.
 pub(super) fn can_read(key: &str, path: &Path) -> anyhow::Result<()> {
     match access(path, AccessFlags::R_OK) {
         Err(errno) => bail!("{key}: {}", cannot("read", path, errno)),
@@ -91,7 +91,8 @@ pub(super) fn can_read(key: &str, path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// A warning about a path that only root can use. Root may use every path, so a check by root proves nothing about the service's user.
+/// A warning about a path that only root can use. Root may use every path, so a check that root runs proves nothing about the
+/// service's user.
 pub(super) fn root_alone(path: &Path, others: Mode, act: &str) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let of_root = found.uid() == 0 && geteuid().is_root();

@@ -1,9 +1,9 @@
 //! Makes glibc return freed memory to the system.
 //!
 //! Each thread caches up to seven freed blocks of each small size (glibc's "tcache"). glibc returns the end of a heap to
-//! the system only when no block in it is in use. After a storm of connections a few cached blocks kept megabytes from
-//! being returned. Freed blocks of up to 128 bytes ("fastbins") are not merged with free memory around them, with the
-//! same effect. Neither cache makes the daemon much faster, but both can be switched off only before a program starts
+//! the system only when no block in the heap is in use. After many connections had ended, a few cached blocks prevented glibc
+//! from returning megabytes. Freed blocks of up to 128 bytes ("fastbins") are not merged with free memory around them, with the
+//! same effect. Neither cache makes the daemon much faster. Both can be switched off only before a program starts
 //! (glibc manual, "Memory Allocation Tunables").
 
 use std::{env, os::unix::process::CommandExt, process::Command};

@@ -13,9 +13,9 @@ use super::{
 
 /// Check a configuration file for mistakes
 ///
-/// Reads the file as `comet serve` would, without starting anything. An error names the file, the line, the key, and
-/// a correct value. Users and groups are looked up on this machine. The command also tries whether the user who runs
-/// it can write to the directories and read the keys. So run it as the service's user: `runuser -u comet -- comet check …`.
+/// Reads the file as `comet serve` would, but starts nothing. An error names the file, the line, the key, and
+/// a correct value. Users and groups are looked up on this machine. The command also checks whether the user who runs the
+/// command can write to the directories and read the keys. So run it as the service's user: `runuser -u comet -- comet check …`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print(format!("{checked}\n").as_bytes())
 }
 
-/// The last line of output: what was checked, and whether the system's file was not read.
+/// The last line of output: which configuration was checked, and a hint if the system's file was not read.
 fn checked(file: Option<&Path>, has_system_file: bool) -> String {
     match file {
         Some(file) => format!("{}: ok", file.display()),

@@ -8,7 +8,7 @@ use std::{
 use comet_client::{Client, Options};
 use comet_daemon::config::Config;
 
-/// How long to wait for the daemon. A person or a cron job can wait that long, and a busy machine may need seconds.
+/// Time limit for the daemon's answer. A busy machine may need seconds, and a person or a cron job can wait that long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How to find the daemon.
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct SocketArgument {
     /// Unix socket of the daemon
     ///
-    /// [default: /run/comet/comet.sock where that directory can be used, else $XDG_RUNTIME_DIR/comet.sock]
+    /// [default: /run/comet/comet.sock if that directory can be used, else $XDG_RUNTIME_DIR/comet.sock]
     #[arg(
         long,
         value_name = "PATH",

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-/// The reader of our standard output has closed it. The command ends; this is not an error.
+/// No process reads our standard output any more. The command then ends without an error.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 pub(crate) struct ClosedPipe;

@@ -24,7 +24,7 @@ use super::{
     output::{print, warn},
 };
 
-/// The most bytes to read from standard input. No daemon accepts a larger message.
+/// Maximum number of bytes that are read from standard input. No daemon accepts a larger message.
 const MAX_INPUT: u64 = 64 << 20;
 
 /// Publish one message and print its id
@@ -53,7 +53,7 @@ pub(super) struct Arguments {
     /// a terminal, /dev/null and a closed input give an empty message.
     #[arg(value_name = "DATA")]
     data: Option<OsString>,
-    /// Label of the message, which subscribers get with it
+    /// Label of the message, which subscribers get together with the content
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = EventName::parse)]
     name: EventName,
     /// Idempotency key, 128 bytes at most: within ten minutes a message with the same key on the same channel is published once
@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     /// A repetition prints the id of the first message. For scripts that retry.
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, value_parser = check_key)]
     key: String,
-    /// While the daemon is away, leave the message in the spool; the daemon publishes it once, when it is back
+    /// If no daemon runs, store the message in the spool; the next daemon publishes it once
     ///
     /// The command then prints `spooled` instead of the id, and its exit code is 0. Without DIR the spool is beside the socket,
     /// where the daemon looks for it, such as /run/comet/comet.spool.
@@ -132,7 +132,7 @@ fn is_offered() -> anyhow::Result<bool> {
     }
 }
 
-/// How long to wait for data in a pipe, in milliseconds. Programs often give their children a pipe that never has data.
+/// Time limit for the first data in a pipe, in milliseconds. Programs often give their children a pipe that never has data.
 const PIPE_PATIENCE: u16 = 1000;
 
 fn read_input() -> anyhow::Result<Vec<u8>> {

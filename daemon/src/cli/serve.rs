@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// Demo pages, publishing from the browser, and files of any owner
     ///
-    /// For a first look. Not for a machine with other users.
+    /// Only for a first look, and not on a machine with other users.
     #[arg(
         long,
         env = "COMET_DEMO",
@@ -127,7 +127,7 @@ fn start_log() -> anyhow::Result<()> {
 }
 
 /// Parses `COMET_LOG`: a level, or directives such as `info,comet_daemon::source=debug`. A level without a name applies to
-/// our own crates. Of libraries only errors are logged unless they are named, because outsiders could make them log without limit.
+/// our own crates. Libraries log only errors unless they are named, because clients could otherwise cause any number of lines.
 fn log_filter(setting: &str) -> anyhow::Result<EnvFilter> {
     let default = [format!("{}", LevelFilter::INFO)];
     let parts: Vec<String> = match setting.trim() {

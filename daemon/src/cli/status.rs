@@ -30,7 +30,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         .request(r#"{"op":"status"}"#)
         .map_err(|error| anyhow!("cannot ask the daemon: {}", why(&error)))?;
     let mut fields: Map<String, Value> =
-        serde_json::from_str(&reply).context("the daemon's answer is not Comet's")?;
+        serde_json::from_str(&reply).context("the answer does not come from a Comet daemon")?;
     if fields.remove("ok") != Some(Value::Bool(true)) {
         let message = fields.get("message").and_then(Value::as_str);
         bail!("the daemon refused: {}", message.unwrap_or(&reply));

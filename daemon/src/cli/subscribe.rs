@@ -1,4 +1,4 @@
-//! `comet subscribe`: prints messages as they come, until its standard output is closed.
+//! `comet subscribe`: prints messages when they are published, until its standard output is closed.
 //!
 //! This file prints and reconnects. `socket` and `http` receive the messages.
 
@@ -18,7 +18,7 @@ use super::{
     output::{ClosedPipe, warn},
 };
 
-/// Print messages as they come
+/// Print messages when they are published
 ///
 /// Prints one JSON object per line: {"channel":"news","id":1763690000123456,"name":"","data":"…"}. Data that is not UTF-8 is
 /// base64, with "encoding":"base64". Characters that control a terminal or change the direction of text are
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     url: Option<http::Url>,
     /// Token, for channels that need one; only with --url
     ///
-    /// Better use the environment variable: other users can see a program's arguments.
+    /// The environment variable is safer, because other users can see a program's arguments.
     #[arg(long, value_name = "TOKEN", env = "COMET_TOKEN", hide_env_values = true, value_parser = http::parse_token)]
     token: Option<http::Token>,
     #[command(flatten)]
@@ -89,8 +89,8 @@ async fn subscribe(
     }
 }
 
-/// Waits until our standard output is a pipe that nobody reads any more, so that `comet subscribe … | head -1` ends at
-/// once, and not with the next message.
+/// Waits until no process reads our standard output any more. So `comet subscribe … | head -1` ends at once, and not only
+/// with the next message.
 async fn reader_gone() {
     // The pipe is only watched, never written to here, so its flags, which other processes may share, stay unchanged. A
     // file is not watched: it always has a reader.
@@ -104,8 +104,8 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Connects again whenever the connection is lost. If the first connection fails, it returns the error: that is more likely a
-/// wrong argument than a restart of the daemon.
+/// Connects again each time the connection is lost. If the first connection fails, returns the error: the cause is more likely
+/// a wrong argument than a restart of the daemon.
 async fn follow(
     printer: &mut Printer,
     mut connection: impl AsyncFnMut(&mut Printer) -> Result<Infallible, ConnectionEnd>,

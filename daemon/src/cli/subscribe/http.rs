@@ -199,7 +199,7 @@ async fn poll(
     }
     let answer = serde_json::from_slice(&body);
     answer
-        .context("the answer is not Comet's")
+        .context("the answer does not come from a Comet daemon")
         .map_err(ConnectionEnd::Final)
 }
 
