@@ -17,8 +17,8 @@ use crate::http::{
 const COOKIE: &str = "__Host-comet";
 
 impl Caller<'_> {
-    /// What the request's token grants. The first place that has a token counts: the header `Authorization`, a
-    /// subprotocol of a WebSocket, the cookie, the URL.
+    /// What the request's token grants. If the request has several tokens, the first one in this order counts: the header
+    /// `Authorization`, a subprotocol of a WebSocket, the cookie, the URL.
     pub(super) fn grant(&self) -> Result<Grant, Refusal> {
         let verified = self
             .rights
@@ -50,12 +50,13 @@ impl Caller<'_> {
         })
     }
 
-    /// Refuses the cookie unless one of this site's pages asks, or one of a listed origin: a browser sends its cookies
-    /// with the requests of every page.
+    /// Refuses the cookie unless a page of this site or of a listed origin has sent the request. This check is needed
+    /// because a browser sends its cookies with the requests of every page.
     fn may_use_cookie(&self) -> Result<(), Refusal> {
         match self.page() {
             Page::Ours => Ok(()),
-            // The setting `*` lets every page read what everyone may read, but not what this browser's user may read.
+            // With the setting `*` every page may read public channels, but not the channels that only this browser's user
+            // may read.
             Page::Listed if self.site.origins.of_request(self.request) != Cors::Any => Ok(()),
             _ => Err(Refusal::forbidden(
                 "the cookie __Host-comet is taken from pages of this site and of origins under [http] alone, by the \

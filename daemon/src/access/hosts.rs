@@ -1,7 +1,7 @@
-//! The server that a request names. A page can have its own name point to the address of this daemon (DNS rebinding). The
-//! browser then takes the daemon's answers for answers of the page's own site, and only the name in the request shows
-//! the difference. So requests for names that are not listed are refused. Addresses and `localhost` are always accepted:
-//! a page cannot make them point elsewhere.
+//! Checks the server name in a request. The owner of a page can let the page's host name point to the address of this daemon
+//! (DNS rebinding). The browser then takes the daemon's answers for answers of the page's own site, and only the name in the
+//! request shows the difference. So requests for names that are not listed are refused. Addresses and `localhost` are always
+//! accepted, because nobody can let them point to another server.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,12 +21,12 @@ pub(crate) fn is_meant(request: &Request<'_>, hosts: &[String]) -> Result<(), Re
     match of(request) {
         Some(host) if is_ours(host, hosts) => Ok(()),
         Some(host) => Err(Refusal::new(Reason::OtherHost, not_ours(name(host)))),
-        None if request.version < Version::HTTP_11 => Ok(()), // older than the header, and than browsers
+        None if request.version < Version::HTTP_11 => Ok(()), // HTTP/1.0 has no Host header, and browsers do not use it
         None => Err(Refusal::bad("host", "a request needs a Host header")),
     }
 }
 
-/// Why a request for `name` is refused, and the setting that would allow it where there is one.
+/// Why a request for `name` is refused, and the setting that would allow it, if there is one.
 fn not_ours(name: &str) -> String {
     if name.is_empty() {
         return "the request names no host; ask this server by its address, by localhost, or by a name of hosts under [http]"
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_this_machine_are_always_meant() {
+    fn addresses_and_names_of_this_machine_are_always_accepted() {
         let ours = [
             "127.0.0.1",
             "127.0.0.1:2061",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_meant_where_they_are_configured() {
+    fn other_names_are_accepted_only_if_they_are_configured() {
         let hosts = ["example.org".to_owned()];
         for host in ["example.org", "EXAMPLE.org:443", "example.org."] {
             assert!(is_ours(host, &hosts), "{host}");

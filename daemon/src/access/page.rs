@@ -1,4 +1,4 @@
-//! Finds out whose page sends a request, as far as its browser says so.
+//! Determines which page has sent a request, from the headers of the browser.
 
 use super::{Caller, hosts};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Whose page asks.
+/// The page that has sent a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Page<'a> {
     /// A page of this site.
@@ -21,17 +21,18 @@ pub(super) enum Page<'a> {
     Other(&'a str),
     /// A page of another origin that the browser does not name.
     Foreign,
-    /// No page, no browser, or a browser that says nothing about the page.
+    /// No page: the sender is not a browser, or the browser does not name a page.
     Unknown,
 }
 
 impl<'a> Page<'a> {
-    /// Whose page asks, as the browser says.
+    /// The page that has sent the request.
     ///
-    /// `Sec-Fetch-Site` is the browser's own comparison of page and request, schemes included, and no page can set this
+    /// `Sec-Fetch-Site` is the browser's own comparison of page and request, including the schemes, and no page can set this
     /// header. So it takes precedence over an Origin header that looks like the Host header. Old browsers never send
-    /// `Sec-Fetch-Site`, and others do not over plain HTTP, except to this machine. Then the Origin header is compared with
-    /// the Host header; the scheme of the request is not known. Without an Origin header, Referer is compared.
+    /// `Sec-Fetch-Site`. Other browsers do not send it over plain HTTP, except to this machine. Without it, the Origin header
+    /// is compared with the Host header; the scheme of the request is not known. Without an Origin header, Referer is compared
+    /// with the Host header.
     fn of(origins: &Origins, request: &Request<'a>) -> Self {
         let origin = match origin_of(request) {
             Ok(origin) => origin,
@@ -40,14 +41,14 @@ impl<'a> Page<'a> {
         if origin.is_some() && origins.of_request(request) != Cors::None {
             return Page::Listed;
         }
-        let host = hosts::of(request).unwrap_or_default(); // no page is of an empty host
+        let host = hosts::of(request).unwrap_or_default(); // an empty host is not the host of any page
         let is_at = |origin: &str, ports_count| {
             Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
         };
         match (fetch_site(request), origin) {
-            // A proxy may have left the port out of Host. When the names differ too, a proxy has replaced Host, and the
-            // host that the browser compared with is not known. A form of a page with `Referrer-Policy: no-referrer`
-            // sends `null`.
+            // A proxy may have removed the port from Host. If the names differ, too, a proxy has replaced Host, and it is
+            // unknown which host the browser has compared. A form of a page with `Referrer-Policy: no-referrer` sends
+            // `null`.
             (Some("same-origin"), Some(origin)) if origin != "null" && !is_at(origin, false) => {
                 Page::Other(origin)
             }
@@ -57,7 +58,7 @@ impl<'a> Page<'a> {
             (Some("cross-site" | "same-site"), None) => Page::Foreign,
             (_, Some(origin)) if is_at(origin, true) => Page::Ours,
             (_, Some(origin)) => Page::Other(origin),
-            // A person has typed the address.
+            // The user has typed the address.
             (Some("none"), None) => Page::Unknown,
             // A browser that is too old for both headers sends Referer.
             (_, None) => match request.values("referer").next().and_then(text) {
@@ -67,7 +68,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Why the page may not `act`, and the setting that would allow it where there is one.
+    /// Why the page may not `act`, and the setting that would allow it, if there is one.
     fn refusal(&self, act: &str) -> String {
         let Self::Other(sent) = *self else {
             return format!("pages of other origins may not {act}");
@@ -92,7 +93,7 @@ impl<'a> Page<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// Whose page asks.
+    /// The page that has sent the request.
     pub(super) fn page(&self) -> Page<'a> {
         Page::of(&self.site.origins, self.request)
     }

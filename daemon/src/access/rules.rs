@@ -1,4 +1,4 @@
-//! The rules of channels: who may read and publish, by the settings alone.
+//! The rules of channels: who may read and publish according to the settings.
 
 use std::time::Duration;
 
@@ -78,8 +78,9 @@ impl Rights {
         self.read.is_empty() && self.read_else == Access::Public
     }
 
-    /// Whether a subscription that began under the rights `before` has to end. It ends when these rights refuse it, or when
-    /// only its token could tell, because the token is not kept. `by_token`: the subscription began with a token.
+    /// Whether a subscription that began under the rights `before` must end. It must end if these rights refuse it. It must
+    /// also end if the decision depends on its token, because tokens are not stored. `by_token`: the subscription began with a
+    /// token.
     pub(crate) fn end(&self, before: &Self, channels: &[ChannelName], by_token: bool) -> bool {
         let is_judged_alike = |channel| {
             by_token
@@ -106,7 +107,7 @@ impl ReadRight {
     /// Limits a subscription to this right.
     pub(crate) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
         subscription.expires = self.expires;
-        // A message that is withheld makes a gap. The age of the cursor does not: on a quiet channel every cursor is old.
+        // Only a withheld message causes a gap. An old cursor alone does not: on a quiet channel every cursor is old.
         if let (Some(age), Some(since)) = (self.oldest, subscription.since)
             && let Some(withheld) = hub.newest_older(&subscription.channels, since, age)
         {

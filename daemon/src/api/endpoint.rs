@@ -1,4 +1,4 @@
-//! What an endpoint of another server's protocol provides.
+//! The interface of an endpoint of another server's protocol.
 
 use crate::{
     access::Caller,
@@ -10,12 +10,12 @@ use crate::{
     hub::Hub,
 };
 
-/// An endpoint of another server's protocol, which `GET` and `HEAD` requests may ask.
+/// An endpoint of another server's protocol. It answers `GET` and `HEAD` requests.
 pub(crate) trait Endpoint: Send + Sync {
-    /// Whether the endpoint is at this path, which is decoded.
+    /// Whether the endpoint is at this decoded path.
     fn serves(&self, path: &str) -> bool;
 
-    /// Finds what to do about a request for the endpoint.
+    /// Decides how to answer a request for the endpoint.
     fn route(&self, caller: &Caller<'_>, hub: &Hub) -> Result<Route, Refusal>;
 
     /// The kind of client that sends a request with this query.

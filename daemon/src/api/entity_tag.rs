@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_its_cursor_whatever_proxies_made_of_it() {
+    fn a_tag_that_proxies_have_changed_is_still_read_as_its_cursor() {
         for tag in [
             "\"1795806138183701\"",
             "W/\"1795806138183701\"",
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_without_a_cursor_are_unknown_and_none_is_none() {
+    fn tags_without_a_cursor_are_unknown_and_no_tag_is_none() {
         for tag in [
             "*",
             "\"x\"",

@@ -33,19 +33,19 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_http_memory_bytes",
             "gauge",
-            "bytes that HTTP connections take",
+            "bytes of memory that HTTP connections use",
             memory::taken(m),
         ),
         (
             "comet_http_memory_max_bytes",
             "gauge",
-            "bytes that they may take",
+            "bytes of memory that HTTP connections may use",
             site.ceiling.bytes(),
         ),
         (
             "comet_http_shed_total",
             "counter",
-            "requests refused and slow clients cut for want of that memory",
+            "requests refused and slow clients disconnected, because HTTP connections used all of their memory",
             m.http_shed.get(),
         ),
         (
@@ -69,7 +69,7 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_subscribers",
             "gauge",
-            "subscriptions held now",
+            "open subscriptions",
             m.subscribers.get(),
         ),
         (
@@ -87,25 +87,25 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_published_files_total",
             "counter",
-            "of these by files",
+            "messages published by files",
             m.published_files.get(),
         ),
         (
             "comet_published_socket_total",
             "counter",
-            "of these by the Unix socket",
+            "messages published over the Unix socket",
             m.published_socket.get(),
         ),
         (
             "comet_published_spool_total",
             "counter",
-            "of these from the spool",
+            "messages published from the spool",
             m.published_spool.get(),
         ),
         (
             "comet_published_http_total",
             "counter",
-            "of these by HTTP",
+            "messages published over HTTP",
             m.published_http.get(),
         ),
         (
@@ -129,7 +129,7 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_files_polling",
             "gauge",
-            "1 while inotify refuses to watch the directory, which is compared every second instead",
+            "1 while inotify cannot watch the directory, so that the directory is compared every second",
             m.files_polling.get(),
         ),
         (
@@ -159,7 +159,7 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_channels",
             "gauge",
-            "channels with history or listeners",
+            "channels with history or subscribers",
             hub.channels as u64,
         ),
         (
@@ -171,13 +171,13 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_history_bytes",
             "gauge",
-            "bytes that the messages take",
+            "bytes of memory that the kept messages use",
             hub.bytes as u64,
         ),
         (
             "comet_clock_ahead_seconds",
             "gauge",
-            "how far ids are ahead of a clock that has stepped back",
+            "how far ids are ahead of the clock after it was set back",
             ahead,
         ),
         (
@@ -195,7 +195,7 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_store_rewrites_total",
             "counter",
-            "times that the log was written anew",
+            "times that the log was rewritten",
             store(|store| store.rewrites),
         ),
     ];

@@ -1,4 +1,4 @@
-//! Which of the two forms of a subscription an `Accept` header asks for: the JSON answer of a poll, or an event stream
+//! Decides by the `Accept` header between the two forms of a subscription: the JSON answer of a poll, and an event stream
 //! (RFC 9110, section 12.5.1).
 
 use crate::http::request::Request;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heavier_form_wins_and_of_two_alike_the_stream_that_is_named() {
+    fn the_larger_weight_wins_and_with_equal_weights_a_named_event_stream() {
         let streams: &[&[&str]] = &[
             &["text/event-stream"],
             &["TEXT/Event-Stream"],

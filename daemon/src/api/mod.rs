@@ -1,5 +1,5 @@
-//! Our own HTTP interface: what is at which path, and who may do what there. Other servers' protocols have endpoints,
-//! which are handed in.
+//! Comet's own HTTP interface: finds what is at a path and checks the right to use it. The endpoints of other servers'
+//! protocols are passed in.
 
 pub(crate) mod channel;
 pub(crate) mod endpoint;
@@ -32,7 +32,7 @@ use endpoint::Endpoint;
 pub(crate) use pages::Demo;
 use paths::{PAGE_METHODS, Resource};
 
-/// What is served by HTTP, as the settings say.
+/// Everything that the daemon serves over HTTP with the present settings.
 pub(crate) struct Api {
     rights: Rights,
     /// With `--demo`: what the demo pages show about this daemon.
@@ -92,8 +92,8 @@ impl Api {
 }
 
 impl Routes for Api {
-    /// Checks the host and the limits, then the path, then the method, then the body. The health check may be asked under
-    /// any host name.
+    /// Checks the host and the limits, then the path, then the method, then the body. The health check is answered under any
+    /// host name.
     fn route(&self, asked: &Asked<'_>) -> Result<Route, Refusal> {
         let request = asked.request;
         let place = Resource::at(self, request.path);

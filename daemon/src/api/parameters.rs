@@ -19,8 +19,8 @@ use crate::{
 const MAX_WAIT: u64 = 60;
 const DEFAULT_WAIT: u64 = 25;
 
-/// The cursor for a client that returns an id or a tag which this daemon has not made. It lies after every message,
-/// which the hub reports as a gap.
+/// The cursor for a client that returns an id or a tag which this daemon has not created. The hub reports a gap for it, because
+/// it is higher than every assigned id.
 pub(crate) const UNKNOWN: Since = Since::Id(Cursor(u64::MAX));
 
 /// Query parameters in which clients return the last id if they cannot set the header `Last-Event-ID`: polyfills of
@@ -62,7 +62,7 @@ pub(crate) fn since(query: &Query<'_>) -> Result<Option<Since>, Refusal> {
     since.map_err(|e| Refusal::bad("since", e))
 }
 
-/// The last id that the client was given, or else `since=`. `since=` is not read if there is such an id.
+/// The last id that the client has received. If the request has none, the cursor in `since=`.
 pub(crate) fn seen_or_since(
     query: &Query<'_>,
     seen: Option<Since>,
@@ -70,7 +70,7 @@ pub(crate) fn seen_or_since(
     seen.map_or_else(|| since(query), |seen| Ok(Some(seen)))
 }
 
-/// The last id that the client was given: from the header `Last-Event-ID` (HTML standard), or else from one of the
+/// The last id that the client has received: from the header `Last-Event-ID` (HTML standard), or else from one of the
 /// parameters that replace the header. An empty value counts as none. The last of several values with one name counts.
 pub(crate) fn last_event_id(
     request: &Request<'_>,

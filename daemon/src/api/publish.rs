@@ -1,4 +1,4 @@
-//! Publishes messages that were sent by HTTP.
+//! Publishes messages that clients send over HTTP.
 
 use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
 use hyper::StatusCode;
@@ -16,13 +16,13 @@ use crate::{
     hub::{NewMessage, Publisher, PublisherKey},
 };
 
-/// A message that is to be published, without its data.
+/// A message before it is published, without its data.
 pub(crate) struct Publish {
     channels: ChannelNames,
     name: EventName,
     attributes: Option<Box<Attributes>>,
     key: Option<String>,
-    /// The publisher that the key belongs to.
+    /// The publisher to which the key belongs.
     publisher: Publisher,
 }
 
@@ -51,7 +51,7 @@ impl Publish {
         })
     }
 
-    /// Publishes the message with its data. `answer` makes the answer of the message's id.
+    /// Publishes the message with its data. `answer` turns the message's id into the answer.
     pub(crate) fn publish(
         self,
         site: &Site,

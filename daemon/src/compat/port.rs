@@ -1,4 +1,4 @@
-//! What a protocol with a port of its own provides.
+//! The interface of a protocol with a port of its own.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
@@ -9,7 +9,7 @@ pub(crate) trait Port: Send + Sync {
     /// The address where the protocol listens.
     fn listen(&self) -> SocketAddr;
 
-    /// The door of the thread with this audience, which makes the protocol's connections. `site` has the broker and the
+    /// Creates the door that makes the protocol's connections on the thread with this audience. `site` has the broker and the
     /// counters.
     fn door(&self, audience: &Rc<Audience>, site: &Arc<Site>) -> Box<dyn Door<Conn>>;
 }

@@ -1,9 +1,9 @@
 //! WebSocket frames (RFC 6455, section 5): reads the header of a client's frame, answers control frames, and writes the
-//! server's frames. Knows no connection and keeps nothing between two calls.
+//! server's frames. This module does not use connections and has no state.
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// Longest data frame in bytes that a client may send. A message of several frames may be longer, because nothing of it
+/// Maximum length in bytes of a client's data frame. A message of several frames may be longer, because no part of the message
 /// is stored.
 const MAX_FRAME: u32 = 64 * 1024;
 

@@ -1,5 +1,5 @@
 //! The formats in which subscriptions are sent to clients. Each transport is one file with a [`Format`], which turns messages
-//! into bytes. Waiting, writing and limits are the same for all formats and are no matter of this folder.
+//! into bytes. Waiting, writing and limits are the same for all formats and are implemented elsewhere (`http`, `connection`).
 
 pub(crate) mod frames;
 pub(crate) mod iframe;
@@ -148,8 +148,8 @@ pub(crate) enum End<'a> {
         backlog: &'a Backlog,
         retry: Duration,
     },
-    /// The client has closed its sending side. It may be gone or may still read, so it gets the remaining messages and
-    /// waits no longer.
+    /// The client has closed its sending side. The client may have disconnected or may still read, so it gets the remaining
+    /// messages at once.
     HalfClosed { backlog: &'a Backlog },
     /// The client's token has expired. The client gets no message after `cursor`.
     Expired { cursor: Cursor },

@@ -1,7 +1,7 @@
 //! NovComet's `comet.php`: a channel has one value, the time of its last publish, and a poll returns the values that
-//! have grown. Here this value is the last message's id, as seconds with six decimals, so that two publishes
-//! within a second are two changes. The old client ends its loop for good after any answer other than a 200 with JSON, so
-//! every answer here is one.
+//! have grown. Here the value is the last message's id, as seconds with six decimals, so that two publishes
+//! within a second are two changes. Every answer is a 200 with JSON, because the old client stops polling for ever after any
+//! other answer.
 
 pub(crate) mod poll;
 
@@ -59,7 +59,7 @@ impl Endpoint for NovComet {
                 }
             }
             NovCometRequest::Subscribe(mut subscribed) => {
-                // Channels that may not be read are left out, like invalid ids. To the old page they just never change.
+                // Channels that may not be read are left out, like invalid ids. For the old page such channels never change.
                 let right = caller.keep_readable(&mut subscribed);
                 match poll::poll(hub, subscribed, right.oldest) {
                     Ok(body) => Route::Answer(Answer::json(body)),

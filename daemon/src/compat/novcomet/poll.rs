@@ -1,4 +1,4 @@
-//! What NovComet's page asks for, and the answers of its polls.
+//! The requests of NovComet's page, and the answers to its polls.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     transport::{End, Form, Format, Kind, Shape, Status, Subscription},
 };
 
-/// The longest wait of the old server: ten checks, two seconds apart.
+/// The time after which the old server answered a poll without a change: ten checks, two seconds apart.
 const WAIT: Duration = Duration::from_secs(20);
 
 /// What a request asks for.
@@ -22,7 +22,8 @@ pub(crate) enum NovCometRequest {
 }
 
 impl NovCometRequest {
-    /// Reads the query's pairs, decoded. A non-empty `publish` wins; of an id given twice the last counts.
+    /// Reads the decoded pairs of the query. A `publish` that is not empty takes precedence. If an id is given twice, the last
+    /// value counts.
     pub(crate) fn parse<'a>(
         pairs: impl Iterator<Item = (impl AsRef<str> + 'a, impl AsRef<str> + 'a)>,
     ) -> Self {
@@ -53,7 +54,7 @@ pub(crate) fn poll(
     subscribed: BTreeMap<ChannelName, Cursor>,
     oldest: Option<Duration>,
 ) -> Result<Vec<u8>, Subscription> {
-    // Taken before the checks below, so that the subscription finds messages that come meanwhile.
+    // Taken before the checks below, so that the subscription also finds messages that are published during the checks.
     let now = hub.last();
     let mut changed = Vec::new();
     for (channel, seen) in &subscribed {
@@ -101,7 +102,8 @@ impl Format for Poll {
             media_type: "application/json",
             has_etag: false,
             postpones_gap: false,
-            // With a gap the answer names this client's channels. The hub shares no backlog that has one.
+            // With a gap the answer names this client's channels. This is possible because the hub never shares a backlog with
+            // a gap.
             form: Some(Form::NovComet),
         }
     }
@@ -126,8 +128,8 @@ impl Format for Poll {
         out.extend_from_slice(b"{\"s\":0}");
     }
 
-    /// Always a 200 with JSON: after any other answer the page would never poll again. When its token has expired, its
-    /// next poll leaves out the channels that it may not read.
+    /// Always a 200 with JSON: after any other answer the page would never poll again. After the token has expired, the answer
+    /// to the next poll leaves out the channels that the page may not read.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
         match *end {
             End::Reconnect { backlog, .. } | End::HalfClosed { backlog } if backlog.is_news() => {
@@ -150,8 +152,8 @@ fn write_changed<'a>(changed: impl IntoIterator<Item = (&'a ChannelName, u64)>, 
     out.extend_from_slice(b"}}");
 }
 
-/// Seconds with up to six decimals, as this server gave them or as the browser's clock has them. Anything else
-/// reads as 0.
+/// Parses seconds with up to six decimals, from an answer of this server or from the browser's clock. Any other text counts
+/// as 0.
 fn time(text: &str) -> Cursor {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The zeitoun chat's `backend.php`, asked by long-poll.
+//! The `backend.php` of the zeitoun chat, a long-poll.
 //!
 //! The chat page only echoes `timestamp`, so here it is a message's id. A poll gets the oldest message after it instead of
 //! the newest, so that no message is lost between polls.
@@ -28,7 +28,7 @@ pub(crate) enum ChatRequest {
 }
 
 impl ChatRequest {
-    /// Reads the query's pairs, decoded. A non-empty `msg` wins.
+    /// Reads the decoded pairs of the query. A `msg` that is not empty takes precedence.
     pub(crate) fn parse<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut since = Since::Id(Cursor(0));
         for (name, value) in pairs {
@@ -81,7 +81,7 @@ pub(crate) fn poll(
 struct Chat;
 
 impl Format for Chat {
-    /// The page shows every answer as a message. So there is no answer without a message, and a gap is told with the
+    /// The page shows every answer as a message. So there is no answer without a message, and a gap is reported with the
     /// next message.
     fn kind(&self) -> Kind {
         Kind {

@@ -1,4 +1,4 @@
-//! The zeitoun clock's `backend.php`, shown in an iframe.
+//! The `backend.php` of the zeitoun clock, which is shown in an iframe.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ impl Format for ClockFormat {
         }
     }
 
-    /// The frame's `comet` is the page's.
+    /// The start of the document: the frame uses the `comet` object of its parent page.
     fn opening(&self, cursor: Cursor, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>clock</title></head>\n<body>\n\
@@ -47,7 +47,7 @@ impl Format for ClockFormat {
         out.extend_from_slice(call.as_bytes());
     }
 
-    /// The protocol has nothing that says why a stream ends, so its last bytes are one more call.
+    /// The protocol cannot say why a stream ends. So the last bytes are one more call.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
         self.nothing(end.cursor(), out);
         Status::Ok
@@ -60,7 +60,8 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-/// Slightly longer, because the system's clock may be slowed down meanwhile, so that no second is sent twice.
+/// The time until the next second, and slightly more: the system's clock may be slowed down during the wait, and no second may
+/// be sent twice.
 fn until_next_second(now: Duration) -> Duration {
     const BIT: Duration = Duration::from_millis(2);
     Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()) + BIT
