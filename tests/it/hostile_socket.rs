@@ -119,7 +119,7 @@ fn a_directory_where_anybody_may_remove_the_socket_is_refused() {
     wait_for("the warning", || {
         daemon
             .log()
-            .contains("better use a directory of your own")
+            .contains("use a directory of your own instead")
             .then_some(())
     });
 }

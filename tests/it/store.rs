@@ -167,7 +167,7 @@ fn damage_is_skipped_and_a_torn_end_is_cut_each_with_a_message_and_a_gap() {
     let daemon = Daemon::start_in(root, "", &[]);
     let told = daemon.log();
     assert!(
-        told.contains("the last write was not finished; cut 16 bytes at"),
+        told.contains("the last write was not finished; 16 bytes at"),
         "{told}"
     );
     let answer = poll(&daemon, last);

@@ -71,7 +71,7 @@ pub(super) fn read(bytes: &[u8]) -> io::Result<Option<SegmentHead>> {
 
 fn other(version: char) -> io::Error {
     let message = format!(
-        "it has format {version}, and this comet reads formats 1 to 3; start the one that wrote it, or name another directory by --store"
+        "it has format {version}, and this comet reads formats 1 to 3; start the comet that wrote it, or set another directory with --store"
     );
     io::Error::new(io::ErrorKind::Unsupported, message)
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_version_is_not_the_one_whose_mark_everybody_knows() {
+    fn a_damaged_version_is_never_taken_for_version_1_with_its_public_mark() {
         let (mark, mut bytes) = written();
         bytes[7] = b'1';
         assert_eq!(read(&bytes).unwrap().unwrap().mark, mark);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_versions_before_are_read_and_an_unknown_one_is_named() {
+    fn earlier_versions_are_read_and_an_error_names_an_unknown_version() {
         let (mark, mut bytes) = written();
         bytes[7] = b'2';
         let sum = crc32fast::hash(&bytes[..SEAL - 4]);

@@ -109,8 +109,8 @@ pub fn boot() -> u128 {
     })
 }
 
-/// Notes in an existing log that a daemon starts without a log. Its messages will be missing, and a later daemon must not take
-/// the log for complete.
+/// Writes into an existing log that a daemon runs without a log. The messages of this run will be missing, so a later daemon
+/// must not take the log for complete.
 ///
 /// # Errors
 /// There is a log, and it cannot be written.
@@ -152,7 +152,7 @@ impl LogSummary {
         } in &self.damaged
         {
             warn!(
-                "{dir}/{file}: {length} bytes at {offset} are damaged and were skipped; clients are told that messages are missing"
+                "{dir}/{file}: {length} bytes at {offset} are damaged and were skipped; clients that reconnect get a gap"
             );
         }
         if let Some(FilePart {
@@ -162,11 +162,11 @@ impl LogSummary {
         }) = &self.torn
         {
             warn!(
-                "{dir}/{file}: the last write was not finished; cut {length} bytes at {offset}, which nobody was told are kept"
+                "{dir}/{file}: the last write was not finished; {length} bytes at {offset}, which were not acknowledged, were cut off"
             );
         }
         if self.outdated {
-            info!("{dir} has the format of an earlier comet, and is rewritten");
+            info!("{dir} has the format of an earlier comet, and will be rewritten");
         }
         info!(messages = self.messages, ?took, "history read from {dir}");
     }
@@ -179,6 +179,6 @@ fn usable(directory: &Path) -> bool {
 /// See [`directory`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no directory for the log: /var/lib/comet cannot be used, and neither XDG_STATE_HOME nor HOME is set; name one by --store, or set durability = \"memory\" under [store]"
+    "no directory for the log: /var/lib/comet cannot be used, and neither XDG_STATE_HOME nor HOME is set; set a directory with --store, or set durability = \"memory\" under [store]"
 )]
 pub struct NoLogDirectory;

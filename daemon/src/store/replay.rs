@@ -155,7 +155,7 @@ impl<'a> FileReader<'a> {
         self.place += length as u64;
     }
 
-    /// Skips the first byte and all bytes before the next place where a record may start.
+    /// Skips the first byte, and all further bytes up to the next place where a record may start.
     fn skip(&mut self, mark: &Mark) {
         let rest = &self.bytes()[1..];
         let length = match mark.find(rest) {

@@ -19,8 +19,8 @@ use crate::log_limit::LogLimit;
 /// The pause of accepting when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The most refused peers that may go on sending for a moment ([`Connection::refuse`]). Further ones are closed at once, so
-/// that users who may not connect do not use up descriptors.
+/// Maximum number of refused peers that may still send for a moment ([`Connection::refuse`]). Connections of further refused
+/// peers are closed at once, so that users who may not connect do not use up descriptors.
 const MAX_REFUSED: usize = 64;
 
 pub(super) async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: &TaskTracker) {
@@ -40,7 +40,7 @@ pub(super) async fn accept_all(listener: &Listener, shared: &Rc<Shared>, tasks: 
                 shared.metrics.socket_accept_pauses.add(1);
                 let is_new = !std::mem::replace(&mut failing, true);
                 if is_new && lines.is_due(Instant::now()) {
-                    warn!(%error, "cannot accept socket connections, trying on");
+                    warn!(%error, "cannot accept socket connections; trying again");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -69,8 +69,8 @@ fn admit(shared: &Rc<Shared>, stream: Stream, tasks: &TaskTracker) {
     });
 }
 
-/// Sends a peer the reason of its refusal. The peer takes no slot. Its further bytes are read only while few other peers
-/// are refused.
+/// Sends a peer the reason of its refusal. The peer gets no slot. Bytes that the peer still sends are read only if few other
+/// peers are being refused.
 fn turn_away(
     shared: &Rc<Shared>,
     stream: Stream,

@@ -156,7 +156,7 @@ fn make_directory(path: &Path) -> Result<File, SocketError> {
         (true, true) => {
             let path = path.display();
             warn!(
-                "any user may create {path} while no daemon runs, and clients would trust it; better use a directory of your own"
+                "any user may create {path} while no daemon runs, and clients would trust it; use a directory of your own instead"
             );
             Ok(opened)
         }

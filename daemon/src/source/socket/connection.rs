@@ -38,8 +38,8 @@ use crate::{
     hub::{NewMessage, Publisher, PublisherKey},
 };
 
-/// How long a refused peer may go on sending, so that it can read the error before the connection is cut; and how long a
-/// subscriber may take to read its last lines.
+/// How long a refused peer may still send, so that it can read the error before the connection is closed. Also the time limit
+/// for a subscriber to read its last lines.
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct Connection {
@@ -133,14 +133,14 @@ impl Connection {
         }
     }
 
-    /// Why the peer may not go on: since the last look the settings have changed, and the peer is not allowed any more.
+    /// Why the connection must end: the settings have changed since the last check, and the peer may no longer connect.
     fn refusal(&mut self) -> Option<String> {
         let settings = self.shared.settings.get();
         let is_new = std::mem::replace(&mut self.settings, settings) != settings;
         is_new.then(|| self.shared.refusal(&self.peer)).flatten()
     }
 
-    /// Reads what comes within moments, while others have their turns. False: that was nothing.
+    /// Reads bytes that arrive within moments, while other connections are served. Returns false if none have arrived.
     async fn read_soon(&mut self, input: &mut LineBuffer, start: Instant) -> io::Result<bool> {
         while start.elapsed() < Pace::AWAKE && !self.shared.drain.stop.is_cancelled() {
             match input.try_read(&self.stream) {
@@ -305,7 +305,7 @@ impl Connection {
         self.output.len() + self.unacknowledged.bytes()
     }
 
-    /// Writes the log within the turn, as that is work: a user's next connection must not begin before.
+    /// Writes the log during the turn, because this takes time: the next connection of the same user must wait until then.
     async fn settle_at_once(&mut self) {
         if self.unacknowledged.can_be_written_now() {
             self.unacknowledged.write(&mut self.output).await;
@@ -369,7 +369,7 @@ impl Connection {
                 biased;
                 written = &mut written => written?,
                 () = shared.drain.stop.cancelled() => {
-                    *publisher = None; // others do not wait until this one reads
+                    *publisher = None; // other connections need not wait until this peer reads
                     timeout(LINGER, written).await.map_err(slow)??;
                 }
             }
