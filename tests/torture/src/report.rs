@@ -21,7 +21,7 @@ struct Row<'a> {
 #[must_use]
 pub fn table(server: &str, outcomes: &[Outcome]) -> String {
     let mut text = format!(
-        "| {server} | transport | due | delivered | lost, untold | missing, told | doubled | reordered | damaged | \
+        "| {server} | transport | due | delivered | lost without a gap | missing, with a gap | doubled | reordered | damaged | \
          gaps (in vain) |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
     );
     for outcome in outcomes {
