@@ -1,8 +1,8 @@
-//! Channel names: the one place that says what a name may look like.
+//! Channel names, and the rules for them.
 
 use std::{borrow::Borrow, fmt, ops::Deref, slice, sync::Arc};
 
-/// The most names of one subscription, and the most channels of one message.
+/// Maximum number of channels of one subscription, and of one message.
 pub const MAX_CHANNELS: usize = 100;
 
 /// A valid channel name: 1 to 200 bytes of `A–Z a–z 0–9 _ . : = + @ ~ -`, not starting with a dot.
@@ -132,7 +132,7 @@ pub enum ChannelNamesError {
 }
 
 impl ChannelNames {
-    /// Parses names one by one; a name that is listed twice counts once.
+    /// Parses a list of names. A name that is listed twice counts once.
     ///
     /// # Errors
     /// Says which rule the first wrong name breaks.

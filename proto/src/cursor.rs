@@ -1,9 +1,9 @@
-//! Cursors: the last id that a client saw, in the forms that clients send.
+//! Cursors: the last id that a client has received, in the forms that clients send.
 
 use std::borrow::Cow;
 
-/// The id of the last message that a client saw, in microseconds since the Unix epoch. `0` asks for everything that
-/// is kept.
+/// The id of the last message that a client has received, in microseconds since the Unix epoch. `0` stands for the beginning: the
+/// client gets all messages that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor(pub u64);
 
@@ -63,8 +63,8 @@ impl Since {
     }
 }
 
-/// Moves a time of the last two days of the year 9999, a usual "for ever", to the day before them. The time library ends
-/// within these days. All of them are in the future.
+/// Moves a time in the last two days of the year 9999, which often stands for "for ever", to the day before. The time library cannot
+/// represent all times of these two days.
 fn last_days(time: &str) -> Cow<'_, str> {
     match time.split_at_checked("9999-12-3".len()) {
         Some(("9999-12-3", rest)) => match rest.strip_prefix(['0', '1']) {
@@ -75,7 +75,7 @@ fn last_days(time: &str) -> Cow<'_, str> {
     }
 }
 
-/// Puts the plus of an offset back where it has become a blank: before `HH:MM` or `HHMM` at the end, after a time.
+/// Restores the plus of an offset that has become a blank: before `HH:MM` or `HHMM` at the end, after a time.
 fn with_plus(text: &str) -> Cow<'_, str> {
     let Some((time, offset)) = text.rsplit_once(' ') else {
         return text.into();

@@ -31,12 +31,12 @@ pub const MAX_KEY: usize = 128;
 pub enum Request<'a> {
     /// Publish one message.
     Publish(Publish<'a>),
-    /// Answer `{"ok":true}` and then each message from `since` on, for as long as the connection lasts. Adds the channels to
-    /// those that the connection has subscribed to before.
+    /// Answer `{"ok":true}` and then each message after `since`, until the connection ends. Adds the channels to the channels to
+    /// which the connection has already subscribed.
     Subscribe {
         /// The channels.
         channels: ChannelNames,
-        /// The last id that the client saw; `None` is from now on.
+        /// The last id that the client has received. `None`: from now on.
         since: Option<Since>,
     },
     /// Answer `{"ok":true}`, and deliver no more messages of these channels.
@@ -48,7 +48,7 @@ pub enum Request<'a> {
     History {
         /// The channels.
         channels: ChannelNames,
-        /// The last id that the client saw; `None` is everything that is kept.
+        /// The last id that the client has received. `None`: all messages that are kept.
         since: Since,
     },
     /// Answer with the id of the newest message of all channels.
@@ -70,7 +70,8 @@ pub struct Publish<'a> {
     pub data: Cow<'a, [u8]>,
     /// Further pairs of a key and a text.
     pub attributes: Option<Box<Attributes>>,
-    /// The idempotency key. A repetition with the same key on the same channel gets the id of the first message.
+    /// The idempotency key. A repetition by the same publisher with the same key on a common channel gets the id of the first
+    /// message.
     pub key: Option<Cow<'a, str>>,
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{Attributes, ChannelName, ChannelNames, EventName};
 
-/// What one publish contains. A message never changes after the hub has given it an id.
+/// The content of one publish. A message does not change after the hub has assigned its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The channels to which it was published, nearly always one.
@@ -23,8 +23,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// The channels that a reader of `readable` is told of: those of the message's channels that are among them. A message of
-    /// one channel is only given to readers of that channel, so `readable` is not searched then.
+    /// The channels of the message that a reader of the channels `readable` may see. Only readers of its channel get a message of
+    /// one channel, so in this case `readable` is not searched.
     pub fn visible<'a>(
         &'a self,
         readable: &'a [ChannelName],
@@ -70,7 +70,7 @@ impl Message {
     }
 }
 
-/// The most bytes of a message's data in one piece.
+/// Maximum number of bytes of a message's data in one piece.
 const PIECE: usize = 16 * 1024;
 
 /// Writes the same JSON as [`Message::write_json`], but in pieces, so that a connection to a slow client buffers only one

@@ -47,19 +47,19 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Contents {
     batch: CollectedEvents,
-    files: FilesPlace,
+    files: FilesOwner,
     /// The control thread waits to get the files source back. It will also handle the collected events.
     is_wanted: bool,
 }
 
-/// Where the files source is.
+/// The part of the daemon that has the files source now.
 #[derive(Default)]
-enum FilesPlace {
+enum FilesOwner {
     #[default]
-    WithControlThread,
-    Lent(Box<Files>),
-    /// A watching thread publishes with the files source. Afterwards it checks for new events.
-    InUse,
+    ControlThread,
+    Inbox(Box<Files>),
+    /// The thread publishes with the files source. Afterwards it checks for new events.
+    WatchingThread,
 }
 
 impl Inbox {
@@ -90,7 +90,7 @@ impl Inbox {
 
     /// Lends the files source to the watching threads.
     pub(super) fn lend(&self, files: Box<Files>) {
-        self.lock().files = FilesPlace::Lent(files);
+        self.lock().files = FilesOwner::Inbox(files);
     }
 
     /// Takes the files source back. Waits until no watching thread uses it.
@@ -117,15 +117,15 @@ impl Inbox {
     /// them.
     fn borrow(&self) -> Option<(Box<Files>, CollectedEvents)> {
         let mut contents = self.lock();
-        let is_handled = contents.is_wanted || matches!(contents.files, FilesPlace::InUse);
+        let is_handled = contents.is_wanted || matches!(contents.files, FilesOwner::WatchingThread);
         if contents.batch.is_empty() || is_handled {
             return None;
         }
         let Contents { batch, files, .. } = &mut *contents;
-        if let FilesPlace::Lent(lent) = files
+        if let FilesOwner::Inbox(lent) = files
             && batch.is_just_names()
             && lent.may_publish_now(batch.events)
-            && let FilesPlace::Lent(lent) = std::mem::replace(files, FilesPlace::InUse)
+            && let FilesOwner::Inbox(lent) = std::mem::replace(files, FilesOwner::WatchingThread)
         {
             return Some((lent, std::mem::take(batch)));
         }
@@ -136,7 +136,7 @@ impl Inbox {
 
     fn give_back(&self, files: Box<Files>) {
         let mut contents = self.lock();
-        contents.files = FilesPlace::Lent(files);
+        contents.files = FilesOwner::Inbox(files);
         if contents.is_wanted {
             self.returned.notify_one();
         }
@@ -144,13 +144,13 @@ impl Inbox {
 
     fn try_take_back(&self) -> Option<Box<Files>> {
         let mut contents = self.lock();
-        contents.is_wanted = matches!(contents.files, FilesPlace::InUse);
+        contents.is_wanted = matches!(contents.files, FilesOwner::WatchingThread);
         if contents.is_wanted {
             return None;
         }
         match std::mem::take(&mut contents.files) {
-            FilesPlace::Lent(files) => Some(files),
-            FilesPlace::InUse | FilesPlace::WithControlThread => {
+            FilesOwner::Inbox(files) => Some(files),
+            FilesOwner::WatchingThread | FilesOwner::ControlThread => {
                 unreachable!("only the control thread takes the files source back, once each time")
             }
         }
