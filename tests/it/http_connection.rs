@@ -2,7 +2,7 @@
 
 use crate::{
     daemon::{Daemon, Http},
-    wire::{ask, data, get, parked},
+    wire::{ask, data, get, parked, post},
 };
 
 #[test]
@@ -63,6 +63,28 @@ fn an_idle_connection_is_closed_after_its_time() {
     }
     assert!(client.is_closed());
     assert!(Http::connect(daemon.addr()).is_closed()); // one that never asked
+}
+
+/// Old clients send an empty line after the body of a `POST` (RFC 9112, section 2.2). It begins no request, so it does
+/// not have to become one within `header_time`.
+#[test]
+fn empty_lines_between_requests_do_not_end_the_connection() {
+    let daemon = Daemon::start("[http]\npublish = true\nheader_time = \"200ms\"\n");
+    let mut client = Http::connect(daemon.addr());
+    for lines in ["\r\n", "\r\n\r\n"] {
+        let lines_and_request = [
+            lines.as_bytes(),
+            &post("/ch/a", "", b"hi"),
+            lines.as_bytes(),
+        ];
+        client.send(lines_and_request.concat());
+        assert_eq!(client.answer().status, 201);
+        let mut other = Http::connect(daemon.addr());
+        other.send(format!("{lines}GET"));
+        assert_eq!(other.answer().status, 408); // more than `header_time` has passed
+    }
+    daemon.signal("TERM");
+    assert!(client.is_closed());
 }
 
 /// A poll may wait longer than an idle connection is kept.

@@ -160,7 +160,8 @@ fn a_head_that_is_not_completed_in_time_is_answered_and_closed() {
         "GET /ch/a HTT",
         "GET /ch/a HTTP/1.1\r\nHost: localhost\r\n",
         "POST",
-        "\r\n",
+        "\r\nGET",
+        "\r",
     ] {
         for before in ["", &get("/healthz", "")] {
             let mut client = Http::connect(daemon.addr());

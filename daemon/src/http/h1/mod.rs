@@ -223,6 +223,7 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
             Box::pin(h2::serve(conn, http, input)).await;
             return Step::Close;
         }
+        RequestStart::EmptyLines => return Step::Write(Bytes::new(), Then::Again),
         RequestStart::Refused(refusal) => {
             return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);
         }

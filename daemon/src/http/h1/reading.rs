@@ -29,6 +29,8 @@ pub(super) enum RequestStart {
     /// A complete head and the bytes that were read with it.
     Http1(Bytes, Framing),
     Http2(Bytes),
+    /// Only empty lines, which mean nothing.
+    EmptyLines,
     /// The refusal to send before the connection closes.
     Refused(Refusal),
     /// The client has closed the connection.
@@ -69,6 +71,13 @@ async fn read_more(conn: &Conn, input: &mut Vec<u8>) -> io::Result<usize> {
     Ok(read)
 }
 
+/// Whether these are whole empty lines and nothing else. Before a request they mean nothing (RFC 9112, section 2.2): old
+/// clients send one after the body of a `POST`.
+fn is_empty_lines(input: &[u8]) -> bool {
+    let (lines, rest) = input.as_chunks();
+    rest.is_empty() && lines.iter().all(|line| line == b"\r\n")
+}
+
 /// The part of a request that was read so far.
 struct HeadReader {
     input: Vec<u8>,
@@ -92,6 +101,9 @@ impl HeadReader {
         let input = &self.input;
         if input.starts_with(H2_PREFACE) {
             return Some(RequestStart::Http2(self.take()));
+        }
+        if is_empty_lines(input) {
+            return Some(RequestStart::EmptyLines);
         }
         if H2_PREFACE.starts_with(input) || !self.is_worth_a_look() {
             return None;
