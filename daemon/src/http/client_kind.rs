@@ -1,4 +1,4 @@
-//! Fits refusals to the clients that would not understand them.
+//! Gives refusals a form that the client understands.
 
 use bytes::Bytes;
 use httparse::Header;
@@ -14,8 +14,8 @@ use super::{
 };
 
 impl Refusal {
-    /// Fits the refusal to the client whose request begins with `input`. The head may be incomplete or malformed. The
-    /// page that asks may read why it is refused.
+    /// Gives the refusal the form for the client whose request begins with `input`. The head may be incomplete or malformed. The
+    /// page that sent the request may read the reason.
     pub(crate) fn asked_by(self, site: &Site, input: &[u8]) -> Self {
         let mut lines = without_line_ends(input).split(|&byte| byte == b'\n');
         let first = lines.next().and_then(|line| str::from_utf8(line).ok());
@@ -27,7 +27,7 @@ impl Refusal {
         self.for_client(client, request.method == Method::HEAD, cors)
     }
 
-    /// Fits the refusal to the client that sent this request. hyper writes the answer.
+    /// Gives the refusal the form for the client that sent this request. hyper writes the answer.
     pub(crate) fn to(self, site: &Site, request: &Request<'_>) -> Self {
         let client = site.routes.client_kind(request);
         self.for_client(client, request.method == Method::HEAD, Cors::None)

@@ -21,7 +21,7 @@ pub(crate) struct DateLine {
 }
 
 impl DateLine {
-    /// Formats the time anew if the second has changed.
+    /// Formats the time again if the second has changed.
     pub(crate) fn refresh(&self) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

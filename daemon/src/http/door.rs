@@ -1,4 +1,4 @@
-//! Lets HTTP clients in, as many as the limits allow.
+//! Accepts or refuses HTTP clients, according to the limits.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,18 +24,17 @@ use crate::{
     worker::{Address, Door, OPEN},
 };
 
-/// Connections of one thread that are over a limit, but whose requests are read, so that each gets an answer that its
-/// client understands. Further connections get an answer that depends on the bytes that have arrived already.
+/// Number of refused connections of one thread whose requests are read, so that each client gets an answer that it
+/// understands. Further refused connections get an answer that depends only on the bytes that have already arrived.
 const MOST_REFUSED: usize = 32;
 
-/// How long a client may take to send the head of a request that will be refused.
+/// Time limit for the head of a request that will be refused.
 const REFUSE_TIME: Duration = Duration::from_secs(2);
 
 /// The door of one thread, with its warnings about limits.
 pub(super) struct HttpDoor {
     http: Rc<Http>,
-    /// The limit that was logged last. Clients can reach a limit and leave it again at will, so the number of log lines
-    /// is limited.
+    /// The limit that was logged last. The number of log lines is limited, because clients can reach a limit again and again.
     warned: Cell<Warned>,
     lines: RefCell<LogLimit>,
 }
@@ -68,7 +67,7 @@ impl Door<Conn> for HttpDoor {
                 Conn::new(worker, stream, place, false, protocol, due)
             });
         }
-        // The answer depends on what has arrived of the request. Do not wait for more; then close.
+        // The answer depends on the part of the request that has already arrived. The connection closes after the answer.
         let mut input = [0; 2048];
         let read = stream.read(&mut input).unwrap_or(0);
         let refusal = refused.refusal(&site).asked_by(&site, &input[..read]);
@@ -87,7 +86,7 @@ impl HttpDoor {
         }
     }
 
-    /// Whether there is room for one more.
+    /// Whether there is room for one more connection.
     fn room(&self, site: &Site) -> Result<(), Refused> {
         let (open, max) = (site.metrics.http_connections.get(), site.max_connections);
         let (taken, bytes) = (memory::taken(&site.metrics), site.ceiling.bytes());
@@ -106,7 +105,7 @@ impl HttpDoor {
         if self.is_news(what) {
             match what {
                 Warned::Memory => warn!(
-                    "connections take {taken} of the {bytes} bytes that http.max_memory lets them; others are refused with 503"
+                    "connections use {taken} of the {bytes} bytes that http.max_memory allows; new connections are refused with 503"
                 ),
                 _ => warn!(
                     "{max} connections are open, which is the limit; others are refused with 503"

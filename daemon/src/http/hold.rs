@@ -1,5 +1,5 @@
-//! The subscription that a waiting connection holds: what it is told when it begins, when messages come, when its time
-//! passes, and at its end.
+//! The subscription of a waiting connection: what the client gets at the beginning, for new messages, at a time-out, and at the
+//! end.
 
 use std::{io::ErrorKind, rc::Rc, time::Duration};
 
@@ -34,11 +34,11 @@ pub(super) struct SubscriptionRequest {
 /// How far a subscription has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The opening of the stream is to be written. A poll has none.
+    /// The opening of the stream must still be written. A poll has no opening.
     Opening,
     /// The client gets the backlog.
     Reading,
-    /// The client has everything, and news are delivered.
+    /// The client has received all messages so far, and new messages are delivered.
     Waiting,
 }
 
@@ -47,10 +47,10 @@ pub(super) enum HoldStep {
     Wait(Due),
     /// The next piece of a stream.
     Piece(Bytes, Then),
-    /// The answer of a poll. True: the connection closes after it.
+    /// The answer of a poll. True: the connection closes after the answer.
     Answer(Bytes, bool),
-    /// The answer of a poll whose client has closed its sending side. It is the last one, unless the client has sent
-    /// more requests before. True: the connection closes after it.
+    /// The answer of a poll whose client has closed its sending side. Requests that the client has sent before are still
+    /// answered. True: the connection closes after the answer.
     LastAnswer(Bytes, bool),
     /// The last bytes of the subscription and of the connection.
     End(Bytes),
@@ -79,8 +79,8 @@ impl HeldSubscription {
         http.metrics.subscribers.add(1);
         memory::add_channels(&subscription.channels);
         let kind = subscription.format.kind();
-        // A subscription "from now on" begins at this moment, not when it joins the audience: the client may act on the
-        // stream's opening before that.
+        // A subscription "from now on" begins at this moment, and not when it joins the audience. The client may react to the
+        // stream's opening before the subscription joins.
         let hub = http.audience.hub();
         let reader = Reader::new(hub, subscription.channels, subscription.since)
             .until(subscription.expires)
@@ -104,7 +104,7 @@ impl HeldSubscription {
         held
     }
 
-    /// Gives back what the subscription has taken.
+    /// Ends the subscription's entries in the audience and in the counters.
     pub(super) fn release(mut self, http: &Http) {
         http.metrics.subscribers.sub(1);
         memory::sub_channels(self.reader.channels());
@@ -125,7 +125,7 @@ impl HeldSubscription {
         self.kind().is_poll()
     }
 
-    /// Goes on after input from the client, or after a piece that was written.
+    /// Continues after input from the client, or after a piece was written.
     pub(super) fn input(&mut self, http: &Http, conn: &Rc<Conn>) -> HoldStep {
         if self.stage != Stage::Waiting {
             return self.go_on(http, conn);
@@ -137,7 +137,7 @@ impl HeldSubscription {
         ends.unwrap_or_else(|| HoldStep::Wait(conn.due()))
     }
 
-    /// Looks at what the client has sent while it waits. `None`: the client goes on waiting.
+    /// Checks what a waiting client has sent. `None`: the client keeps waiting.
     fn look(&mut self, http: &Http, conn: &Conn) -> Option<HoldStep> {
         if !conn.has_unread() {
             return None;
@@ -176,7 +176,7 @@ impl HeldSubscription {
         }
     }
 
-    /// Waits for news, unless the client has closed its sending side already or does not want to wait.
+    /// Waits for new messages, unless the client has closed its sending side or does not want to wait.
     fn wait(&mut self, http: &Http, conn: &Conn) -> HoldStep {
         if self.wait == Some(0) {
             return self.say_nothing_new(http, conn);
@@ -185,7 +185,7 @@ impl HeldSubscription {
         ends.unwrap_or_else(|| HoldStep::Wait(self.due(conn)))
     }
 
-    /// The moment when the wait or the right to it ends, or the next heartbeat.
+    /// The moment at which the wait ends, the right to read ends, or the next heartbeat is due.
     fn due(&self, conn: &Conn) -> Due {
         let due = match (self.kind().shape, self.wait) {
             (Shape::Stream { heartbeat }, _) => due_in(conn, heartbeat),
@@ -195,7 +195,7 @@ impl HeldSubscription {
         due.min(self.end_due(conn))
     }
 
-    /// The moment at which the right ends, by the current system clock.
+    /// The moment at which the right to read ends, by the current system clock.
     fn end_due(&self, conn: &Conn) -> Due {
         match self.reader.ends() {
             RightEnds::Never => Due::NEVER,
@@ -210,7 +210,7 @@ impl HeldSubscription {
         self.reader.ends() != RightEnds::Never && self.reader.has_ended(unix_time().as_secs())
     }
 
-    /// Ends the subscription if the new rights no longer permit it. `before` has the rights that held until now.
+    /// Ends the subscription if the new rights no longer permit it. `before` has the earlier rights.
     fn check_rights(&mut self, http: &Http, before: &Current) {
         let by_token = self.reader.ends() != RightEnds::Never;
         let (site, channels) = (http.site(), self.reader.channels());
@@ -246,7 +246,7 @@ impl HeldSubscription {
         }
     }
 
-    /// Handles the end of the time that was set.
+    /// Handles the time-out.
     pub(super) fn time(&mut self, http: &Http, conn: &Conn) -> HoldStep {
         if self.has_ended() {
             return self.say_end(http);
@@ -271,8 +271,8 @@ impl HeldSubscription {
         }
     }
 
-    /// Answers a client that has closed its sending side. The client may be gone or may still read (RFC 9112, section
-    /// 6.3). So it is answered at once, and requests that it has sent after the poll are served.
+    /// Answers a client that has closed its sending side. The client may have disconnected or may still read (RFC 9112, section
+    /// 6.3). So the answer is sent at once, and requests that the client has sent after the poll are served.
     pub(super) fn half_closed(&mut self, http: &Http) -> HoldStep {
         let backlog = self.reader.read_rest(http.audience.hub());
         count(http, &backlog);
@@ -284,8 +284,8 @@ impl HeldSubscription {
         }
     }
 
-    /// Ends a subscription whose right has ended. A client whose right was revoked comes back, and the new rights decide
-    /// about its request. The client gets no message that is newer than its cursor.
+    /// Ends a subscription whose right to read has ended. The client gets no message that is newer than its cursor. If the right
+    /// was revoked, the client reconnects, and the new rights decide about its request.
     fn say_end(&self, http: &Http) -> HoldStep {
         let cursor = self.reader.cursor();
         let bytes = match self.reader.ends() {

@@ -97,10 +97,10 @@ impl Http {
         self.changed.notify_waiters();
     }
 
-    /// To be called at the beginning of each tick: follows the system clock.
+    /// Follows the system clock. Must be called at the beginning of each tick.
     ///
-    /// Tokens end by the system clock, but the worker counts time by the monotonic clock. So the ends of tokens are planned
-    /// anew when the one has moved against the other, by being set or over time.
+    /// Tokens expire by the system clock, but the worker counts time by the monotonic clock. So the moments at which tokens
+    /// expire are computed again when the difference between the two clocks has changed.
     pub(crate) fn begin_tick(&self, worker: &Worker) {
         self.date.refresh();
         let wall = unix_time().saturating_sub(worker.timers.elapsed());
@@ -130,6 +130,6 @@ impl Http {
 /// The moment at which this second since 1970 has come.
 fn due_at(timers: &Timers, second: u64) -> Due {
     let left = Duration::from_secs(second).saturating_sub(unix_time());
-    // One millisecond more, so that the second has come by then although the two clocks differ in speed.
+    // One millisecond more, so that the second has come even if the two clocks differ slightly in speed.
     timers.exactly_after(left + Duration::from_millis(1))
 }

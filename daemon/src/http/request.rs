@@ -1,5 +1,5 @@
-//! One view of a request's head, whoever has parsed the head: httparse, which leaves the headers where the bytes lie, or
-//! hyper, which puts them into a map. What a request means is read from this view alone, so that both ways agree.
+//! One view of a request's head for both parsers: httparse, which leaves the headers in the read buffer, and hyper, which puts
+//! them into a map. All code reads the request only through this view, so that both parsers lead to the same answer.
 
 use std::slice;
 

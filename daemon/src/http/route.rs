@@ -1,4 +1,4 @@
-//! The seam between HTTP and what is served by HTTP: HTTP asks [`Routes`] what to do about a request.
+//! The interface between HTTP and the content that is served over HTTP: for each request, HTTP asks [`Routes`] what to do.
 
 use std::any::Any;
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{broker::Receipt, hub::Hub, transport::Subscription};
 
-/// Knows what is at which path, and who may do what there.
+/// Finds what is at a path, and checks the right to use it.
 pub(crate) trait Routes: Any + Send + Sync {
-    /// Finds what to do about a request. A request may be routed several times, until something is published or held. So
-    /// nothing else than publishing changes anything.
+    /// Finds what to do about a request. This function may be called several times for the same request, until the request
+    /// publishes a message or gets a subscription. So it must have no other effects.
     fn route(&self, asked: &Asked<'_>) -> Result<Route, Refusal>;
 
     /// The kind of client that sends such a request. The request may be incomplete or malformed.
@@ -58,7 +58,7 @@ pub(crate) enum Route {
     Body(BodyRoute),
     /// A poll or a stream.
     Hold(Subscription),
-    /// A message was published. The function makes the answer of the message's id when the message is kept.
+    /// A message was published. When the message is kept, the function turns the message's id into the answer.
     Published(Receipt, fn(u64) -> Answer),
 }
 

@@ -1,5 +1,5 @@
-//! A WebSocket that carries one subscription to the client. What the client sends is checked and answered as its
-//! protocol requires, and is otherwise ignored.
+//! A WebSocket that carries one subscription to the client. The client's frames are checked and answered as the protocol
+//! requires, and their content is ignored.
 
 use std::{io::ErrorKind, rc::Rc};
 
@@ -14,7 +14,7 @@ use crate::{
     worker::Due,
 };
 
-/// See the module.
+/// A WebSocket with its subscription.
 pub(super) struct Upgraded {
     http: Rc<Http>,
     /// `None` after the subscription has ended.
@@ -25,7 +25,7 @@ pub(super) struct Upgraded {
 }
 
 impl Upgraded {
-    /// A subscription whose request asked for a WebSocket. Its 101 is still to be written.
+    /// A subscription whose request asked for a WebSocket. The answer 101 must still be written.
     pub(super) fn new(http: Rc<Http>, held: HeldSubscription, handshake: Handshake) -> Self {
         Self {
             http,

@@ -79,8 +79,8 @@ impl Framing {
         }))
     }
 
-    /// How many of the next bytes belong to the request. Takes the head without the bytes after it, so that it is known
-    /// whose body is malformed.
+    /// How many of the next bytes belong to the request. If the body is malformed, first returns the head alone, so that the
+    /// refusal can depend on the head.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let known = self.known(bytes.len());
         self.left -= known as u64;
@@ -141,7 +141,7 @@ pub(crate) fn is_no_request(bytes: &[u8]) -> bool {
     !METHODS.iter().any(begins)
 }
 
-/// Removes empty lines at the start: before a request they mean nothing (RFC 9112, section 2.2).
+/// Removes empty lines at the start. Empty lines before a request must be ignored (RFC 9112, section 2.2).
 pub(crate) fn without_line_ends(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] = bytes {
         bytes = rest;

@@ -1,6 +1,6 @@
-//! The head of a plain request, read where its bytes lie: without hyper's buffers and without its map of all headers.
-//! Nearly every poll and publish is plain. What is not plain, not complete, or wrong in any way is left to hyper, which
-//! finds the right answer to it.
+//! Parses the head of a plain request directly in the read buffer, without hyper's buffers and without hyper's map of all
+//! headers. Nearly every poll and publish is plain. A request that is not plain, not complete, or wrong in any way is left to
+//! hyper, which finds the right answer.
 
 use std::mem::MaybeUninit;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The most headers of a plain request. Browsers send about twenty.
+/// Maximum number of headers of a plain request. Browsers send about twenty.
 const MOST_HEADERS: usize = 40;
 
 /// Room for the headers of a plain request.

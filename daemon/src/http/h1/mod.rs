@@ -1,5 +1,5 @@
-//! HTTP/1 on a connection: plain requests are served where they lie, all others by hyper in a task. A poll or a stream
-//! that waits needs this object only.
+//! HTTP/1 on a connection. Plain requests are served directly from the read buffer; hyper serves all other requests, in a task.
+//! A waiting poll or stream needs only this object.
 
 mod chunks;
 pub(crate) mod framing;
@@ -32,7 +32,7 @@ use framing::{Framing, is_no_request, without_line_ends};
 use plain::PlainAnswer;
 use reading::{RequestStart, read_head};
 
-/// The state of HTTP/1: between two requests, or a subscription that waits.
+/// HTTP/1 on one connection: between two requests, or with a waiting subscription.
 pub(in crate::http) struct Http1 {
     http: Rc<Http>,
     held: Option<HeldSubscription>,
@@ -99,7 +99,7 @@ impl Http1 {
         }
     }
 
-    /// The step between two requests, when the next one has not arrived.
+    /// The step between two requests, when the next request has not arrived yet.
     fn idle(&self, conn: &Conn) -> Step {
         match conn.worker().is_stopping() {
             true => Step::End,
@@ -109,7 +109,7 @@ impl Http1 {
 
     /// What to do after an answer outside of [`Protocol::input`].
     fn after_answer(&self, conn: &Conn) -> Then {
-        // epoll may not report a request again that has arrived already.
+        // A request may have arrived that epoll will not report again.
         match conn.has_input() {
             true => Then::Again,
             false => Then::Wait(due_in(conn, self.http.site().config.idle)),
@@ -193,11 +193,11 @@ impl Protocol for Http1 {
 }
 
 impl Http1 {
-    /// The step after news or time.
+    /// The step after new messages or a time-out.
     fn follow(&mut self, conn: &Conn, progress: HoldStep) -> Step {
         let next = match progress {
             HoldStep::Answer(..) => {
-                // While messages are delivered, the thread must not pause to let polls gather.
+                // While messages are delivered, the thread must not delay the handling of polls.
                 conn.worker().parked.reset();
                 self.after_answer(conn)
             }
@@ -215,7 +215,7 @@ fn then(close: bool) -> Then {
     }
 }
 
-/// Serves the request that begins with `input`, which is not plain, and perhaps those after it.
+/// Serves the request that begins with `input` and is not plain, and perhaps further requests after it.
 async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
     let (input, framing) = match Box::pin(read_head(&conn, &http, input)).await {
         RequestStart::Http1(input, framing) => (input, framing),
@@ -254,8 +254,8 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
     }
 }
 
-/// Whether bytes follow a `POST` that announces no body. HTTP/1.0 allows one request per connection, so that all
-/// following bytes count as a body. In HTTP/1.1 they count as a body if they do not look like a request.
+/// Whether a body follows a `POST` without a length. HTTP/1.0 allows one request per connection, so all following bytes count
+/// as a body. In HTTP/1.1 the following bytes count as a body if they cannot begin a request.
 fn has_unannounced_body(conn: &Conn, framing: &Framing, input: &[u8]) -> bool {
     let Some(mut behind) = framing.behind_bare_post(input) else {
         return false;

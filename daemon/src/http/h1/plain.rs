@@ -1,4 +1,4 @@
-//! Serves plain requests where they lie in the input, without hyper and without a task. Nearly all requests are plain.
+//! Serves plain requests directly from the read buffer, without hyper and without a task. Nearly all requests are plain.
 
 use std::{pin::Pin, rc::Rc};
 
@@ -19,7 +19,7 @@ pub(super) enum PlainAnswer {
     Poll(SubscriptionRequest),
     /// The bytes of the answer, and whether the connection closes after the answer.
     Answer(Vec<u8>, bool),
-    /// The same, as soon as the message that was published is kept.
+    /// The same, when the published message is kept.
     Published(Pin<Box<dyn Future<Output = Vec<u8>>>>, bool),
 }
 
@@ -36,7 +36,7 @@ pub(super) fn serve(http: &Rc<Http>, input: &[u8]) -> Option<(PlainAnswer, usize
         site: &site,
         hub: http.audience.hub(),
     };
-    // hyper finds the same refusal again, and fits it to the client.
+    // hyper serves the request again, and the same refusal then gets the form that the client understands.
     let route = site.routes.route(&asked).ok()?;
     let variant = Variant {
         close: request.wants_close(),

@@ -1,4 +1,4 @@
-//! A connection for which there was no room.
+//! A connection that is refused because there is no room for it.
 
 use std::{io::ErrorKind, rc::Rc};
 
@@ -34,7 +34,7 @@ impl Refused {
             }
             Self::Memory => {
                 let message = format!(
-                    "connections take {taken} of the {bytes} bytes they may; try again later"
+                    "connections use {taken} of the {bytes} bytes that they may use; try again later"
                 );
                 (Reason::TooManyConnections, message)
             }
@@ -48,8 +48,8 @@ impl Refused {
     }
 }
 
-/// A connection for which there was no room. The head of its one request says which form of answer the client
-/// understands, so it is read first.
+/// A connection that is refused because there is no room for it. The head of its request is read first, because the head says
+/// which form of answer the client understands.
 pub(in crate::http) struct Refusing {
     http: Rc<Http>,
     refused: Refused,
@@ -98,7 +98,7 @@ impl Protocol for Refusing {
         Step::Wait(conn.due())
     }
 
-    /// A part of the head is enough.
+    /// Part of the head is enough to choose the answer.
     fn time(&mut self, _: &Rc<Conn>) -> Step {
         self.refuse()
     }
