@@ -1,5 +1,7 @@
 //! Heads and ordinary answers of HTTP/1 as bytes (RFC 9112).
 
+use std::io::Write;
+
 use hyper::StatusCode;
 
 use super::{
@@ -39,8 +41,7 @@ fn start_of(answer: &Answer) -> Vec<u8> {
         line(&mut out, name, value);
     }
     if answer.has_body() {
-        let length = answer.body.len().to_string();
-        line(&mut out, "content-length", length.as_bytes());
+        content_length(&mut out, answer.body.len());
     }
     out
 }
@@ -60,6 +61,10 @@ pub(super) fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
+}
+
+pub(super) fn content_length(out: &mut Vec<u8>, length: usize) {
+    let _ = write!(out, "content-length: {length}\r\n"); // writing to a Vec cannot fail
 }
 
 /// The headers that every answer on a connection has, and the end of the head.

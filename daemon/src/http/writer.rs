@@ -11,7 +11,7 @@ use super::{
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::Cors,
     date::DateLine,
-    encode::{end, line, start},
+    encode::{content_length, end, line, start},
     site::Current,
 };
 use crate::{
@@ -126,7 +126,7 @@ impl SubscriptionWriter<'_> {
             line(&mut out, name.as_str(), value.as_bytes());
         }
         if let Some(length) = length {
-            line(&mut out, "content-length", length.to_string().as_bytes());
+            content_length(&mut out, length);
         } else if self.variant.chunked {
             line(&mut out, "transfer-encoding", b"chunked");
         }
