@@ -12,11 +12,6 @@ use crate::metrics::{Counter, Metrics};
 /// Bytes counted for each connection: its subscription, and all buffers of up to [`SMALL`] bytes.
 pub(crate) const CONNECTION: u64 = 2048;
 
-/// Bytes that hyper uses for one HTTP/1 request, one HTTP/2 connection, and one HTTP/2 stream.
-pub(crate) const REQUEST: usize = 16 << 10;
-pub(crate) const H2_CONNECTION: usize = 32 << 10;
-pub(crate) const H2_STREAM: usize = 8 << 10;
-
 /// Bytes for each channel of a subscription beyond the first one. The channel may exist for this subscription alone.
 const CHANNEL: usize = 512;
 

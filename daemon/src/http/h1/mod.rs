@@ -21,16 +21,16 @@ use super::{
     upgraded::Upgraded,
 };
 use crate::{
-    connection::{
-        Conn, Input, Protocol, Step, Then, due_in,
-        memory::{self, Hold},
-    },
+    connection::{Conn, Input, Protocol, Step, Then, due_in, memory::Hold},
     hub::subscriber::Feed,
     worker::Due,
 };
 use framing::{Framing, is_no_request, without_line_ends};
 use plain::PlainAnswer;
 use reading::{RequestStart, read_head};
+
+/// Bytes that hyper uses for one HTTP/1 request.
+const REQUEST_BYTES: usize = 16 << 10;
 
 /// HTTP/1 on one connection: between two requests, or with a waiting subscription.
 pub(in crate::http) struct Http1 {
@@ -229,7 +229,7 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
         }
         RequestStart::Closed => return Step::Close,
     };
-    let _hold = Hold::new(memory::REQUEST);
+    let _hold = Hold::new(REQUEST_BYTES);
     if http.is_full() {
         let refusal = Refusal::no_memory().asked_by(&http.site(), &input);
         return Step::Write(refusal.into_bytes(&http.site().origins), Then::End);

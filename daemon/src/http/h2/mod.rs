@@ -35,15 +35,15 @@ use super::{
     route::{Asked, Route, when_kept},
 };
 use crate::{
-    connection::{
-        Conn, Worker,
-        memory::{self, Hold},
-    },
+    connection::{Conn, Worker, memory::Hold},
     log_limit::LogLimit,
 };
 use hold::hold;
 use pieces::{FRAME, Pieces, whole};
 use streams::{Activity, Streams};
+
+/// Bytes that hyper uses for one HTTP/2 connection.
+const CONNECTION_BYTES: usize = 32 << 10;
 
 /// The largest number of requests that one connection may have open at the same time.
 const MAX_STREAMS: u32 = 128;
@@ -63,7 +63,7 @@ pub(super) async fn serve(conn: Rc<Conn>, http: Rc<Http>, before: Bytes) {
     let worker = conn.worker().clone();
     let site = http.site();
     let config = &site.config;
-    let _hold = Hold::new(memory::H2_CONNECTION);
+    let _hold = Hold::new(CONNECTION_BYTES);
     let activity = Rc::<Activity>::default();
     let io = ParkIo {
         conn,

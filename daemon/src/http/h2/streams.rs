@@ -13,7 +13,10 @@ use std::{
 use hyper::rt::Executor;
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::memory::{self, Hold};
+use crate::connection::memory::Hold;
+
+/// Bytes that hyper uses for one HTTP/2 stream.
+const STREAM_BYTES: usize = 8 << 10;
 
 /// Bytes that a client may send without a request, an upload, or reading anything. An honest client sends a few frames
 /// of 10 to 20 bytes for each answer.
@@ -123,7 +126,7 @@ impl Stream {
         Self {
             activity,
             gives: Cell::new(None),
-            _hold: Hold::new(memory::H2_STREAM),
+            _hold: Hold::new(STREAM_BYTES),
         }
     }
 }
