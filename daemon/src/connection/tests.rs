@@ -4,18 +4,13 @@ use std::{
     future::ready,
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener},
-    os::fd::{AsFd, BorrowedFd},
     thread,
 };
 
-use nix::sys::eventfd::EventFd;
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::*;
-use crate::{
-    hub::Workers,
-    worker::{Balance, Door, EventHandler, Handled, Listener, MigratingHandler, SharedParts},
-};
+use crate::worker::{Door, tests::parts};
 
 /// More bytes than fit into the buffers of both sockets.
 const MUCH: usize = 64 << 20;
@@ -86,22 +81,6 @@ impl Door<Conn> for CommandDoor {
     }
 }
 
-/// An event handler without events.
-struct Nothing(EventFd);
-
-impl AsFd for Nothing {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl EventHandler for Nothing {
-    fn run(&self) -> Handled {
-        let (more, woken) = (false, Workers::of(0));
-        Handled { more, woken }
-    }
-}
-
 /// Runs a thread with this protocol. `client` gets its address; when `client` returns, the thread stops. Afterwards no
 /// connection counts any more.
 fn serve(write_time: Duration, client: impl FnOnce(SocketAddr) + Send + 'static) {
@@ -114,12 +93,7 @@ fn serve(write_time: Duration, client: impl FnOnce(SocketAddr) + Send + 'static)
         done.send(()).unwrap();
     });
     let metrics: Arc<Metrics> = Arc::default();
-    let shared = SharedParts {
-        listeners: Arc::new([Listener { socket, door: 0 }]),
-        balance: Balance::new(1).into(),
-        handler: MigratingHandler::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
-        metrics: metrics.clone(),
-    };
+    let shared = parts(socket, metrics.clone());
     let limits = ConnectionLimits::new(metrics.clone(), write_time, Ceiling::new(None));
     let (worker, events) = Worker::new(0, shared, vec![Box::new(CommandDoor)], limits).unwrap();
     let main = async {

@@ -12,7 +12,7 @@ mod thread_waker;
 mod timers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     cell::{Cell, RefCell},

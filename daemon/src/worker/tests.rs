@@ -92,6 +92,17 @@ impl EventHandler for Nothing {
     }
 }
 
+/// The parts of a thread that accepts from this listener, and whose event handler has no events.
+pub(crate) fn parts(socket: TcpListener, metrics: Arc<Metrics>) -> SharedParts {
+    let nothing = Nothing(EventFd::new().unwrap());
+    SharedParts {
+        listeners: Arc::new([Listener { socket, door: 0 }]),
+        balance: Balance::new(1).into(),
+        handler: MigratingHandler::new(Arc::new(nothing), 1),
+        metrics,
+    }
+}
+
 /// Runs a thread with an echo server. `client` gets its address; when `client` returns, the thread stops.
 fn serve(client: impl FnOnce(SocketAddr) -> Vec<TcpStream> + Send + 'static) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -104,12 +115,7 @@ fn serve(client: impl FnOnce(SocketAddr) -> Vec<TcpStream> + Send + 'static) {
         left.into_iter()
             .for_each(|mut client| assert_eq!(read(&mut client, 8), b"farewell"));
     });
-    let shared = SharedParts {
-        listeners: Arc::new([Listener { socket, door: 0 }]),
-        balance: Balance::new(1).into(),
-        handler: MigratingHandler::new(Arc::new(Nothing(EventFd::new().unwrap())), 1),
-        metrics: Arc::default(),
-    };
+    let shared = parts(socket, Arc::default());
     let (worker, events) = Worker::new(0, shared, vec![Box::new(EchoDoor)], ()).unwrap();
     let main = async {
         let _ = stop.await; // also when the client has failed
