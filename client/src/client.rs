@@ -48,7 +48,8 @@ pub enum Outcome {
     Published(u64),
     /// Sent or buffered, without waiting for the acknowledgement.
     OnItsWay,
-    /// In the spool, together with earlier unacknowledged messages, in order. The next daemon publishes these messages.
+    /// The message is in the spool, behind earlier messages without an acknowledgement. The next daemon publishes them in
+    /// this order.
     Spooled,
 }
 

@@ -44,7 +44,7 @@ impl Stage {
         let (descriptors, cores) = (descriptors()?, thread::available_parallelism()?);
         let words = vec![
             ("root", root.path().display().to_string()),
-            // As many processes or threads as Comet has workers.
+            // A peer gets as many processes or threads as Comet has workers.
             ("cores", cores.to_string()),
             ("descriptors", descriptors.to_string()),
             // Connections: a twentieth of the descriptors is left for other uses, for example 19000 of 20000 are

@@ -55,7 +55,7 @@ pub(super) struct HubState {
     /// Messages up to this id may be older than their ids say: when the daemon started, the system's clock was behind the ids, so
     /// it is unknown for how long no daemon had run.
     pub(super) age_unknown: u64,
-    /// Oldest first, except copies from a rewritten log.
+    /// Ranges of ids whose messages were lost. The oldest range is the first, unless the ranges come from a rewritten log.
     pub(super) lost: Vec<LostRange>,
     pub(super) channels: ChannelMap,
     /// The total over all channels.

@@ -46,7 +46,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Handles the end of the subscription by the daemon, which stops, or has new settings and checks the subscription again.
+    /// Handles a subscription that the daemon has ended, because the daemon stops or has new settings.
     pub(super) fn leave(&mut self, retry_ms: u64) -> ConnectionEnd {
         self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_ABSENCE));
         ConnectionEnd::Lost(anyhow!(

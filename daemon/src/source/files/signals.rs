@@ -58,7 +58,7 @@ pub(super) struct FileSignals {
     /// Messages of earlier daemons have ids up to this one.
     first: u64,
     pub(super) keys: Allowance,
-    /// A file could not be opened now, so a scan must try again.
+    /// A file could not be opened. The next scan tries again.
     pub(super) unopened: Option<Errno>,
     /// The workers that were woken by messages, until they are taken.
     pub(super) woken: Workers,
