@@ -3,17 +3,18 @@
 
 mod auth;
 mod channels;
+mod compat;
 mod file;
 mod origin;
 mod value;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use comet_proto::ChannelName;
 use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
+pub use compat::CompatConfig;
 pub use file::ConfigError;
 pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;
@@ -183,23 +184,6 @@ pub struct HttpConfig {
     pub max_memory: Option<usize>,
 }
 
-/// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table [compat]")]
-pub struct CompatConfig {
-    /// `/comet.php` of NovComet.
-    #[serde(deserialize_with = "value::url_path")]
-    pub novcomet: String,
-    /// `/chat.php` and `/clock.php` of the zeitoun demos.
-    #[serde(deserialize_with = "value::url_path")]
-    pub zeitoun_chat: String,
-    #[serde(deserialize_with = "value::url_path")]
-    pub zeitoun_clock: String,
-    /// The channel of the chat.
-    #[serde(deserialize_with = "value::channel")]
-    pub zeitoun_channel: ChannelName,
-}
-
 /// The memory in bytes that the daemon needs with its default limits: some lines of 1 MiB that are being read, and the history
 /// of their messages.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -356,17 +340,6 @@ impl Default for HttpConfig {
             max_connections: None,
             max_per_address: None,
             max_memory: None,
-        }
-    }
-}
-
-impl Default for CompatConfig {
-    fn default() -> Self {
-        Self {
-            novcomet: "/comet.php".into(),
-            zeitoun_chat: "/chat.php".into(),
-            zeitoun_clock: "/clock.php".into(),
-            zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
         }
     }
 }
