@@ -22,6 +22,9 @@ pub enum ChannelNameError {
     /// The name begins with a dot, so its file would be hidden.
     #[error("channel name may not start with a dot")]
     LeadingDot,
+    /// The name of an internal channel begins without a dot.
+    #[error("name of an internal channel must start with a dot")]
+    NoDot,
     /// A character is not allowed in names.
     #[error("channel name may not contain {0:?} (allowed: A-Z a-z 0-9 _ . : = + @ ~ -)")]
     Character(char),
@@ -34,12 +37,43 @@ impl ChannelName {
     /// Longest name in bytes.
     pub const MAX_LEN: usize = 200;
 
+    /// Longest name of an internal channel in bytes: 32 more, so that it can contain a channel's name.
+    pub const MAX_INTERNAL_LEN: usize = Self::MAX_LEN + 32;
+
     /// Checks `name`.
     ///
     /// # Errors
     /// Says which rule the name breaks.
     pub fn parse(name: &str) -> Result<Self, ChannelNameError> {
         check(name).map(|()| Self(name.into()))
+    }
+
+    /// The name of an internal channel, such as `.presence.news`: a dot, and then 1 to 231 bytes of a channel name's
+    /// alphabet. Every parser of outside data refuses such a name, so only the daemon itself uses internal channels.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn internal(name: &str) -> Result<Self, ChannelNameError> {
+        let rest = name.strip_prefix('.').ok_or(ChannelNameError::NoDot)?;
+        check_length(rest, Self::MAX_INTERNAL_LEN - 1)?;
+        check_characters(rest).map(|()| Self(name.into()))
+    }
+
+    /// Checks a name that this daemon or an earlier one has written to its log: a channel of clients or an internal one.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn from_log(name: &str) -> Result<Self, ChannelNameError> {
+        match name.starts_with('.') {
+            true => Self::internal(name),
+            false => Self::parse(name),
+        }
+    }
+
+    /// Whether the channel is an internal one, so that no client may know of it.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with('.')
     }
 
     /// Like [`ChannelName::parse`], for names that arrive as bytes.
@@ -61,15 +95,22 @@ impl ChannelName {
 }
 
 fn check(name: &str) -> Result<(), ChannelNameError> {
-    if name.is_empty() {
-        return Err(ChannelNameError::Empty);
-    }
-    if name.len() > ChannelName::MAX_LEN {
-        return Err(ChannelNameError::TooLong(name.len()));
-    }
+    check_length(name, ChannelName::MAX_LEN)?;
     if name.starts_with('.') {
         return Err(ChannelNameError::LeadingDot);
     }
+    check_characters(name)
+}
+
+fn check_length(name: &str, max: usize) -> Result<(), ChannelNameError> {
+    match name.len() {
+        0 => Err(ChannelNameError::Empty),
+        len if len > max => Err(ChannelNameError::TooLong(len)),
+        _ => Ok(()),
+    }
+}
+
+fn check_characters(name: &str) -> Result<(), ChannelNameError> {
     match name
         .chars()
         .find(|c| !c.is_ascii_alphanumeric() && !"_.:=+@~-".contains(*c))
@@ -218,6 +259,27 @@ mod tests {
         }
         assert_eq!(ChannelName::parse(&"x".repeat(201)), Err(E::TooLong(201)));
         assert_eq!(ChannelName::parse_bytes(b"\xff"), Err(E::NotUtf8));
+    }
+
+    #[test]
+    fn only_the_daemon_can_name_an_internal_channel() {
+        use ChannelNameError as E;
+        let name = format!(".presence.{}", "x".repeat(200));
+        let internal = ChannelName::internal(&name).unwrap();
+        assert!(internal.is_internal());
+        assert_eq!(ChannelName::from_log(&name), Ok(internal));
+        assert_eq!(ChannelName::parse(".presence.news"), Err(E::LeadingDot));
+        let news = ChannelName::parse("news").unwrap();
+        assert!(!news.is_internal());
+        assert_eq!(ChannelName::from_log("news"), Ok(news));
+        for (name, error) in [
+            ("presence.news", E::NoDot),
+            (".", E::Empty),
+            (".a/b", E::Character('/')),
+            (&format!(".{}", "x".repeat(232)), E::TooLong(232)),
+        ] {
+            assert_eq!(ChannelName::internal(name), Err(error), "{name:?}");
+        }
     }
 
     #[test]

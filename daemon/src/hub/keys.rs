@@ -219,7 +219,7 @@ impl Keys {
 /// Splits a text of [`Keys::after`] into the channel and the key in the form of the log.
 pub(super) fn split(joined: &str) -> Option<(ChannelName, &str)> {
     let (channel, key) = joined.split_once('\0')?;
-    Some((ChannelName::parse(channel).ok()?, key))
+    Some((ChannelName::from_log(channel).ok()?, key))
 }
 
 fn join<'a>(channel: &ChannelName, key: &PublisherKey<'_>, joined: &'a mut String) -> &'a str {

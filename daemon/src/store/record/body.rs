@@ -143,6 +143,18 @@ mod tests {
     use crate::store::record::fields::put_count;
 
     #[test]
+    fn internal_channels_are_read_back() {
+        let record = |name: &str| {
+            let mut body = Vec::new();
+            put(&mut body, &[7]);
+            put_text(&mut body, name);
+            read_body(CHANNEL, &body).is_some()
+        };
+        assert!(record(".presence.news") && record("news"));
+        assert!(!record(".") && !record(".a/b"));
+    }
+
+    #[test]
     fn a_list_that_no_daemon_writes_is_damage() {
         let record = |channels: &[&str], pairs: &[(&str, &str)]| {
             let mut body = Vec::new();

@@ -54,7 +54,7 @@ impl<'a> BodyReader<'a> {
     }
 
     pub(super) fn channel(&mut self) -> Option<ChannelName> {
-        ChannelName::parse(self.text()?).ok()
+        ChannelName::from_log(self.text()?).ok()
     }
 
     /// All bytes that are left.
