@@ -16,6 +16,10 @@ pub(super) struct Channel {
     pub(super) dirty: u64,
     /// The index of its limits: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
     pub(super) class: u32,
+    /// The number of subscribers: see [`facts`](super::facts).
+    pub(super) subscribers: u32,
+    /// The number of messages since the channel was created.
+    pub(super) published: u64,
     /// Whether it has an entry in the expiry queue.
     pub(super) expires: bool,
 }
@@ -29,6 +33,8 @@ impl Channel {
             interest: 0,
             dirty: 0,
             class,
+            subscribers: 0,
+            published: 0,
             expires: false,
         }
     }
@@ -44,6 +50,7 @@ impl Channel {
     /// before.
     pub(super) fn keep(&mut self, message: Arc<Message>, limits: &Limits, kept: &mut Kept) -> u64 {
         let id = message.id;
+        self.published += 1;
         self.history.push(message, kept);
         self.history.trim(limits, id, kept);
         let marked = self.interest & !self.dirty;

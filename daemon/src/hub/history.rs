@@ -151,6 +151,10 @@ impl History {
         self.messages.iter()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

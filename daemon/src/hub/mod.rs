@@ -8,6 +8,7 @@
 mod channel;
 mod channel_set;
 mod clock;
+mod facts;
 mod history;
 mod keep;
 mod keys;
@@ -30,6 +31,8 @@ use tokio::sync::Notify;
 pub use channel_set::ChannelSet;
 pub use clock::Clock;
 use clock::{HubClock, system_clock};
+pub use facts::ChannelFacts;
+use facts::LeftChannels;
 pub use history::Limits;
 use keep::Keeper;
 pub use keep::{LogThreads, StoreStatus};
@@ -286,7 +289,8 @@ impl Hub {
     }
 
     /// Marks `worker` as interested in `channels`, and returns their backlog after `since` (`None`: from now on). From now on
-    /// every new message in `channels` marks its channel for `worker`.
+    /// every new message in `channels` marks its channel for `worker`. If there is nothing to read, the caller counts as a
+    /// subscriber of each channel until [`Hub::subscribers_left`].
     pub fn subscribe(
         &self,
         worker: usize,
@@ -298,6 +302,9 @@ impl Hub {
         state.mark_interest(worker, channels);
         let cursor = since.unwrap_or_else(|| state.last());
         let backlog = state.read(channels, cursor, now);
+        if backlog.is_news() {
+            state.discount(channels);
+        }
         drop(state);
         self.keep_before_delivery(backlog)
     }
@@ -370,9 +377,11 @@ impl Hub {
     }
 
     /// Returns the channels of interest to `worker` that got messages since the last call, and the last id. This call or an
-    /// earlier one has returned the channel of every message up to this id.
-    pub fn take_dirty(&self, worker: usize) -> (Vec<ChannelName>, Cursor) {
-        self.lock().take_dirty(worker)
+    /// earlier one has returned the channel of every message up to this id. `left`: the subscribers that have left.
+    pub fn take_dirty(&self, worker: usize, left: &LeftChannels) -> (Vec<ChannelName>, Cursor) {
+        let mut state = self.lock();
+        state.subscribers_left(left);
+        state.take_dirty(worker)
     }
 
     /// Waits until `take_dirty` of this worker has something new.

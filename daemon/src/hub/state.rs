@@ -175,6 +175,7 @@ impl HubState {
         channels.find_map(|channel| self.keys.get(channel, key))
     }
 
+    /// Marks the worker as interested, and counts a subscriber.
     pub(super) fn mark_interest(&mut self, worker: usize, names: &[ChannelName]) {
         for name in names {
             let channel = match self.channels.get_mut(name) {
@@ -185,6 +186,16 @@ impl HubState {
                 }
             };
             channel.interest |= 1 << worker;
+            channel.subscribers += 1;
+        }
+    }
+
+    /// The subscriber that [`HubState::mark_interest`] has counted does not wait, because there is something to read.
+    pub(super) fn discount(&mut self, names: &[ChannelName]) {
+        for name in names {
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.subscribers = channel.subscribers.saturating_sub(1);
+            }
         }
     }
 

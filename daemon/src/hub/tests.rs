@@ -1,11 +1,12 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
 //! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `reader` for one reader, `storm`
 //! for what is left of many channels, `keep` for what a restart finds, `forged` for who would like it to find something
-//! else, `formats` for logs of earlier versions, `several` for messages of several channels.
+//! else, `formats` for logs of earlier versions, `several` for messages of several channels, `facts` for the facts of one channel.
 
 mod audience;
 mod channel_sets;
 mod cursors;
+mod facts;
 mod forged;
 mod formats;
 mod gaps;
@@ -63,6 +64,12 @@ fn key_of(publisher: Publisher, key: &str) -> Option<PublisherKey<'_>> {
 
 fn ids(backlog: &Backlog) -> Vec<u64> {
     backlog.messages.iter().map(|message| message.id).collect()
+}
+
+/// The number of subscribers of a channel, as the hub counts them.
+fn subscribers(hub: &Hub, channel: &ChannelName) -> usize {
+    hub.channel_facts(channel)
+        .map_or(0, |facts| facts.subscribers)
 }
 
 /// Limits out of the way of what a test looks at.

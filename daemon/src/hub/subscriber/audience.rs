@@ -125,8 +125,10 @@ impl Audience {
         self.lists.borrow_mut().remove(key);
     }
 
-    /// Forgets channels without subscribers. Must be called about once a second.
+    /// Forgets channels without subscribers, and reports the subscribers that have left. Must be called about once a second.
     pub fn tidy(&self) {
+        let left = self.lists.borrow_mut().take_left();
+        self.hub.subscribers_left(&left);
         for channel in self.lists.borrow_mut().drop_empty_lists() {
             self.hub.unsubscribe(self.worker, &channel);
         }
@@ -137,7 +139,8 @@ impl Audience {
         loop {
             self.hub.published(self.worker).await;
             loop {
-                let (dirty, up_to) = self.hub.take_dirty(self.worker);
+                let left = self.lists.borrow_mut().take_left();
+                let (dirty, up_to) = self.hub.take_dirty(self.worker, &left);
                 self.lists.borrow_mut().mark(dirty, up_to);
                 // A busy channel goes behind the new lists, so that it does not delay a quiet channel.
                 self.lists.borrow_mut().requeue();

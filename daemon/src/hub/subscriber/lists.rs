@@ -31,6 +31,8 @@ pub(super) struct SubscriberLists<S: ?Sized> {
     /// The list that was served last. It goes to the end of `ready`, behind lists that were added meanwhile.
     served: Option<u32>,
     marks: Marks,
+    /// The lists that subscribers have left since [`SubscriberLists::take_left`].
+    left: Vec<u32>,
 }
 
 /// The subscribers of one channel, by their keys.
@@ -43,6 +45,8 @@ struct ChannelSubscribers {
     ready: bool,
     /// Whether the channel got a message after `delivering` was filled.
     again: bool,
+    /// The number of subscribers that have left since [`SubscriberLists::take_left`].
+    left: u32,
     /// The last backlog, valid until a newer message comes.
     last_read: LastRead,
 }
@@ -71,6 +75,7 @@ impl<S: ?Sized> Default for SubscriberLists<S> {
             ready: VecDeque::new(),
             served: None,
             marks: Marks::default(),
+            left: Vec::new(),
         }
     }
 }
@@ -105,6 +110,7 @@ impl<S: ?Sized> SubscriberLists<S> {
             delivering: Vec::new(),
             ready: false,
             again: false,
+            left: 0,
             last_read: LastRead::default(),
         }));
         self.by_name.insert(channel.clone(), list);
@@ -151,6 +157,8 @@ impl<S: ?Sized> SubscriberLists<S> {
             if positions.add(Position { list, index }) {
                 waiting.push(key.0);
                 self.marks.watch(list);
+            } else {
+                self.count_left(list);
             }
         }
     }
@@ -177,6 +185,26 @@ impl<S: ?Sized> SubscriberLists<S> {
         if let Some(&moved) = keys.get(index) {
             self.set_index(moved, position.list, position.index);
         }
+        self.count_left(position.list);
+    }
+
+    fn count_left(&mut self, index: u32) {
+        let list = &mut self.lists[index as usize];
+        if list.left == 0 {
+            self.left.push(index);
+        }
+        list.left += 1;
+    }
+
+    /// The number of subscribers that have left each channel since the last call.
+    pub(super) fn take_left(&mut self) -> Vec<(ChannelName, u32)> {
+        let left = std::mem::take(&mut self.left).into_iter();
+        let lists = &mut self.lists;
+        left.map(|index| {
+            let list = &mut lists[index as usize];
+            (list.channel.clone(), std::mem::take(&mut list.left))
+        })
+        .collect()
     }
 
     fn set_index(&mut self, key: u32, list: u32, index: u32) {

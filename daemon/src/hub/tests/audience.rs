@@ -346,7 +346,13 @@ proptest! {
                 Op::Leave(_) | Op::Block(..) => {}
                 Op::Publish { channels, size } => script.publish(&chosen(&names, channels), size),
                 Op::Clock(step) => NOW.set(NOW.get() + step),
-                Op::Tidy => audience.tidy(),
+                Op::Tidy => {
+                    audience.tidy();
+                    for name in &names {
+                        let joined = |client: &&Rc<Client>| client.key.get().is_some() && client.channels.contains(name);
+                        prop_assert_eq!(subscribers(&hub, name), clients.iter().filter(joined).count());
+                    }
+                }
                 Op::Run => serve(&clients),
             }
         }

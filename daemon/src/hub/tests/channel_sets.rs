@@ -386,7 +386,16 @@ impl World {
             Op::Run => self.finish(),
             Op::Clock(step) => NOW.set(NOW.get() + step),
             Op::Expire => self.hub.expire(),
-            Op::Tidy => self.audience.tidy(),
+            Op::Tidy => self.tidy(),
+        }
+    }
+
+    fn tidy(&self) {
+        self.audience.tidy();
+        for number in 0..CHANNELS {
+            let clients = self.clients.iter();
+            let reading = clients.filter(|client| client.channels.borrow().contains_key(&number));
+            assert_eq!(subscribers(&self.hub, &name(number)), reading.count());
         }
     }
 
