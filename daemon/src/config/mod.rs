@@ -5,6 +5,7 @@ mod auth;
 mod channels;
 mod compat;
 mod file;
+mod internal;
 mod origin;
 mod value;
 

@@ -12,7 +12,7 @@ use crate::{
 
 /// `workers` counts every thread with subscribers.
 pub(super) fn open_hub(config: &Config, workers: usize) -> anyhow::Result<Arc<Hub>> {
-    let (history, store) = (config.history.clone(), &config.store);
+    let (history, store) = (config.hub_history(), &config.store);
     let given = store.dir.as_deref();
     if store.durability == Durability::Memory {
         store::end(given)?;

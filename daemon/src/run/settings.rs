@@ -117,7 +117,7 @@ impl Settings {
             .parts
             .site(&config, rights, Some(&self.sites.borrow()))?;
         if config.history != self.configs.borrow().history {
-            self.parts.hub.limit(config.history.clone());
+            self.parts.hub.limit(config.hub_history());
         }
         self.sites.send_replace(Arc::new(site));
         self.configs.send_replace(Arc::new(config));

@@ -1,0 +1,129 @@
+//! The private messages of a user, and when the user was last connected.
+//!
+//! Each user has an internal channel. The connections of the user subscribe to it, so a private message reaches all of them.
+//! When the user's last connection ends, its cursor is stored. The messages after this cursor are those that wait for the
+//! user, and the user's next connection reads on from the cursor.
+
+use std::sync::Arc;
+
+use comet_proto::{Attributes, ChannelName, Cursor, Message};
+
+use super::{
+    UserId, Users,
+    connections::{CONNECTIONS, Seat, Visitor},
+    internal,
+    records::text,
+};
+use crate::broker::Receipt;
+
+/// The attribute of a message that ends the connections of its user.
+const DISCONNECT: &str = "comet-server-disconnect";
+
+/// When a user was last connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastSeen {
+    Online,
+    /// The second since 1970 when the last connection ended.
+    At(u64),
+    Never,
+}
+
+/// Whether this message of an inbox is no private message, but tells the user's connections to end.
+pub(crate) fn is_disconnect(message: &Message) -> bool {
+    let attributes = message.attributes.as_ref();
+    attributes.is_some_and(|pairs| pairs.iter().any(|(key, _)| key == DISCONNECT))
+}
+
+impl Users<'_> {
+    /// The channel to which the connections of a user subscribe.
+    pub(crate) fn inbox(user: UserId) -> ChannelName {
+        internal("inbox", Some(user))
+    }
+
+    /// Sends a private message to all connections of the user. If there is none, the message waits for the next one.
+    pub(crate) fn send(&self, user: UserId, event: &str, data: &str) -> Receipt {
+        self.publish(Self::inbox(user), event, data, None)
+    }
+
+    /// The private messages that wait for a user, oldest first.
+    pub(crate) fn queued(&self, user: UserId) -> Vec<Arc<Message>> {
+        if CONNECTIONS.has(user) {
+            return Vec::new();
+        }
+        let (_, cursor) = self.last_connection(user);
+        let mut messages = self.all(&Self::inbox(user));
+        messages.retain(|message| message.id > cursor.0 && !is_disconnect(message));
+        messages
+    }
+
+    /// Removes the private messages that wait for a user.
+    pub(crate) fn clear_queue(&self, user: UserId) -> Option<Receipt> {
+        let last = self.queued(user).last()?.id;
+        let (seen, _) = self.last_connection(user);
+        Some(self.store_last_connection(user, seen, Cursor(last)))
+    }
+
+    /// Ends all connections of a user.
+    pub(crate) fn disconnect(&self, user: UserId) {
+        if CONNECTIONS.has(user) {
+            let attributes = Attributes::parse(&[(DISCONNECT, "1")]);
+            let attributes = attributes.expect("one short pair");
+            self.publish(Self::inbox(user), "", "", attributes);
+        }
+    }
+
+    pub(crate) fn last_seen(&self, user: UserId) -> LastSeen {
+        match CONNECTIONS.has(user) {
+            true => LastSeen::Online,
+            false => self.last_connection(user).0,
+        }
+    }
+
+    /// Adds a connection. The first connection of a user makes the user online. Returns the seat of the connection, and the
+    /// cursor after which the connection reads the user's inbox: a connection that is not the user's first one reads no
+    /// messages that were queued.
+    pub(crate) fn enter(&self, visitor: Visitor) -> (Seat, Cursor) {
+        let user = visitor.user;
+        CONNECTIONS.enter(visitor, |is_first| {
+            let Some(user) = user.filter(|_| is_first) else {
+                return self.hub.last();
+            };
+            self.publish_status(user, "online");
+            self.last_connection(user).1
+        })
+    }
+
+    /// Removes a connection that has read the user's inbox up to `cursor`. Must be called once for each seat.
+    pub(crate) fn leave(&self, seat: Seat, cursor: Cursor) {
+        CONNECTIONS.leave(seat, |user| {
+            self.publish_status(user, "offline");
+            let seen = LastSeen::At(self.hub.last().0 / 1_000_000);
+            self.store_last_connection(user, seen, cursor);
+        });
+    }
+
+    /// Tells the subscribers of the pipe `user_status_N`.
+    fn publish_status(&self, user: UserId, status: &str) {
+        let pipe = ChannelName::parse(&format!("user_status_{user}"));
+        self.publish(pipe.expect("a short name"), status, status, None);
+    }
+
+    fn last_connection(&self, user: UserId) -> (LastSeen, Cursor) {
+        let stored = self.all(&internal("seen", Some(user))).pop();
+        let stored = stored.map(|message| text(&message));
+        let parsed = stored.and_then(|text| {
+            let (seen, cursor) = text.split_once(' ')?;
+            let seen = seen.parse().map_or(LastSeen::Never, LastSeen::At);
+            Some((seen, Cursor(cursor.parse().ok()?)))
+        });
+        parsed.unwrap_or((LastSeen::Never, Cursor::default()))
+    }
+
+    fn store_last_connection(&self, user: UserId, seen: LastSeen, cursor: Cursor) -> Receipt {
+        let text = match seen {
+            LastSeen::At(second) => format!("{second} {}", cursor.0),
+            LastSeen::Online | LastSeen::Never => format!("- {}", cursor.0),
+        };
+        self.publish(internal("seen", Some(user)), "", &text, None)
+    }
+}
