@@ -148,6 +148,17 @@ fn messages<'a>(channel: &ChannelName, records: &'a [Record<'_>]) -> Vec<(u64, &
                 shared.insert(message.id, message);
                 None
             }
+            Record::Removed {
+                id,
+                channel: of,
+                message,
+            } if of == channel => {
+                list.retain(|(known, _)| match message {
+                    0 => known >= id,
+                    removed => known != removed,
+                });
+                None
+            }
             _ => None,
         };
         let newest = list.last().map_or(0, |(id, _)| *id);
@@ -227,6 +238,19 @@ fn record(kind: u8, id: u64, shared: u64, data: &[u8]) -> Record<'_> {
         },
         4 => Record::Missed { before: id },
         5 => Record::Stop { id },
+        7 => Record::Removed {
+            id,
+            channel,
+            message: match data.first() {
+                None => 0,
+                Some(back) => id.saturating_sub(u64::from(*back)),
+            },
+        },
+        8 => Record::Length {
+            id,
+            channel,
+            messages: data.first().map(|length| u16::from(*length)),
+        },
         6 => Record::Start {
             id,
             after: id - 1,

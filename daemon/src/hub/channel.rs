@@ -14,8 +14,7 @@ pub(super) struct Channel {
     pub(super) interest: u64,
     /// Bit w: this channel is in worker w's dirty list.
     pub(super) dirty: u64,
-    /// The index of its limits: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
-    pub(super) class: u32,
+    pub(super) class: Class,
     /// The number of subscribers: see [`facts`](super::facts).
     pub(super) subscribers: u32,
     /// The number of messages since the channel was created.
@@ -24,9 +23,18 @@ pub(super) struct Channel {
     pub(super) expires: bool,
 }
 
+/// Which limits a channel has: see [`HistoryConfig::limits`](super::HistoryConfig::limits).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Class {
+    /// 0: the default. Otherwise a rule for a prefix: its number, beginning with 1.
+    pub(super) rule: u32,
+    /// The number of messages, if it was set for this channel.
+    pub(super) length: Option<u16>,
+}
+
 impl Channel {
     /// `trimmed`: a cursor below this id may have missed messages.
-    pub(super) fn new(name: ChannelName, trimmed: u64, class: u32) -> Self {
+    pub(super) fn new(name: ChannelName, trimmed: u64, class: Class) -> Self {
         Self {
             name,
             history: History::new(trimmed),
@@ -154,7 +162,7 @@ mod tests {
         let mut channels = ChannelMap::new();
         for (i, name) in names.iter().enumerate() {
             assert!(channels.get(name).is_none());
-            channels.insert(Channel::new(name.clone(), i as u64, 0));
+            channels.insert(Channel::new(name.clone(), i as u64, Class::default()));
         }
         assert_eq!(channels.len(), names.len());
         for (i, name) in names.iter().enumerate() {

@@ -47,7 +47,7 @@ impl HubState {
         let now = now.max(self.last);
         let channel = self.channels.get_mut(name)?;
         let limits = self.config.limits(channel.class);
-        channel.history.trim(limits, now, &mut self.kept);
+        channel.history.trim(&limits, now, &mut self.kept);
         let facts = channel.facts();
         (facts.subscribers > 0 || facts.messages > 0).then_some(facts)
     }

@@ -91,10 +91,13 @@ impl History {
     }
 
     pub(super) fn drop_oldest(&mut self, kept: &mut Kept) {
-        let Some(message) = self.messages.pop_front() else {
-            return;
-        };
-        let cost = cost(&message);
+        if let Some(message) = self.messages.pop_front() {
+            self.dropped(&message, kept);
+        }
+    }
+
+    fn dropped(&mut self, message: &Message, kept: &mut Kept) {
+        let cost = cost(message);
         self.bytes -= cost;
         kept.bytes -= cost;
         kept.messages -= 1;
@@ -104,6 +107,25 @@ impl History {
         if self.messages.len() < self.messages.capacity() / 8 || self.messages.is_empty() {
             self.messages.shrink_to(2 * self.messages.len());
         }
+    }
+
+    /// Drops all messages before `id`. Returns their number.
+    pub(super) fn remove_before(&mut self, id: u64, kept: &mut Kept) -> usize {
+        let count = self.messages.partition_point(|message| message.id < id);
+        (0..count).for_each(|_| self.drop_oldest(kept));
+        count
+    }
+
+    /// Drops the message with this id. Returns whether there was one.
+    pub(super) fn remove(&mut self, id: u64, kept: &mut Kept) -> bool {
+        let place = self
+            .messages
+            .binary_search_by_key(&id, |message| message.id);
+        let Some(message) = place.ok().and_then(|place| self.messages.remove(place)) else {
+            return false;
+        };
+        self.dropped(&message, kept);
+        true
     }
 
     /// The messages after `cursor` up to `until`, and the id of the message before the first of them.
@@ -116,7 +138,8 @@ impl History {
             .messages
             .partition_point(|message| message.id <= cursor);
         let after = match seen.checked_sub(1) {
-            Some(last) => self.messages[last].id,
+            // A message that was removed may be newer than messages that are kept.
+            Some(last) => self.messages[last].id.max(self.trimmed),
             None => self.trimmed,
         };
         let messages = self.messages.range(seen..);

@@ -12,14 +12,17 @@ mod facts;
 mod history;
 mod keep;
 mod keys;
+mod lengths;
 mod reader;
 mod reading;
+mod removal;
 mod restore;
 mod state;
 pub mod subscriber;
 mod workers;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -37,8 +40,10 @@ pub use history::Limits;
 use keep::Keeper;
 pub use keep::{LogThreads, StoreStatus};
 pub use keys::{Publisher, PublisherKey};
+pub use lengths::{LengthError, MAX_LENGTH};
 pub use reader::{Reader, RightEnds};
 pub use reading::Reading;
+pub use removal::Removal;
 use state::HubState;
 pub use workers::Workers;
 
@@ -139,6 +144,17 @@ impl Backlog {
                 .map_or(self.cursor, |last| Cursor(last.id));
         }
     }
+}
+
+/// The channels that have changed for a worker.
+#[derive(Debug, Default)]
+pub struct DirtyChannels {
+    /// Channels that got messages.
+    pub published: Vec<ChannelName>,
+    /// Channels whose subscribers must be told that the channel was deleted.
+    pub deleted: BTreeSet<ChannelName>,
+    /// This call or an earlier one has returned the channel of every message up to this id.
+    pub up_to: Cursor,
 }
 
 /// Figures of a hub at one moment.
@@ -376,9 +392,9 @@ impl Hub {
         self.lock().unmark_interest(worker, channel);
     }
 
-    /// Returns the channels of interest to `worker` that got messages since the last call, and the last id. This call or an
-    /// earlier one has returned the channel of every message up to this id. `left`: the subscribers that have left.
-    pub fn take_dirty(&self, worker: usize, left: &LeftChannels) -> (Vec<ChannelName>, Cursor) {
+    /// Returns the channels of interest to `worker` that got messages or were deleted since the last call. `left`: the
+    /// subscribers that have left.
+    pub fn take_dirty(&self, worker: usize, left: &LeftChannels) -> DirtyChannels {
         let mut state = self.lock();
         state.subscribers_left(left);
         state.take_dirty(worker)

@@ -93,6 +93,17 @@ impl HubState {
                 }
             }
             Record::Channel { name, trimmed } => self.channel(&name).history.miss(trimmed),
+            Record::Removed {
+                id,
+                channel,
+                message,
+            } => {
+                let message = Some(message).filter(|message| *message > 0);
+                self.remove_before(&channel, message, id);
+            }
+            Record::Length {
+                channel, messages, ..
+            } => self.set_length(&channel, messages),
             Record::Key { channel, key, id } => self.restore_key(&channel, key, id),
             Record::Start {
                 id,
@@ -143,8 +154,8 @@ impl HubState {
         }
         channel.history.push(message.clone(), &mut self.kept);
         let limits = self.config.limits(channel.class);
-        channel.history.trim(limits, now, &mut self.kept);
-        if let Some(due) = channel.schedule(limits) {
+        channel.history.trim(&limits, now, &mut self.kept);
+        if let Some(due) = channel.schedule(&limits) {
             self.expiry.push(Reverse((due, channel.name.clone())));
         }
         while self.is_full() && self.evict() {}

@@ -2,14 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BTreeSet, BinaryHeap, HashMap, binary_heap::PeekMut},
     sync::Arc,
 };
 
 use comet_proto::{ChannelName, ChannelNames, Cursor, Message};
 
 use super::{
-    Backlog, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
+    Backlog, DirtyChannels, HistoryConfig, HubStatus, NewMessage, READ_BYTES,
     channel::{Channel, ChannelMap},
     history::{History, Kept, Limits, cost},
     keep::{Queue, Unwritten},
@@ -65,6 +65,10 @@ pub(super) struct HubState {
     pub(super) expiry: BinaryHeap<Reverse<(u64, ChannelName)>>,
     /// For each worker the channels with new messages. Never longer than the number of its channels.
     dirty: Vec<Vec<ChannelName>>,
+    /// For each worker the channels whose subscribers must be told that the channel was deleted.
+    pub(super) deleted: Vec<BTreeSet<ChannelName>>,
+    /// The numbers of messages that were set for single channels.
+    pub(super) lengths: HashMap<ChannelName, u16>,
     pub(super) keys: Keys,
     /// The messages that are not in the log yet, if there is a log.
     pub(super) unwritten: Option<Queue>,
@@ -87,6 +91,8 @@ impl HubState {
             kept: Kept::default(),
             expiry: BinaryHeap::new(),
             dirty: vec![Vec::new(); workers],
+            deleted: vec![BTreeSet::new(); workers],
+            lengths: HashMap::new(),
             keys: Keys::default(),
             unwritten: None,
             peak: 0,
@@ -98,9 +104,9 @@ impl HubState {
         self.config = config;
         self.expiry.clear();
         for channel in self.channels.iter_mut() {
-            channel.class = self.config.class(&channel.name);
+            channel.class.rule = self.config.rule(&channel.name);
             channel.expires = false;
-            if let Some(due) = channel.schedule(self.config.limits(channel.class)) {
+            if let Some(due) = channel.schedule(&self.config.limits(channel.class)) {
                 self.expiry.push(Reverse((due, channel.name.clone())));
             }
         }
@@ -138,20 +144,18 @@ impl HubState {
             attributes: new.attributes,
         });
         if let Some(queue) = &mut self.unwritten {
-            queue.push(Unwritten {
-                message: message.clone(),
-                key: new.key.map(|key| key.text()),
-            });
+            let key = new.key.map(|key| key.text());
+            queue.push(Unwritten::Message(message.clone(), key));
         }
         let (mut woken, mut others) = (0, message.channels[1..].iter());
         loop {
             let limits = self.config.limits(channel.class);
-            let wake = channel.keep(message.clone(), limits, &mut self.kept);
+            let wake = channel.keep(message.clone(), &limits, &mut self.kept);
             woken |= wake;
             for worker in Workers(wake).iter() {
                 self.dirty[worker].push(channel.name.clone());
             }
-            if let Some(due) = channel.schedule(limits) {
+            if let Some(due) = channel.schedule(&limits) {
                 self.expiry.push(Reverse((due, channel.name.clone())));
             }
             let Some(name) = others.next() else { break };
@@ -206,15 +210,18 @@ impl HubState {
         }
     }
 
-    /// Returns the channels, and the last id.
-    pub(super) fn take_dirty(&mut self, worker: usize) -> (Vec<ChannelName>, Cursor) {
-        let names = std::mem::take(&mut self.dirty[worker]);
-        for name in &names {
+    pub(super) fn take_dirty(&mut self, worker: usize) -> DirtyChannels {
+        let published = std::mem::take(&mut self.dirty[worker]);
+        for name in &published {
             if let Some(channel) = self.channels.get_mut(name) {
                 channel.dirty &= !(1 << worker);
             }
         }
-        (names, self.last())
+        DirtyChannels {
+            published,
+            deleted: std::mem::take(&mut self.deleted[worker]),
+            up_to: self.last(),
+        }
     }
 
     pub(super) fn last(&self) -> Cursor {
@@ -274,7 +281,7 @@ impl HubState {
             let (trimmed, after) = match self.channels.get_mut(name) {
                 None => (self.floor, self.floor),
                 Some(Channel { history, class, .. }) => {
-                    history.trim(self.config.limits(*class), now, &mut self.kept);
+                    history.trim(&self.config.limits(*class), now, &mut self.kept);
                     let (mut messages, after) = history.between(start, until.0);
                     if is_one {
                         fill(&mut backlog, messages);
@@ -331,7 +338,7 @@ impl HubState {
         let (now, age_unknown) = (now.max(self.last), self.age_unknown);
         let newest = names.iter().filter_map(|name| {
             let Channel { history, class, .. } = self.channels.get_mut(name)?;
-            history.trim(self.config.limits(*class), now, &mut self.kept);
+            history.trim(&self.config.limits(*class), now, &mut self.kept);
             history.newest_until(now.saturating_sub(age).max(age_unknown))
         });
         newest.max().map(Cursor).filter(|newest| *newest > cursor)
@@ -384,7 +391,7 @@ impl HubState {
 
     /// The channel may already be gone.
     pub(super) fn make(&self, name: &ChannelName) -> Channel {
-        Channel::new(name.clone(), self.floor, self.config.class(name))
+        Channel::new(name.clone(), self.floor, self.class(name))
     }
 
     /// Whether the total limit is exceeded. Channels count, too, because many small channels take more memory than their messages.
@@ -416,8 +423,8 @@ impl HubState {
         let channel = channel.expect("who has an entry is not forgotten");
         let limits = self.config.limits(channel.class);
         channel.expires = false;
-        shorten(&mut channel.history, limits, due, &mut self.kept);
-        match channel.schedule(limits) {
+        shorten(&mut channel.history, &limits, due, &mut self.kept);
+        match channel.schedule(&limits) {
             Some(due) => self.expiry.push(Reverse((due, name))),
             None => self.forget_if_unused(&name),
         }
@@ -434,24 +441,6 @@ impl HubState {
             for worker in Workers(channel.dirty).iter() {
                 self.dirty[worker].retain(|dirty| dirty != name);
             }
-        }
-    }
-}
-
-impl HistoryConfig {
-    /// The index of the limits that apply to a channel.
-    fn class(&self, name: &str) -> u32 {
-        let prefixes = self.prefixes.iter().zip(1..);
-        let matching = prefixes.filter(|((prefix, _), _)| name.starts_with(prefix.as_str()));
-        matching
-            .max_by_key(|((prefix, _), _)| prefix.len())
-            .map_or(0, |(_, class)| class)
-    }
-
-    pub(super) fn limits(&self, class: u32) -> &Limits {
-        match class.checked_sub(1) {
-            Some(prefix) => &self.prefixes[prefix as usize].1,
-            None => &self.default,
         }
     }
 }

@@ -379,7 +379,10 @@ impl LogSummary {
                 self.boot = Some(*boot);
                 *id
             }
-            Record::Stop { id } | Record::Key { id, .. } => *id,
+            Record::Stop { id }
+            | Record::Key { id, .. }
+            | Record::Removed { id, .. }
+            | Record::Length { id, .. } => *id,
             Record::Head { last, .. } => *last,
             _ => 0,
         };

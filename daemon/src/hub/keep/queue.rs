@@ -1,23 +1,46 @@
-//! The bounded queue of messages that must be written to the log. If the queue overflows, all its messages are dropped, and the
-//! log is later rewritten from the history.
+//! The bounded queue of messages and changes that must be written to the log. If the queue overflows, all of them are
+//! dropped, and the log is later rewritten from the history.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use comet_proto::Message;
 
-use crate::hub::history;
+use super::writer;
+use crate::{hub::history, store::Record};
 
 /// Maximum number of bytes in the queue while the log cannot be written.
 pub(in crate::hub) const MAX_UNWRITTEN: usize = 32 << 20;
 
-/// A message that is not in the log yet.
+/// What is not in the log yet.
 #[derive(Debug)]
-pub(in crate::hub) struct Unwritten {
-    pub(in crate::hub) message: Arc<Message>,
-    pub(in crate::hub) key: Option<Box<str>>,
+pub(in crate::hub) enum Unwritten {
+    Message(Arc<Message>, Option<Box<str>>),
+    /// A change of a channel, which is rare.
+    Change(Box<Record<'static>>),
 }
 
-/// The messages to write, oldest first.
+/// The bytes for which a change counts.
+const CHANGE: usize = 256;
+
+impl Unwritten {
+    fn cost(&self) -> usize {
+        match self {
+            Self::Message(message, _) => history::cost(message),
+            Self::Change(_) => CHANGE,
+        }
+    }
+
+    pub(super) fn record(&self) -> Record<'_> {
+        match self {
+            Self::Message(message, key) => {
+                Record::Message(writer::record(message, key.as_deref().unwrap_or_default()))
+            }
+            Self::Change(record) => (**record).clone(),
+        }
+    }
+}
+
+/// The messages and changes to write, oldest first.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Queue {
     pub(super) list: VecDeque<Unwritten>,
@@ -28,7 +51,7 @@ pub(in crate::hub) struct Queue {
 
 impl Queue {
     pub(in crate::hub) fn push(&mut self, unwritten: Unwritten) {
-        self.bytes += history::cost(&unwritten.message);
+        self.bytes += unwritten.cost();
         self.list.push_back(unwritten);
         if self.bytes > MAX_UNWRITTEN {
             self.drop_all();

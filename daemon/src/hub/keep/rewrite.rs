@@ -70,6 +70,14 @@ impl Keeper {
         for LostRange { after, before, .. } in lost.into_iter().filter(|lost| !is_said(lost)) {
             base.put(&Record::Lost { after, before })?;
         }
+        // Before the channels, so that their messages are restored within these limits.
+        for (channel, messages) in hub.lengths() {
+            base.put(&Record::Length {
+                id: 0,
+                channel,
+                messages: Some(messages),
+            })?;
+        }
         // The messages of several channels that were already written. Ids are never used again, so no entry gets outdated.
         let mut shared = HashSet::new();
         for map in 0..channel::MAPS {

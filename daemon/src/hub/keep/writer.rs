@@ -4,8 +4,8 @@ use std::{io, mem, time::Instant};
 
 use comet_proto::Message;
 
-use super::queue::Queue;
-use crate::store::{Durability, Log, MessageRecord, Record, StoreError};
+use super::queue::{Queue, Unwritten};
+use crate::store::{Durability, Log, MessageRecord, StoreError};
 
 pub(super) struct LogWriter {
     pub(super) log: Log,
@@ -49,11 +49,8 @@ impl LogWriter {
         if self.queue.list.is_empty() {
             return Ok(());
         }
-        let records = self.queue.list.iter();
-        self.log.append(records.map(|unwritten| {
-            let key = unwritten.key.as_deref().unwrap_or_default();
-            Record::Message(record(&unwritten.message, key))
-        }))?;
+        let unwritten = self.queue.list.iter();
+        self.log.append(unwritten.map(Unwritten::record))?;
         if durability == Durability::Disk
             && let Err(error) = self.log.sync()
         {

@@ -140,8 +140,8 @@ impl Audience {
             self.hub.published(self.worker).await;
             loop {
                 let left = self.lists.borrow_mut().take_left();
-                let (dirty, up_to) = self.hub.take_dirty(self.worker, &left);
-                self.lists.borrow_mut().mark(dirty, up_to);
+                let dirty = self.hub.take_dirty(self.worker, &left);
+                self.lists.borrow_mut().mark(dirty);
                 // A busy channel goes behind the new lists, so that it does not delay a quiet channel.
                 self.lists.borrow_mut().requeue();
                 if !self.serve_slice() {
@@ -167,6 +167,7 @@ impl Audience {
                 lists: &self.lists,
                 key: called.key,
                 only: called.alone.then_some(&channel),
+                deleted: called.deleted.then_some(&channel),
                 last_read: std::mem::take(lists.last_read(list)),
             };
             drop(lists);

@@ -31,10 +31,18 @@ pub struct Feed<'a> {
     pub(super) key: SubscriberKey,
     /// The subscriber's channel if it has only one.
     pub(super) only: Option<&'a ChannelName>,
+    /// The channel, if it was deleted.
+    pub(super) deleted: Option<&'a ChannelName>,
     pub(super) last_read: LastRead,
 }
 
 impl Feed<'_> {
+    /// The subscriber's channel that was deleted ([`Hub::end_subscriptions`]). A protocol that has no word for this delivers
+    /// as usual.
+    pub fn deleted(&self) -> Option<&ChannelName> {
+        self.deleted
+    }
+
     /// The backlog of the subscriber's channels after `cursor`.
     pub fn read(&mut self, cursor: Cursor) -> Rc<SharedBacklog> {
         match self.only {

@@ -13,6 +13,7 @@ use super::{
     positions::{Position, Positions},
     shared_backlog::LastRead,
 };
+use crate::hub::DirtyChannels;
 
 /// Identifies a subscription until it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +44,12 @@ struct ChannelSubscribers {
     delivering: Vec<u32>,
     /// Whether the list is in `SubscriberLists::ready`, or is being served.
     ready: bool,
-    /// Whether the channel got a message after `delivering` was filled.
+    /// Whether the channel got a message or was deleted after `delivering` was filled.
     again: bool,
+    /// Whether the channel was deleted after `delivering` was filled.
+    deleted: bool,
+    /// Whether the subscribers in `delivering` must be told that the channel was deleted.
+    delivers_deletion: bool,
     /// The number of subscribers that have left since [`SubscriberLists::take_left`].
     left: u32,
     /// The last backlog, valid until a newer message comes.
@@ -63,6 +68,8 @@ pub(super) struct Called<S: ?Sized> {
     pub(super) subscriber: Rc<S>,
     /// Whether it is a subscriber of this channel only.
     pub(super) alone: bool,
+    /// Whether it must be told that this channel was deleted.
+    pub(super) deleted: bool,
 }
 
 impl<S: ?Sized> Default for SubscriberLists<S> {
@@ -110,6 +117,8 @@ impl<S: ?Sized> SubscriberLists<S> {
             delivering: Vec::new(),
             ready: false,
             again: false,
+            deleted: false,
+            delivers_deletion: false,
             left: 0,
             last_read: LastRead::default(),
         }));
@@ -214,21 +223,30 @@ impl<S: ?Sized> SubscriberLists<S> {
         }
     }
 
-    /// Marks the lists of channels with new messages, so that their subscribers are called. Every message up to `up_to` has
-    /// marked its channel, in this call or in an earlier one.
-    pub(super) fn mark(&mut self, dirty: Vec<ChannelName>, up_to: Cursor) {
-        self.marks.taken(up_to);
-        for channel in dirty {
+    /// Marks the lists of channels that have changed, so that their subscribers are called.
+    pub(super) fn mark(&mut self, dirty: DirtyChannels) {
+        self.marks.taken(dirty.up_to);
+        for channel in dirty.published {
             if let Some(&index) = self.by_name.get(&channel) {
                 self.marks.mark(index);
-                let list = &mut self.lists[index as usize];
-                list.again = true;
-                list.last_read = LastRead::default();
-                if !list.ready {
-                    list.ready = true;
-                    self.ready.push_back(index);
-                }
+                self.lists[index as usize].last_read = LastRead::default();
+                self.make_ready(index);
             }
+        }
+        for channel in dirty.deleted {
+            if let Some(&index) = self.by_name.get(&channel) {
+                self.lists[index as usize].deleted = true;
+                self.make_ready(index);
+            }
+        }
+    }
+
+    fn make_ready(&mut self, index: u32) {
+        let list = &mut self.lists[index as usize];
+        list.again = true;
+        if !list.ready {
+            list.ready = true;
+            self.ready.push_back(index);
         }
     }
 
@@ -239,6 +257,7 @@ impl<S: ?Sized> SubscriberLists<S> {
         if list.delivering.is_empty() && list.again {
             std::mem::swap(&mut list.waiting, &mut list.delivering);
             list.again = false;
+            list.delivers_deletion = std::mem::take(&mut list.deleted);
         }
         self.served = Some(index);
         Some((index, list.channel.clone()))
@@ -258,6 +277,7 @@ impl<S: ?Sized> SubscriberLists<S> {
             key: SubscriberKey(key),
             subscriber: registration.subscriber.clone(),
             alone: matches!(registration.positions, Positions::One(_)),
+            deleted: list.delivers_deletion,
         })
     }
 

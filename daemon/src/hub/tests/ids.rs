@@ -107,9 +107,9 @@ fn a_repeated_key_wakes_nobody() {
     let a = channel("a");
     hub.subscribe(0, std::slice::from_ref(&a), None);
     publish_with_key(&hub, &a, "k");
-    assert_eq!(hub.take_dirty(0, &[]).0, std::slice::from_ref(&a));
+    assert_eq!(hub.take_dirty(0, &[]).published, std::slice::from_ref(&a));
     publish_with_key(&hub, &a, "k");
-    assert!(hub.take_dirty(0, &[]).0.is_empty());
+    assert!(hub.take_dirty(0, &[]).published.is_empty());
 }
 
 #[test]

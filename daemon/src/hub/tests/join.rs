@@ -190,7 +190,7 @@ impl World {
             }
             return;
         }
-        let (dirty, _) = self.hub.take_dirty(i, &[]);
+        let dirty = self.hub.take_dirty(i, &[]).published;
         worker.awake = !dirty.is_empty();
         for name in dirty {
             let channel = self.names.iter().position(|known| *known == name).unwrap();
@@ -352,9 +352,12 @@ fn a_worker_is_woken_once_until_it_looks() {
     let publish = |name| hub.lock().publish(message(name, b""), clock()).1.0;
     let woken = [&names[0], &names[0], &names[1]].map(publish);
     assert_eq!(woken, [1, 0, 1], "a bit for each worker to wake");
-    assert_eq!(hub.take_dirty(0, &[]).0, names);
+    assert_eq!(hub.take_dirty(0, &[]).published, names);
     assert_eq!(publish(&names[0]), 1);
-    assert!(hub.take_dirty(1, &[]).0.is_empty(), "it listens to nothing");
+    assert!(
+        hub.take_dirty(1, &[]).published.is_empty(),
+        "it listens to nothing"
+    );
 }
 
 #[test]
@@ -366,5 +369,5 @@ fn a_forgotten_channel_is_not_looked_at() {
     NOW.set(NOW.get() + 3600 * SECOND);
     hub.expire();
     assert_eq!(hub.status().channels, 0);
-    assert!(hub.take_dirty(0, &[]).0.is_empty());
+    assert!(hub.take_dirty(0, &[]).published.is_empty());
 }

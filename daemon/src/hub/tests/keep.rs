@@ -1,6 +1,9 @@
 //! What a restart finds, on a disk that fails where it likes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use proptest::prelude::*;
 
@@ -343,6 +346,15 @@ enum Step {
     },
     /// Publishes that share a write.
     Burst(usize),
+    /// Removes a message, or all messages, from a channel.
+    Remove {
+        channel: usize,
+        message: Option<prop::sample::Index>,
+    },
+    Length {
+        channel: usize,
+        messages: Option<u16>,
+    },
     Rewrite,
     Fail {
         fault: Fault,
@@ -362,6 +374,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (channels, 0..300usize, proptest::option::of(0..4u8))
             .prop_map(|(channels, size, key)| Step::Publish { channels, size, key }),
         2 => (1..20usize).prop_map(Step::Burst),
+        1 => (0..3usize, any::<Option<prop::sample::Index>>())
+            .prop_map(|(channel, message)| Step::Remove { channel, message }),
+        1 => (0..3usize, proptest::option::of(0..MAX_LENGTH))
+            .prop_map(|(channel, messages)| Step::Length { channel, messages }),
         2 => Just(Step::Rewrite),
         3 => (fault, 0..12usize, 1..4usize)
             .prop_map(|(fault, well, ill)| Step::Fail { fault, well, ill }),
@@ -390,6 +406,10 @@ struct Model {
     acked: Vec<Published>,
     /// Every message that was given an id.
     published: Vec<Published>,
+    /// The channel and the id of each removed message, and whether the removal was acknowledged.
+    removed: BTreeMap<(usize, u64), bool>,
+    /// The lengths of the channels, if the last change was acknowledged.
+    lengths: [Option<Option<u16>>; 3],
     /// Cursors that clients may have.
     cursors: Vec<u64>,
 }
@@ -413,6 +433,8 @@ impl Model {
             names: ["a", "b", "c"].map(channel),
             acked: Vec::new(),
             published: Vec::new(),
+            removed: BTreeMap::new(),
+            lengths: [Some(None); 3],
         }
     }
 
@@ -451,6 +473,25 @@ impl Model {
         }
     }
 
+    fn remove(&mut self, channel: usize, message: Option<prop::sample::Index>) {
+        let name = &self.names[channel];
+        let (kept, _) = ids(&self.hub, name, 0);
+        let (removed, removal) = match message {
+            None => (kept, self.hub.remove_messages(name)),
+            Some(_) if kept.is_empty() => return,
+            Some(message) => {
+                let id = *message.get(&kept);
+                (vec![id], self.hub.remove_message(name, id))
+            }
+        };
+        assert_eq!(removal.messages, removed.len());
+        let keeper = self.hub.keeper.as_ref().unwrap();
+        let is_acked = keeper.commit(&self.hub, removal.id).is_ok();
+        for id in removed {
+            self.removed.insert((channel, id), is_acked);
+        }
+    }
+
     fn names(&self, channels: usize) -> ChannelNames {
         let is_set = |number: &usize| channels & 1 << number > 0;
         let names = (0..self.names.len())
@@ -479,6 +520,18 @@ impl Model {
                 .filter(|acked| acked.channels & 1 << number > 0);
             let acked: Vec<u64> = acked.map(|acked| acked.id).collect();
             let (kept, _) = ids(&self.hub, name, 0);
+            for (_, removed) in self.removed.keys().filter(|(of, _)| *of == number) {
+                let is_acked = self.removed[&(number, *removed)];
+                assert!(!is_acked || !kept.contains(removed), "{removed} is back");
+            }
+            let acked: Vec<u64> = acked
+                .into_iter()
+                .filter(|id| !self.removed.contains_key(&(number, *id)))
+                .collect();
+            if let Some(length) = self.lengths[number] {
+                let expected = length.map_or(Limits::default().messages, usize::from);
+                assert_eq!(self.hub.length(name), expected);
+            }
             assert!(kept.is_sorted() && kept.windows(2).all(|pair| pair[0] < pair[1]));
             for id in &acked {
                 assert!(kept.contains(id), "{id} was acknowledged, and is lost");
@@ -487,9 +540,19 @@ impl Model {
                 let (after, gap) = ids(&self.hub, name, *cursor);
                 let missed = acked.iter().any(|id| id > cursor && !after.contains(id));
                 assert!(gap || !missed, "a client with {cursor} is not told");
+                let mut removed = self
+                    .removed
+                    .iter()
+                    .filter(|((of, _), acked)| *of == number && **acked);
+                let missed = removed.any(|((_, id), _)| id > cursor);
+                assert!(
+                    gap || !missed || *cursor == 0,
+                    "a client with {cursor} misses a removed message"
+                );
             }
         }
-        for acked in &self.acked {
+        let is_touched = |acked: &&Published| self.removed.keys().any(|(_, id)| *id == acked.id);
+        for acked in self.acked.iter().filter(|acked| !is_touched(acked)) {
             let names = self.names(acked.channels);
             let kept = self.hub.since(&names, Cursor(acked.id - 1)).messages;
             assert_eq!((kept[0].id, &kept[0].channels), (acked.id, &names));
@@ -512,6 +575,18 @@ impl Model {
                 for i in 1..=count {
                     self.publish(1 << (i % 3), 100, None, i == count);
                 }
+            }
+            Step::Remove { channel, message } => self.remove(channel, message),
+            Step::Length { channel, messages } => {
+                let id = self.hub.set_length(&self.names[channel], messages).unwrap();
+                let is_acked = self
+                    .hub
+                    .keeper
+                    .as_ref()
+                    .unwrap()
+                    .commit(&self.hub, id)
+                    .is_ok();
+                self.lengths[channel] = is_acked.then_some(messages);
             }
             Step::Rewrite => _ = self.hub.rewrite_log(),
             Step::Fail { fault, well, ill } => self.disk.fail(fault, well, ill),

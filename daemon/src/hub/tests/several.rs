@@ -41,8 +41,11 @@ fn a_publish_wakes_and_marks_for_each_channel() {
     hub.subscribe(1, &names(["b", "c"]), None);
     let (_, woken) = hub.publish_and_wake(message_to(names(["a", "b"]), b""));
     assert_eq!(woken.iter().collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(hub.take_dirty(0, &[]).0, [channel("a"), channel("b")]);
-    assert_eq!(hub.take_dirty(1, &[]).0, [channel("b")]);
+    assert_eq!(
+        hub.take_dirty(0, &[]).published,
+        [channel("a"), channel("b")]
+    );
+    assert_eq!(hub.take_dirty(1, &[]).published, [channel("b")]);
 }
 
 #[test]

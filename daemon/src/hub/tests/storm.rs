@@ -52,7 +52,7 @@ fn what_outlives_a_storm_is_as_it_was() {
     assert_eq!(publish(&hub, &names[..10], "l"), late, "keys too");
     assert!(hub.since(&names[10..11], Cursor(START)).gap);
     hub.publish(message(&listened, b""));
-    assert_eq!(hub.take_dirty(0, &[]).0, [listened]);
+    assert_eq!(hub.take_dirty(0, &[]).published, [listened]);
     NOW.set(NOW.get() + 700 * SECOND);
     hub.expire();
     assert_eq!(hub.status().channels, 1, "somebody listens to it");

@@ -10,7 +10,7 @@ use super::{
 use crate::store::Durability;
 
 /// The numbers of the kinds.
-pub(super) const KINDS: RangeInclusive<u8> = HEAD..=LINK;
+pub(super) const KINDS: RangeInclusive<u8> = HEAD..=LENGTH;
 
 const HEAD: u8 = 1;
 const MESSAGE: u8 = 2;
@@ -24,6 +24,11 @@ const MISSED: u8 = 9;
 const FULL_MESSAGE: u8 = 10;
 const SHARED: u8 = 11;
 const LINK: u8 = 12;
+const REMOVED: u8 = 13;
+const LENGTH: u8 = 14;
+
+/// The length of a channel's history that stands for the number in the settings.
+const AS_CONFIGURED: u16 = u16::MAX;
 
 impl Record<'_> {
     pub(super) fn kind(&self) -> u8 {
@@ -33,6 +38,8 @@ impl Record<'_> {
             Self::Message(_) => FULL_MESSAGE,
             Self::Shared(_) => SHARED,
             Self::Link { .. } => LINK,
+            Self::Removed { .. } => REMOVED,
+            Self::Length { .. } => LENGTH,
             Self::Channel { .. } => CHANNEL,
             Self::Key { .. } => KEY,
             Self::Start { .. } => START,
@@ -53,6 +60,23 @@ impl Record<'_> {
             Self::Message(message) | Self::Shared(message) => message.write_full(out),
             Self::Link { id, channel } => {
                 put(out, &[*id]);
+                put_text(out, channel);
+            }
+            Self::Removed {
+                id,
+                channel,
+                message,
+            } => {
+                put(out, &[*id, *message]);
+                put_text(out, channel);
+            }
+            Self::Length {
+                id,
+                channel,
+                messages,
+            } => {
+                put(out, &[*id]);
+                out.extend_from_slice(&messages.unwrap_or(AS_CONFIGURED).to_le_bytes());
                 put_text(out, channel);
             }
             Self::Channel { name, trimmed } => {
@@ -101,6 +125,17 @@ pub(super) fn read_body(kind: u8, body: &[u8]) -> Option<Record<'_>> {
         SHARED => Record::Shared(MessageRecord::read_full(&mut body)?),
         LINK => Record::Link {
             id: body.number()?,
+            channel: body.channel()?,
+        },
+        REMOVED => Record::Removed {
+            id: body.number()?,
+            message: body.number()?,
+            channel: body.channel()?,
+        },
+        LENGTH => Record::Length {
+            id: body.number()?,
+            messages: Some(u16::from_le_bytes(body.take(2)?.try_into().ok()?))
+                .filter(|messages| *messages != AS_CONFIGURED),
             channel: body.channel()?,
         },
         CHANNEL => Record::Channel {

@@ -121,6 +121,16 @@ mod tests {
                 id,
                 channel: channel(),
             },
+            Record::Removed {
+                id,
+                channel: channel(),
+                message: id - 1,
+            },
+            Record::Length {
+                id,
+                channel: channel(),
+                messages: id.is_multiple_of(2).then_some(1000),
+            },
         ]
     }
 

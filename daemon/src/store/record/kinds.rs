@@ -36,6 +36,24 @@ pub enum Record<'a> {
         /// A cursor below this id has missed messages of the channel.
         trimmed: u64,
     },
+    /// Messages that were removed from a channel before their time.
+    Removed {
+        /// The id of the removal. Only older messages were removed.
+        id: u64,
+        /// The channel. The messages stay in their other channels.
+        channel: ChannelName,
+        /// The message that was removed. 0: all of them.
+        message: u64,
+    },
+    /// How many messages a channel keeps, in place of the number in the settings.
+    Length {
+        /// The id of the change.
+        id: u64,
+        /// The channel.
+        channel: ChannelName,
+        /// The number of messages. `None`: the number in the settings.
+        messages: Option<u16>,
+    },
     /// An idempotency key, whose message may be gone.
     Key {
         /// The channel.
