@@ -1,14 +1,14 @@
 //! Counters and gauges, for `/metrics` and `comet status`.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// A number that many threads change often. Each thread changes a part of its own. One shared number would move between the
 /// caches of the processors at every message.
@@ -87,7 +87,7 @@ pub struct Metrics {
     /// Texts, which `comet status` shows apart from the numbers.
     #[serde(skip)]
     pub files_notices: FilesNotices,
-    /// HTTP connections open now.
+    /// Connections open now, over HTTP and on the ports of other protocols.
     pub http_connections: Counter,
     /// HTTP connections refused because of a limit.
     pub http_refused: Counter,
@@ -126,6 +126,52 @@ pub struct Metrics {
     pub socket_forbidden: Counter,
     /// Times that the Unix socket's accepting paused because the machine had no descriptor or memory left.
     pub socket_accept_pauses: Counter,
+    /// The figures of protocols with a port of their own.
+    #[serde(flatten)]
+    pub ports: PortsMetrics,
+}
+
+/// The figures of one protocol with a port of its own.
+#[derive(Debug, Default)]
+pub struct PortMetrics {
+    /// Connections open now.
+    pub connections: Counter,
+    /// Connections refused because of a limit.
+    pub refused: Counter,
+    /// Messages published.
+    pub published: Counter,
+}
+
+/// The figures of all protocols with a port of their own, by the protocol's name.
+#[derive(Debug, Default)]
+pub struct PortsMetrics(Mutex<BTreeMap<&'static str, Arc<PortMetrics>>>);
+
+impl PortsMetrics {
+    /// The figures of the protocol with this name.
+    pub(crate) fn of(&self, protocol: &'static str) -> Arc<PortMetrics> {
+        let mut ports = self.0.lock().expect("no code panics holding it");
+        ports.entry(protocol).or_default().clone()
+    }
+
+    /// All figures now.
+    pub(crate) fn all(&self) -> Vec<(&'static str, Arc<PortMetrics>)> {
+        let ports = self.0.lock().expect("no code panics holding it");
+        let all = ports.iter();
+        all.map(|(name, figures)| (*name, figures.clone()))
+            .collect()
+    }
+}
+
+impl Serialize for PortsMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, port) in self.all() {
+            map.serialize_entry(&format!("{name}_connections"), &port.connections)?;
+            map.serialize_entry(&format!("{name}_refused"), &port.refused)?;
+            map.serialize_entry(&format!("{name}_published"), &port.published)?;
+        }
+        map.end()
+    }
 }
 
 impl Metrics {

@@ -46,6 +46,8 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
 pub struct Daemon {
     child: Child,
     addr: SocketAddr,
+    /// The line on standard output.
+    ready: String,
     root: Arc<tempfile::TempDir>,
     log: Arc<Mutex<String>>,
     _stdout: BufReader<ChildStdout>,
@@ -122,6 +124,7 @@ impl Daemon {
         Ok(Self {
             child,
             addr,
+            ready,
             root,
             log,
             _stdout: stdout,
@@ -130,6 +133,20 @@ impl Daemon {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The address of another protocol's port, in `, NAME ADDR,` of the daemon's line.
+    pub fn port(&self, protocol: &str) -> SocketAddr {
+        let mut parts = self
+            .ready
+            .split(", ")
+            .filter_map(|part| part.split_once(' '));
+        let found = parts.find(|(name, _)| *name == protocol);
+        found
+            .unwrap_or_else(|| panic!("no {protocol}: {}", self.ready))
+            .1
+            .parse()
+            .unwrap()
     }
 
     pub fn pid(&self) -> u32 {

@@ -50,11 +50,13 @@ mod largest;
 mod log_limits;
 mod longpoll;
 mod longpoll_connection;
+mod memcached;
 mod negotiated;
 mod no_room;
 mod novcomet;
 mod origins;
 mod other_user;
+mod ports;
 
 mod proxies;
 mod reload;

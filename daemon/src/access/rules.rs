@@ -78,6 +78,21 @@ impl Rights {
         self.read.is_empty() && self.read_else == Access::Public
     }
 
+    /// Whether a client of another protocol's port may publish to the channel without a key. Whoever configures such a
+    /// port wants its clients to publish, so channels without a rule are open.
+    pub(crate) fn may_publish_on_port(&self, channel: &ChannelName) -> bool {
+        self.publish
+            .get(channel)
+            .is_none_or(|rule| *rule == Access::Public)
+    }
+
+    /// Like [`Rights::may_publish_on_port`], for reading.
+    pub(crate) fn may_read_on_port(&self, channel: &ChannelName) -> bool {
+        self.read
+            .get(channel)
+            .is_none_or(|rule| *rule == Access::Public)
+    }
+
     /// Whether a subscription that began under the rights `before` must end. It must end if these rights refuse it. It must
     /// also end if the decision depends on its token, because tokens are not stored. `by_token`: the subscription began with a
     /// token.

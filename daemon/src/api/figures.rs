@@ -4,6 +4,7 @@ use crate::{
     connection::memory,
     http::site::Site,
     hub::{Hub, StoreStatus},
+    metrics::{Counter, PortMetrics, PortsMetrics},
 };
 
 /// The figures in the text format of Prometheus, version 0.0.4.
@@ -15,7 +16,7 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
         (
             "comet_http_connections",
             "gauge",
-            "HTTP connections open now",
+            "connections open now, over HTTP and on the ports of other protocols",
             m.http_connections.get(),
         ),
         (
@@ -202,5 +203,43 @@ pub(super) fn metrics(site: &Site, hub: &Hub) -> String {
     let lines = figures.map(|(name, kind, help, value)| {
         format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
     });
-    lines.concat()
+    lines.concat() + &ports(&m.ports)
+}
+
+/// The figures of protocols with a port of their own.
+fn ports(metrics: &PortsMetrics) -> String {
+    type Figure = fn(&PortMetrics) -> &Counter;
+    let figures: [(&str, &str, &str, Figure); 3] = [
+        (
+            "comet_port_connections",
+            "gauge",
+            "connections open now on the port of another protocol",
+            |port| &port.connections,
+        ),
+        (
+            "comet_port_refused_total",
+            "counter",
+            "connections on the port of another protocol over a limit",
+            |port| &port.refused,
+        ),
+        (
+            "comet_port_published_total",
+            "counter",
+            "messages published on the port of another protocol",
+            |port| &port.published,
+        ),
+    ];
+    let ports = metrics.all();
+    if ports.is_empty() {
+        return String::new();
+    }
+    let mut text = String::new();
+    for (name, kind, help, figure) in figures {
+        text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (protocol, port) in &ports {
+            let value = figure(port).get();
+            text += &format!("{name}{{protocol=\"{protocol}\"}} {value}\n");
+        }
+    }
+    text
 }

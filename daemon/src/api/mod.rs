@@ -12,7 +12,7 @@ pub(crate) mod parameters;
 mod paths;
 pub(crate) mod publish;
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use comet_proto::ChannelName;
 use hyper::{Method, StatusCode};
@@ -34,7 +34,7 @@ use paths::{PAGE_METHODS, Resource};
 
 /// Everything that the daemon serves over HTTP with the present settings.
 pub(crate) struct Api {
-    rights: Rights,
+    rights: Arc<Rights>,
     /// With `--demo`: what the demo pages show about this daemon.
     demo: Option<Demo>,
     endpoints: Vec<Box<dyn Endpoint>>,
@@ -42,7 +42,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(
-        rights: Rights,
+        rights: Arc<Rights>,
         demo: Option<Demo>,
         endpoints: Vec<Box<dyn Endpoint>>,
     ) -> Self {

@@ -37,7 +37,7 @@ const SYSTEM_FILE: &str = "/etc/comet.toml";
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = read_config(arguments.config.as_deref())?;
-    config.check_readers()?;
+    config.check()?;
     let mut notes = warnings(&config);
     for key in &config.auth.keys {
         for path in [&key.secret_file, &key.public_key_file]

@@ -2,10 +2,7 @@
 
 #[expect(dead_code, reason = "the protocols that use it come next")]
 pub(crate) mod comet_server;
-#[expect(
-    dead_code,
-    reason = "the first protocol with names of its own comes next"
-)]
+pub(crate) mod memcached;
 pub(crate) mod names;
 pub(crate) mod novcomet;
 pub(crate) mod port;
@@ -26,6 +23,10 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
 }
 
 /// The protocols that have a port of their own, each with its settings.
-pub(crate) fn ports(_config: &CompatConfig) -> Vec<Arc<dyn Port>> {
-    vec![]
+pub(crate) fn ports(config: &CompatConfig) -> Vec<Arc<dyn Port>> {
+    let mut ports: Vec<Arc<dyn Port>> = Vec::new();
+    if let Some(config) = &config.memcached {
+        ports.push(Arc::new(memcached::Memcached::new(config)));
+    }
+    ports
 }

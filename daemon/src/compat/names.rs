@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use comet_proto::ChannelName;
+use comet_proto::{Attributes, ChannelName};
 use ring::digest;
 
 /// The attribute that has the foreign name of a message whose channel name is a hash.
@@ -26,12 +26,26 @@ pub(crate) fn channel_of(foreign: &[u8]) -> Option<ChannelName> {
     Some(ChannelName::parse(&name).expect("an escaped name is a valid channel name"))
 }
 
+/// The attributes of a message to [`channel_of`] this foreign name: the name itself, if the channel is its hash.
+pub(crate) fn attributes_of(channel: &ChannelName, foreign: &[u8]) -> Option<Box<Attributes>> {
+    if !is_hashed(channel) {
+        return None;
+    }
+    let foreign = String::from_utf8_lossy(foreign);
+    // A name that is too long for an attribute is left out.
+    Attributes::parse(&[(FOREIGN_NAME, foreign)]).ok().flatten()
+}
+
 /// Whether the channel of this foreign name is known by a hash, which cannot be turned back into the foreign name.
 pub(crate) fn is_hashed(channel: &ChannelName) -> bool {
     channel.as_str().starts_with("=~")
 }
 
 /// The foreign name of a channel. A name that [`channel_of`] cannot have made is returned as it is.
+#[allow(
+    dead_code,
+    reason = "the first protocol that names channels comes next"
+)]
 pub(crate) fn foreign_of(channel: &ChannelName) -> Cow<'_, [u8]> {
     let name = channel.as_str();
     if !name.contains('=') {
@@ -131,6 +145,14 @@ mod tests {
         assert!(is_hashed(&ChannelName::parse(&hashed).unwrap()));
         assert_eq!(foreign(&hashed), hashed);
         assert_ne!(channel(&"/".repeat(68)), hashed);
+        let attributes = |foreign: &str| {
+            let channel = channel_of(foreign.as_bytes()).unwrap();
+            let attributes = attributes_of(&channel, foreign.as_bytes());
+            attributes.map(|all| all.iter().next().unwrap().1.to_owned())
+        };
+        assert_eq!(attributes(&longest), None);
+        assert_eq!(attributes(&"/".repeat(67)), Some("/".repeat(67)));
+        assert_eq!(attributes(&"/".repeat(3000)), None);
     }
 
     proptest! {

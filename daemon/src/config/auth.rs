@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use ring::digest;
 use serde::{Deserialize, Deserializer, de};
 
 use super::value;
@@ -99,12 +100,23 @@ impl Secret {
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
+
+    /// Whether `given` is the secret. The time that this takes does not tell how much of `given` is right.
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
+        let hash = |text: &[u8]| digest::digest(&digest::SHA256, text);
+        hash(self.0.as_bytes()).as_ref() == hash(given).as_ref()
+    }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// A secret that is not empty.
+pub(super) fn some_secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>, D::Error> {
+    not_empty(d).map(|text| Some(Secret(text)))
 }
 
 /// A text that is not empty.

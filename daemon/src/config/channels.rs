@@ -158,7 +158,8 @@ impl Config {
     /// # Errors
     /// Says what to write instead.
     pub fn check(&self) -> anyhow::Result<()> {
-        Ok(self.check_readers()?)
+        self.check_readers()?;
+        Ok(self.check_ports()?)
     }
 
     /// Checks that a rule says who may read if other machines can reach the address.

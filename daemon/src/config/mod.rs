@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
-pub use compat::CompatConfig;
+pub use compat::{CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits};
 pub use file::ConfigError;
 pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;
@@ -223,11 +223,6 @@ impl Config {
 
     /// Copies from `running` the settings that need a restart. Returns the keys whose values differ.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
-        fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
-            let differs = new != running;
-            new.clone_from(running);
-            differs
-        }
         let differ = [
             ("dir", keep(&mut self.dir, &running.dir)),
             ("listen", keep(&mut self.listen, &running.listen)),
@@ -248,11 +243,20 @@ impl Config {
             ),
             ("store", keep(&mut self.store, &running.store)),
         ];
+        let compat = self.compat.keep_fixed(&running.compat);
         differ
             .into_iter()
+            .chain(compat)
             .filter_map(|(key, differs)| differs.then_some(key))
             .collect()
     }
+}
+
+/// Copies the running value of a setting that needs a restart. Returns whether the new value differs.
+fn keep<T: PartialEq + Clone>(new: &mut T, running: &T) -> bool {
+    let differs = new != running;
+    new.clone_from(running);
+    differs
 }
 
 impl Default for Config {

@@ -366,7 +366,11 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 static API: LazyLock<Arc<Api>> = LazyLock::new(|| {
     let rights = Rights::new(&CONFIG).expect("a key");
-    Arc::new(Api::new(rights, None, compat::endpoints(&CONFIG.compat)))
+    Arc::new(Api::new(
+        rights.into(),
+        None,
+        compat::endpoints(&CONFIG.compat),
+    ))
 });
 
 fn site(hub: &Arc<Hub>) -> (Site, Arc<Recorder>) {

@@ -75,6 +75,7 @@ impl Daemon {
         )?;
         let places = Places {
             listen: addr.to_string(),
+            ports: sockets.port_addresses,
             socket: path.clone(),
             dir: config.dir.clone(),
             config: file,
@@ -118,7 +119,7 @@ impl Daemon {
             shared,
             ports: self.ports.into(),
             outlives: self.listeners.outlives,
-            sites: self.settings.sites(),
+            served: self.settings.served(),
             hub: self.hub.clone(),
             drain: self.drain.clone(),
             tick_counts: tick_counts.clone(),

@@ -1,6 +1,7 @@
 //! The sockets on which the daemon listens: those that systemd passed, which outlive the daemon, or its own.
 
 use std::{
+    collections::BTreeMap,
     env,
     fmt::Display,
     io,
@@ -33,6 +34,8 @@ pub struct OpenSockets {
     pub(super) http: HttpListeners,
     /// The protocols with a port of their own, whose listeners are among those of HTTP.
     pub(super) ports: Vec<Arc<dyn Port>>,
+    /// The addresses of these protocols, with the ports that the system chose for port 0.
+    pub(super) port_addresses: BTreeMap<&'static str, SocketAddr>,
     pub(super) unix: Socket,
     pub(super) unix_path: PathBuf,
 }
@@ -69,8 +72,13 @@ impl OpenSockets {
         ports: Vec<Arc<dyn Port>>,
     ) -> anyhow::Result<Self> {
         let mut http = open(&mut passed, config.listen, super::workers::number(config))?;
+        let mut port_addresses = BTreeMap::new();
         for (door, port) in (HTTP_DOOR + 1..).zip(&ports) {
-            let socket = bind(port.listen(), 1)?.remove(0);
+            let name = port.name();
+            let socket = bind(port.listen(), 1)
+                .with_context(|| format!("compat: the port of {name} cannot be opened"))?
+                .remove(0);
+            port_addresses.insert(name, socket.local_addr()?);
             http.sockets.push(Listener { socket, door });
         }
         let most = http.sockets.len() <= MOST_LISTENERS;
@@ -79,6 +87,7 @@ impl OpenSockets {
         Ok(Self {
             http,
             ports,
+            port_addresses,
             unix,
             unix_path,
         })

@@ -31,8 +31,15 @@ pub(super) struct Settings {
     /// The settings at the start.
     started: Config,
     configs: watch::Sender<Arc<Config>>,
-    sites: watch::Sender<Arc<Site>>,
+    served: watch::Sender<ServedSettings>,
     parts: SiteParts,
+}
+
+/// The settings that worker threads follow.
+#[derive(Clone)]
+pub(super) struct ServedSettings {
+    pub(super) site: Arc<Site>,
+    pub(super) rights: Arc<Rights>,
 }
 
 /// The parts of a `Site` that do not come from the settings.
@@ -50,11 +57,11 @@ pub(super) struct SiteParts {
 impl Settings {
     /// `given` is `config` without the changes that passed sockets have made.
     pub(super) fn new(given: Config, config: Config, parts: SiteParts) -> anyhow::Result<Self> {
-        let site = parts.site(&config, Rights::new(&config)?, None)?;
+        let served = parts.served(&config, Rights::new(&config)?, None);
         Ok(Self {
             started: given,
             configs: watch::Sender::new(Arc::new(config)),
-            sites: watch::Sender::new(Arc::new(site)),
+            served: watch::Sender::new(served),
             parts,
         })
     }
@@ -67,8 +74,8 @@ impl Settings {
         self.configs.subscribe()
     }
 
-    pub(super) fn sites(&self) -> watch::Receiver<Arc<Site>> {
-        self.sites.subscribe()
+    pub(super) fn served(&self) -> watch::Receiver<ServedSettings> {
+        self.served.subscribe()
     }
 
     /// Reads the settings again. If they have a mistake, nothing changes. Returns a text for the service manager.
@@ -113,13 +120,12 @@ impl Settings {
             rights,
             need_restart,
         } = new;
-        let site = self
-            .parts
-            .site(&config, rights, Some(&self.sites.borrow()))?;
+        let before = self.served.borrow().site.clone();
+        let served = self.parts.served(&config, rights, Some(&before));
         if config.history != self.configs.borrow().history {
             self.parts.hub.limit(config.hub_history());
         }
-        self.sites.send_replace(Arc::new(site));
+        self.served.send_replace(served);
         self.configs.send_replace(Arc::new(config));
         Ok(need_restart)
     }
@@ -147,23 +153,25 @@ impl NewSettings {
 }
 
 impl SiteParts {
-    fn site(&self, config: &Config, rights: Rights, before: Option<&Site>) -> anyhow::Result<Site> {
+    fn served(&self, config: &Config, rights: Rights, before: Option<&Site>) -> ServedSettings {
         let max_connections = config
             .http
             .max_connections
             .map_or(self.room, |max| self.room.min(max as u64));
         let demo = config.demo.then(|| self.demo(&config.dir));
         let endpoints = compat::endpoints(&config.compat);
-        Ok(Site {
+        let rights = Arc::new(rights);
+        let site = Arc::new(Site {
             config: config.http.clone(),
-            routes: Arc::new(Api::new(rights, demo, endpoints)),
+            routes: Arc::new(Api::new(rights.clone(), demo, endpoints)),
             origins: Origins::new(&config.http.origins, before.map(|site| &site.origins)),
             max_connections,
             ceiling: Ceiling::new(config.http.max_memory),
             broker: self.broker.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
-        })
+        });
+        ServedSettings { site, rights }
     }
 
     fn demo(&self, dir: &Path) -> Demo {

@@ -1,6 +1,6 @@
 //! The answer to `comet status`.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use serde::Serialize;
 
@@ -14,6 +14,9 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct Places {
     pub(super) listen: String,
+    /// The addresses of the protocols with a port of their own, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) ports: BTreeMap<&'static str, SocketAddr>,
     pub(super) socket: PathBuf,
     pub(super) dir: PathBuf,
     /// The configuration file.
@@ -24,10 +27,11 @@ pub(super) struct Places {
 impl fmt::Display for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (listen, socket, dir) = (&self.listen, self.socket.display(), self.dir.display());
-        write!(
-            f,
-            "listening on http://{listen}, socket {socket}, watching {dir}"
-        )
+        write!(f, "listening on http://{listen}")?;
+        for (name, address) in &self.ports {
+            write!(f, ", {name} {address}")?;
+        }
+        write!(f, ", socket {socket}, watching {dir}")
     }
 }
 

@@ -5,11 +5,12 @@ use std::{io, rc::Rc, sync::Arc};
 use tokio::{sync::watch, task::spawn_local};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::settings::ServedSettings;
 use crate::{
-    compat::port::Port,
+    compat::port::{Port, PortContext},
     connection::{Conn, ConnectionLimits, Worker},
     drain::Drain,
-    http::{Http, Site},
+    http::Http,
     hub::subscriber::Audience,
     worker::{Door, SharedParts},
 };
@@ -21,7 +22,7 @@ pub(super) struct ThreadParts {
     /// Another process (systemd) also holds the listeners open. Connections that are not accepted wait for the next
     /// daemon.
     pub(super) outlives: bool,
-    pub(super) sites: watch::Receiver<Arc<Site>>,
+    pub(super) served: watch::Receiver<ServedSettings>,
     /// The thread publishes nothing after this is dropped.
     pub(super) publisher: TaskTrackerToken,
 }
@@ -37,17 +38,19 @@ pub(super) fn serve(
     audience: Rc<Audience>,
     count_tick: impl Fn(),
 ) -> io::Result<()> {
-    let site = parts.sites.borrow().clone();
+    let ServedSettings { site, rights } = parts.served.borrow().clone();
     let limits = ConnectionLimits::new(site.metrics.clone(), site.config.write_time, site.ceiling);
     let http = Rc::new(Http::new(site.clone(), audience.clone()));
-    let doors = doors(&http, &parts.ports, &audience, &site);
+    let context = PortContext::new(&audience, site.clone(), rights);
+    let doors = doors(&http, &parts.ports, &context);
     let (worker, events) = Worker::new(audience.worker(), parts.shared, doors, limits)?;
     let stop = Stop {
         drain: site.drain.clone(),
         publisher: parts.publisher,
         outlives: parts.outlives,
     };
-    let main = run(&worker, &http, &audience, parts.sites, stop);
+    let follow = follow(worker.clone(), http.clone(), context, parts.served);
+    let main = run(&worker, &audience, follow, stop);
     let tick = || {
         http.begin_tick(&worker);
         worker.tick(|| audience.tidy());
@@ -60,24 +63,22 @@ pub(super) fn serve(
 fn doors(
     http: &Rc<Http>,
     ports: &[Arc<dyn Port>],
-    audience: &Rc<Audience>,
-    site: &Arc<Site>,
+    context: &Rc<PortContext>,
 ) -> Vec<Box<dyn Door<Conn>>> {
-    let others = ports.iter().map(|port| port.door(audience, site));
+    let others = ports.iter().map(|port| port.door(context));
     std::iter::once(http.clone().door()).chain(others).collect()
 }
 
 /// The thread's main task: delivers messages and follows the settings until the daemon stops, and then ends the worker.
 async fn run(
     worker: &Rc<Worker>,
-    http: &Rc<Http>,
     audience: &Rc<Audience>,
-    sites: watch::Receiver<Arc<Site>>,
+    follow: impl Future<Output = ()> + 'static,
     stop: Stop,
 ) -> io::Result<()> {
     let audience = audience.clone();
     let mut deliveries = spawn_local(async move { audience.run().await });
-    spawn_local(follow(worker.clone(), http.clone(), sites));
+    spawn_local(follow);
     tokio::select! {
         () = stop.wait(worker) => {}
         // Only a bug can end the delivery loop. Without it no client of this thread would get messages.
@@ -88,10 +89,17 @@ async fn run(
 }
 
 /// Passes changed settings to the connections.
-async fn follow(worker: Rc<Worker>, http: Rc<Http>, mut sites: watch::Receiver<Arc<Site>>) {
-    while sites.changed().await.is_ok() {
-        let site = sites.borrow_and_update().clone();
+async fn follow(
+    worker: Rc<Worker>,
+    http: Rc<Http>,
+    context: Rc<PortContext>,
+    mut served: watch::Receiver<ServedSettings>,
+) {
+    while served.changed().await.is_ok() {
+        let ServedSettings { site, rights } = served.borrow_and_update().clone();
         worker.context.set(site.config.write_time, site.ceiling);
+        // Before the connections are told of the change, because they check their rights then.
+        context.replace(site.clone(), rights);
         http.replace_site(&worker, site);
     }
 }

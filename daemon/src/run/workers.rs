@@ -11,13 +11,13 @@ use tokio::sync::watch;
 
 use super::{
     manager::TickCounts,
+    settings::ServedSettings,
     thread::{self as worker_thread, ThreadParts},
 };
 use crate::{
     compat::port::Port,
     config::Config,
     drain::Drain,
-    http::Site,
     hub::{Hub, MAX_WORKERS, subscriber::Audience},
     source::files::{EventsRead, Watcher},
     worker::{EventHandler, Handled, SharedParts},
@@ -46,7 +46,7 @@ pub(super) struct WorkerParts {
     pub(super) ports: Arc<[Arc<dyn Port>]>,
     /// The listeners stay open after this daemon ([`HttpListeners`](super::listeners::HttpListeners)).
     pub(super) outlives: bool,
-    pub(super) sites: watch::Receiver<Arc<Site>>,
+    pub(super) served: watch::Receiver<ServedSettings>,
     pub(super) hub: Arc<Hub>,
     pub(super) drain: Drain,
     pub(super) tick_counts: Arc<TickCounts>,
@@ -64,7 +64,7 @@ impl WorkerParts {
             shared: self.shared.clone(),
             ports: self.ports.clone(),
             outlives: self.outlives,
-            sites: self.sites.clone(),
+            served: self.served.clone(),
             publisher: self.drain.publisher(),
         };
         let (hub, tick_counts) = (self.hub.clone(), self.tick_counts.clone());

@@ -1,10 +1,15 @@
 //! `[compat]`: the settings of other servers' protocols. Each new protocol has a table of its own, `[compat.NAME]`, and is
 //! off while that table is missing.
 
+mod memcached;
+mod port;
+
 use comet_proto::ChannelName;
 use serde::Deserialize;
 
-use super::value;
+use super::{keep, value};
+pub use memcached::MemcachedConfig;
+pub use port::{PortAddress, PortError, PortLimits};
 
 /// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -21,6 +26,24 @@ pub struct CompatConfig {
     /// The channel of the chat.
     #[serde(deserialize_with = "value::channel")]
     pub zeitoun_channel: ChannelName,
+    pub memcached: Option<MemcachedConfig>,
+}
+
+impl CompatConfig {
+    /// The addresses of all protocols that have a port of their own.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortAddress> {
+        let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
+        memcached.into_iter().collect()
+    }
+
+    /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 1] {
+        [(
+            "compat.memcached",
+            keep(&mut self.memcached, &running.memcached),
+        )]
+    }
 }
 
 impl Default for CompatConfig {
@@ -30,6 +53,7 @@ impl Default for CompatConfig {
             zeitoun_chat: "/chat.php".into(),
             zeitoun_clock: "/clock.php".into(),
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
+            memcached: None,
         }
     }
 }

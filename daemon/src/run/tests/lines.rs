@@ -5,16 +5,14 @@ use std::{
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr, TcpStream},
     rc::Rc,
-    sync::Arc,
 };
 
 use bytes::Bytes;
 use comet_proto::ChannelName;
 
 use crate::{
-    compat::port::Port,
+    compat::port::{Port, PortContext},
     connection::{Conn, Input, Protocol, Step, Then, Worker},
-    http::Site,
     hub::{READ_BYTES, Reader, subscriber::Audience, subscriber::Feed},
     worker::{Door, Due},
 };
@@ -27,8 +25,12 @@ impl Port for Lines {
         self.0
     }
 
-    fn door(&self, audience: &Rc<Audience>, _: &Arc<Site>) -> Box<dyn Door<Conn>> {
-        let audience = audience.clone();
+    fn name(&self) -> &'static str {
+        "lines"
+    }
+
+    fn door(&self, context: &Rc<PortContext>) -> Box<dyn Door<Conn>> {
+        let audience = context.audience.clone();
         Box::new(LineDoor { audience })
     }
 }
