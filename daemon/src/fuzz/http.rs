@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, ChannelNames, Since};
+use comet_proto::{ChannelName, ChannelNames, Cursor, Since};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Response, Uri,
@@ -262,7 +262,11 @@ fn meaning(request: &Request<'_>) -> String {
         Ok(Route::Hold(held)) => {
             let kind = held.format.kind();
             // The clock's next heartbeat depends on the time.
-            let kind = (kind.is_poll(), kind.media_type, kind.form);
+            let mut headers = Vec::new();
+            held.format.headers(Cursor(1), &[], &mut |name, value| {
+                headers.push((name, value.to_vec()));
+            });
+            let kind = (kind.is_poll(), headers, kind.form);
             format!(
                 "{:?} {:?} {:?} {:?} {kind:?}",
                 held.channels, held.since, held.wait, held.gap

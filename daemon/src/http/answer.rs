@@ -1,11 +1,15 @@
 //! An ordinary answer, before it is handed to hyper or written as bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 use hyper::{
     Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+
+use crate::transport::Format;
 
 /// An ordinary answer.
 #[derive(Debug)]
@@ -61,10 +65,19 @@ impl Answer {
         self
     }
 
-    /// Adds the cursor of a poll's answer as an entity tag.
-    pub(crate) fn with_cursor(self, cursor: Cursor) -> Self {
-        let tag = HeaderValue::from_str(&format!("\"{cursor}\""));
-        self.with(header::ETAG, tag.expect("digits and quotes"))
+    /// Adds the headers of a subscription's answer with these messages.
+    pub(crate) fn with_headers_of(
+        mut self,
+        format: &dyn Format,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+    ) -> Self {
+        format.headers(cursor, messages, &mut |name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                self.headers.push((HeaderName::from_static(name), value));
+            }
+        });
+        self
     }
 
     /// The names and values of all headers but those that every answer on a connection has.

@@ -4,11 +4,13 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use comet_proto::Message;
 use hyper::{Response, StatusCode, header::HeaderValue};
 use tokio::{
     sync::mpsc,
@@ -38,11 +40,11 @@ pub(super) async fn hold(
     match kind.shape {
         Shape::Poll => {
             let mut body = Vec::new();
-            let status = held.poll(&mut body).await.into();
-            let mut answer = Answer::new(status, kind.media_type, memory::keep(body));
-            if kind.has_etag {
-                answer = answer.with_cursor(held.reader.cursor());
-            }
+            let (status, messages) = held.poll(&mut body).await;
+            let status = status.into();
+            let mut answer = Answer::empty(status);
+            answer.body = memory::keep(body);
+            answer = answer.with_headers_of(&*held.format, held.reader.cursor(), &messages);
             if let Some((name, value)) = header_of_status(status) {
                 answer = answer.with(name, HeaderValue::from_static(value));
             }
@@ -51,8 +53,9 @@ pub(super) async fn hold(
         Shape::Stream { .. } => {
             // At most one piece is queued. The client's flow-control window bounds what a slow reader holds.
             let (pieces, body) = mpsc::channel(1);
+            let answer = Answer::empty(StatusCode::OK);
+            let answer = answer.with_headers_of(&*held.format, held.reader.cursor(), &[]);
             tokio::task::spawn_local(async move { held.stream(pieces).await });
-            let answer = Answer::new(StatusCode::OK, kind.media_type, "");
             answer.into_response().map(|_: Bytes| Pieces::new(body))
         }
     }
@@ -107,17 +110,20 @@ impl StreamSubscription {
         }
     }
 
-    /// Waits for the answer of a poll. Appends the body and returns the status.
-    async fn poll(&mut self, body: &mut Vec<u8>) -> Status {
+    /// Waits for the answer of a poll. Appends the body, and returns the status and the messages.
+    async fn poll(&mut self, body: &mut Vec<u8>) -> (Status, Vec<Arc<Message>>) {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
-        match self.wait(deadline).await {
-            Wake::Messages(backlog) => self.format.news(&backlog, body),
+        let status = match self.wait(deadline).await {
+            Wake::Messages(backlog) => {
+                self.format.news(&backlog, body);
+                return (Status::Ok, backlog.messages);
+            }
             Wake::Time => self.format.nothing(self.reader.cursor(), body),
-            Wake::Stop => return self.farewell(self.http.drain.retry(), body),
-            Wake::Revoked => return self.farewell(self.http.retry_of_revoked(), body),
-            Wake::Expired => return self.expired(body),
-        }
-        Status::Ok
+            Wake::Stop => self.farewell(self.http.drain.retry(), body),
+            Wake::Revoked => self.farewell(self.http.retry_of_revoked(), body),
+            Wake::Expired => self.expired(body),
+        };
+        (status, Vec::new())
     }
 
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
@@ -139,7 +145,9 @@ impl StreamSubscription {
             };
             match woken {
                 Wake::Messages(backlog) => self.format.news(&backlog, &mut piece),
-                Wake::Time => self.format.nothing(self.reader.cursor(), &mut piece),
+                Wake::Time => {
+                    self.format.nothing(self.reader.cursor(), &mut piece);
+                }
                 Wake::Stop => {
                     self.farewell(self.http.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
