@@ -59,13 +59,16 @@ pub(crate) enum Route {
     /// A poll or a stream.
     Hold(Subscription),
     /// A message was published. When the message is kept, the function turns the message's id into the answer.
-    Published(Receipt, fn(u64) -> Answer),
+    Published(Receipt, PublishedAnswer),
 }
 
-pub(crate) type BodyRoute = Box<dyn FnOnce(&Site, &[u8]) -> Result<Route, Refusal>>;
+pub(crate) type BodyRoute = Box<dyn FnOnce(&Site, &Hub, &[u8]) -> Result<Route, Refusal>>;
+
+/// A box of a function that captures nothing needs no memory.
+pub(crate) type PublishedAnswer = Box<dyn FnOnce(u64) -> Answer>;
 
 /// Waits until the message is kept, and returns the answer, or the refusal when the message cannot be kept.
-pub(super) async fn when_kept(receipt: Receipt, answer: fn(u64) -> Answer) -> Answer {
+pub(super) async fn when_kept(receipt: Receipt, answer: PublishedAnswer) -> Answer {
     match receipt.outcome().await {
         Ok(id) => answer(id),
         Err(reason) => Refusal::not_kept(&reason).into_answer(),

@@ -244,10 +244,11 @@ fn answering(
             Answering::Reading(Box::pin(look(http, progress, head, body)))
         }
         (Ok(Route::Body(then)), Some(mut body)) => {
-            let progress = progress.clone();
+            let (http, progress) = (http.clone(), progress.clone());
             Answering::Reading(Box::pin(async move {
                 let data = body::read(&site, &mut body).await;
-                let route = data.and_then(|data| then(&site, &data));
+                let hub = http.audience.hub();
+                let route = data.and_then(|data| then(&site, hub, &data));
                 progress.body_left.set(route.is_err());
                 (head, route)
             }))

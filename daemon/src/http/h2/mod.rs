@@ -188,7 +188,7 @@ async fn serve_stream(
             (Ok(Route::Body(then)), Some(mut unread)) => {
                 let data = body::read(&site, &mut unread).await;
                 body = Some(unread);
-                data.and_then(|data| then(&site, &data))
+                data.and_then(|data| then(&site, hub, &data))
             }
             (Ok(Route::Look | Route::Body(_)), None) => unreachable!("the body is read once"),
             (Ok(Route::Hold(subscription)), _) => {
