@@ -355,6 +355,10 @@ impl Broker for Recorder {
         self.broker.publish(source, new)
     }
 
+    fn delete(&self, channel: &ChannelName) -> Receipt {
+        self.broker.delete(channel)
+    }
+
     fn acknowledges_at_once(&self) -> bool {
         self.broker.acknowledges_at_once()
     }

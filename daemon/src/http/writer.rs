@@ -73,7 +73,24 @@ impl SubscriptionWriter<'_> {
     pub(crate) fn end(&self, end: &End<'_>) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.end(end, &mut body);
-        let mut bytes = self.framed(status, end.cursor(), end.messages(), &body);
+        self.last(status, end.cursor(), end.messages(), &body)
+    }
+
+    /// The last bytes of a subscription to a channel that was deleted. `None`: the subscription goes on.
+    pub(crate) fn deleted(&self, cursor: Cursor) -> Option<Bytes> {
+        let mut body = Vec::new();
+        let status = self.format.deleted(&mut body)?;
+        Some(self.last(status, cursor, &[], &body))
+    }
+
+    fn last(
+        &self,
+        status: Status,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+        body: &[u8],
+    ) -> Bytes {
+        let mut bytes = self.framed(status, cursor, messages, body);
         if self.variant.chunked && !self.format.kind().is_poll() {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
@@ -159,6 +176,7 @@ impl From<Status> for StatusCode {
             Status::Ok => Self::OK,
             Status::NotModified => Self::NOT_MODIFIED,
             Status::Unauthorized => Self::UNAUTHORIZED,
+            Status::Gone => Self::GONE,
             Status::TimedOut => Self::REQUEST_TIMEOUT,
             Status::Unavailable => Self::SERVICE_UNAVAILABLE,
         }

@@ -182,6 +182,9 @@ pub(crate) enum Status {
     /// The wait is over.
     #[allow(dead_code, reason = "nchan and push stream come next")]
     TimedOut,
+    /// The channel was deleted.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    Gone,
     /// There is no message, and the protocol has no answer without one. The client should ask again soon.
     Unavailable,
 }
@@ -205,6 +208,12 @@ pub(crate) trait Format {
 
     /// Appends the body of a poll's answer when its wait is over, or a stream's heartbeat.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status;
+
+    /// Appends the last bytes of a subscription to a channel that was deleted. `None`: the protocol has no word for this,
+    /// and the subscription goes on.
+    fn deleted(&self, _out: &mut Vec<u8>) -> Option<Status> {
+        None
+    }
 
     /// Appends the last bytes of a subscription.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status;

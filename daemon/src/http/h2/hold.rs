@@ -1,7 +1,7 @@
 //! A subscription on one stream of an HTTP/2 connection. It waits in a task, because hyper needs one for each stream anyway.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -87,6 +87,8 @@ enum Wake {
     Stop,
     Expired,
     Revoked,
+    /// A channel was deleted.
+    Deleted,
 }
 
 impl StreamSubscription {
@@ -113,7 +115,17 @@ impl StreamSubscription {
     /// Waits for the answer of a poll. Appends the body, and returns the status and the messages.
     async fn poll(&mut self, body: &mut Vec<u8>) -> (Status, Vec<Arc<Message>>) {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
-        let status = match self.wait(deadline).await {
+        let wake = loop {
+            match self.wait(deadline).await {
+                Wake::Deleted => {
+                    if let Some(status) = self.format.deleted(body) {
+                        return (status, Vec::new());
+                    }
+                }
+                wake => break wake,
+            }
+        };
+        let status = match wake {
             Wake::Messages(backlog) => {
                 self.format.news(&backlog, body);
                 return (Status::Ok, backlog.messages);
@@ -122,6 +134,7 @@ impl StreamSubscription {
             Wake::Stop => self.farewell(self.http.drain.retry(), body),
             Wake::Revoked => self.farewell(self.http.retry_of_revoked(), body),
             Wake::Expired => self.expired(body),
+            Wake::Deleted => unreachable!("the loop has ended with another reason"),
         };
         (status, Vec::new())
     }
@@ -147,6 +160,12 @@ impl StreamSubscription {
                 Wake::Messages(backlog) => self.format.news(&backlog, &mut piece),
                 Wake::Time => {
                     self.format.nothing(self.reader.cursor(), &mut piece);
+                }
+                Wake::Deleted => {
+                    if self.format.deleted(&mut piece).is_some() {
+                        let _ = timeout(write_time, pieces.send(piece.into())).await;
+                        return;
+                    }
                 }
                 Wake::Stop => {
                     self.farewell(self.http.drain.retry(), &mut piece);
@@ -192,6 +211,9 @@ impl StreamSubscription {
             let changed = http.changed.notified();
             if self.is_revoked() {
                 return Wake::Revoked;
+            }
+            if self.news.deleted.take() {
+                return Wake::Deleted;
             }
             if self.has_expired() {
                 return Wake::Expired;
@@ -286,6 +308,7 @@ impl Drop for StreamSubscription {
 #[derive(Default)]
 struct News {
     state: RefCell<(bool, Option<Waker>)>,
+    deleted: Cell<bool>,
 }
 
 impl News {
@@ -303,7 +326,10 @@ impl News {
 }
 
 impl Subscriber for News {
-    fn deliver(self: Rc<Self>, _feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
+        if feed.deleted().is_some() {
+            self.deleted.set(true);
+        }
         let mut state = self.state.borrow_mut();
         state.0 = true;
         if let Some(waker) = state.1.take() {
