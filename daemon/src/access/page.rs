@@ -41,8 +41,8 @@ impl<'a> Page<'a> {
         if origin.is_some() && origins.of_request(request) != Cors::None {
             return Page::Listed;
         }
-        let host = hosts::of(request).unwrap_or_default(); // an empty host is not the host of any page
         let is_at = |origin: &str, ports_count| {
+            let host = hosts::of(request).unwrap_or_default(); // an empty host is not the host of any page
             Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
         };
         match (fetch_site(request), origin) {

@@ -233,7 +233,7 @@ fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
     assert_eq!((one.path, one.query), (other.path, other.query));
     assert_eq!(one.authority, other.authority);
     assert_eq!(plain.body, body);
-    let Headers::Lines(lines) = one.headers else {
+    let Headers::Lines(lines, _) = one.headers else {
         panic!("a plain request has lines");
     };
     assert_eq!(lines.len(), head.headers.len());

@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub use crate::connection::memory::Ceiling;
@@ -38,14 +39,19 @@ use crate::{
     metrics::Metrics,
     worker::{Door, Due, Timers},
 };
+use answer::Answer;
 pub use cors::Origins;
 use date::{DateLine, unix_time};
 use door::HttpDoor;
 use site::Current;
 pub use site::Site;
+use writer::Variant;
 
 /// A smaller difference between the clocks does not count as a step of the system clock.
 const CLOCK_STEP: Duration = Duration::from_millis(250);
+
+/// A buffer that has grown larger than this many bytes is not reused.
+const MOST_BUFFER: usize = 4096;
 
 /// What all HTTP connections of one thread share.
 pub(crate) struct Http {
@@ -56,6 +62,8 @@ pub(crate) struct Http {
     drain: Drain,
     audience: Rc<Audience>,
     date: DateLine,
+    /// An empty buffer that is reused for each answer.
+    buffer: Cell<Vec<u8>>,
     /// How many connections will be refused because there was no room.
     refused: Cell<usize>,
     /// The system clock's time at the start of the thread, corrected when the system clock was set.
@@ -75,6 +83,7 @@ impl Http {
             before: RefCell::default(),
             audience,
             date: DateLine::default(),
+            buffer: Cell::default(),
             refused: Cell::new(0),
             wall: Cell::new(unix_time()),
             changed: Notify::new(),
@@ -114,6 +123,19 @@ impl Http {
 
     fn site(&self) -> Current {
         self.site.borrow().clone()
+    }
+
+    /// The bytes of an ordinary answer.
+    fn answer_bytes(&self, site: &Site, answer: &Answer, variant: Variant) -> Bytes {
+        let mut out = self.buffer.take();
+        let Variant { close, cors, .. } = variant;
+        encode::whole(&mut out, answer, close, cors, &site.origins, &self.date);
+        let bytes = Bytes::copy_from_slice(&out);
+        if out.capacity() <= MOST_BUFFER {
+            out.clear();
+            self.buffer.set(out);
+        }
+        bytes
     }
 
     /// Whether connections use all the memory that they may.

@@ -13,7 +13,7 @@ use super::{
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::Cors,
     date::DateLine,
-    encode::{content_length, end, line, start},
+    encode::{HEAD, content_length, end, line, start},
     site::Current,
 };
 use crate::{
@@ -145,15 +145,14 @@ impl SubscriptionWriter<'_> {
         messages: &[Arc<Message>],
     ) -> Vec<u8> {
         let status = StatusCode::from(status);
-        let mut out = start(status);
+        let mut out = Vec::with_capacity(HEAD);
+        start(&mut out, status);
         self.format.headers(cursor, messages, &mut |name, value| {
             if is_header_value(value) {
                 line(&mut out, name, value);
             }
         });
-        for (name, value) in LIVE_HEADERS {
-            line(&mut out, name, value.as_bytes());
-        }
+        out.extend_from_slice(LIVE_HEADERS.0.as_bytes());
         if let Some((name, value)) = header_of_status(status) {
             line(&mut out, name.as_str(), value.as_bytes());
         }

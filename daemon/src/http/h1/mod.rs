@@ -74,13 +74,13 @@ impl Http1 {
                 }
                 PlainAnswer::Answer(answer, close) => {
                     worker.parked.reset();
-                    Step::Write(answer.into(), then(close))
+                    Step::Write(answer, then(close))
                 }
                 PlainAnswer::Published(answer, close) => {
                     worker.parked.reset();
-                    Step::Task(Box::pin(async move {
-                        Step::Write(answer.await.into(), then(close))
-                    }))
+                    Step::Task(Box::pin(
+                        async move { Step::Write(answer.await, then(close)) },
+                    ))
                 }
             };
         }
