@@ -98,6 +98,14 @@ impl<'a> Caller<'a> {
         Page::of(&self.site.origins, self.request)
     }
 
+    /// The listed origin of the page that has sent the request, if the settings list the origin.
+    pub(super) fn listed_origin(&self) -> Cors {
+        match self.page() {
+            Page::Listed => self.site.origins.of_request(self.request),
+            _ => Cors::None,
+        }
+    }
+
     /// Refuses to let a page of another origin `act`.
     pub(super) fn check_page(&self, act: &str) -> Result<(), Refusal> {
         match self.page() {

@@ -116,7 +116,7 @@ fn subscription(caller: &Caller<'_>, hub: &Hub, names: &str) -> Result<Subscript
 
 /// The refusal of a WebSocket. A 426 names the protocol and version that the server wants (RFC 9110, section 15.5.22;
 /// RFC 6455, section 4.4). HTTP/2 has no such answer (RFC 9113, section 8.2.2).
-fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
+pub(crate) fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
     let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol(_));
     if is_malformed || request.version > Version::HTTP_11 {
         return Refusal::bad("websocket", error);

@@ -91,6 +91,15 @@ impl Api {
     }
 }
 
+/// The rights of channels by the settings of this site.
+pub(crate) fn rights(site: &Site) -> &Rights {
+    let routes: &dyn Any = &*site.routes;
+    let api: &Api = routes
+        .downcast_ref()
+        .expect("every site of the daemon has an Api");
+    &api.rights
+}
+
 impl Routes for Api {
     /// Checks the host and the limits, then the path, then the method, then the body. The health check is answered under any
     /// host name.

@@ -259,6 +259,7 @@ fn meaning(request: &Request<'_>) -> String {
         // Other tests change the figures meanwhile.
         Ok(Route::Answer(answer)) => format!("{:?} {:?}", answer.status, answer.headers),
         Ok(Route::Look) => "look".to_owned(),
+        Ok(Route::Upgrade(_)) => "upgrade".to_owned(),
         Ok(Route::Hold(held)) => {
             let kind = held.format.kind();
             // The clock's next heartbeat depends on the time.
@@ -306,7 +307,7 @@ fn check_route(request: &Request<'_>) {
             let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
             assert!(answer.content_type != Some("application/json") || json.is_ok());
         }
-        Ok(Route::Answer(_)) => {}
+        Ok(Route::Answer(_) | Route::Upgrade(_)) => {}
         Ok(Route::Look | Route::Body(_)) => panic!("it is known that the body is empty"),
         Ok(Route::Hold(subscription)) => {
             let is_poll = subscription.format.kind().is_poll();

@@ -17,6 +17,7 @@ pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod route;
 pub(crate) mod site;
+mod switching;
 pub(crate) mod upgrade;
 mod upgraded;
 mod writer;
@@ -121,8 +122,19 @@ impl Http {
         self.changed.notify_waiters();
     }
 
-    fn site(&self) -> Current {
+    /// The present settings.
+    pub(crate) fn site(&self) -> Current {
         self.site.borrow().clone()
+    }
+
+    /// The settings before, while a change of settings is handled: see [`Protocol::changed`](crate::connection::Protocol).
+    pub(crate) fn site_before(&self) -> Option<Current> {
+        self.before.borrow().clone()
+    }
+
+    /// The subscribers of this thread.
+    pub(crate) fn audience(&self) -> &Rc<Audience> {
+        &self.audience
     }
 
     /// The bytes of an ordinary answer.
@@ -144,13 +156,13 @@ impl Http {
     }
 
     /// When a client should come back whose subscription was ended by new settings.
-    fn retry_of_revoked(&self) -> Duration {
+    pub(crate) fn retry_of_revoked(&self) -> Duration {
         drain::retry_at(self.revoked.replace(self.revoked.get() + 1))
     }
 }
 
 /// The moment at which this second since 1970 has come.
-fn due_at(timers: &Timers, second: u64) -> Due {
+pub(crate) fn due_at(timers: &Timers, second: u64) -> Due {
     let left = Duration::from_secs(second).saturating_sub(unix_time());
     // One millisecond more, so that the second has come even if the two clocks differ slightly in speed.
     timers.exactly_after(left + Duration::from_millis(1))

@@ -119,7 +119,7 @@ impl Reason {
 }
 
 /// A request that is refused: `{"error":"code","message":"…"}`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     reason: Reason,
     message: String,
@@ -164,6 +164,20 @@ impl Refusal {
     /// The answer to the publisher of a message that is not kept.
     pub(crate) fn not_kept(reason: &NotKept) -> Self {
         Self::new(Reason::NotKept, reason.to_string())
+    }
+
+    /// The code of the reason, for protocols that have refusals without a status.
+    pub(crate) fn code(&self) -> &'static str {
+        self.reason.row().0
+    }
+
+    /// Whether the request was refused because it has no token.
+    pub(crate) fn is_without_token(&self) -> bool {
+        self.reason == Reason::NoToken
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn into_answer(self) -> Answer {

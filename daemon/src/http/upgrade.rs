@@ -103,7 +103,7 @@ fn asks_to_upgrade(request: &Request<'_>) -> bool {
         && lists("connection", "upgrade")
 }
 
-/// Chooses the subprotocol. `None`: the client offers none.
+/// The subprotocol of the answer: `protocol`, if the client offers it. `None`: the client offers no subprotocol.
 fn choose_protocol(
     request: &Request<'_>,
     protocol: &'static str,

@@ -198,7 +198,7 @@ pub(super) fn header_of_status(status: StatusCode) -> Option<(HeaderName, &'stat
 }
 
 /// The head that accepts a WebSocket (RFC 6455, section 4.2.2).
-fn switching_protocols(handshake: &Handshake) -> Vec<u8> {
+pub(super) fn switching_protocols(handshake: &Handshake) -> Vec<u8> {
     let mut head =
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
             .to_vec();

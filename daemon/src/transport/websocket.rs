@@ -2,6 +2,7 @@
 //! client only listens: its control frames are answered, and its data is checked and discarded. There are no extensions.
 
 mod client_frames;
+mod client_messages;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +16,14 @@ use super::{
 };
 use crate::hub::Backlog;
 pub(crate) use client_frames::ClientFrames;
+pub(crate) use client_messages::{ClientMessage, ClientMessages};
 
-/// The subprotocol of the daemon, for clients that offer subprotocols.
+/// The subprotocol of the daemon's own clients.
 pub(crate) const PROTOCOL: &str = "comet";
 
 /// The close code for an expired token. It is one of the codes for private use (section 7.4.2), and resembles the 401 of
 /// HTTP.
-const EXPIRED: u16 = 4401;
+pub(crate) const EXPIRED: u16 = 4401;
 
 /// The server's part of a handshake (section 4.2.2).
 #[derive(Debug, PartialEq, Eq)]

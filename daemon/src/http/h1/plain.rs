@@ -68,7 +68,9 @@ pub(super) fn serve(http: &Rc<Http>, input: &[u8]) -> Option<(PlainAnswer, usize
                 PlainAnswer::Published(Box::pin(answer), variant.close)
             }
         },
-        Route::Hold(_) | Route::Answer(_) | Route::Look | Route::Body(_) => return None,
+        Route::Hold(_) | Route::Upgrade(_) | Route::Answer(_) | Route::Look | Route::Body(_) => {
+            return None;
+        }
     };
     site.metrics.http_requests.add(1);
     Some((outcome, plain.length))

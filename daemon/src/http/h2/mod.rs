@@ -33,6 +33,7 @@ use super::{
     refusal::Refusal,
     request::Request,
     route::{Asked, Route, when_kept},
+    upgrade::HandshakeError,
 };
 use crate::{
     connection::{Conn, Worker, memory::Hold},
@@ -195,6 +196,10 @@ async fn serve_stream(
                 return hold(http.clone(), worker, subscription).await;
             }
             (Ok(Route::Answer(answer)), _) => break answer,
+            // HTTP/2 has no upgrades, so the handshake was refused before.
+            (Ok(Route::Upgrade(_)), _) => {
+                break Refusal::bad("websocket", HandshakeError::Upgrade).into_answer();
+            }
             (Ok(Route::Published(receipt, answer)), unread) => {
                 body = unread;
                 break when_kept(receipt, answer).await;
