@@ -13,6 +13,7 @@ mod history;
 mod keep;
 mod keys;
 mod lengths;
+mod newest;
 mod reader;
 mod reading;
 mod removal;

@@ -1,7 +1,7 @@
 //! What the hub promises, against simple models: `join` over every order of steps, `threads` with real ones, `gaps`
 //! and `ids` over random histories and clocks, `limits` one by one, `cursors` over restarts and kinds of cursors, `audience` for the subscribers of one worker, `channel_sets` for subscribers that add and drop channels, `reader` for one reader, `storm`
 //! for what is left of many channels, `keep` for what a restart finds, `forged` for who would like it to find something
-//! else, `formats` for logs of earlier versions, `several` for messages of several channels, `facts` for the facts of one channel, `removal` for removed messages and deleted channels, `lengths` for lengths of the history that are set while the daemon runs.
+//! else, `formats` for logs of earlier versions, `several` for messages of several channels, `facts` for the facts of one channel, `newest` for its newest messages, `removal` for removed messages and deleted channels, `lengths` for lengths of the history that are set while the daemon runs.
 
 mod audience;
 mod channel_sets;
@@ -15,6 +15,7 @@ mod join;
 mod keep;
 mod lengths;
 mod limits;
+mod newest;
 mod reader;
 mod removal;
 mod several;
