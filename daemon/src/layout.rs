@@ -27,7 +27,6 @@ const ORDER: &[&str] = &[
     "source",
     "access",
     "api",
-    "session",
     "compat",
     "run",
     "cli",

@@ -18,7 +18,6 @@ mod log_limit;
 mod machine;
 pub mod metrics;
 pub mod run;
-mod session;
 pub mod source;
 pub mod store;
 mod transport;

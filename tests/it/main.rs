@@ -59,13 +59,14 @@ mod other_user;
 mod ports;
 
 mod proxies;
+mod realplexor;
+mod realplexor_commands;
 mod reload;
 mod resumed;
 mod rights;
 mod rights_end;
 mod service;
 mod service_manager;
-mod session;
 mod several_channels;
 mod shutdown;
 mod smuggling;

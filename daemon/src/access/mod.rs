@@ -5,7 +5,6 @@
 mod bearer;
 pub(crate) mod hosts;
 mod page;
-pub(crate) mod permission;
 pub(crate) mod rules;
 pub mod token;
 
@@ -39,13 +38,22 @@ pub(crate) struct Caller<'a> {
 impl Caller<'_> {
     /// Checks that the request may read all of `channels`.
     pub(crate) fn may_read(&self, channels: &[ChannelName]) -> Result<ReadRight, Refusal> {
-        let (rights, mut grant) = (self.rights, None);
+        let rights = self.rights;
         if rights.all_is_read() {
             return Ok(ReadRight::default());
         }
-        rights.check_read(channels, |channel| {
-            self.check_grant(&mut grant, TokenRight::Subscribe, channel)
-        })?;
+        let mut grant = None;
+        for channel in channels {
+            match rights.read(channel) {
+                Access::Public => {}
+                Access::Token => self.check_grant(&mut grant, TokenRight::Subscribe, channel)?,
+                Access::Closed => {
+                    return Err(Refusal::forbidden(format!(
+                        "{channel} may not be read over HTTP; set read under [[channel]] to allow this"
+                    )));
+                }
+            }
+        }
         Ok(grant.map_or_else(ReadRight::default, |grant| rights.granted(&grant)))
     }
 
@@ -61,7 +69,15 @@ impl Caller<'_> {
             Some(grant) => grant,
             none => none.insert(self.grant()?),
         };
-        check_use(grant, what, channel)
+        let (is_granted, to_use) = match what {
+            TokenRight::Subscribe => (grant.may_subscribe(channel), "reading"),
+            TokenRight::Publish => (grant.may_publish(channel), "publishing to"),
+        };
+        if is_granted {
+            return Ok(());
+        }
+        let message = format!("the token does not grant {to_use} {channel}");
+        Err(Refusal::new(Reason::NotGranted, message))
     }
 
     /// Removes the channels that the request may not read.
@@ -86,10 +102,28 @@ impl Caller<'_> {
     /// Checks that the request may publish to all of `channels`, and that its page may publish. Returns the publisher to
     /// whom the idempotency keys of the request belong: the token's subject, if one of the channels needs a token.
     pub(crate) fn may_publish(&self, channels: &[ChannelName]) -> Result<Publisher, Refusal> {
+        let rights = self.rights;
         let mut grant = None;
-        self.rights.check_publish(channels, |channel| {
-            self.check_grant(&mut grant, TokenRight::Publish, channel)
-        })?;
+        for channel in channels {
+            match rights.publish.get(channel) {
+                Some(Access::Public) => {}
+                Some(Access::Token) => {
+                    self.check_grant(&mut grant, TokenRight::Publish, channel)?
+                }
+                Some(Access::Closed) => {
+                    let message = format!(
+                        "{channel} may not be published to over HTTP; set publish under [[channel]] to allow this"
+                    );
+                    return Err(Refusal::forbidden(message));
+                }
+                None if rights.publish_else == Access::Public => {}
+                None => {
+                    let hint =
+                        "publishing over HTTP is off; set publish = true under [http] to allow it";
+                    return Err(Refusal::forbidden(hint));
+                }
+            }
+        }
         if self.site.is_stopping() {
             return Err(Refusal::stopping());
         }
@@ -102,17 +136,4 @@ impl Caller<'_> {
     pub(crate) fn may_open_websocket(&self) -> Result<(), Refusal> {
         self.check_page("read")
     }
-}
-
-/// Checks that a token with this grant allows this use of `channel`.
-fn check_use(grant: &Grant, what: TokenRight, channel: &ChannelName) -> Result<(), Refusal> {
-    let (is_granted, to_use) = match what {
-        TokenRight::Subscribe => (grant.may_subscribe(channel), "reading"),
-        TokenRight::Publish => (grant.may_publish(channel), "publishing to"),
-    };
-    if is_granted {
-        return Ok(());
-    }
-    let message = format!("the token does not grant {to_use} {channel}");
-    Err(Refusal::new(Reason::NotGranted, message))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use comet_daemon::{access::Rights, config::Config};
+use comet_daemon::{access::Rights, config::Config, run::check_compat};
 use nix::sys::stat::Mode;
 
 use super::{
@@ -53,6 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     Rights::new(&config)?;
+    check_compat(&config)?;
     for (key, path) in access::configured(&config) {
         match access::can_write(key, path) {
             // systemd may create the socket and pass it.

@@ -2,12 +2,11 @@
 
 #[expect(dead_code, reason = "the protocols that use it come next")]
 pub(crate) mod comet_server;
-#[allow(dead_code, reason = "nchan and push stream come next")]
-pub(crate) mod http_push;
 pub(crate) mod memcached;
 pub(crate) mod names;
 pub(crate) mod novcomet;
 pub(crate) mod port;
+pub(crate) mod realplexor;
 pub(crate) mod zeitoun;
 
 use std::sync::Arc;
@@ -25,10 +24,16 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
 }
 
 /// The protocols that have a port of their own, each with its settings.
-pub(crate) fn ports(config: &CompatConfig) -> Vec<Arc<dyn Port>> {
+///
+/// # Errors
+/// A file that the settings name cannot be used.
+pub(crate) fn ports(config: &CompatConfig) -> anyhow::Result<Vec<Arc<dyn Port>>> {
     let mut ports: Vec<Arc<dyn Port>> = Vec::new();
     if let Some(config) = &config.memcached {
         ports.push(Arc::new(memcached::Memcached::new(config)));
     }
-    ports
+    if let Some(config) = &config.realplexor {
+        ports.extend(realplexor::ports(config)?);
+    }
+    Ok(ports)
 }

@@ -15,7 +15,9 @@ use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
-pub use compat::{CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits};
+pub use compat::{
+    CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits, RealplexorConfig,
+};
 pub use file::ConfigError;
 pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;

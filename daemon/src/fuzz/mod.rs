@@ -9,6 +9,7 @@ pub(crate) mod http;
 mod line;
 mod log;
 mod names;
+mod realplexor;
 mod render;
 pub(crate) mod token;
 mod urls;
@@ -31,6 +32,8 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("names", names::check),
     target("novcomet", compat::novcomet),
     target("query", http::query),
+    target("realplexor_in", realplexor::publisher),
+    target("realplexor_wait", realplexor::client),
     target("render", render::check),
     target("token", token::check),
     target("websocket", websocket::check),

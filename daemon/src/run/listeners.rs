@@ -55,7 +55,7 @@ impl OpenSockets {
     /// # Errors
     /// Says which socket cannot be opened, and why.
     pub fn bind(config: &Config) -> anyhow::Result<Self> {
-        let ports = compat::ports(&config.compat);
+        let ports = compat::ports(&config.compat)?;
         Self::open(PassedSockets::default(), config, ports)
     }
 

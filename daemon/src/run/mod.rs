@@ -42,7 +42,7 @@ const TASKS_BEFORE_EVENTS: u32 = 8;
 pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> anyhow::Result<()> {
     let (passed, manager) = (PassedSockets::take()?, Manager::from_env());
     let config = effective(&given, &passed)?;
-    let sockets = OpenSockets::open(passed, &config, compat::ports(&config.compat))?;
+    let sockets = OpenSockets::open(passed, &config, compat::ports(&config.compat)?)?;
     let daemon = Daemon::build(sockets, config, given, file)?;
     local_runtime()?.block_on(async {
         let mut running = daemon.start().await?;
@@ -54,6 +54,14 @@ pub fn serve(given: Config, file: Option<PathBuf>, reread: Option<Reread>) -> an
         manager.stopping();
         running.stop().await
     })
+}
+
+/// Checks the files that the tables of other servers' protocols name.
+///
+/// # Errors
+/// Names the setting, and says what is wrong with its file.
+pub fn check_compat(config: &Config) -> anyhow::Result<()> {
+    compat::ports(&config.compat).map(drop)
 }
 
 /// Runs the daemon on these sockets until `shutdown`, and then stops it in order. Handles no signals and notifies no service

@@ -58,14 +58,6 @@ fn rendered(name: &str, format: &dyn Format) -> String {
     let message = backlog(&[1_000_001], false);
     let gap = backlog(&[], true);
     let both = backlog(&[1_000_001], true);
-    line(&mut text, "headers", |out| {
-        format.headers(cursor, &message.messages, &mut |name, value| {
-            out.extend_from_slice(format!("{name}: ").as_bytes());
-            out.extend_from_slice(value);
-            out.push(b'\n');
-        });
-        None
-    });
     line(&mut text, "opening", |out| {
         format.opening(cursor, out);
         None
@@ -82,7 +74,8 @@ fn rendered(name: &str, format: &dyn Format) -> String {
         });
     }
     line(&mut text, "nothing", |out| {
-        Some(format.nothing(cursor, out))
+        format.nothing(cursor, out);
+        None
     });
     let mut end = |name: &str, end: End<'_>| {
         line(&mut text, name, |out| Some(format.end(&end, out)));
@@ -143,6 +136,8 @@ fn every_format_writes_the_known_bytes() {
 fn the_kinds_are_those_of_the_protocols() {
     let poll = Kind {
         shape: Shape::Poll,
+        media_type: "application/json",
+        has_etag: false,
         postpones_gap: false,
         form: None,
     };
@@ -154,14 +149,19 @@ fn the_kinds_are_those_of_the_protocols() {
     };
     let known = [
         Kind {
+            has_etag: true,
             form: Some(Form::LongPoll),
             ..poll
         },
         Kind {
+            media_type: "text/event-stream; charset=utf-8",
             form: Some(Form::Sse),
             ..stream
         },
-        stream,
+        Kind {
+            media_type: "text/html; charset=utf-8",
+            ..stream
+        },
         Kind {
             form: Some(Form::WebSocket),
             ..stream

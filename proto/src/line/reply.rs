@@ -51,13 +51,7 @@ impl PublishReply {
 
 /// Appends `{"ok":true,"id":…}` as a line.
 pub fn write_receipt(id: u64, out: &mut Vec<u8>) {
-    for part in [
-        "{\"ok\":true,\"id\":",
-        itoa::Buffer::new().format(id),
-        "}\n",
-    ] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    writeln!(out, r#"{{"ok":true,"id":{id}}}"#).expect("a Vec takes it");
 }
 
 /// Appends `{"ok":true,"cursor":"…"}` as a line.

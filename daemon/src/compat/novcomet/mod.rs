@@ -11,18 +11,13 @@ use hyper::Method;
 
 use crate::{
     access::Caller,
-    api::{
-        channel::hold,
-        endpoint::{Endpoint, PAGE_METHODS, UrlPath},
-        publish::Publish,
-    },
+    api::{channel::hold, endpoint::Endpoint, publish::Publish},
     config::CompatConfig,
     http::{
         answer::Answer,
         query::Query,
         refusal::{ClientKind, Refusal},
-        request::Request,
-        route::{Content, Route},
+        route::Route,
     },
     hub::Hub,
 };
@@ -46,11 +41,11 @@ impl NovComet {
 }
 
 impl Endpoint for NovComet {
-    fn methods(&self, path: &UrlPath<'_>) -> Option<&'static str> {
-        path.is(&self.path).then_some(PAGE_METHODS)
+    fn serves(&self, path: &str) -> bool {
+        path == self.path
     }
 
-    fn route(&self, caller: &Caller<'_>, _: Content<'_>, hub: &Hub) -> Result<Route, Refusal> {
+    fn route(&self, caller: &Caller<'_>, hub: &Hub) -> Result<Route, Refusal> {
         Ok(match NovCometRequest::parse(caller.query.pairs()) {
             NovCometRequest::Publish(channel) => {
                 let may = |channel: &_| caller.may_publish(slice::from_ref(channel)).is_ok();
@@ -77,11 +72,8 @@ impl Endpoint for NovComet {
         })
     }
 
-    fn client_kind(&self, request: &Request<'_>) -> ClientKind {
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return ClientKind::Other;
-        }
-        ClientKind::Always200(match NovCometRequest::parse(Query::of(request).pairs()) {
+    fn client_kind(&self, query: &Query<'_>) -> ClientKind {
+        ClientKind::Always200(match NovCometRequest::parse(query.pairs()) {
             NovCometRequest::Publish(_) => FALSE,
             NovCometRequest::Subscribe(_) => NOTHING,
         })

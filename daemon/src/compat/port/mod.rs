@@ -12,7 +12,7 @@ use crate::{
 };
 pub(crate) use buffer::CommandBuffer;
 pub(crate) use commands::{CommandConnection, CommandOutcome, Commands};
-pub(crate) use door::{PortClient, PortDoor};
+pub(crate) use door::{PortClient, PortDoor, PublishRefusal};
 pub(crate) use replies::Replies;
 
 /// A protocol with a port of its own.

@@ -3,6 +3,7 @@
 
 mod memcached;
 mod port;
+mod realplexor;
 
 use comet_proto::ChannelName;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use super::{keep, value};
 pub use memcached::MemcachedConfig;
 pub use port::{PortAddress, PortError, PortLimits};
+pub use realplexor::RealplexorConfig;
 
 /// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -27,6 +29,7 @@ pub struct CompatConfig {
     #[serde(deserialize_with = "value::channel")]
     pub zeitoun_channel: ChannelName,
     pub memcached: Option<MemcachedConfig>,
+    pub realplexor: Option<RealplexorConfig>,
 }
 
 impl CompatConfig {
@@ -34,15 +37,22 @@ impl CompatConfig {
     #[must_use]
     pub fn ports(&self) -> Vec<PortAddress> {
         let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
-        memcached.into_iter().collect()
+        let realplexor = self.realplexor.iter().flat_map(RealplexorConfig::ports);
+        memcached.into_iter().chain(realplexor).collect()
     }
 
     /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
-    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 1] {
-        [(
-            "compat.memcached",
-            keep(&mut self.memcached, &running.memcached),
-        )]
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 2] {
+        [
+            (
+                "compat.memcached",
+                keep(&mut self.memcached, &running.memcached),
+            ),
+            (
+                "compat.realplexor",
+                keep(&mut self.realplexor, &running.realplexor),
+            ),
+        ]
     }
 }
 
@@ -54,6 +64,7 @@ impl Default for CompatConfig {
             zeitoun_clock: "/clock.php".into(),
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
             memcached: None,
+            realplexor: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use comet_proto::{
     ChannelNames, Pace, Since,
-    line::{self, ErrorCode, LineError, Publish, Reference, Request},
+    line::{self, ErrorCode, Publish, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -237,22 +237,8 @@ impl Connection {
     }
 
     fn respond(&mut self, line: &[u8]) {
-        let (reference, request) = Request::parse_with_reference(line);
-        let start = self.output.len();
-        let reference = self.reply(request, reference);
-        if let Some(reference) = reference {
-            reference.insert(start, &mut self.output);
-        }
-    }
-
-    /// Appends the reply to a request. Returns the reference, unless the reply comes later and takes the reference with it.
-    fn reply(
-        &mut self,
-        request: Result<Request<'_>, LineError>,
-        reference: Option<Reference>,
-    ) -> Option<Reference> {
-        match request {
-            Ok(Request::Publish(publish)) => return self.publish(publish, reference),
+        match Request::parse(line) {
+            Ok(Request::Publish(publish)) => self.publish(publish),
             Ok(Request::Subscribe { channels, since }) => self.subscribe(&channels, since),
             Ok(Request::Unsubscribe { channels }) => {
                 if let Some(subscription) = &mut self.subscription {
@@ -265,9 +251,7 @@ impl Connection {
                 self.history = Some(HistoryReply::new(
                     channels,
                     self.shared.audience.hub().resolve(since),
-                    reference,
                 ));
-                return None;
             }
             Ok(Request::Cursor) => {
                 let last = self.shared.audience.hub().last();
@@ -275,13 +259,8 @@ impl Connection {
             }
             Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
             Ok(Request::Ping) => line::write_ok(&mut self.output),
-            Ok(Request::Token(_)) => {
-                let reason = "op token is for sessions: the socket knows its user";
-                line::write_error(&ErrorCode::Op, reason, &mut self.output);
-            }
             Err(error) => line::write_error(&error.code(), &error.to_string(), &mut self.output),
         }
-        reference
     }
 
     fn subscribe(&mut self, channels: &ChannelNames, since: Option<Since>) {
@@ -296,12 +275,11 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, publish: Publish<'_>, reference: Option<Reference>) -> Option<Reference> {
+    fn publish(&mut self, publish: Publish<'_>) {
         let mut channels = publish.channels.iter();
         if let Some(reason) = channels.find_map(|channel| self.shared.forbids(&self.peer, channel))
         {
-            line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
-            return reference;
+            return line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
         }
         let receipt = self.shared.broker.publish(
             SourceKind::Client,
@@ -319,8 +297,7 @@ impl Connection {
         if receipt.refusal().is_none() {
             self.shared.metrics.published_socket.add(1);
         }
-        self.unacknowledged.push(receipt, reference, &self.output);
-        None
+        self.unacknowledged.push(receipt, &self.output);
     }
 
     /// The bytes of the output with its acknowledgements, also those that are not written yet.
