@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "source",
     "access",
     "api",
+    "session",
     "compat",
     "run",
     "cli",

@@ -18,6 +18,7 @@ mod log_limit;
 mod machine;
 pub mod metrics;
 pub mod run;
+mod session;
 pub mod source;
 pub mod store;
 mod transport;

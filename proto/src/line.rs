@@ -4,6 +4,7 @@
 
 mod code;
 mod fields;
+mod reference;
 mod reply;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 pub use self::code::ErrorCode;
 use self::fields::Fields;
+pub use self::reference::Reference;
 pub use self::reply::{
     PublishReply, write_cursor, write_error, write_gap, write_history_end, write_history_start,
     write_ok, write_receipt, write_retry, write_status,
@@ -25,6 +27,9 @@ use crate::{
 
 /// Longest idempotency key in bytes.
 pub const MAX_KEY: usize = 128;
+
+/// Longest reference in bytes.
+pub const MAX_REFERENCE: usize = 64;
 
 /// The request in one line.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub enum Request<'a> {
     Status,
     /// Answer `{"ok":true}`.
     Ping,
+    /// Replace the token. Only a session has a token.
+    Token(Cow<'a, str>),
 }
 
 /// One message to publish.
@@ -83,7 +90,7 @@ pub enum LineError {
     Json(#[from] serde_json::Error),
     /// The operation does not exist.
     #[error(
-        "unknown op {0:?} (known: publish, subscribe, unsubscribe, history, cursor, status, ping)"
+        "unknown op {0:?} (known: publish, subscribe, unsubscribe, history, cursor, ping, on the socket status, in a session token)"
     )]
     Op(String),
     /// A required field is missing.
@@ -102,6 +109,9 @@ pub enum LineError {
         /// The extra field.
         field: &'static str,
     },
+    /// The reference is too long.
+    #[error("ref of {0} bytes is over the limit of {MAX_REFERENCE}")]
+    Reference(usize),
     /// An invalid channel name.
     #[error("{0}")]
     Channel(#[from] ChannelNameError),
@@ -161,6 +171,7 @@ impl LineError {
         match self {
             Self::Json(_) => ErrorCode::Line,
             Self::Op(_) => ErrorCode::Op,
+            Self::Reference(_) => ErrorCode::parse("ref"),
             Self::Missing { field, .. } | Self::Unexpected { field, .. } => ErrorCode::parse(field),
             Self::Channel(_) => ErrorCode::Channel,
             Self::Channels(_) | Self::TwoChannels => ErrorCode::Channels,
@@ -179,7 +190,22 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Names the field and the rule that it breaks.
     pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
-        let fields: Fields<'a> = serde_json::from_slice(line)?;
+        Self::parse_with_reference(line).1
+    }
+
+    /// Like [`Request::parse`]. Also returns the reference that the reply must repeat.
+    pub fn parse_with_reference(line: &'a [u8]) -> (Option<Reference>, Result<Self, LineError>) {
+        let mut fields: Fields<'a> = match serde_json::from_slice(line) {
+            Ok(fields) => fields,
+            Err(error) => return (None, Err(error.into())),
+        };
+        match fields.reference.take().map(Reference::check).transpose() {
+            Ok(reference) => (reference, Self::of(fields)),
+            Err(error) => (None, Err(error)),
+        }
+    }
+
+    fn of(fields: Fields<'a>) -> Result<Self, LineError> {
         match &*fields.op.0 {
             "publish" => fields.publish().map(Self::Publish),
             "subscribe" => {
@@ -200,6 +226,7 @@ impl<'a> Request<'a> {
             "cursor" => fields.bare("cursor").map(|()| Self::Cursor),
             "status" => fields.bare("status").map(|()| Self::Status),
             "ping" => fields.bare("ping").map(|()| Self::Ping),
+            "token" => fields.token().map(Self::Token),
             other => Err(LineError::Op(other.chars().take(32).collect())),
         }
     }

@@ -67,6 +67,7 @@ mod rights;
 mod rights_end;
 mod service;
 mod service_manager;
+mod session;
 mod several_channels;
 mod shutdown;
 mod smuggling;

@@ -1,13 +1,8 @@
 //! Finds the token of a request.
 
-use super::{
-    Caller,
-    page::Page,
-    token::{Grant, TokenError},
-};
+use super::{Caller, page::Page, permission::verify, token::Grant};
 use crate::http::{
     cors::Cors,
-    date::unix_time,
     refusal::{Reason, Refusal},
     request::Request,
     upgrade,
@@ -20,17 +15,7 @@ impl Caller<'_> {
     /// What the request's token grants. If the request has several tokens, the first one in this order counts: the header
     /// `Authorization`, a subprotocol of a WebSocket, the cookie, the URL.
     pub(super) fn grant(&self) -> Result<Grant, Refusal> {
-        let verified = self
-            .rights
-            .tokens
-            .verify(self.token()?, unix_time().as_secs());
-        verified.map_err(|error| {
-            let reason = match error {
-                TokenError::Expired => Reason::TokenExpired,
-                _ => Reason::InvalidToken,
-            };
-            Refusal::new(reason, format!("token: {error}"))
-        })
+        verify(self.rights, self.token()?)
     }
 
     fn token(&self) -> Result<&str, Refusal> {

@@ -5,6 +5,7 @@
 mod bearer;
 pub(crate) mod hosts;
 mod page;
+pub(crate) mod permission;
 pub(crate) mod rules;
 pub mod token;
 
@@ -38,22 +39,13 @@ pub(crate) struct Caller<'a> {
 impl Caller<'_> {
     /// Checks that the request may read all of `channels`.
     pub(crate) fn may_read(&self, channels: &[ChannelName]) -> Result<ReadRight, Refusal> {
-        let rights = self.rights;
+        let (rights, mut grant) = (self.rights, None);
         if rights.all_is_read() {
             return Ok(ReadRight::default());
         }
-        let mut grant = None;
-        for channel in channels {
-            match rights.read(channel) {
-                Access::Public => {}
-                Access::Token => self.check_grant(&mut grant, TokenRight::Subscribe, channel)?,
-                Access::Closed => {
-                    return Err(Refusal::forbidden(format!(
-                        "{channel} may not be read over HTTP; set read under [[channel]] to allow this"
-                    )));
-                }
-            }
-        }
+        rights.check_read(channels, |channel| {
+            self.check_grant(&mut grant, TokenRight::Subscribe, channel)
+        })?;
         Ok(grant.map_or_else(ReadRight::default, |grant| rights.granted(&grant)))
     }
 
@@ -69,15 +61,7 @@ impl Caller<'_> {
             Some(grant) => grant,
             none => none.insert(self.grant()?),
         };
-        let (is_granted, to_use) = match what {
-            TokenRight::Subscribe => (grant.may_subscribe(channel), "reading"),
-            TokenRight::Publish => (grant.may_publish(channel), "publishing to"),
-        };
-        if is_granted {
-            return Ok(());
-        }
-        let message = format!("the token does not grant {to_use} {channel}");
-        Err(Refusal::new(Reason::NotGranted, message))
+        check_use(grant, what, channel)
     }
 
     /// Removes the channels that the request may not read.
@@ -102,28 +86,10 @@ impl Caller<'_> {
     /// Checks that the request may publish to all of `channels`, and that its page may publish. Returns the publisher to
     /// whom the idempotency keys of the request belong: the token's subject, if one of the channels needs a token.
     pub(crate) fn may_publish(&self, channels: &[ChannelName]) -> Result<Publisher, Refusal> {
-        let rights = self.rights;
         let mut grant = None;
-        for channel in channels {
-            match rights.publish.get(channel) {
-                Some(Access::Public) => {}
-                Some(Access::Token) => {
-                    self.check_grant(&mut grant, TokenRight::Publish, channel)?
-                }
-                Some(Access::Closed) => {
-                    let message = format!(
-                        "{channel} may not be published to over HTTP; set publish under [[channel]] to allow this"
-                    );
-                    return Err(Refusal::forbidden(message));
-                }
-                None if rights.publish_else == Access::Public => {}
-                None => {
-                    let hint =
-                        "publishing over HTTP is off; set publish = true under [http] to allow it";
-                    return Err(Refusal::forbidden(hint));
-                }
-            }
-        }
+        self.rights.check_publish(channels, |channel| {
+            self.check_grant(&mut grant, TokenRight::Publish, channel)
+        })?;
         if self.site.is_stopping() {
             return Err(Refusal::stopping());
         }
@@ -136,4 +102,17 @@ impl Caller<'_> {
     pub(crate) fn may_open_websocket(&self) -> Result<(), Refusal> {
         self.check_page("read")
     }
+}
+
+/// Checks that a token with this grant allows this use of `channel`.
+fn check_use(grant: &Grant, what: TokenRight, channel: &ChannelName) -> Result<(), Refusal> {
+    let (is_granted, to_use) = match what {
+        TokenRight::Subscribe => (grant.may_subscribe(channel), "reading"),
+        TokenRight::Publish => (grant.may_publish(channel), "publishing to"),
+    };
+    if is_granted {
+        return Ok(());
+    }
+    let message = format!("the token does not grant {to_use} {channel}");
+    Err(Refusal::new(Reason::NotGranted, message))
 }

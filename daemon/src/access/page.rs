@@ -41,8 +41,8 @@ impl<'a> Page<'a> {
         if origin.is_some() && origins.of_request(request) != Cors::None {
             return Page::Listed;
         }
-        let host = hosts::of(request).unwrap_or_default(); // an empty host is not the host of any page
         let is_at = |origin: &str, ports_count| {
+            let host = hosts::of(request).unwrap_or_default(); // an empty host is not the host of any page
             Origin::parse(origin).is_some_and(|origin| origin.is_at(host, ports_count))
         };
         match (fetch_site(request), origin) {
@@ -96,6 +96,14 @@ impl<'a> Caller<'a> {
     /// The page that has sent the request.
     pub(super) fn page(&self) -> Page<'a> {
         Page::of(&self.site.origins, self.request)
+    }
+
+    /// The listed origin of the page that has sent the request, if the settings list the origin.
+    pub(super) fn listed_origin(&self) -> Cors {
+        match self.page() {
+            Page::Listed => self.site.origins.of_request(self.request),
+            _ => Cors::None,
+        }
     }
 
     /// Refuses to let a page of another origin `act`.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use comet_proto::ChannelName;
+use comet_proto::{ChannelName, Cursor};
 
 use super::token::{Grant, KeyError, Tokens};
 use crate::{
     config::{Access, ByPrefix, Config},
+    http::refusal::Refusal,
     hub::Hub,
     transport::Subscription,
 };
@@ -15,8 +16,8 @@ use crate::{
 pub struct Rights {
     read: ByPrefix<Access>,
     read_else: Access,
-    pub(super) publish: ByPrefix<Access>,
-    pub(super) publish_else: Access,
+    publish: ByPrefix<Access>,
+    publish_else: Access,
     pub(super) tokens: Tokens,
 }
 
@@ -73,6 +74,53 @@ impl Rights {
         self.read.get(channel).copied().unwrap_or(self.read_else)
     }
 
+    /// Checks that all of `channels` may be read. Calls `check_token` for each channel that needs a token.
+    pub(super) fn check_read(
+        &self,
+        channels: &[ChannelName],
+        mut check_token: impl FnMut(&ChannelName) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        for channel in channels {
+            match self.read(channel) {
+                Access::Public => {}
+                Access::Token => check_token(channel)?,
+                Access::Closed => {
+                    return Err(Refusal::forbidden(format!(
+                        "{channel} may not be read over HTTP; set read under [[channel]] to allow this"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that messages may be published to all of `channels`. Calls `check_token` for each channel that needs a token.
+    pub(super) fn check_publish(
+        &self,
+        channels: &[ChannelName],
+        mut check_token: impl FnMut(&ChannelName) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        for channel in channels {
+            match self.publish.get(channel) {
+                Some(Access::Public) => {}
+                Some(Access::Token) => check_token(channel)?,
+                Some(Access::Closed) => {
+                    let message = format!(
+                        "{channel} may not be published to over HTTP; set publish under [[channel]] to allow this"
+                    );
+                    return Err(Refusal::forbidden(message));
+                }
+                None if self.publish_else == Access::Public => {}
+                None => {
+                    let hint =
+                        "publishing over HTTP is off; set publish = true under [http] to allow it";
+                    return Err(Refusal::forbidden(hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether everyone may read every channel.
     pub(super) fn all_is_read(&self) -> bool {
         self.read.is_empty() && self.read_else == Access::Public
@@ -114,6 +162,11 @@ impl Rights {
         })
     }
 
+    /// Whether every token that was valid under the rights `before` is still valid, and grants no less.
+    pub(crate) fn accept_tokens_of(&self, before: &Self) -> bool {
+        self.tokens.accept_all_of(&before.tokens)
+    }
+
     /// The right that a token grants.
     pub(super) fn granted(&self, grant: &Grant) -> ReadRight {
         ReadRight {
@@ -127,12 +180,22 @@ impl ReadRight {
     /// Limits a subscription to this right.
     pub(crate) fn bound(self, hub: &Hub, subscription: &mut Subscription) {
         subscription.expires = self.expires;
-        // Only a withheld message causes a gap. An old cursor alone does not: on a quiet channel every cursor is old.
-        if let (Some(age), Some(since)) = (self.oldest, subscription.since)
-            && let Some(withheld) = hub.newest_older(&subscription.channels, since, age)
+        if let Some(since) = subscription.since
+            && let Some(withheld) = self.withheld(hub, &subscription.channels, since)
         {
             subscription.since = Some(withheld);
             subscription.gap = true;
         }
+    }
+
+    /// The newest message after `since` that may not be read. Only such a message causes a gap. An old cursor alone does
+    /// not: on a quiet channel every cursor is old.
+    pub(crate) fn withheld(
+        self,
+        hub: &Hub,
+        channels: &[ChannelName],
+        since: Cursor,
+    ) -> Option<Cursor> {
+        hub.newest_older(channels, since, self.oldest?)
     }
 }

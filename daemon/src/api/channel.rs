@@ -21,8 +21,11 @@ use crate::{
     },
     hub::Hub,
     transport::{
-        Format, Subscription, Transport, iframe::Iframe, longpoll::LongPoll, sse::Sse,
-        websocket::WebSocket,
+        Format, Status, Subscription, Transport,
+        iframe::Iframe,
+        longpoll::LongPoll,
+        sse::Sse,
+        websocket::{PROTOCOL, WebSocket},
     },
 };
 
@@ -92,7 +95,7 @@ fn subscription(caller: &Caller<'_>, hub: &Hub, names: &str) -> Result<Subscript
         }
         Transport::WebSocket => {
             caller.may_open_websocket()?;
-            let checked = upgrade::check(request);
+            let checked = upgrade::check(request, PROTOCOL);
             handshake = Some(checked.map_err(|error| no_websocket(request, error))?);
             let format = WebSocket { heartbeat };
             (seen_or_since(query, seen?)?, Box::new(format))
@@ -113,8 +116,8 @@ fn subscription(caller: &Caller<'_>, hub: &Hub, names: &str) -> Result<Subscript
 
 /// The refusal of a WebSocket. A 426 names the protocol and version that the server wants (RFC 9110, section 15.5.22;
 /// RFC 6455, section 4.4). HTTP/2 has no such answer (RFC 9113, section 8.2.2).
-fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
-    let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol);
+pub(crate) fn no_websocket(request: &Request<'_>, error: HandshakeError) -> Refusal {
+    let is_malformed = matches!(error, HandshakeError::Names | HandshakeError::Protocol(_));
     if is_malformed || request.version > Version::HTTP_11 {
         return Refusal::bad("websocket", error);
     }
@@ -128,21 +131,22 @@ pub(crate) fn hold(hub: &Hub, request: &Request<'_>, subscription: Subscription)
         return Route::Hold(subscription);
     }
     let format = &subscription.format;
-    let kind = format.kind();
-    if !kind.is_poll() || subscription.wait.is_none() {
-        return Route::Answer(Answer::new(StatusCode::OK, kind.media_type, ""));
-    }
     let since = subscription.since.unwrap_or_else(|| hub.last());
+    if !format.kind().is_poll() || subscription.wait.is_none() {
+        let answer = Answer::empty(StatusCode::OK);
+        return Route::Answer(answer.with_headers_of(&**format, since, &[]));
+    }
     let mut backlog = hub.since(&subscription.channels, since);
     backlog.gap |= subscription.gap;
     let mut body = Vec::new();
-    match backlog.is_news() {
-        true => format.news(&backlog, &mut body),
+    let status = match backlog.is_news() {
+        true => {
+            format.news(&backlog, &mut body);
+            Status::Ok
+        }
         false => format.nothing(backlog.cursor, &mut body),
-    }
-    let answer = Answer::new(StatusCode::OK, kind.media_type, body);
-    Route::Answer(match kind.has_etag {
-        true => answer.with_cursor(backlog.cursor),
-        false => answer,
-    })
+    };
+    let mut answer = Answer::empty(status.into());
+    answer.body = body.into();
+    Route::Answer(answer.with_headers_of(&**format, backlog.cursor, &backlog.messages))
 }

@@ -30,7 +30,7 @@ pub(crate) fn cursor(request: &Request<'_>) -> Option<Since> {
 
 /// The cursor in one tag (RFC 9110, section 8.8.3). The tag may be weak or strong, with or without an appended coding,
 /// and with or without quotes.
-fn of_tag(tag: &str) -> Option<Since> {
+pub(crate) fn of_tag(tag: &str) -> Option<Since> {
     let tag = match tag.split_at_checked(2) {
         Some((weak, tag)) if weak.eq_ignore_ascii_case("w/") => tag,
         _ => tag,

@@ -67,8 +67,8 @@ impl Api {
                 let query = &parameters::query(request)?;
                 return channel::route(&caller(query), asked.content, hub, names);
             }
-            Resource::Endpoint(endpoint) => {
-                return endpoint.route(&caller(&Query::of(request)), hub);
+            Resource::Endpoint(endpoint, _) => {
+                return endpoint.route(&caller(&Query::of(request)), asked.content, hub);
             }
             Resource::Health => Answer::new(StatusCode::OK, "text/plain", "ok\n"),
             Resource::Metrics => {
@@ -91,6 +91,15 @@ impl Api {
     }
 }
 
+/// The rights of channels by the settings of this site.
+pub(crate) fn rights(site: &Site) -> &Rights {
+    let routes: &dyn Any = &*site.routes;
+    let api: &Api = routes
+        .downcast_ref()
+        .expect("every site of the daemon has an Api");
+    &api.rights
+}
+
 impl Routes for Api {
     /// Checks the host and the limits, then the path, then the method, then the body. The health check is answered under any
     /// host name.
@@ -108,9 +117,10 @@ impl Routes for Api {
             }
             check_method(request, methods)?;
         }
+        let takes_body = !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
         match asked.content {
-            Content::Unannounced if request.method == Method::POST => return Err(no_length()),
-            _ if request.method == Method::POST => {}
+            Content::Unannounced if takes_body => return Err(no_length()),
+            _ if takes_body => {}
             Content::Some => return Err(no_body(&request.method)),
             Content::Unknown => return Ok(Route::Look),
             Content::Empty | Content::Whole(_) | Content::Unannounced => {}
@@ -125,12 +135,10 @@ impl Routes for Api {
     }
 
     fn client_kind(&self, request: &Request<'_>) -> ClientKind {
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return ClientKind::Other;
-        }
+        let is_read = matches!(request.method, Method::GET | Method::HEAD);
         match Resource::at(self, request.path) {
-            Some(Resource::Channels(_)) => channel::client_kind(request),
-            Some(Resource::Endpoint(endpoint)) => endpoint.client_kind(&Query::of(request)),
+            Some(Resource::Channels(_)) if is_read => channel::client_kind(request),
+            Some(Resource::Endpoint(endpoint, _)) => endpoint.client_kind(request),
             _ => ClientKind::Other,
         }
     }
@@ -161,7 +169,9 @@ fn check_limits(site: &Site, request: &Request<'_>) -> Result<(), Refusal> {
 /// Refuses a method that is not among `methods`.
 fn check_method(request: &Request<'_>, methods: &'static str) -> Result<(), Refusal> {
     let method = &request.method;
-    if methods.split(", ").any(|known| method == known) {
+    let known = methods.as_bytes().split(|byte| *byte == b',');
+    let mut known = known.map(<[u8]>::trim_ascii_start);
+    if known.any(|known| known == method.as_str().as_bytes()) {
         return Ok(());
     }
     let message = format!("{method} is not for this path (allowed: {methods})");

@@ -8,7 +8,10 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use crate::http::{answer::Answer, request::Request};
+use crate::http::{
+    answer::{Answer, UsualHeaders},
+    request::Request,
+};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -77,11 +80,9 @@ const DEMO: &[(&str, &str, &[u8])] = &[
 ];
 
 /// Headers of a file. Clients ask each time, because a new daemon may bring a new file.
-const FILE_HEADERS: &[(&str, &str)] = &[
-    ("cache-control", "no-cache"),
-    ("content-security-policy", "default-src 'self'"),
-    ("x-content-type-options", "nosniff"),
-];
+const FILE_HEADERS: &UsualHeaders = &UsualHeaders(
+    "cache-control: no-cache\r\ncontent-security-policy: default-src 'self'\r\nx-content-type-options: nosniff\r\n",
+);
 
 /// Whether there is a page at this path.
 pub(super) fn is_page(demo: Option<&Demo>, path: &str) -> bool {

@@ -6,16 +6,49 @@ use std::borrow::Cow;
 
 use super::{Api, endpoint::Endpoint, pages};
 
-/// The methods of a channel, and those of every other path.
+/// The methods of a channel.
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
-pub(super) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The methods of a path that can only be read.
+pub(crate) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The path of a request.
+pub(crate) struct UrlPath<'a> {
+    /// As it was sent, with its escapes.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    sent: &'a str,
+    /// `None`: an escape is malformed or stands for a slash, or the path is not UTF-8.
+    decoded: Option<Cow<'a, str>>,
+}
+
+impl<'a> UrlPath<'a> {
+    pub(crate) fn new(sent: &'a str) -> Self {
+        let decoded = decoded(sent);
+        Self { sent, decoded }
+    }
+
+    /// Whether the decoded path is `path`.
+    pub(crate) fn is(&self, path: &str) -> bool {
+        self.decoded.as_deref() == Some(path)
+    }
+
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    /// The part of the path after `prefix`, which begins and ends with a slash. This part is as it was sent, because an
+    /// escaped slash or comma in it differs from a plain one. `None`: the path does not begin with `prefix`.
+    pub(crate) fn after(&self, prefix: &str) -> Option<&'a str> {
+        let slashes = prefix.matches('/').count();
+        let (end, _) = self.sent.match_indices('/').nth(slashes.checked_sub(1)?)?;
+        let (first, rest) = self.sent.split_at(end + 1);
+        (decoded(first)? == prefix).then_some(rest)
+    }
+}
 
 /// What a request asks for by its path.
 pub(super) enum Resource<'a> {
     /// `/ch/NAMES`: the names as the URL has them, not decoded.
     Channels(&'a str),
-    /// An endpoint of another server's protocol.
-    Endpoint(&'a dyn Endpoint),
+    /// An endpoint of another server's protocol, and its methods at this path.
+    Endpoint(&'a dyn Endpoint, &'static str),
     Health,
     Metrics,
     /// The browser client, or a demo page: its path.
@@ -28,11 +61,16 @@ impl<'a> Resource<'a> {
         if let Some(names) = names(path) {
             return Some(Self::Channels(names));
         }
-        let path = decoded(path).filter(|path| !path.is_empty())?;
-        let mut endpoints = api.endpoints.iter();
-        if let Some(endpoint) = endpoints.find(|endpoint| endpoint.serves(&path)) {
-            return Some(Self::Endpoint(&**endpoint));
+        if path.is_empty() {
+            return None;
         }
+        let path = UrlPath::new(path);
+        for endpoint in &api.endpoints {
+            if let Some(methods) = endpoint.methods(&path) {
+                return Some(Self::Endpoint(&**endpoint, methods));
+            }
+        }
+        let path = path.decoded?;
         match &*path {
             "/healthz" => Some(Self::Health),
             "/metrics" => Some(Self::Metrics),
@@ -44,7 +82,8 @@ impl<'a> Resource<'a> {
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Channels(_) => CHANNEL_METHODS,
-            _ => PAGE_METHODS,
+            Self::Endpoint(_, methods) => methods,
+            Self::Health | Self::Metrics | Self::Page(_) => PAGE_METHODS,
         }
     }
 }
@@ -99,6 +138,25 @@ mod tests {
             ("/%FF", None),
         ] {
             assert_eq!(decoded(path).as_deref(), plain, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_rest_after_a_prefix_keeps_its_escapes() {
+        for (path, rest) in [
+            ("/a/sub/x", Some("x")),
+            ("/a/sub/", Some("")),
+            ("/%61/s%75b/x%2Cy,z/%2F", Some("x%2Cy,z/%2F")),
+            ("/a/sub//x", Some("/x")),
+            ("/a/sub", None),
+            ("/a%2Fsub/x", None),
+            ("/a/sub%2Fx", None),
+            ("/a/subx/x", None),
+            ("/b/sub/x", None),
+            ("//a/sub/x", None),
+            ("", None),
+        ] {
+            assert_eq!(UrlPath::new(path).after("/a/sub/"), rest, "{path}");
         }
     }
 

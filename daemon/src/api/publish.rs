@@ -1,9 +1,6 @@
 //! Publishes messages that clients send over HTTP.
 
-use std::io::Write;
-
-use bytes::Bytes;
-use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
+use comet_proto::{Attributes, ChannelNames, EventName};
 use hyper::StatusCode;
 
 use super::parameters;
@@ -22,18 +19,18 @@ use crate::{
 /// A message before it is published, without its data.
 pub(crate) struct Publish {
     channels: ChannelNames,
-    name: EventName,
-    attributes: Option<Box<Attributes>>,
+    pub(crate) name: EventName,
+    pub(crate) attributes: Option<Box<Attributes>>,
     key: Option<String>,
     /// The publisher to which the key belongs.
     publisher: Publisher,
 }
 
 impl Publish {
-    /// An unlabelled message without a key.
-    pub(crate) fn to(channel: ChannelName) -> Self {
+    /// An unlabelled message without attributes and key.
+    pub(crate) fn to(channels: impl Into<ChannelNames>) -> Self {
         Self {
-            channels: channel.into(),
+            channels: channels.into(),
             name: EventName::default(),
             attributes: None,
             key: None,
@@ -54,12 +51,12 @@ impl Publish {
         })
     }
 
-    /// Publishes the message with its data. `answer` turns the message's id into the answer.
+    /// Publishes the message with its data. When the message is kept, `answer` turns its id into the answer.
     pub(crate) fn publish(
         self,
         site: &Site,
         data: &[u8],
-        answer: fn(u64) -> Answer,
+        answer: impl FnOnce(u64) -> Answer + 'static,
     ) -> Result<Route, Refusal> {
         let key = self.key.as_deref().map(|key| PublisherKey {
             publisher: self.publisher,
@@ -77,7 +74,7 @@ impl Publish {
             return Err(Refusal::not_kept(reason));
         }
         site.metrics.published_http.add(1);
-        Ok(Route::Published(receipt, answer))
+        Ok(Route::Published(receipt, Box::new(answer)))
     }
 }
 
@@ -92,7 +89,7 @@ pub(super) fn route(
         Content::Empty => &[],
         Content::Whole(data) => data,
         Content::Some | Content::Unknown | Content::Unannounced => {
-            return Ok(Route::Body(Box::new(move |site, data| {
+            return Ok(Route::Body(Box::new(move |site, _, data| {
                 // The daemon may have begun to stop while the body was read.
                 match site.is_stopping() {
                     true => Err(Refusal::stopping()),
@@ -105,11 +102,7 @@ pub(super) fn route(
 }
 
 fn created(id: u64) -> Answer {
-    // One allocation of the right size: a String would be allocated larger, and its Bytes would need another one.
-    let mut body = [0; 40];
-    let mut rest = &mut body[..];
-    let _ = writeln!(rest, "{{\"id\":{id}}}"); // the largest id has 20 digits
-    let left = rest.len();
-    let body = Bytes::copy_from_slice(&body[..body.len() - left]);
+    let mut digits = itoa::Buffer::new();
+    let body = ["{\"id\":", digits.format(id), "}\n"].concat();
     Answer::new(StatusCode::CREATED, "application/json", body)
 }

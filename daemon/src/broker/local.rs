@@ -13,6 +13,8 @@
 
 use std::{fmt, sync::Arc};
 
+use comet_proto::ChannelName;
+
 use super::{Broker, NotKept, Receipt, ReceiptState, SourceKind};
 use crate::hub::{Hub, NewMessage, Workers};
 
@@ -40,6 +42,22 @@ impl Broker for Local {
             };
         }
         let (id, woken) = self.hub.publish_and_wake(new);
+        self.receipt(id, woken)
+    }
+
+    fn delete(&self, channel: &ChannelName) -> Receipt {
+        let removal = self.hub.remove_messages(channel);
+        self.hub.end_subscriptions(channel);
+        self.receipt(removal.id, Workers::default())
+    }
+
+    fn acknowledges_at_once(&self) -> bool {
+        self.hub.keeps_at_once()
+    }
+}
+
+impl Local {
+    fn receipt(&self, id: u64, woken: Workers) -> Receipt {
         let progress = match self.hub.has_kept(id) {
             true => ReceiptState::Kept(id),
             false => ReceiptState::Logged(Logged {
@@ -48,10 +66,6 @@ impl Broker for Local {
             }),
         };
         Receipt { progress, woken }
-    }
-
-    fn acknowledges_at_once(&self) -> bool {
-        self.hub.keeps_at_once()
     }
 }
 

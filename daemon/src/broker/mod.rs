@@ -8,6 +8,8 @@ mod local;
 pub use local::Local;
 use local::Logged;
 
+use comet_proto::ChannelName;
+
 use crate::{
     hub::{NewMessage, Workers},
     store::StoreError,
@@ -17,6 +19,10 @@ use crate::{
 pub trait Broker: Send + Sync {
     /// Publishes a message. Never waits.
     fn publish(&self, source: SourceKind, new: NewMessage<'_>) -> Receipt;
+
+    /// Removes the messages of a channel, and ends the subscriptions that wait for the channel. The receipt says when the
+    /// messages stay removed after a restart. Never waits.
+    fn delete(&self, channel: &ChannelName) -> Receipt;
 
     /// Whether [`Receipt::now`] gives the outcome of a message that is published now. A caller that cannot wait asks this
     /// before it publishes. False also while the log fails, because refusing a message may take longer.

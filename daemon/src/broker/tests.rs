@@ -18,22 +18,17 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new(durability: Durability, on_error: OnError) -> Self {
         let disk = FakeDisk::default();
-        let settings = LogSettings {
-            durability,
-            on_error,
-            rewrite_bytes: 1 << 40,
-            boot: 1,
-        };
-        let history = HistoryConfig::default();
         let hub = match durability {
-            Durability::Memory => Hub::new(history, 1),
-            _ => {
-                let disk = Arc::new(disk.clone());
-                Hub::open(history, 1, disk, &settings).unwrap().0
-            }
+            Durability::Memory => Hub::new(HistoryConfig::default(), 1),
+            _ => open(&disk, durability, on_error),
         };
         let broker = Local::new(hub.clone());
         Self { disk, hub, broker }
+    }
+
+    /// The hub after a restart.
+    fn reopened(&self) -> Arc<Hub> {
+        open(&self.disk, Durability::Process, OnError::Deliver)
     }
 
     pub(crate) fn publish(&self, source: SourceKind, key: Option<&str>) -> Receipt {
@@ -49,6 +44,18 @@ impl Fixture {
             },
         )
     }
+}
+
+fn open(disk: &FakeDisk, durability: Durability, on_error: OnError) -> Arc<Hub> {
+    let settings = LogSettings {
+        durability,
+        on_error,
+        rewrite_bytes: 1 << 40,
+        boot: 1,
+    };
+    let disk = Arc::new(disk.clone());
+    let history = HistoryConfig::default();
+    Hub::open(history, 1, disk, &settings).unwrap().0
 }
 
 #[test]
@@ -141,4 +148,20 @@ fn a_repeated_message_has_the_outcome_of_the_first_one() {
     assert_eq!(repeated.id(), first.id());
     assert_eq!(repeated.now().unwrap().ok(), first.id());
     assert_eq!(f.hub.status().published, 1);
+}
+
+#[test]
+fn a_deleted_channel_stays_empty_after_a_restart() {
+    let f = Fixture::new(Durability::Process, OnError::Deliver);
+    let news = ChannelName::parse("news").unwrap();
+    f.publish(SourceKind::Client, None);
+    let receipt = f.broker.delete(&news);
+    assert_eq!(receipt.now().unwrap().ok(), Some(f.hub.last().0));
+    let restarted = f.reopened();
+    assert!(f.hub.channel_facts(&news).is_none());
+    assert!(restarted.channel_facts(&news).is_none());
+    // There is nothing left to delete.
+    let before = f.hub.last();
+    assert!(f.broker.delete(&news).now().unwrap().is_ok());
+    assert_eq!(f.hub.last(), before);
 }

@@ -2,6 +2,8 @@
 
 #[expect(dead_code, reason = "the protocols that use it come next")]
 pub(crate) mod comet_server;
+#[allow(dead_code, reason = "nchan and push stream come next")]
+pub(crate) mod http_push;
 pub(crate) mod memcached;
 pub(crate) mod names;
 pub(crate) mod novcomet;

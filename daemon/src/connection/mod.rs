@@ -45,6 +45,9 @@ pub(crate) struct ConnectionLimits {
     /// Number of reads and writes that the current connection may still do before other connections are served. `None`
     /// in a task, because the runtime limits tasks.
     budget: Cell<Option<u8>>,
+    /// The buffer for reads. It is reused, because a new one would have to be zeroed for each read. `None`: never used,
+    /// or in use.
+    chunk: Cell<Option<Box<[u8; CHUNK]>>>,
 }
 
 impl ConnectionLimits {
@@ -54,6 +57,7 @@ impl ConnectionLimits {
             write_time: Cell::new(write_time),
             ceiling: Cell::new(ceiling),
             budget: Cell::new(None),
+            chunk: Cell::new(None),
         }
     }
 
@@ -224,13 +228,15 @@ impl Conn {
 
     /// Calls the protocol with its input until the protocol waits.
     fn run(self: &Rc<Self>) {
-        let mut chunk = [0; CHUNK];
-        let before = self.take_input();
-        let mut input = Input::new(self, before, &mut chunk);
+        let limits = &self.worker.context;
+        let mut chunk = limits.chunk.take().unwrap_or_else(|| Box::new([0; CHUNK]));
+        let mut input = Input::new(self, self.take_input(), &mut chunk);
+        let mut goes_on = true;
         for _ in 0..MOST_STEPS {
             let step = self.call(|protocol| protocol.input(self, &mut input));
-            if !self.follow(step) {
-                return self.keep_input(input.take());
+            goes_on = self.follow(step);
+            if !goes_on {
+                break;
             }
             // A future of the last step may have read bytes and not used them.
             if self.has_leftovers() {
@@ -238,7 +244,10 @@ impl Conn {
             }
         }
         self.keep_input(input.take());
-        self.run_soon();
+        limits.chunk.set(Some(chunk));
+        if goes_on {
+            self.run_soon();
+        }
     }
 
     /// Calls the protocol outside of `run`.

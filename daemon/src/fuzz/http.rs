@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use comet_proto::{ChannelName, ChannelNames, Since};
+use comet_proto::{ChannelName, ChannelNames, Cursor, Since};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Response, Uri,
@@ -233,7 +233,7 @@ fn check_same(plain: &Plain<'_>, (head, body): &Whole) {
     assert_eq!((one.path, one.query), (other.path, other.query));
     assert_eq!(one.authority, other.authority);
     assert_eq!(plain.body, body);
-    let Headers::Lines(lines) = one.headers else {
+    let Headers::Lines(lines, _) = one.headers else {
         panic!("a plain request has lines");
     };
     assert_eq!(lines.len(), head.headers.len());
@@ -259,10 +259,15 @@ fn meaning(request: &Request<'_>) -> String {
         // Other tests change the figures meanwhile.
         Ok(Route::Answer(answer)) => format!("{:?} {:?}", answer.status, answer.headers),
         Ok(Route::Look) => "look".to_owned(),
+        Ok(Route::Upgrade(_)) => "upgrade".to_owned(),
         Ok(Route::Hold(held)) => {
             let kind = held.format.kind();
             // The clock's next heartbeat depends on the time.
-            let kind = (kind.is_poll(), kind.media_type, kind.form);
+            let mut headers = Vec::new();
+            held.format.headers(Cursor(1), &[], &mut |name, value| {
+                headers.push((name, value.to_vec()));
+            });
+            let kind = (kind.is_poll(), headers, kind.form);
             format!(
                 "{:?} {:?} {:?} {:?} {kind:?}",
                 held.channels, held.since, held.wait, held.gap
@@ -302,7 +307,7 @@ fn check_route(request: &Request<'_>) {
             let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
             assert!(answer.content_type != Some("application/json") || json.is_ok());
         }
-        Ok(Route::Answer(_)) => {}
+        Ok(Route::Answer(_) | Route::Upgrade(_)) => {}
         Ok(Route::Look | Route::Body(_)) => panic!("it is known that the body is empty"),
         Ok(Route::Hold(subscription)) => {
             let is_poll = subscription.format.kind().is_poll();
@@ -349,6 +354,10 @@ impl Broker for Recorder {
             rest: format!("{:?} {:?} {:?} {key:?}", new.name, new.data, new.attributes),
         });
         self.broker.publish(source, new)
+    }
+
+    fn delete(&self, channel: &ChannelName) -> Receipt {
+        self.broker.delete(channel)
     }
 
     fn acknowledges_at_once(&self) -> bool {

@@ -87,6 +87,7 @@ fn check_request(request: &Request<'_>, json: &Value) {
         Request::Status => "status",
         Request::Cursor => "cursor",
         Request::Ping => "ping",
+        Request::Token(_) => "token",
     };
     assert_eq!(json["op"], op);
 }

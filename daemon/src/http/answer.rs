@@ -1,11 +1,15 @@
 //! An ordinary answer, before it is handed to hyper or written as bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 use hyper::{
     Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+
+use crate::transport::Format;
 
 /// An ordinary answer.
 #[derive(Debug)]
@@ -15,17 +19,27 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Bytes,
     /// Headers that all answers of one kind have.
-    pub(crate) usual: &'static [(&'static str, &'static str)],
+    pub(crate) usual: &'static UsualHeaders,
     /// Headers of this answer alone.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// Headers that all answers of one kind have: their lines as HTTP/1 writes them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UsualHeaders(pub(crate) &'static str);
+
+impl UsualHeaders {
+    /// The names and values.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let lines = self.0.split_terminator("\r\n");
+        lines.map(|line| line.split_once(": ").expect("a line of a header"))
+    }
+}
+
 /// Headers that keep proxies from buffering, compressing and caching, and browsers from guessing the content type.
-pub(crate) const LIVE_HEADERS: &[(&str, &str)] = &[
-    ("cache-control", "no-store, no-transform"),
-    ("x-accel-buffering", "no"),
-    ("x-content-type-options", "nosniff"),
-];
+pub(crate) const LIVE_HEADERS: &UsualHeaders = &UsualHeaders(
+    "cache-control: no-store, no-transform\r\nx-accel-buffering: no\r\nx-content-type-options: nosniff\r\n",
+);
 
 impl Answer {
     /// An answer that proxies and browsers must not cache.
@@ -61,22 +75,19 @@ impl Answer {
         self
     }
 
-    /// Adds the cursor of a poll's answer as an entity tag.
-    pub(crate) fn with_cursor(self, cursor: Cursor) -> Self {
-        let tag = HeaderValue::from_str(&format!("\"{cursor}\""));
-        self.with(header::ETAG, tag.expect("digits and quotes"))
-    }
-
-    /// The names and values of all headers but those that every answer on a connection has.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let content_type = self.content_type.map(|value| ("content-type", value));
-        let usual = self.usual.iter().copied();
-        let own = self.headers.iter();
-        content_type
-            .into_iter()
-            .chain(usual)
-            .map(|(name, value)| (name, value.as_bytes()))
-            .chain(own.map(|(name, value)| (name.as_str(), value.as_bytes())))
+    /// Adds the headers of a subscription's answer with these messages.
+    pub(crate) fn with_headers_of(
+        mut self,
+        format: &dyn Format,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+    ) -> Self {
+        format.headers(cursor, messages, &mut |name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                self.headers.push((HeaderName::from_static(name), value));
+            }
+        });
+        self
     }
 
     /// Whether answers with this status have a body, though it may be empty.
@@ -95,8 +106,8 @@ impl Answer {
         if let Some(value) = self.content_type {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
         }
-        for (name, value) in self.usual {
-            headers.insert(*name, HeaderValue::from_static(value));
+        for (name, value) in self.usual.pairs() {
+            headers.insert(name, HeaderValue::from_static(value));
         }
         for (name, value) in self.headers {
             headers.insert(name, value);

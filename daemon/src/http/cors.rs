@@ -77,6 +77,15 @@ impl Origins {
         place.map_or(any, |place| Cors::Origin(*place))
     }
 
+    /// Whether pages for which an answer said this may still read answers, by these settings.
+    pub(crate) fn still_allow(&self, cors: Cors) -> bool {
+        match cors {
+            Cors::None => true,
+            Cors::Any => self.any,
+            Cors::Origin(place) => self.any || self.listed.contains(&place),
+        }
+    }
+
     /// Whether answers depend on the Origin header of the request. Then answers to requests without that header say so, too.
     fn vary(&self) -> bool {
         self.any || !self.listed.is_empty()

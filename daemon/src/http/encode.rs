@@ -1,7 +1,5 @@
 //! Heads and ordinary answers of HTTP/1 as bytes (RFC 9112).
 
-use std::io::Write;
-
 use hyper::StatusCode;
 
 use super::{
@@ -10,23 +8,24 @@ use super::{
     date::DateLine,
 };
 
-/// The bytes of an ordinary answer.
+/// Appends an ordinary answer.
 pub(super) fn whole(
+    out: &mut Vec<u8>,
     answer: &Answer,
     close: bool,
     cors: Cors,
     origins: &Origins,
     date: &DateLine,
-) -> Vec<u8> {
-    let mut out = start_of(answer);
-    end(&mut out, close, cors, origins, Some(date));
+) {
+    start_of(out, answer);
+    end(out, close, cors, origins, Some(date));
     out.extend_from_slice(&answer.body);
-    out
 }
 
 /// The bytes of an answer after which the connection closes. `is_head`: the request is `HEAD`.
 pub(super) fn last(answer: &Answer, is_head: bool, cors: Cors, origins: &Origins) -> Vec<u8> {
-    let mut out = start_of(answer);
+    let mut out = Vec::with_capacity(HEAD);
+    start_of(&mut out, answer);
     end(&mut out, true, cors, origins, None);
     if !is_head {
         out.extend_from_slice(&answer.body);
@@ -34,26 +33,30 @@ pub(super) fn last(answer: &Answer, is_head: bool, cors: Cors, origins: &Origins
     out
 }
 
-/// The head of an answer, up to the headers that every answer on a connection has.
-fn start_of(answer: &Answer) -> Vec<u8> {
-    let mut out = start(answer.status);
-    for (name, value) in answer.lines() {
-        line(&mut out, name, value);
+/// The length in bytes that nearly all heads have at most.
+pub(super) const HEAD: usize = 512;
+
+/// Appends the head of an answer, up to the headers that every answer on a connection has.
+fn start_of(out: &mut Vec<u8>, answer: &Answer) {
+    start(out, answer.status);
+    if let Some(media_type) = answer.content_type {
+        line(out, "content-type", media_type.as_bytes());
+    }
+    out.extend_from_slice(answer.usual.0.as_bytes());
+    for (name, value) in &answer.headers {
+        line(out, name.as_str(), value.as_bytes());
     }
     if answer.has_body() {
-        content_length(&mut out, answer.body.len());
+        content_length(out, answer.body.len());
     }
-    out
 }
 
 /// Begins a head with this status.
-pub(super) fn start(status: StatusCode) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
+pub(super) fn start(out: &mut Vec<u8>, status: StatusCode) {
     let reason = status.canonical_reason().unwrap_or_default();
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    out
 }
 
 /// Appends a header.
@@ -64,7 +67,11 @@ pub(super) fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 pub(super) fn content_length(out: &mut Vec<u8>, length: usize) {
-    let _ = write!(out, "content-length: {length}\r\n"); // writing to a Vec cannot fail
+    line(
+        out,
+        "content-length",
+        itoa::Buffer::new().format(length).as_bytes(),
+    );
 }
 
 /// The headers that every answer on a connection has, and the end of the head.

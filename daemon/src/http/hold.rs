@@ -229,6 +229,11 @@ impl HeldSubscription {
 
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once.
     pub(super) fn news(&mut self, http: &Http, conn: &Conn, feed: &mut Feed<'_>) -> HoldStep {
+        if feed.deleted().is_some()
+            && let Some(bytes) = self.writer(http).deleted(self.reader.cursor())
+        {
+            return self.last(bytes);
+        }
         let Some(shared) = self.reader.read_shared(feed) else {
             return HoldStep::Wait(conn.due());
         };
@@ -301,6 +306,11 @@ impl HeldSubscription {
             }
             RightEnds::At(_) | RightEnds::Never => self.writer(http).end(&End::Expired { cursor }),
         };
+        self.last(bytes)
+    }
+
+    /// The last bytes of a subscription: the answer of a poll, or the end of a stream.
+    fn last(&self, bytes: Bytes) -> HoldStep {
         match self.is_poll() {
             true => self.answer(bytes),
             false => HoldStep::End(bytes),

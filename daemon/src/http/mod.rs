@@ -17,6 +17,7 @@ pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod route;
 pub(crate) mod site;
+mod switching;
 pub(crate) mod upgrade;
 mod upgraded;
 mod writer;
@@ -28,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub use crate::connection::memory::Ceiling;
@@ -38,14 +40,19 @@ use crate::{
     metrics::Metrics,
     worker::{Door, Due, Timers},
 };
+use answer::Answer;
 pub use cors::Origins;
 use date::{DateLine, unix_time};
 use door::HttpDoor;
 use site::Current;
 pub use site::Site;
+use writer::Variant;
 
 /// A smaller difference between the clocks does not count as a step of the system clock.
 const CLOCK_STEP: Duration = Duration::from_millis(250);
+
+/// A buffer that has grown larger than this many bytes is not reused.
+const MOST_BUFFER: usize = 4096;
 
 /// What all HTTP connections of one thread share.
 pub(crate) struct Http {
@@ -56,6 +63,8 @@ pub(crate) struct Http {
     drain: Drain,
     audience: Rc<Audience>,
     date: DateLine,
+    /// An empty buffer that is reused for each answer.
+    buffer: Cell<Vec<u8>>,
     /// How many connections will be refused because there was no room.
     refused: Cell<usize>,
     /// The system clock's time at the start of the thread, corrected when the system clock was set.
@@ -75,6 +84,7 @@ impl Http {
             before: RefCell::default(),
             audience,
             date: DateLine::default(),
+            buffer: Cell::default(),
             refused: Cell::new(0),
             wall: Cell::new(unix_time()),
             changed: Notify::new(),
@@ -112,8 +122,32 @@ impl Http {
         self.changed.notify_waiters();
     }
 
-    fn site(&self) -> Current {
+    /// The present settings.
+    pub(crate) fn site(&self) -> Current {
         self.site.borrow().clone()
+    }
+
+    /// The settings before, while a change of settings is handled: see [`Protocol::changed`](crate::connection::Protocol).
+    pub(crate) fn site_before(&self) -> Option<Current> {
+        self.before.borrow().clone()
+    }
+
+    /// The subscribers of this thread.
+    pub(crate) fn audience(&self) -> &Rc<Audience> {
+        &self.audience
+    }
+
+    /// The bytes of an ordinary answer.
+    fn answer_bytes(&self, site: &Site, answer: &Answer, variant: Variant) -> Bytes {
+        let mut out = self.buffer.take();
+        let Variant { close, cors, .. } = variant;
+        encode::whole(&mut out, answer, close, cors, &site.origins, &self.date);
+        let bytes = Bytes::copy_from_slice(&out);
+        if out.capacity() <= MOST_BUFFER {
+            out.clear();
+            self.buffer.set(out);
+        }
+        bytes
     }
 
     /// Whether connections use all the memory that they may.
@@ -122,13 +156,13 @@ impl Http {
     }
 
     /// When a client should come back whose subscription was ended by new settings.
-    fn retry_of_revoked(&self) -> Duration {
+    pub(crate) fn retry_of_revoked(&self) -> Duration {
         drain::retry_at(self.revoked.replace(self.revoked.get() + 1))
     }
 }
 
 /// The moment at which this second since 1970 has come.
-fn due_at(timers: &Timers, second: u64) -> Due {
+pub(crate) fn due_at(timers: &Timers, second: u64) -> Due {
     let left = Duration::from_secs(second).saturating_sub(unix_time());
     // One millisecond more, so that the second has come even if the two clocks differ slightly in speed.
     timers.exactly_after(left + Duration::from_millis(1))

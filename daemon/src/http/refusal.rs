@@ -11,14 +11,18 @@ use super::{
 };
 use crate::{broker::NotKept, transport::sse::EVENT_STREAM};
 
-/// Kinds of clients that a refusal would stop for good, even if the reason holds only for now. Such clients get another
-/// answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Kinds of clients that need a refusal in another form. Some of them would stop for good, even if the reason holds only for
+/// now.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum ClientKind {
     /// A client that asked for an event stream.
     EventSource,
     /// A page that takes no status but 200. To the page this JSON means that nothing has happened.
     Always200(&'static str),
+    /// A client of another server's protocol. The function writes a refusal in the form of that protocol, from the status
+    /// and the message.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    OtherProtocol(fn(StatusCode, &str) -> Answer),
     Other,
 }
 
@@ -115,7 +119,7 @@ impl Reason {
 }
 
 /// A request that is refused: `{"error":"code","message":"…"}`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     reason: Reason,
     message: String,
@@ -162,6 +166,20 @@ impl Refusal {
         Self::new(Reason::NotKept, reason.to_string())
     }
 
+    /// The code of the reason, for protocols that have refusals without a status.
+    pub(crate) fn code(&self) -> &'static str {
+        self.reason.row().0
+    }
+
+    /// Whether the request was refused because it has no token.
+    pub(crate) fn is_without_token(&self) -> bool {
+        self.reason == Reason::NoToken
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn into_answer(self) -> Answer {
         let (code, status) = self.reason.row();
         // The same request may be served a little later.
@@ -176,8 +194,13 @@ impl Refusal {
             ClientKind::Always200(body) if is_passing => return Answer::json(body),
             _ => {}
         }
-        let body = serde_json::json!({"error": code, "message": self.message});
-        let answer = Answer::new(status, "application/json", format!("{body}\n"));
+        let answer = match self.client {
+            ClientKind::OtherProtocol(write) => write(status, &self.message),
+            _ => {
+                let body = serde_json::json!({"error": code, "message": self.message});
+                Answer::new(status, "application/json", format!("{body}\n"))
+            }
+        };
         let headers = self.reason.headers().into_iter();
         headers.fold(answer, |answer, (name, value)| {
             answer.with(name, HeaderValue::from_static(value))
@@ -213,6 +236,21 @@ mod tests {
             answer.headers,
             [(header::ALLOW, HeaderValue::from_static("GET"))]
         );
+    }
+
+    #[test]
+    fn another_protocol_has_its_own_form_of_every_refusal() {
+        let write = |status, message: &str| Answer::new(status, "text/plain", message.to_owned());
+        for reason in [Reason::Forbidden, Reason::Stopping] {
+            let refusal = Refusal::new(reason, "no");
+            let client = ClientKind::OtherProtocol(write);
+            let answer = refusal.for_client(client, false, Cors::None).into_answer();
+            assert_eq!(
+                (answer.status, &answer.body[..]),
+                (reason.row().1, &b"no"[..])
+            );
+            assert_eq!(answer.headers.len(), reason.headers().len());
+        }
     }
 
     #[test]

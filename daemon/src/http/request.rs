@@ -26,8 +26,8 @@ pub(crate) struct Request<'a> {
 /// The headers of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Headers<'a> {
-    /// In the order in which they were sent.
-    Lines(&'a [httparse::Header<'a>]),
+    /// In the order in which they were sent, and the lengths of their names: see [`length_bit`].
+    Lines(&'a [httparse::Header<'a>], u64),
     Map(&'a HeaderMap),
 }
 
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
             path,
             query,
             authority: None,
-            headers: Headers::Lines(lines),
+            headers: Headers::Lines(lines, lengths_of(lines)),
         }
     }
 
@@ -63,7 +63,11 @@ impl<'a> Request<'a> {
     /// The values of all headers with this name, in the order in which they were sent.
     pub(crate) fn values(&self, name: &'static str) -> Values<'a> {
         match self.headers {
-            Headers::Lines(lines) => Values::Lines(lines.iter(), name),
+            // Most questions are about headers that the request does not have.
+            Headers::Lines(_, lengths) if lengths & length_bit(name) == 0 => {
+                Values::Lines([].iter(), name)
+            }
+            Headers::Lines(lines, _) => Values::Lines(lines.iter(), name),
             Headers::Map(map) => Values::Map(map.get_all(name).iter()),
         }
     }
@@ -102,7 +106,7 @@ impl<'a> Request<'a> {
     /// The bytes of all headers, with the four of each line that are neither name nor value.
     pub(crate) fn header_length(&self) -> usize {
         match self.headers {
-            Headers::Lines(lines) => lines
+            Headers::Lines(lines, _) => lines
                 .iter()
                 .map(|line| line.name.len() + line.value.len() + 4)
                 .sum(),
@@ -119,6 +123,17 @@ impl<'a> Request<'a> {
         self.version < Version::HTTP_11
             || options.any(|option| option.eq_ignore_ascii_case("close"))
     }
+}
+
+/// The lengths of all names of headers, one bit for each length.
+fn lengths_of(lines: &[httparse::Header<'_>]) -> u64 {
+    let bits = lines.iter().map(|line| length_bit(line.name));
+    bits.fold(0, |all, bit| all | bit)
+}
+
+/// The bit for the length of this name. All names of 63 bytes and more have the last bit.
+fn length_bit(name: &str) -> u64 {
+    1 << name.len().min(63)
 }
 
 /// A header that may be there once is there several times.
@@ -191,6 +206,7 @@ mod tests {
             assert_eq!(request.only("accept"), Err(Repeated));
             assert_eq!(request.only("host"), Ok(None));
             assert!(request.has("x-accept") && !request.has("host"));
+            assert!(!request.has("x-bccept"), "another name of the same length");
             assert!(request.wants_close());
             assert_eq!((request.path, request.query), ("/a", Some("b")));
             assert_eq!(request.url_length(), 4);

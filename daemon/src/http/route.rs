@@ -1,16 +1,22 @@
 //! The interface between HTTP and the content that is served over HTTP: for each request, HTTP asks [`Routes`] what to do.
 
-use std::any::Any;
+use std::{any::Any, rc::Rc};
 
 use comet_proto::ChannelName;
 
 use super::{
+    Http,
     answer::Answer,
     refusal::{ClientKind, Refusal},
     request::Request,
     site::Site,
 };
-use crate::{broker::Receipt, hub::Hub, transport::Subscription};
+use crate::{
+    broker::Receipt,
+    connection::{Conn, Protocol},
+    hub::Hub,
+    transport::{Subscription, websocket::Handshake},
+};
 
 /// Finds what is at a path, and checks the right to use it.
 pub(crate) trait Routes: Any + Send + Sync {
@@ -58,14 +64,28 @@ pub(crate) enum Route {
     Body(BodyRoute),
     /// A poll or a stream.
     Hold(Subscription),
+    /// The answer 101, and another protocol on the connection from then on.
+    Upgrade(Upgrade),
     /// A message was published. When the message is kept, the function turns the message's id into the answer.
-    Published(Receipt, fn(u64) -> Answer),
+    Published(Receipt, PublishedAnswer),
 }
 
-pub(crate) type BodyRoute = Box<dyn FnOnce(&Site, &[u8]) -> Result<Route, Refusal>>;
+/// A request that ends HTTP on its connection.
+pub(crate) struct Upgrade {
+    pub(crate) handshake: Box<Handshake>,
+    /// Makes the protocol that is spoken after the answer.
+    pub(crate) open: OpenProtocol,
+}
+
+pub(crate) type OpenProtocol = Box<dyn FnOnce(&Rc<Http>, &Rc<Conn>) -> Box<dyn Protocol>>;
+
+pub(crate) type BodyRoute = Box<dyn FnOnce(&Site, &Hub, &[u8]) -> Result<Route, Refusal>>;
+
+/// A box of a function that captures nothing needs no memory.
+pub(crate) type PublishedAnswer = Box<dyn FnOnce(u64) -> Answer>;
 
 /// Waits until the message is kept, and returns the answer, or the refusal when the message cannot be kept.
-pub(super) async fn when_kept(receipt: Receipt, answer: fn(u64) -> Answer) -> Answer {
+pub(super) async fn when_kept(receipt: Receipt, answer: PublishedAnswer) -> Answer {
     match receipt.outcome().await {
         Ok(id) => answer(id),
         Err(reason) => Refusal::not_kept(&reason).into_answer(),

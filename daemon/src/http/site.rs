@@ -32,4 +32,4 @@ impl Site {
 
 /// The site as it is now. The connections of one thread share one `Rc`, so that counting references needs no atomic
 /// operation.
-pub(super) type Current = Rc<Arc<Site>>;
+pub(crate) type Current = Rc<Arc<Site>>;

@@ -11,7 +11,7 @@ use hyper::{Method, Version};
 use tungstenite::handshake::derive_accept_key;
 
 use super::request::{Request, text};
-use crate::transport::websocket::{Handshake, PROTOCOL};
+use crate::transport::websocket::Handshake;
 
 /// The prefix of an offered subprotocol that carries a token. Pages can set no other header of a WebSocket.
 const TOKEN_PREFIX: &str = "comet.token.";
@@ -46,13 +46,17 @@ pub(crate) enum HandshakeError {
     )]
     Names,
     #[error(
-        "the subprotocol here is \"comet\": offer that name, too, or no subprotocol at all (Sec-WebSocket-Protocol)"
+        "the subprotocol here is {0:?}: offer that name, too, or no subprotocol at all (Sec-WebSocket-Protocol)"
     )]
-    Protocol,
+    Protocol(&'static str),
 }
 
-/// Checks the client's part of the handshake (section 4.2.1). Every request was checked for one `Host` before.
-pub(crate) fn check(request: &Request<'_>) -> Result<Handshake, HandshakeError> {
+/// Checks the client's part of the handshake (section 4.2.1). `protocol` is the subprotocol that the client may offer. Every
+/// request was checked for one `Host` before.
+pub(crate) fn check(
+    request: &Request<'_>,
+    protocol: &'static str,
+) -> Result<Box<Handshake>, HandshakeError> {
     if request.method != Method::GET || !asks_to_upgrade(request) {
         return Err(HandshakeError::Upgrade);
     }
@@ -66,10 +70,10 @@ pub(crate) fn check(request: &Request<'_>) -> Result<Handshake, HandshakeError> 
         return Err(HandshakeError::Key);
     }
     let accept = derive_accept_key(key);
-    Ok(Handshake {
+    Ok(Box::new(Handshake {
         accept: accept.as_bytes().try_into().expect("20 bytes as base64"),
-        has_protocol: choose_protocol(request)?,
-    })
+        protocol: choose_protocol(request, protocol)?,
+    }))
 }
 
 /// Whether the request asks for a WebSocket. A request with the WebSocket key that cannot be upgraded gets a refusal
@@ -99,16 +103,19 @@ fn asks_to_upgrade(request: &Request<'_>) -> bool {
         && lists("connection", "upgrade")
 }
 
-/// Chooses the subprotocol. True: the client offers [`PROTOCOL`]. False: it offers none.
-fn choose_protocol(request: &Request<'_>) -> Result<bool, HandshakeError> {
+/// The subprotocol of the answer: `protocol`, if the client offers it. `None`: the client offers no subprotocol.
+fn choose_protocol(
+    request: &Request<'_>,
+    protocol: &'static str,
+) -> Result<Option<&'static str>, HandshakeError> {
     if !request.has(PROTOCOLS) {
-        return Ok(false);
+        return Ok(None);
     }
     if request.values(PROTOCOLS).any(|line| text(line).is_none()) {
         return Err(HandshakeError::Names);
     }
     let mut names: Vec<&str> = request.list(PROTOCOLS).collect();
-    let offers = names.contains(&PROTOCOL);
+    let offers = names.contains(&protocol);
     let count = names.len();
     names.sort_unstable();
     names.dedup();
@@ -117,8 +124,8 @@ fn choose_protocol(request: &Request<'_>) -> Result<bool, HandshakeError> {
     }
     // A client that offers subprotocols ends the connection when the answer names none of them (section 4.1).
     match offers {
-        true => Ok(true),
-        false => Err(HandshakeError::Protocol),
+        true => Ok(Some(protocol)),
+        false => Err(HandshakeError::Protocol(protocol)),
     }
 }
 

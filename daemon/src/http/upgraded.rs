@@ -26,11 +26,11 @@ pub(super) struct Upgraded {
 
 impl Upgraded {
     /// A subscription whose request asked for a WebSocket. The answer 101 must still be written.
-    pub(super) fn new(http: Rc<Http>, held: HeldSubscription, handshake: Handshake) -> Self {
+    pub(super) fn new(http: Rc<Http>, held: HeldSubscription, handshake: Box<Handshake>) -> Self {
         Self {
             http,
             held: Some(held),
-            handshake: Some(Box::new(handshake)),
+            handshake: Some(handshake),
             frames: ClientFrames::default(),
         }
     }

@@ -1,7 +1,9 @@
 //! Writes answers as bytes, for connections that have left hyper.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 use hyper::{
     StatusCode,
     header::{self, HeaderName},
@@ -11,16 +13,13 @@ use super::{
     answer::{INVALID_TOKEN, LIVE_HEADERS, RETRY},
     cors::Cors,
     date::DateLine,
-    encode::{content_length, end, line, start},
+    encode::{HEAD, content_length, end, line, start},
     site::Current,
 };
 use crate::{
     connection::memory,
     hub::Backlog,
-    transport::{
-        End, Format, Status,
-        websocket::{Handshake, PROTOCOL},
-    },
+    transport::{End, Format, Status, websocket::Handshake},
 };
 
 /// How answers to the same question differ between connections.
@@ -60,21 +59,38 @@ impl SubscriptionWriter<'_> {
     pub(crate) fn news(&self, backlog: &Backlog) -> Bytes {
         let mut body = Vec::new();
         self.format.news(backlog, &mut body);
-        memory::keep(self.framed(StatusCode::OK, backlog.cursor, &body))
+        memory::keep(self.framed(Status::Ok, backlog.cursor, &backlog.messages, &body))
     }
 
     /// The answer of a poll whose wait is over, or a stream's heartbeat.
     pub(crate) fn nothing(&self, cursor: Cursor) -> Bytes {
         let mut body = Vec::new();
-        self.format.nothing(cursor, &mut body);
-        memory::keep(self.framed(StatusCode::OK, cursor, &body))
+        let status = self.format.nothing(cursor, &mut body);
+        memory::keep(self.framed(status, cursor, &[], &body))
     }
 
     /// The last bytes of a subscription: the answer of a poll, or the end of a stream.
     pub(crate) fn end(&self, end: &End<'_>) -> Bytes {
         let mut body = Vec::new();
         let status = self.format.end(end, &mut body);
-        let mut bytes = self.framed(status.into(), end.cursor(), &body);
+        self.last(status, end.cursor(), end.messages(), &body)
+    }
+
+    /// The last bytes of a subscription to a channel that was deleted. `None`: the subscription goes on.
+    pub(crate) fn deleted(&self, cursor: Cursor) -> Option<Bytes> {
+        let mut body = Vec::new();
+        let status = self.format.deleted(&mut body)?;
+        Some(self.last(status, cursor, &[], &body))
+    }
+
+    fn last(
+        &self,
+        status: Status,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+        body: &[u8],
+    ) -> Bytes {
+        let mut bytes = self.framed(status, cursor, messages, body);
         if self.variant.chunked && !self.format.kind().is_poll() {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
@@ -85,7 +101,7 @@ impl SubscriptionWriter<'_> {
     pub(crate) fn opening(&self, cursor: Cursor, handshake: Option<&Handshake>) -> Bytes {
         let mut out = match handshake {
             Some(handshake) => switching_protocols(handshake),
-            None => self.head(StatusCode::OK, None, None),
+            None => self.head(Status::Ok, None, cursor, &[]),
         };
         let mut body = Vec::new();
         self.format.opening(cursor, &mut body);
@@ -93,9 +109,15 @@ impl SubscriptionWriter<'_> {
         out.into()
     }
 
-    fn framed(&self, status: StatusCode, cursor: Cursor, body: &[u8]) -> Vec<u8> {
+    fn framed(
+        &self,
+        status: Status,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+        body: &[u8],
+    ) -> Vec<u8> {
         if self.format.kind().is_poll() {
-            let mut out = self.head(status, Some(body.len()), Some(cursor));
+            let mut out = self.head(status, Some(body.len()), cursor, messages);
             out.extend_from_slice(body);
             return out;
         }
@@ -115,23 +137,31 @@ impl SubscriptionWriter<'_> {
     }
 
     /// The head of an answer. Without `length` the body is a stream.
-    fn head(&self, status: StatusCode, length: Option<usize>, cursor: Option<Cursor>) -> Vec<u8> {
-        let kind = self.format.kind();
-        let mut out = start(status);
-        line(&mut out, "content-type", kind.media_type.as_bytes());
-        for (name, value) in LIVE_HEADERS {
-            line(&mut out, name, value.as_bytes());
-        }
+    fn head(
+        &self,
+        status: Status,
+        length: Option<usize>,
+        cursor: Cursor,
+        messages: &[Arc<Message>],
+    ) -> Vec<u8> {
+        let status = StatusCode::from(status);
+        let mut out = Vec::with_capacity(HEAD);
+        start(&mut out, status);
+        self.format.headers(cursor, messages, &mut |name, value| {
+            if is_header_value(value) {
+                line(&mut out, name, value);
+            }
+        });
+        out.extend_from_slice(LIVE_HEADERS.0.as_bytes());
         if let Some((name, value)) = header_of_status(status) {
             line(&mut out, name.as_str(), value.as_bytes());
         }
         if let Some(length) = length {
-            content_length(&mut out, length);
+            if status != StatusCode::NOT_MODIFIED {
+                content_length(&mut out, length);
+            }
         } else if self.variant.chunked {
             line(&mut out, "transfer-encoding", b"chunked");
-        }
-        if let Some(cursor) = cursor.filter(|_| kind.has_etag) {
-            line(&mut out, "etag", format!("\"{cursor}\"").as_bytes());
         }
         let Variant { close, cors, .. } = self.variant;
         end(&mut out, close, cors, &self.site.origins, Some(self.date));
@@ -143,10 +173,19 @@ impl From<Status> for StatusCode {
     fn from(status: Status) -> Self {
         match status {
             Status::Ok => Self::OK,
+            Status::NotModified => Self::NOT_MODIFIED,
             Status::Unauthorized => Self::UNAUTHORIZED,
+            Status::Gone => Self::GONE,
+            Status::TimedOut => Self::REQUEST_TIMEOUT,
             Status::Unavailable => Self::SERVICE_UNAVAILABLE,
         }
     }
+}
+
+/// Whether a header may have this value (RFC 9110, section 5.5).
+fn is_header_value(value: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    value.iter().all(is_allowed)
 }
 
 /// The header that goes with the status of a poll's answer: how to authenticate, or when to come back.
@@ -159,14 +198,14 @@ pub(super) fn header_of_status(status: StatusCode) -> Option<(HeaderName, &'stat
 }
 
 /// The head that accepts a WebSocket (RFC 6455, section 4.2.2).
-fn switching_protocols(handshake: &Handshake) -> Vec<u8> {
+pub(super) fn switching_protocols(handshake: &Handshake) -> Vec<u8> {
     let mut head =
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
             .to_vec();
     head.extend_from_slice(b"sec-websocket-accept: ");
     head.extend_from_slice(&handshake.accept);
-    if handshake.has_protocol {
-        head.extend_from_slice(format!("\r\nsec-websocket-protocol: {PROTOCOL}").as_bytes());
+    if let Some(protocol) = handshake.protocol {
+        head.extend_from_slice(format!("\r\nsec-websocket-protocol: {protocol}").as_bytes());
     }
     head.extend_from_slice(b"\r\n\r\n");
     head

@@ -21,6 +21,7 @@ use crate::{
     http::{Ceiling, Origins, Site},
     hub::Hub,
     metrics::Metrics,
+    session::SessionEndpoint,
 };
 
 /// Reads the settings again, as at the start of the daemon. Called on its own thread.
@@ -159,7 +160,8 @@ impl SiteParts {
             .max_connections
             .map_or(self.room, |max| self.room.min(max as u64));
         let demo = config.demo.then(|| self.demo(&config.dir));
-        let endpoints = compat::endpoints(&config.compat);
+        let mut endpoints = compat::endpoints(&config.compat);
+        endpoints.push(Box::new(SessionEndpoint));
         let rights = Arc::new(rights);
         let site = Arc::new(Site {
             config: config.http.clone(),

@@ -108,7 +108,7 @@ pub(crate) fn answer_control(
 
 /// Checks the payload of a close. It may be empty. Otherwise it has a code that may be sent, and a reason in UTF-8
 /// (sections 5.5.1 and 7.4).
-fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
+pub(crate) fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload {
             [] => Ok(()),

@@ -1,11 +1,11 @@
 //! Forever-iframe: an HTML document that never ends, with one `<script>` call per message.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 
 use super::{
-    End, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap, write_retry,
+    AddHeader, End, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap, write_retry,
     write_script_safe,
 };
 use crate::hub::Backlog;
@@ -59,11 +59,13 @@ impl Format for Iframe {
             shape: Shape::Stream {
                 heartbeat: self.heartbeat,
             },
-            media_type: "text/html; charset=utf-8",
-            has_etag: false,
             postpones_gap: false,
             form: None, // each client has a callback of its own
         }
+    }
+
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", b"text/html; charset=utf-8");
     }
 
     /// One kilobyte of padding, because some browsers render nothing before they have received a kilobyte.
@@ -88,8 +90,9 @@ impl Format for Iframe {
         }
     }
 
-    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) -> Status {
         out.push(b'\n');
+        Status::Ok
     }
 
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
@@ -102,7 +105,7 @@ impl Format for Iframe {
             }
             End::HalfClosed { backlog } => {
                 self.news(backlog, out);
-                self.nothing(backlog.cursor, out);
+                return self.nothing(backlog.cursor, out);
             }
             End::Expired { cursor } => {
                 write_expired(cursor, &mut json);

@@ -1,11 +1,11 @@
 //! Long-poll: each poll has one answer, `{"cursor":"…","gap":false,"messages":[…]}`. When the daemon stops, the answer also has
 //! `"retry":…`, the milliseconds after which the client should ask again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 
-use super::{End, Form, Format, Kind, Shape, Status, write_token_expired};
+use super::{AddHeader, End, Form, Format, Kind, Shape, Status, write_token_expired};
 use crate::hub::Backlog;
 
 pub(crate) struct LongPoll;
@@ -14,23 +14,27 @@ impl Format for LongPoll {
     fn kind(&self) -> Kind {
         Kind {
             shape: Shape::Poll,
-            media_type: "application/json",
-            has_etag: true,
             postpones_gap: false,
             form: Some(Form::LongPoll),
         }
+    }
+
+    fn headers(&self, cursor: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", b"application/json");
+        add("etag", format!("\"{cursor}\"").as_bytes());
     }
 
     fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         write_answer(backlog, None, out);
     }
 
-    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status {
         let backlog = Backlog {
             cursor,
             ..Backlog::default()
         };
         write_answer(&backlog, None, out);
+        Status::Ok
     }
 
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {

@@ -12,10 +12,11 @@ pub(crate) mod websocket;
 use std::{
     ops::{Deref, DerefMut},
     slice,
+    sync::Arc,
     time::Duration,
 };
 
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::{ChannelName, Cursor, Message};
 
 use crate::hub::Backlog;
 use websocket::Handshake;
@@ -55,7 +56,7 @@ pub(crate) struct Subscription {
     pub(crate) wait: Option<Duration>,
     pub(crate) format: Box<dyn Format>,
     /// Set if the subscription is carried by a WebSocket and not by an HTTP answer.
-    pub(crate) handshake: Option<Handshake>,
+    pub(crate) handshake: Option<Box<Handshake>>,
     /// The time at which the token expires, in seconds since 1970.
     pub(crate) expires: Option<u64>,
     /// Whether the subscription begins later than the client has asked. This gap is reported to the client before it waits,
@@ -103,10 +104,6 @@ impl DerefMut for Channels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub(crate) shape: Shape,
-    /// `Content-Type`
-    pub(crate) media_type: &'static str,
-    /// Whether a poll's answer has its cursor as an entity tag.
-    pub(crate) has_etag: bool,
     /// Whether the protocol can report a gap only together with a message. Such a gap is reported with the next message.
     pub(crate) postpones_gap: bool,
     /// Set if the bytes depend only on the backlog. A backlog is rendered once for all subscribers with the same form.
@@ -157,6 +154,14 @@ pub(crate) enum End<'a> {
 }
 
 impl End<'_> {
+    /// The messages that the client still gets.
+    pub(crate) fn messages(&self) -> &[Arc<Message>] {
+        match self {
+            Self::Reconnect { backlog, .. } | Self::HalfClosed { backlog } => &backlog.messages,
+            Self::Expired { .. } => &[],
+        }
+    }
+
     /// The cursor with which the client can come back.
     pub(crate) fn cursor(&self) -> Cursor {
         match self {
@@ -166,19 +171,35 @@ impl End<'_> {
     }
 }
 
-/// The status of a subscription's last answer.
+/// The status of a poll's answer. A stream has sent its status before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Ok,
+    /// There is no message. The answer has no body.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    NotModified,
     /// The client's token has expired.
     Unauthorized,
+    /// The wait is over.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    TimedOut,
+    /// The channel was deleted.
+    #[allow(dead_code, reason = "nchan and push stream come next")]
+    Gone,
     /// There is no message, and the protocol has no answer without one. The client should ask again soon.
     Unavailable,
 }
 
+/// Adds a header: its name in lower case, and its value. A value that a header may not have is left out.
+pub(crate) type AddHeader<'a> = &'a mut dyn FnMut(&'static str, &[u8]);
+
 /// Turns messages into the bytes of one protocol.
 pub(crate) trait Format {
     fn kind(&self) -> Kind;
+
+    /// Adds the headers that an answer of this format has, beside those of every answer. `messages` are those of a poll's answer,
+    /// which has read up to `cursor`. The answer of a stream begins before its messages.
+    fn headers(&self, cursor: Cursor, messages: &[Arc<Message>], add: AddHeader<'_>);
 
     /// Appends the beginning of a stream, which starts at `cursor`.
     fn opening(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
@@ -187,10 +208,15 @@ pub(crate) trait Format {
     fn news(&self, backlog: &Backlog, out: &mut Vec<u8>);
 
     /// Appends the body of a poll's answer when its wait is over, or a stream's heartbeat.
-    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>);
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status;
 
-    /// Appends the last bytes of a subscription. Returns the status of a poll's answer; a stream has sent its status
-    /// before.
+    /// Appends the last bytes of a subscription to a channel that was deleted. `None`: the protocol has no word for this,
+    /// and the subscription goes on.
+    fn deleted(&self, _out: &mut Vec<u8>) -> Option<Status> {
+        None
+    }
+
+    /// Appends the last bytes of a subscription.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status;
 }
 

@@ -1,10 +1,12 @@
 //! Server-sent events (HTML standard, "Server-sent events"): `id:` is the cursor, `data:` the message as JSON.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 
-use super::{End, Form, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap};
+use super::{
+    AddHeader, End, Form, Format, Kind, Shape, Status, gap_cursor, write_expired, write_gap,
+};
 use crate::hub::Backlog;
 
 /// The time in milliseconds after which a browser reconnects. A daemon that stops sends another time, and the next daemon
@@ -23,11 +25,13 @@ impl Format for Sse {
             shape: Shape::Stream {
                 heartbeat: self.heartbeat,
             },
-            media_type: EVENT_STREAM,
-            has_etag: false,
             postpones_gap: false,
             form: Some(Form::Sse),
         }
+    }
+
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", EVENT_STREAM.as_bytes());
     }
 
     /// The first heartbeat. The client sees that the stream works and that no proxy buffers it. The client also has a cursor
@@ -54,9 +58,10 @@ impl Format for Sse {
 
     /// An event of type `cursor`, which `onmessage` does not get. The event moves the browser's cursor, so that a stream
     /// without messages resumes where it ended, and says when the next heartbeat is due.
-    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status {
         self.write_cursor_event(cursor, "", out);
         out.push(b'\n');
+        Status::Ok
     }
 
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
@@ -71,7 +76,7 @@ impl Format for Sse {
             }
             End::HalfClosed { backlog } => {
                 self.news(backlog, out);
-                self.nothing(backlog.cursor, out);
+                return self.nothing(backlog.cursor, out);
             }
             End::Expired { cursor } => {
                 out.extend_from_slice(format!("id: {cursor}\nevent: expired\ndata: ").as_bytes());

@@ -58,6 +58,14 @@ fn rendered(name: &str, format: &dyn Format) -> String {
     let message = backlog(&[1_000_001], false);
     let gap = backlog(&[], true);
     let both = backlog(&[1_000_001], true);
+    line(&mut text, "headers", |out| {
+        format.headers(cursor, &message.messages, &mut |name, value| {
+            out.extend_from_slice(format!("{name}: ").as_bytes());
+            out.extend_from_slice(value);
+            out.push(b'\n');
+        });
+        None
+    });
     line(&mut text, "opening", |out| {
         format.opening(cursor, out);
         None
@@ -74,8 +82,7 @@ fn rendered(name: &str, format: &dyn Format) -> String {
         });
     }
     line(&mut text, "nothing", |out| {
-        format.nothing(cursor, out);
-        None
+        Some(format.nothing(cursor, out))
     });
     let mut end = |name: &str, end: End<'_>| {
         line(&mut text, name, |out| Some(format.end(&end, out)));
@@ -136,8 +143,6 @@ fn every_format_writes_the_known_bytes() {
 fn the_kinds_are_those_of_the_protocols() {
     let poll = Kind {
         shape: Shape::Poll,
-        media_type: "application/json",
-        has_etag: false,
         postpones_gap: false,
         form: None,
     };
@@ -149,19 +154,14 @@ fn the_kinds_are_those_of_the_protocols() {
     };
     let known = [
         Kind {
-            has_etag: true,
             form: Some(Form::LongPoll),
             ..poll
         },
         Kind {
-            media_type: "text/event-stream; charset=utf-8",
             form: Some(Form::Sse),
             ..stream
         },
-        Kind {
-            media_type: "text/html; charset=utf-8",
-            ..stream
-        },
+        stream,
         Kind {
             form: Some(Form::WebSocket),
             ..stream

@@ -2,34 +2,36 @@
 //! client only listens: its control frames are answered, and its data is checked and discarded. There are no extensions.
 
 mod client_frames;
+mod client_messages;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    End, Form, Format, Kind, Shape, Status,
+    AddHeader, End, Form, Format, Kind, Shape, Status,
     frames::{self, write_close},
     gap_cursor, write_expired, write_gap, write_retry,
 };
 use crate::hub::Backlog;
 pub(crate) use client_frames::ClientFrames;
+pub(crate) use client_messages::{ClientMessage, ClientMessages};
 
-/// The subprotocol of the daemon, for clients that offer subprotocols.
+/// The subprotocol of the daemon's own clients.
 pub(crate) const PROTOCOL: &str = "comet";
 
 /// The close code for an expired token. It is one of the codes for private use (section 7.4.2), and resembles the 401 of
 /// HTTP.
-const EXPIRED: u16 = 4401;
+pub(crate) const EXPIRED: u16 = 4401;
 
 /// The server's part of a handshake (section 4.2.2).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     /// `Sec-WebSocket-Accept`: 20 bytes as base64.
     pub(crate) accept: [u8; 28],
-    /// The client has offered [`PROTOCOL`], and `Sec-WebSocket-Protocol` names it.
-    pub(crate) has_protocol: bool,
+    /// The subprotocol, if the client has offered one. `Sec-WebSocket-Protocol` names it.
+    pub(crate) protocol: Option<&'static str>,
 }
 
 pub(crate) struct WebSocket {
@@ -42,12 +44,13 @@ impl Format for WebSocket {
             shape: Shape::Stream {
                 heartbeat: self.heartbeat,
             },
-            media_type: "application/json",
-            has_etag: false,
             postpones_gap: false,
             form: Some(Form::WebSocket),
         }
     }
+
+    /// A WebSocket has no headers of its own.
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], _: AddHeader<'_>) {}
 
     fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
         let mut json = Vec::new();
@@ -62,8 +65,9 @@ impl Format for WebSocket {
         }
     }
 
-    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) -> Status {
         frames::write(frames::PING, b"", out);
+        Status::Ok
     }
 
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {

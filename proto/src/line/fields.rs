@@ -8,7 +8,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
-use super::{LineError, Publish, parse_key};
+use super::{LineError, Publish, Reference, parse_key};
 use crate::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Since};
 
 /// All fields of a line, before the check which of them the operation needs.
@@ -17,6 +17,10 @@ use crate::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Since};
 pub(super) struct Fields<'a> {
     #[serde(borrow)]
     pub(super) op: Text<'a>,
+    #[serde(rename = "ref")]
+    pub(super) reference: Option<Reference>,
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
     #[serde(borrow)]
@@ -38,7 +42,13 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn publish(self) -> Result<Publish<'a>, LineError> {
         let op = "publish";
-        self.refuse(op, [("since", self.since.is_some())])?;
+        self.refuse(
+            op,
+            [
+                ("since", self.since.is_some()),
+                ("token", self.token.is_some()),
+            ],
+        )?;
         let channels = match (self.channel, self.channels) {
             (Some(name), None) => ChannelName::parse(&name.0)?.into(),
             (None, Some(names)) => ChannelNames::parse(names.iter().map(|name| &*name.0))?,
@@ -81,6 +91,7 @@ impl<'a> Fields<'a> {
                 ("name", self.name.is_some()),
                 ("key", self.key.is_some()),
                 ("attributes", self.attributes.is_some()),
+                ("token", self.token.is_some()),
             ],
         )?;
         let field = "channels";
@@ -101,6 +112,15 @@ impl<'a> Fields<'a> {
         Ok(channels)
     }
 
+    pub(super) fn token(mut self) -> Result<Cow<'a, str>, LineError> {
+        let (op, field) = ("token", "token");
+        let token = self.token.take();
+        self.bare(op)?;
+        token
+            .map(|token| token.0)
+            .ok_or(LineError::Missing { op, field })
+    }
+
     pub(super) fn bare(self, op: &'static str) -> Result<(), LineError> {
         self.refuse(
             op,
@@ -112,6 +132,7 @@ impl<'a> Fields<'a> {
                 ("key", self.key.is_some()),
                 ("attributes", self.attributes.is_some()),
                 ("since", self.since.is_some()),
+                ("token", self.token.is_some()),
             ],
         )
     }

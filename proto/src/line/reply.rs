@@ -51,7 +51,13 @@ impl PublishReply {
 
 /// Appends `{"ok":true,"id":…}` as a line.
 pub fn write_receipt(id: u64, out: &mut Vec<u8>) {
-    writeln!(out, r#"{{"ok":true,"id":{id}}}"#).expect("a Vec takes it");
+    for part in [
+        "{\"ok\":true,\"id\":",
+        itoa::Buffer::new().format(id),
+        "}\n",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// Appends `{"ok":true,"cursor":"…"}` as a line.

@@ -11,13 +11,18 @@ use hyper::Method;
 
 use crate::{
     access::Caller,
-    api::{channel::hold, endpoint::Endpoint, publish::Publish},
+    api::{
+        channel::hold,
+        endpoint::{Endpoint, PAGE_METHODS, UrlPath},
+        publish::Publish,
+    },
     config::CompatConfig,
     http::{
         answer::Answer,
         query::Query,
         refusal::{ClientKind, Refusal},
-        route::Route,
+        request::Request,
+        route::{Content, Route},
     },
     hub::Hub,
 };
@@ -41,11 +46,11 @@ impl NovComet {
 }
 
 impl Endpoint for NovComet {
-    fn serves(&self, path: &str) -> bool {
-        path == self.path
+    fn methods(&self, path: &UrlPath<'_>) -> Option<&'static str> {
+        path.is(&self.path).then_some(PAGE_METHODS)
     }
 
-    fn route(&self, caller: &Caller<'_>, hub: &Hub) -> Result<Route, Refusal> {
+    fn route(&self, caller: &Caller<'_>, _: Content<'_>, hub: &Hub) -> Result<Route, Refusal> {
         Ok(match NovCometRequest::parse(caller.query.pairs()) {
             NovCometRequest::Publish(channel) => {
                 let may = |channel: &_| caller.may_publish(slice::from_ref(channel)).is_ok();
@@ -72,8 +77,11 @@ impl Endpoint for NovComet {
         })
     }
 
-    fn client_kind(&self, query: &Query<'_>) -> ClientKind {
-        ClientKind::Always200(match NovCometRequest::parse(query.pairs()) {
+    fn client_kind(&self, request: &Request<'_>) -> ClientKind {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return ClientKind::Other;
+        }
+        ClientKind::Always200(match NovCometRequest::parse(Query::of(request).pairs()) {
             NovCometRequest::Publish(_) => FALSE,
             NovCometRequest::Subscribe(_) => NOTHING,
         })

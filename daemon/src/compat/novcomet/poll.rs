@@ -1,12 +1,12 @@
 //! The requests of NovComet's page, and the answers to its polls.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use comet_proto::{ChannelName, Cursor, Since};
+use comet_proto::{ChannelName, Cursor, Message, Since};
 
 use crate::{
     hub::{Backlog, Hub},
-    transport::{End, Form, Format, Kind, Shape, Status, Subscription},
+    transport::{AddHeader, End, Form, Format, Kind, Shape, Status, Subscription},
 };
 
 /// The time after which the old server answered a poll without a change: ten checks, two seconds apart.
@@ -99,13 +99,15 @@ impl Format for Poll {
     fn kind(&self) -> Kind {
         Kind {
             shape: Shape::Poll,
-            media_type: "application/json",
-            has_etag: false,
             postpones_gap: false,
             // With a gap the answer names this client's channels. This is possible because the hub never shares a backlog with
             // a gap.
             form: Some(Form::NovComet),
         }
+    }
+
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", b"application/json");
     }
 
     fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
@@ -124,8 +126,9 @@ impl Format for Poll {
         write_changed(newest, out);
     }
 
-    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) -> Status {
         out.extend_from_slice(b"{\"s\":0}");
+        Status::Ok
     }
 
     /// Always a 200 with JSON: after any other answer the page would never poll again. After the token has expired, the answer
@@ -134,10 +137,10 @@ impl Format for Poll {
         match *end {
             End::Reconnect { backlog, .. } | End::HalfClosed { backlog } if backlog.is_news() => {
                 self.news(backlog, out);
+                Status::Ok
             }
             _ => self.nothing(end.cursor(), out),
         }
-        Status::Ok
     }
 }
 

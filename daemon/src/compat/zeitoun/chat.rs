@@ -3,15 +3,15 @@
 //! The chat page only echoes `timestamp`, so here it is a message's id. A poll gets the oldest message after it instead of
 //! the newest, so that no message is lost between polls.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use comet_proto::{ChannelName, Cursor, Message, Since};
 
 use crate::{
     hub::{Backlog, Hub},
     transport::{
-        Channels, End, Form, Format, Kind, Shape, Status, Subscription, write_script_safe,
-        write_token_expired,
+        AddHeader, Channels, End, Form, Format, Kind, Shape, Status, Subscription,
+        write_script_safe, write_token_expired,
     },
 };
 
@@ -86,11 +86,13 @@ impl Format for Chat {
     fn kind(&self) -> Kind {
         Kind {
             shape: Shape::Poll,
-            media_type: "application/json",
-            has_etag: false,
             postpones_gap: true,
             form: Some(Form::Chat),
         }
+    }
+
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", b"application/json");
     }
 
     fn news(&self, backlog: &Backlog, out: &mut Vec<u8>) {
@@ -99,7 +101,9 @@ impl Format for Chat {
         }
     }
 
-    fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) {}
+    fn nothing(&self, _cursor: Cursor, _out: &mut Vec<u8>) -> Status {
+        Status::Ok
+    }
 
     /// After any error the page polls again with its cursor 5 s later.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {

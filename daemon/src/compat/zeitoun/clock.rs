@@ -1,12 +1,15 @@
 //! The `backend.php` of the zeitoun clock, which is shown in an iframe.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use comet_proto::Cursor;
+use comet_proto::{Cursor, Message};
 
 use crate::{
     hub::Backlog,
-    transport::{End, Format, Kind, Shape, Status},
+    transport::{AddHeader, End, Format, Kind, Shape, Status},
 };
 
 /// The clock: one call at the beginning of each second, without end.
@@ -19,11 +22,13 @@ impl Format for ClockFormat {
                 // Computed again for each wait, so that delays do not add up.
                 heartbeat: until_next_second(since_1970()),
             },
-            media_type: "text/html; charset=utf-8",
-            has_etag: false,
             postpones_gap: false,
             form: None,
         }
+    }
+
+    fn headers(&self, _: Cursor, _: &[Arc<Message>], add: AddHeader<'_>) {
+        add("content-type", b"text/html; charset=utf-8");
     }
 
     /// The start of the document: the frame uses the `comet` object of its parent page.
@@ -39,18 +44,18 @@ impl Format for ClockFormat {
 
     fn news(&self, _backlog: &Backlog, _out: &mut Vec<u8>) {}
 
-    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) {
+    fn nothing(&self, _cursor: Cursor, out: &mut Vec<u8>) -> Status {
         let seconds = since_1970().as_secs();
         let call = format!(
             "<script type=\"text/javascript\">comet.printServerTime({seconds});</script>\n"
         );
         out.extend_from_slice(call.as_bytes());
+        Status::Ok
     }
 
     /// The protocol cannot say why a stream ends. So the last bytes are one more call.
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
-        self.nothing(end.cursor(), out);
-        Status::Ok
+        self.nothing(end.cursor(), out)
     }
 }
 

@@ -13,9 +13,17 @@ use hyper::{
 
 use crate::{
     access::Caller,
-    api::{channel::hold, endpoint::Endpoint, publish::Publish},
+    api::{
+        channel::hold,
+        endpoint::{Endpoint, PAGE_METHODS, UrlPath},
+        publish::Publish,
+    },
     config::CompatConfig,
-    http::{answer::Answer, refusal::Refusal, route::Route},
+    http::{
+        answer::Answer,
+        refusal::Refusal,
+        route::{Content, Route},
+    },
     hub::Hub,
     transport::Subscription,
 };
@@ -55,11 +63,11 @@ fn published() -> Answer {
 }
 
 impl Endpoint for ZeitounChat {
-    fn serves(&self, path: &str) -> bool {
-        path == self.path
+    fn methods(&self, path: &UrlPath<'_>) -> Option<&'static str> {
+        path.is(&self.path).then_some(PAGE_METHODS)
     }
 
-    fn route(&self, caller: &Caller<'_>, hub: &Hub) -> Result<Route, Refusal> {
+    fn route(&self, caller: &Caller<'_>, _: Content<'_>, hub: &Hub) -> Result<Route, Refusal> {
         let seen = match ChatRequest::parse(caller.query.pairs()) {
             ChatRequest::Publish(text) => return self.publish(caller, &text),
             ChatRequest::Poll(seen) => seen,
@@ -87,11 +95,11 @@ impl ZeitounClock {
 }
 
 impl Endpoint for ZeitounClock {
-    fn serves(&self, path: &str) -> bool {
-        path == self.path
+    fn methods(&self, path: &UrlPath<'_>) -> Option<&'static str> {
+        path.is(&self.path).then_some(PAGE_METHODS)
     }
 
-    fn route(&self, caller: &Caller<'_>, hub: &Hub) -> Result<Route, Refusal> {
+    fn route(&self, caller: &Caller<'_>, _: Content<'_>, hub: &Hub) -> Result<Route, Refusal> {
         let subscription = Subscription {
             channels: Vec::new().into(),
             since: None,

@@ -51,7 +51,7 @@ pub(crate) fn plain<'a>(
     };
     let url = parsed.path?;
     let is_http_11 = parsed.version == Some(1);
-    if !is_http_11 || !url.starts_with('/') || !url.bytes().all(is_of_url) {
+    if !is_http_11 || !url.starts_with('/') || !url.bytes().all(|b| OF_URL[usize::from(b)]) {
         return None;
     }
     if url.len() > config.max_url || length > config.max_header || has_bare_lf(&input[..length]) {
@@ -66,10 +66,22 @@ pub(crate) fn plain<'a>(
     })
 }
 
-/// Whether the byte may be in the path or the query of a URL (RFC 3986, appendix A).
-fn is_of_url(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
-}
+/// Whether each byte may be in the path or the query of a URL (RFC 3986, appendix A).
+const OF_URL: [bool; 256] = {
+    let mut table = [false; 256];
+    let others = b"-._~:/?[]@!$&'()*+,;=%";
+    let mut at = 0;
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// The value of `Content-Length`, if there is one. `None`: the headers are not those of a plain request. `Host` has to be
 /// there once, `Content-Length` at most once.

@@ -32,8 +32,8 @@ use crate::{
         io::ParkIo,
         refusal::{Reason, Refusal},
         request::Request,
-        route::{Asked, Content, Route, when_kept},
-        site::Site,
+        route::{Asked, Content, Route, Upgrade, when_kept},
+        site::{Current, Site},
         writer::Variant,
     },
 };
@@ -44,16 +44,23 @@ pub(super) enum Served {
     Closed,
     /// The request is answered. The bytes that were read of the next request.
     Answered(Bytes),
-    /// The request asks for a subscription. The bytes that were read after it.
-    Asked(SubscriptionRequest, Bytes),
+    /// The request ends HTTP on the connection, or HTTP by hyper. The bytes that were read after it.
+    Left(AfterHyper, Bytes),
     /// hyper could not read the request. The refusal, after which the connection closes.
     Refused(Bytes),
+}
+
+/// What follows on a connection that leaves hyper.
+pub(super) enum AfterHyper {
+    Subscription(SubscriptionRequest),
+    /// With the site whose rights accepted the request.
+    Upgrade(Upgrade, Current),
 }
 
 /// What the I/O object and the service report to `serve` while hyper runs.
 #[derive(Default)]
 pub(in crate::http) struct HyperProgress {
-    asked: RefCell<Option<SubscriptionRequest>>,
+    after: RefCell<Option<AfterHyper>>,
     /// hyper has written everything that it had to write.
     pub(in crate::http) clean: Cell<bool>,
     /// Number of requests that have begun and are not answered yet.
@@ -71,7 +78,7 @@ impl HyperProgress {
     /// Whether hyper is no longer needed. hyper writes an answer before it waits for anything else.
     fn is_over(&self) -> bool {
         let idle = self.begun.get() && self.open.get() == 0;
-        self.clean.get() && (idle || self.asked.borrow().is_some())
+        self.clean.get() && (idle || self.after.borrow().is_some())
     }
 
     /// Whether all requests are answered and the answers are written. Whatever hyper writes now is its own answer to a
@@ -151,8 +158,8 @@ pub(super) async fn serve(
     // A copy, because a slice would keep the whole buffer of hyper alive.
     let mut input = BytesMut::from(&parts.read_buf[..]);
     input.extend_from_slice(&parts.io.before);
-    match progress.asked.take() {
-        Some(ask) => Served::Asked(ask, input.freeze()),
+    match progress.after.take() {
+        Some(after) => Served::Left(after, input.freeze()),
         None => Served::Answered(input.freeze()),
     }
 }
@@ -183,7 +190,7 @@ type Routed = (Parts, Result<Route, Refusal>);
 
 /// The answer to one request.
 enum Answering {
-    /// No answer by hyper: a subscription waits, and the connection leaves hyper first.
+    /// No answer by hyper: the connection leaves hyper first.
     Waiting,
     Now(Ready<Answer>),
     /// The body is being read, or its first bytes: the answer depends on them.
@@ -244,10 +251,11 @@ fn answering(
             Answering::Reading(Box::pin(look(http, progress, head, body)))
         }
         (Ok(Route::Body(then)), Some(mut body)) => {
-            let progress = progress.clone();
+            let (http, progress) = (http.clone(), progress.clone());
             Answering::Reading(Box::pin(async move {
                 let data = body::read(&site, &mut body).await;
-                let route = data.and_then(|data| then(&site, &data));
+                let hub = http.audience.hub();
+                let route = data.and_then(|data| then(&site, hub, &data));
                 progress.body_left.set(route.is_err());
                 (head, route)
             }))
@@ -264,11 +272,15 @@ fn answering(
                     && subscription.handshake.is_none(),
                 cors: site.origins.of_request(&request),
             };
-            *progress.asked.borrow_mut() = Some(SubscriptionRequest {
+            *progress.after.borrow_mut() = Some(AfterHyper::Subscription(SubscriptionRequest {
                 subscription,
                 variant,
                 site,
-            });
+            }));
+            Answering::Waiting
+        }
+        (Ok(Route::Upgrade(upgrade)), _) => {
+            *progress.after.borrow_mut() = Some(AfterHyper::Upgrade(upgrade, site));
             Answering::Waiting
         }
         (Err(refusal), _) => {

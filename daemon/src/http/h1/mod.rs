@@ -13,11 +13,12 @@ use std::{io::ErrorKind, rc::Rc};
 
 use bytes::Bytes;
 
-use self::hyper::Served;
+use self::hyper::{AfterHyper, Served};
 use super::{
     Http, h2,
     hold::{HeldSubscription, HoldStep},
     refusal::Refusal,
+    switching::Switching,
     upgraded::Upgraded,
 };
 use crate::{
@@ -74,13 +75,13 @@ impl Http1 {
                 }
                 PlainAnswer::Answer(answer, close) => {
                     worker.parked.reset();
-                    Step::Write(answer.into(), then(close))
+                    Step::Write(answer, then(close))
                 }
                 PlainAnswer::Published(answer, close) => {
                     worker.parked.reset();
-                    Step::Task(Box::pin(async move {
-                        Step::Write(answer.await.into(), then(close))
-                    }))
+                    Step::Task(Box::pin(
+                        async move { Step::Write(answer.await, then(close)) },
+                    ))
                 }
             };
         }
@@ -242,7 +243,16 @@ async fn serve(conn: Rc<Conn>, http: Rc<Http>, input: Bytes) -> Step {
             conn.leave_input(rest);
             Step::Write(Bytes::new(), Then::Again)
         }
-        Served::Asked(mut ask, rest) => {
+        Served::Left(AfterHyper::Upgrade(upgrade, site), rest) => {
+            // The client may not send frames before our 101. If the settings have changed meanwhile, they must decide about
+            // the request again.
+            if !rest.is_empty() || !Rc::ptr_eq(&site, &http.site()) {
+                return Step::End;
+            }
+            let protocol = (upgrade.open)(&http, &conn);
+            Step::Become(Box::new(Switching::new(&upgrade.handshake, protocol)))
+        }
+        Served::Left(AfterHyper::Subscription(mut ask), rest) => {
             conn.leave_input(rest);
             let handshake = ask.subscription.handshake.take();
             let held = HeldSubscription::new(&http, ask);

@@ -2,15 +2,14 @@
 
 use std::{pin::Pin, rc::Rc};
 
+use bytes::Bytes;
+
 use super::head::{self, no_lines};
 use crate::http::{
     Http,
-    answer::Answer,
-    encode,
     hold::SubscriptionRequest,
     refusal::Refusal,
     route::{Asked, Content, Route, when_kept},
-    site::Site,
     writer::Variant,
 };
 
@@ -18,9 +17,9 @@ use crate::http::{
 pub(super) enum PlainAnswer {
     Poll(SubscriptionRequest),
     /// The bytes of the answer, and whether the connection closes after the answer.
-    Answer(Vec<u8>, bool),
+    Answer(Bytes, bool),
     /// The same, when the published message is kept.
-    Published(Pin<Box<dyn Future<Output = Vec<u8>>>>, bool),
+    Published(Pin<Box<dyn Future<Output = Bytes>>>, bool),
 }
 
 /// Serves the plain request at the start of `input`, and returns its length as well. `None`: hyper has to serve the
@@ -43,15 +42,6 @@ pub(super) fn serve(http: &Rc<Http>, input: &[u8]) -> Option<(PlainAnswer, usize
         chunked: true,
         cors: site.origins.of_request(request),
     };
-    let write = |site: &Site, answer: &Answer| {
-        encode::whole(
-            answer,
-            variant.close,
-            variant.cors,
-            &site.origins,
-            &http.date,
-        )
-    };
     let outcome = match route {
         Route::Hold(subscription) if subscription.format.kind().is_poll() => {
             PlainAnswer::Poll(SubscriptionRequest {
@@ -61,30 +51,26 @@ pub(super) fn serve(http: &Rc<Http>, input: &[u8]) -> Option<(PlainAnswer, usize
             })
         }
         Route::Answer(answer) if !http.is_full() => {
-            PlainAnswer::Answer(write(&site, &answer), variant.close)
+            PlainAnswer::Answer(http.answer_bytes(&site, &answer, variant), variant.close)
         }
         Route::Published(receipt, answer) => match receipt.now() {
             Some(outcome) => {
                 let refuse = |reason| Refusal::not_kept(&reason).into_answer();
                 let answer = outcome.map_or_else(refuse, answer);
-                PlainAnswer::Answer(write(&site, &answer), variant.close)
+                PlainAnswer::Answer(http.answer_bytes(&site, &answer, variant), variant.close)
             }
             None => {
                 let (site, http) = (site.clone(), http.clone());
                 let answer = async move {
                     let answer = when_kept(receipt, answer).await;
-                    encode::whole(
-                        &answer,
-                        variant.close,
-                        variant.cors,
-                        &site.origins,
-                        &http.date,
-                    )
+                    http.answer_bytes(&site, &answer, variant)
                 };
                 PlainAnswer::Published(Box::pin(answer), variant.close)
             }
         },
-        Route::Hold(_) | Route::Answer(_) | Route::Look | Route::Body(_) => return None,
+        Route::Hold(_) | Route::Upgrade(_) | Route::Answer(_) | Route::Look | Route::Body(_) => {
+            return None;
+        }
     };
     site.metrics.http_requests.add(1);
     Some((outcome, plain.length))

@@ -1,14 +1,16 @@
 //! A subscription on one stream of an HTTP/2 connection. It waits in a task, because hyper needs one for each stream anyway.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use comet_proto::Message;
 use hyper::{Response, StatusCode, header::HeaderValue};
 use tokio::{
     sync::mpsc,
@@ -38,11 +40,11 @@ pub(super) async fn hold(
     match kind.shape {
         Shape::Poll => {
             let mut body = Vec::new();
-            let status = held.poll(&mut body).await.into();
-            let mut answer = Answer::new(status, kind.media_type, memory::keep(body));
-            if kind.has_etag {
-                answer = answer.with_cursor(held.reader.cursor());
-            }
+            let (status, messages) = held.poll(&mut body).await;
+            let status = status.into();
+            let mut answer = Answer::empty(status);
+            answer.body = memory::keep(body);
+            answer = answer.with_headers_of(&*held.format, held.reader.cursor(), &messages);
             if let Some((name, value)) = header_of_status(status) {
                 answer = answer.with(name, HeaderValue::from_static(value));
             }
@@ -51,8 +53,9 @@ pub(super) async fn hold(
         Shape::Stream { .. } => {
             // At most one piece is queued. The client's flow-control window bounds what a slow reader holds.
             let (pieces, body) = mpsc::channel(1);
+            let answer = Answer::empty(StatusCode::OK);
+            let answer = answer.with_headers_of(&*held.format, held.reader.cursor(), &[]);
             tokio::task::spawn_local(async move { held.stream(pieces).await });
-            let answer = Answer::new(StatusCode::OK, kind.media_type, "");
             answer.into_response().map(|_: Bytes| Pieces::new(body))
         }
     }
@@ -84,6 +87,8 @@ enum Wake {
     Stop,
     Expired,
     Revoked,
+    /// A channel was deleted.
+    Deleted,
 }
 
 impl StreamSubscription {
@@ -107,17 +112,31 @@ impl StreamSubscription {
         }
     }
 
-    /// Waits for the answer of a poll. Appends the body and returns the status.
-    async fn poll(&mut self, body: &mut Vec<u8>) -> Status {
+    /// Waits for the answer of a poll. Appends the body, and returns the status and the messages.
+    async fn poll(&mut self, body: &mut Vec<u8>) -> (Status, Vec<Arc<Message>>) {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
-        match self.wait(deadline).await {
-            Wake::Messages(backlog) => self.format.news(&backlog, body),
+        let wake = loop {
+            match self.wait(deadline).await {
+                Wake::Deleted => {
+                    if let Some(status) = self.format.deleted(body) {
+                        return (status, Vec::new());
+                    }
+                }
+                wake => break wake,
+            }
+        };
+        let status = match wake {
+            Wake::Messages(backlog) => {
+                self.format.news(&backlog, body);
+                return (Status::Ok, backlog.messages);
+            }
             Wake::Time => self.format.nothing(self.reader.cursor(), body),
-            Wake::Stop => return self.farewell(self.http.drain.retry(), body),
-            Wake::Revoked => return self.farewell(self.http.retry_of_revoked(), body),
-            Wake::Expired => return self.expired(body),
-        }
-        Status::Ok
+            Wake::Stop => self.farewell(self.http.drain.retry(), body),
+            Wake::Revoked => self.farewell(self.http.retry_of_revoked(), body),
+            Wake::Expired => self.expired(body),
+            Wake::Deleted => unreachable!("the loop has ended with another reason"),
+        };
+        (status, Vec::new())
     }
 
     async fn stream(mut self, pieces: mpsc::Sender<Bytes>) {
@@ -139,7 +158,15 @@ impl StreamSubscription {
             };
             match woken {
                 Wake::Messages(backlog) => self.format.news(&backlog, &mut piece),
-                Wake::Time => self.format.nothing(self.reader.cursor(), &mut piece),
+                Wake::Time => {
+                    self.format.nothing(self.reader.cursor(), &mut piece);
+                }
+                Wake::Deleted => {
+                    if self.format.deleted(&mut piece).is_some() {
+                        let _ = timeout(write_time, pieces.send(piece.into())).await;
+                        return;
+                    }
+                }
                 Wake::Stop => {
                     self.farewell(self.http.drain.retry(), &mut piece);
                     let _ = pieces.send(piece.into()).await;
@@ -184,6 +211,9 @@ impl StreamSubscription {
             let changed = http.changed.notified();
             if self.is_revoked() {
                 return Wake::Revoked;
+            }
+            if self.news.deleted.take() {
+                return Wake::Deleted;
             }
             if self.has_expired() {
                 return Wake::Expired;
@@ -278,6 +308,7 @@ impl Drop for StreamSubscription {
 #[derive(Default)]
 struct News {
     state: RefCell<(bool, Option<Waker>)>,
+    deleted: Cell<bool>,
 }
 
 impl News {
@@ -295,7 +326,10 @@ impl News {
 }
 
 impl Subscriber for News {
-    fn deliver(self: Rc<Self>, _feed: &mut Feed<'_>) -> AfterDelivery {
+    fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
+        if feed.deleted().is_some() {
+            self.deleted.set(true);
+        }
         let mut state = self.state.borrow_mut();
         state.0 = true;
         if let Some(waker) = state.1.take() {

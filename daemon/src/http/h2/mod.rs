@@ -33,6 +33,7 @@ use super::{
     refusal::Refusal,
     request::Request,
     route::{Asked, Route, when_kept},
+    upgrade::HandshakeError,
 };
 use crate::{
     connection::{Conn, Worker, memory::Hold},
@@ -188,13 +189,17 @@ async fn serve_stream(
             (Ok(Route::Body(then)), Some(mut unread)) => {
                 let data = body::read(&site, &mut unread).await;
                 body = Some(unread);
-                data.and_then(|data| then(&site, &data))
+                data.and_then(|data| then(&site, hub, &data))
             }
             (Ok(Route::Look | Route::Body(_)), None) => unreachable!("the body is read once"),
             (Ok(Route::Hold(subscription)), _) => {
                 return hold(http.clone(), worker, subscription).await;
             }
             (Ok(Route::Answer(answer)), _) => break answer,
+            // HTTP/2 has no upgrades, so the handshake was refused before.
+            (Ok(Route::Upgrade(_)), _) => {
+                break Refusal::bad("websocket", HandshakeError::Upgrade).into_answer();
+            }
             (Ok(Route::Published(receipt, answer)), unread) => {
                 body = unread;
                 break when_kept(receipt, answer).await;

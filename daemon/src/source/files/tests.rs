@@ -487,6 +487,10 @@ impl Broker for Interrupted {
         self.broker.publish(source, new)
     }
 
+    fn delete(&self, channel: &ChannelName) -> Receipt {
+        self.broker.delete(channel)
+    }
+
     fn acknowledges_at_once(&self) -> bool {
         self.broker.acknowledges_at_once()
     }

@@ -14,7 +14,7 @@ use std::{
 
 use comet_proto::{
     ChannelNames, Pace, Since,
-    line::{self, ErrorCode, Publish, Request},
+    line::{self, ErrorCode, LineError, Publish, Reference, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -237,8 +237,22 @@ impl Connection {
     }
 
     fn respond(&mut self, line: &[u8]) {
-        match Request::parse(line) {
-            Ok(Request::Publish(publish)) => self.publish(publish),
+        let (reference, request) = Request::parse_with_reference(line);
+        let start = self.output.len();
+        let reference = self.reply(request, reference);
+        if let Some(reference) = reference {
+            reference.insert(start, &mut self.output);
+        }
+    }
+
+    /// Appends the reply to a request. Returns the reference, unless the reply comes later and takes the reference with it.
+    fn reply(
+        &mut self,
+        request: Result<Request<'_>, LineError>,
+        reference: Option<Reference>,
+    ) -> Option<Reference> {
+        match request {
+            Ok(Request::Publish(publish)) => return self.publish(publish, reference),
             Ok(Request::Subscribe { channels, since }) => self.subscribe(&channels, since),
             Ok(Request::Unsubscribe { channels }) => {
                 if let Some(subscription) = &mut self.subscription {
@@ -251,7 +265,9 @@ impl Connection {
                 self.history = Some(HistoryReply::new(
                     channels,
                     self.shared.audience.hub().resolve(since),
+                    reference,
                 ));
+                return None;
             }
             Ok(Request::Cursor) => {
                 let last = self.shared.audience.hub().last();
@@ -259,8 +275,13 @@ impl Connection {
             }
             Ok(Request::Status) => (self.shared.write_status)(&mut self.output),
             Ok(Request::Ping) => line::write_ok(&mut self.output),
+            Ok(Request::Token(_)) => {
+                let reason = "op token is for sessions: the socket knows its user";
+                line::write_error(&ErrorCode::Op, reason, &mut self.output);
+            }
             Err(error) => line::write_error(&error.code(), &error.to_string(), &mut self.output),
         }
+        reference
     }
 
     fn subscribe(&mut self, channels: &ChannelNames, since: Option<Since>) {
@@ -275,11 +296,12 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, publish: Publish<'_>) {
+    fn publish(&mut self, publish: Publish<'_>, reference: Option<Reference>) -> Option<Reference> {
         let mut channels = publish.channels.iter();
         if let Some(reason) = channels.find_map(|channel| self.shared.forbids(&self.peer, channel))
         {
-            return line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
+            line::write_error(&ErrorCode::Forbidden, &reason, &mut self.output);
+            return reference;
         }
         let receipt = self.shared.broker.publish(
             SourceKind::Client,
@@ -297,7 +319,8 @@ impl Connection {
         if receipt.refusal().is_none() {
             self.shared.metrics.published_socket.add(1);
         }
-        self.unacknowledged.push(receipt, &self.output);
+        self.unacknowledged.push(receipt, reference, &self.output);
+        None
     }
 
     /// The bytes of the output with its acknowledgements, also those that are not written yet.

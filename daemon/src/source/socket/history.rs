@@ -1,6 +1,9 @@
 //! The reply to a `history` request. It is read from the hub and written part by part, as fast as the client reads.
 
-use comet_proto::{ChannelNames, Cursor, line};
+use comet_proto::{
+    ChannelNames, Cursor,
+    line::{self, Reference},
+};
 
 use super::{
     line_buffer::CHUNK,
@@ -14,17 +17,19 @@ pub(super) struct HistoryReply {
     reading: Reading,
     unwritten: UnwrittenMessages,
     is_begun: bool,
+    reference: Option<Reference>,
     /// A comma must be written before the next message.
     has_messages: bool,
 }
 
 impl HistoryReply {
-    pub(super) fn new(channels: ChannelNames, since: Cursor) -> Self {
+    pub(super) fn new(channels: ChannelNames, since: Cursor, reference: Option<Reference>) -> Self {
         Self {
             channels,
             reading: Reading::after(since),
             unwritten: UnwrittenMessages::default(),
             is_begun: false,
+            reference,
             has_messages: false,
         }
     }
@@ -61,7 +66,11 @@ impl HistoryReply {
     fn read(&mut self, hub: &Hub, out: &mut Vec<u8>) -> bool {
         let messages = self.reading.next(hub, &self.channels, CHUNK);
         if !std::mem::replace(&mut self.is_begun, true) {
+            let start = out.len();
             line::write_history_start(self.reading.end(), out);
+            if let Some(reference) = self.reference.take() {
+                reference.insert(start, out);
+            }
         }
         let found = !messages.is_empty();
         self.unwritten = messages.into();

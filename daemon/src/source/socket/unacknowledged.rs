@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use comet_proto::line::{self, ErrorCode};
+use comet_proto::line::{self, ErrorCode, Reference};
 
 use crate::broker::Receipt;
 
@@ -12,13 +12,25 @@ const LINE: usize = 34;
 /// The receipts of published messages, oldest first, each with its position in the output.
 #[derive(Default)]
 pub(super) struct Unacknowledged {
-    receipts: Vec<(usize, Receipt)>,
+    receipts: Vec<Acknowledgement>,
+}
+
+struct Acknowledgement {
+    /// Its position in the output.
+    place: usize,
+    receipt: Receipt,
+    // In a box, because few requests have a reference.
+    reference: Option<Box<Reference>>,
 }
 
 impl Unacknowledged {
     /// Adds the receipt of a message. Its acknowledgement belongs after the present bytes of `output`.
-    pub(super) fn push(&mut self, receipt: Receipt, output: &[u8]) {
-        self.receipts.push((output.len(), receipt));
+    pub(super) fn push(&mut self, receipt: Receipt, reference: Option<Reference>, output: &[u8]) {
+        self.receipts.push(Acknowledgement {
+            place: output.len(),
+            receipt,
+            reference: reference.map(Box::new),
+        });
     }
 
     /// About the number of bytes that the acknowledgements will have.
@@ -30,7 +42,7 @@ impl Unacknowledged {
     pub(super) fn can_be_written_now(&self) -> bool {
         // With `process` this question writes all messages to the log. With `disk` a new message is not synced yet.
         let last = self.receipts.last();
-        last.is_some_and(|(_, receipt)| receipt.now().is_some())
+        last.is_some_and(|last| last.receipt.now().is_some())
     }
 
     /// Waits for all outcomes, and writes each acknowledgement or refusal to its place in the output.
@@ -41,9 +53,15 @@ impl Unacknowledged {
         let others = mem::take(output);
         output.reserve(others.len() + self.bytes());
         let (mut copied, mut failure) = (0, None);
-        for (place, receipt) in self.receipts.drain(..) {
+        for Acknowledgement {
+            place,
+            receipt,
+            reference,
+        } in self.receipts.drain(..)
+        {
             output.extend_from_slice(&others[copied..place]);
             copied = place;
+            let start = output.len();
             let outcome = match (receipt.now(), &failure) {
                 (Some(outcome), _) => outcome,
                 // One attempt to keep messages decides about all that were published before it.
@@ -57,6 +75,9 @@ impl Unacknowledged {
             match outcome {
                 Ok(id) => line::write_receipt(id, output),
                 Err(reason) => line::write_error(&ErrorCode::Store, &reason.to_string(), output),
+            }
+            if let Some(reference) = reference {
+                reference.insert(start, output);
             }
         }
         output.extend_from_slice(&others[copied..]);
@@ -87,7 +108,7 @@ mod tests {
         let (mut unacknowledged, mut output) = (Unacknowledged::default(), Vec::new());
         for key in keys {
             output.extend_from_slice(b"other\n");
-            unacknowledged.push(f.publish(SourceKind::Client, *key), &output);
+            unacknowledged.push(f.publish(SourceKind::Client, *key), None, &output);
         }
         output.extend_from_slice(b"end\n");
         unacknowledged.write(&mut output).await;

@@ -107,7 +107,7 @@ fn agree(input: &[u8]) {
             seen.url,
             request.path.to_owned() + &query.unwrap_or_default()
         );
-        let Headers::Lines(lines) = request.headers else {
+        let Headers::Lines(lines, _) = request.headers else {
             panic!("a plain request has lines");
         };
         let ours = lines
