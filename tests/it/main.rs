@@ -61,6 +61,7 @@ mod ports;
 mod proxies;
 mod realplexor;
 mod realplexor_commands;
+mod redis;
 mod reload;
 mod resumed;
 mod rights;

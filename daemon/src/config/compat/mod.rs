@@ -4,6 +4,7 @@
 mod memcached;
 mod port;
 mod realplexor;
+mod redis;
 
 use comet_proto::ChannelName;
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use super::{keep, value};
 pub use memcached::MemcachedConfig;
 pub use port::{PortAddress, PortError, PortLimits};
 pub use realplexor::RealplexorConfig;
+pub use redis::RedisConfig;
 
 /// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,6 +32,7 @@ pub struct CompatConfig {
     pub zeitoun_channel: ChannelName,
     pub memcached: Option<MemcachedConfig>,
     pub realplexor: Option<RealplexorConfig>,
+    pub redis: Option<RedisConfig>,
 }
 
 impl CompatConfig {
@@ -37,12 +40,14 @@ impl CompatConfig {
     #[must_use]
     pub fn ports(&self) -> Vec<PortAddress> {
         let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
+        let redis = self.redis.as_ref().map(RedisConfig::port);
         let realplexor = self.realplexor.iter().flat_map(RealplexorConfig::ports);
-        memcached.into_iter().chain(realplexor).collect()
+        let single = [memcached, redis].into_iter().flatten();
+        single.chain(realplexor).collect()
     }
 
     /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
-    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 2] {
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 3] {
         [
             (
                 "compat.memcached",
@@ -52,6 +57,7 @@ impl CompatConfig {
                 "compat.realplexor",
                 keep(&mut self.realplexor, &running.realplexor),
             ),
+            ("compat.redis", keep(&mut self.redis, &running.redis)),
         ]
     }
 }
@@ -65,6 +71,7 @@ impl Default for CompatConfig {
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
             memcached: None,
             realplexor: None,
+            redis: None,
         }
     }
 }
