@@ -69,6 +69,8 @@ mod rights_end;
 mod service;
 mod service_manager;
 mod session;
+mod session_browser;
+mod session_hostile;
 mod several_channels;
 mod shutdown;
 mod smuggling;
