@@ -5,7 +5,11 @@
 
 use comet_proto::{ChannelName, Cursor};
 
-use super::{Hub, channel::Channel, state::HubState};
+use super::{
+    Hub,
+    channel::{Channel, MAPS},
+    state::HubState,
+};
 
 /// The subscribers that have left channels: for each channel their number.
 pub(super) type LeftChannels = [(ChannelName, u32)];
@@ -34,6 +38,30 @@ impl Hub {
         self.lock().facts(channel, now)
     }
 
+    /// The facts of up to `max` channels of those for which `is_asked_for` is true. The hub is locked for a small part of the
+    /// channels at a time.
+    pub(crate) fn facts_of_channels(
+        &self,
+        max: usize,
+        is_asked_for: impl Fn(&ChannelName) -> bool,
+    ) -> Vec<(ChannelName, ChannelFacts)> {
+        let mut names = Vec::new();
+        for map in 0..MAPS {
+            let known = self.lock().names_in(map).collect::<Vec<_>>();
+            names.extend(known.into_iter().filter(&is_asked_for));
+            if names.len() >= max {
+                break;
+            }
+        }
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.truncate(max);
+        let facts = |name: ChannelName| {
+            let facts = self.channel_facts(&name)?;
+            Some((name, facts))
+        };
+        names.into_iter().filter_map(facts).collect()
+    }
+
     /// Subtracts subscribers that have left.
     pub(super) fn subscribers_left(&self, left: &LeftChannels) {
         if !left.is_empty() {
@@ -50,6 +78,11 @@ impl HubState {
         channel.history.trim(&limits, now, &mut self.kept);
         let facts = channel.facts();
         (facts.subscribers > 0 || facts.messages > 0).then_some(facts)
+    }
+
+    fn names_in(&self, map: usize) -> impl Iterator<Item = ChannelName> {
+        let channels = self.channels.in_map(map);
+        channels.map(|channel| channel.name.clone())
     }
 
     pub(super) fn subscribers_left(&mut self, left: &LeftChannels) {

@@ -341,7 +341,12 @@ impl Hub {
     }
 
     /// The backlog after `cursor`. Of each channel only messages after the channel's own start are read.
-    fn since_each(&self, channels: &[ChannelName], starts: &[Cursor], cursor: Cursor) -> Backlog {
+    pub(crate) fn since_each(
+        &self,
+        channels: &[ChannelName],
+        starts: &[Cursor],
+        cursor: Cursor,
+    ) -> Backlog {
         let now = self.time.now();
         let backlog = self.lock().read_each(channels, starts, cursor, now);
         self.keep_before_delivery(backlog)

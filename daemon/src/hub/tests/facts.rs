@@ -56,6 +56,26 @@ fn a_channel_says_what_it_keeps_and_how_much_was_published() {
 }
 
 #[test]
+fn the_facts_of_many_channels_are_in_the_order_of_their_names() {
+    let hub = hub(HistoryConfig::default(), 1);
+    for name in ["b1", "a2", "b2", "a1", "b3"] {
+        hub.publish(message(&channel(name), b""));
+    }
+    let names = |max, prefix: &str| {
+        let facts = hub.facts_of_channels(max, |channel| channel.starts_with(prefix));
+        let names = facts.iter().map(|(name, facts)| {
+            assert_eq!(facts.messages, 1);
+            name.to_string()
+        });
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(10, ""), ["a1", "a2", "b1", "b2", "b3"]);
+    assert_eq!(names(10, "b"), ["b1", "b2", "b3"]);
+    assert_eq!(names(2, "b").len(), 2);
+    assert!(names(10, "c").is_empty());
+}
+
+#[test]
 fn subscribers_of_all_workers_count_as_long_as_they_wait() {
     let hub = hub(HistoryConfig::default(), 2);
     let (a, b) = (channel("a"), channel("b"));
