@@ -102,6 +102,15 @@ impl Caller<'_> {
     pub(crate) fn may_open_websocket(&self) -> Result<(), Refusal> {
         self.check_page("read")
     }
+
+    /// Checks that the page may read an answer that it loads as a script. A browser runs scripts of every origin, and does not
+    /// send the header `Origin` for them. So the page of another origin is known by the header `Referer` alone.
+    pub(crate) fn may_load_script(&self) -> Result<(), Refusal> {
+        match self.is_from_listed_referer() {
+            true => Ok(()),
+            false => self.check_page("read by a script"),
+        }
+    }
 }
 
 /// Checks that a token with this grant allows this use of `channel`.

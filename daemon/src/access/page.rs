@@ -106,6 +106,13 @@ impl<'a> Caller<'a> {
         }
     }
 
+    /// Whether `Referer` names a page of a listed origin.
+    pub(super) fn is_from_listed_referer(&self) -> bool {
+        let referer = self.request.only("referer").ok().flatten().and_then(text);
+        let origins = &self.site.origins;
+        referer.is_some_and(|page| origins.of(origin_part(page)) != Cors::None)
+    }
+
     /// Refuses to let a page of another origin `act`.
     pub(super) fn check_page(&self, act: &str) -> Result<(), Refusal> {
         match self.page() {

@@ -154,10 +154,7 @@ impl Credentials {
 
 impl ReadPermission {
     /// The right of the daemon itself to read an internal channel for a client.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for protocols that keep something for one user")
-    )]
+    #[expect(dead_code, reason = "for protocols that keep something for one user")]
     pub(crate) fn internal(channel: ChannelName) -> Self {
         assert!(channel.is_internal(), "{channel} is a channel of clients");
         Self {
