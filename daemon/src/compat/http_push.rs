@@ -35,13 +35,18 @@ impl Seen {
     /// client gets all messages of the second again.
     pub(crate) fn in_headers(request: &Request<'_>) -> Self {
         let date = request.texts("if-modified-since").next();
+        Self::of(date, request.texts("if-none-match").next())
+    }
+
+    /// Reads the two values, wherever the request has them.
+    pub(crate) fn of(date: Option<&str>, tag: Option<&str>) -> Self {
         let time = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
         let Some(second) = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) else {
             return Self::Nothing;
         };
         let second = second.as_secs().saturating_mul(MICROS);
         let before = Cursor(second.saturating_sub(1));
-        match request.texts("if-none-match").next().map(tag_in) {
+        match tag.map(tag_in) {
             None => Self::Second(before),
             Some(None) => Self::Message(before),
             Some(Some(tag)) => Self::Message(Cursor(second.saturating_add(tag))),

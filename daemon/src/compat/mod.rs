@@ -8,8 +8,8 @@ pub(crate) mod memcached;
 pub(crate) mod names;
 pub(crate) mod novcomet;
 pub(crate) mod port;
+pub(crate) mod push_stream;
 pub(crate) mod realplexor;
-pub(crate) mod redis;
 pub(crate) mod zeitoun;
 
 use std::sync::Arc;
@@ -19,11 +19,15 @@ use port::Port;
 
 /// The endpoints, each with its settings.
 pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
-    vec![
+    let mut endpoints: Vec<Box<dyn Endpoint>> = vec![
         Box::new(novcomet::NovComet::new(config)),
         Box::new(zeitoun::ZeitounChat::new(config)),
         Box::new(zeitoun::ZeitounClock::new(config)),
-    ]
+    ];
+    if let Some(config) = &config.push_stream {
+        endpoints.push(Box::new(push_stream::PushStream::new(config)));
+    }
+    endpoints
 }
 
 /// The protocols that have a port of their own, each with its settings.
@@ -37,9 +41,6 @@ pub(crate) fn ports(config: &CompatConfig) -> anyhow::Result<Vec<Arc<dyn Port>>>
     }
     if let Some(config) = &config.realplexor {
         ports.extend(realplexor::ports(config)?);
-    }
-    if let Some(config) = &config.redis {
-        ports.push(Arc::new(redis::Redis::new(config)));
     }
     Ok(ports)
 }

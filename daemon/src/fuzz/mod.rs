@@ -9,9 +9,9 @@ pub(crate) mod http;
 mod line;
 mod log;
 mod names;
+mod push_stream;
 mod realplexor;
 mod render;
-mod session;
 pub(crate) mod token;
 mod urls;
 mod websocket;
@@ -32,11 +32,11 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("log", log::check),
     target("names", names::check),
     target("novcomet", compat::novcomet),
+    target("push_stream", push_stream::check),
     target("query", http::query),
     target("realplexor_in", realplexor::publisher),
     target("realplexor_wait", realplexor::client),
     target("render", render::check),
-    target("session", session::check),
     target("token", token::check),
     target("websocket", websocket::check),
     target("zeitoun", compat::zeitoun),

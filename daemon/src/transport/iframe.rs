@@ -43,6 +43,10 @@ impl Callback {
             Err(CallbackError)
         }
     }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Iframe {

@@ -135,6 +135,10 @@ pub(crate) enum Form {
     Chat,
     WebSocket,
     Realplexor,
+    PushStreamPoll,
+    PushStreamStreaming,
+    PushStreamEventSource,
+    PushStreamWebSocket,
 }
 
 /// Why a subscription ends, and what its last bytes may contain.

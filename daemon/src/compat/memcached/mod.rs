@@ -4,7 +4,13 @@
 mod request;
 mod times;
 
-use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use comet_proto::{ChannelName, Cursor, EventName};
 
@@ -97,10 +103,6 @@ impl Commands for MemcachedClient {
             Parsed::Request(request, length) => (request, length),
             Parsed::Binary => {
                 replies.out.extend(binary_error(bytes));
-                return CommandOutcome::End;
-            }
-            Parsed::Http => {
-                replies.error("this port speaks memcached's protocol, not HTTP");
                 return CommandOutcome::End;
             }
             Parsed::TooLong => {
@@ -244,8 +246,8 @@ impl MemcachedClient {
         }
         let hub = self.client.context.audience.hub();
         for (key, channel) in keys.iter().zip(&channels) {
-            let facts = hub.channel_facts(channel);
-            let Some(Cursor(id)) = facts.and_then(|facts| facts.newest) else {
+            let last = hub.newest_older(std::slice::from_ref(channel), Cursor(0), Duration::ZERO);
+            let Some(Cursor(id)) = last else {
                 continue;
             };
             let value = self.value(channel, id).to_string();

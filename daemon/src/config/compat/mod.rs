@@ -3,8 +3,8 @@
 
 mod memcached;
 mod port;
+mod push_stream;
 mod realplexor;
-mod redis;
 
 use comet_proto::ChannelName;
 use serde::Deserialize;
@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::{keep, value};
 pub use memcached::MemcachedConfig;
 pub use port::{PortAddress, PortError, PortLimits};
+pub use push_stream::PushStreamConfig;
 pub use realplexor::RealplexorConfig;
-pub use redis::RedisConfig;
 
 /// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,7 +32,7 @@ pub struct CompatConfig {
     pub zeitoun_channel: ChannelName,
     pub memcached: Option<MemcachedConfig>,
     pub realplexor: Option<RealplexorConfig>,
-    pub redis: Option<RedisConfig>,
+    pub push_stream: Option<PushStreamConfig>,
 }
 
 impl CompatConfig {
@@ -40,10 +40,8 @@ impl CompatConfig {
     #[must_use]
     pub fn ports(&self) -> Vec<PortAddress> {
         let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
-        let redis = self.redis.as_ref().map(RedisConfig::port);
         let realplexor = self.realplexor.iter().flat_map(RealplexorConfig::ports);
-        let single = [memcached, redis].into_iter().flatten();
-        single.chain(realplexor).collect()
+        memcached.into_iter().chain(realplexor).collect()
     }
 
     /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
@@ -57,7 +55,11 @@ impl CompatConfig {
                 "compat.realplexor",
                 keep(&mut self.realplexor, &running.realplexor),
             ),
-            ("compat.redis", keep(&mut self.redis, &running.redis)),
+            // Subscribers with the same templates share the bytes of a message.
+            (
+                "compat.push_stream",
+                keep(&mut self.push_stream, &running.push_stream),
+            ),
         ]
     }
 }
@@ -71,7 +73,7 @@ impl Default for CompatConfig {
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
             memcached: None,
             realplexor: None,
-            redis: None,
+            push_stream: None,
         }
     }
 }
