@@ -154,7 +154,10 @@ impl Credentials {
 
 impl ReadPermission {
     /// The right of the daemon itself to read an internal channel for a client.
-    #[expect(dead_code, reason = "for protocols that keep something for one user")]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for protocols that keep something for one user")
+    )]
     pub(crate) fn internal(channel: ChannelName) -> Self {
         assert!(channel.is_internal(), "{channel} is a channel of clients");
         Self {

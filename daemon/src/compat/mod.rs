@@ -10,6 +10,7 @@ pub(crate) mod novcomet;
 pub(crate) mod port;
 pub(crate) mod push_stream;
 pub(crate) mod realplexor;
+pub(crate) mod redis;
 pub(crate) mod zeitoun;
 
 use std::sync::Arc;
@@ -41,6 +42,9 @@ pub(crate) fn ports(config: &CompatConfig) -> anyhow::Result<Vec<Arc<dyn Port>>>
     }
     if let Some(config) = &config.realplexor {
         ports.extend(realplexor::ports(config)?);
+    }
+    if let Some(config) = &config.redis {
+        ports.push(Arc::new(redis::Redis::new(config)));
     }
     Ok(ports)
 }

@@ -299,6 +299,15 @@ mod tests {
                 assert!(shown.contains_key(key), "[{table}] lacks {key}");
             }
         }
+        let compat = example["compat"].as_table().unwrap();
+        for (name, shown) in compat.iter().filter(|(_, shown)| shown.is_table()) {
+            let refusal = Config::parse(&format!("[compat.{name}]\nno_such_key = 1")).unwrap_err();
+            let known = refusal.reason.split('`').skip(3).step_by(2);
+            assert!(known.clone().count() > 1, "{refusal}");
+            for key in known {
+                assert!(shown.get(key).is_some(), "[compat.{name}] lacks {key}");
+            }
+        }
         let key = example["auth"]["key"][0].as_table().unwrap();
         let refusal = Config::parse("[[auth.key]]\nno_such_key = 1").unwrap_err();
         let known = refusal.reason.split('`').skip(3).step_by(2);

@@ -17,7 +17,7 @@ pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
 pub use compat::{
     CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits, PushStreamConfig,
-    RealplexorConfig,
+    RealplexorConfig, RedisConfig,
 };
 pub use file::ConfigError;
 pub(crate) use file::read_regular;

@@ -326,14 +326,14 @@ fn check_route(request: &Request<'_>) {
 }
 
 /// A broker that notes what it publishes.
-struct Recorder {
+pub(crate) struct Recorder {
     broker: Arc<Local>,
     last: Mutex<Option<Published>>,
 }
 
 #[derive(Debug)]
-struct Published {
-    channels: ChannelNames,
+pub(crate) struct Published {
+    pub(super) channels: ChannelNames,
     /// Label, data, attributes and key.
     #[expect(dead_code, reason = "compared as text")]
     rest: String,
@@ -341,7 +341,7 @@ struct Published {
 
 impl Recorder {
     /// The message that was published last.
-    fn take(&self) -> Option<Published> {
+    pub(super) fn take(&self) -> Option<Published> {
         self.last.lock().expect("no panic before").take()
     }
 }
@@ -382,7 +382,7 @@ static API: LazyLock<Arc<Api>> = LazyLock::new(|| {
     ))
 });
 
-fn site(hub: &Arc<Hub>) -> (Site, Arc<Recorder>) {
+pub(crate) fn site(hub: &Arc<Hub>) -> (Site, Arc<Recorder>) {
     let recorder = Arc::new(Recorder {
         broker: Local::new(hub.clone()),
         last: Mutex::default(),

@@ -12,6 +12,7 @@ mod names;
 mod push_stream;
 mod realplexor;
 mod render;
+mod session;
 pub(crate) mod token;
 mod urls;
 mod websocket;
@@ -37,6 +38,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("realplexor_in", realplexor::publisher),
     target("realplexor_wait", realplexor::client),
     target("render", render::check),
+    target("session", session::check),
     target("token", token::check),
     target("websocket", websocket::check),
     target("zeitoun", compat::zeitoun),

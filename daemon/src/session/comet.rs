@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The dialect of our own clients.
-pub(super) struct Comet;
+pub(crate) struct Comet;
 
 /// Why a request is refused: a code and a text.
 struct Refused(ErrorCode, String);

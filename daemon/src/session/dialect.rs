@@ -104,7 +104,10 @@ pub(crate) enum Close {
     /// With a close frame that has this code and this reason (RFC 6455, section 7.4).
     Frame(u16, Cow<'static, str>),
     /// Without a close frame. Browsers report such an end as not clean.
-    #[expect(dead_code, reason = "for protocols whose clients reconnect only then")]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for protocols whose clients reconnect only then")
+    )]
     NoFrame,
 }
 
@@ -154,7 +157,7 @@ impl Frames {
         self.0.len()
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }

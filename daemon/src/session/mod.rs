@@ -2,9 +2,11 @@
 //! for all protocols. A [`Dialect`] turns the client's texts into calls of the session and messages into texts, and a
 //! carrier such as [`WebSocket`](websocket::WebSocket) moves the texts.
 
-mod comet;
+pub(crate) mod comet;
 pub(crate) mod dialect;
 mod endpoint;
+#[cfg(test)]
+mod tests;
 pub(crate) mod websocket;
 
 use std::{num::NonZeroU32, rc::Rc};
@@ -190,9 +192,12 @@ impl Session {
     }
 
     /// Keeps the message with this id from this client. To be called right after the client has published the message.
-    #[expect(
-        dead_code,
-        reason = "for protocols whose clients do not get their own messages"
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "for protocols whose clients do not get their own messages"
+        )
     )]
     pub(crate) fn withhold(&mut self, id: u64) {
         self.withheld.push(id);

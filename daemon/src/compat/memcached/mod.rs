@@ -4,13 +4,7 @@
 mod request;
 mod times;
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use comet_proto::{ChannelName, Cursor, EventName};
 
@@ -103,6 +97,10 @@ impl Commands for MemcachedClient {
             Parsed::Request(request, length) => (request, length),
             Parsed::Binary => {
                 replies.out.extend(binary_error(bytes));
+                return CommandOutcome::End;
+            }
+            Parsed::Http => {
+                replies.error("this port speaks memcached's protocol, not HTTP");
                 return CommandOutcome::End;
             }
             Parsed::TooLong => {
@@ -246,8 +244,8 @@ impl MemcachedClient {
         }
         let hub = self.client.context.audience.hub();
         for (key, channel) in keys.iter().zip(&channels) {
-            let last = hub.newest_older(std::slice::from_ref(channel), Cursor(0), Duration::ZERO);
-            let Some(Cursor(id)) = last else {
+            let facts = hub.channel_facts(channel);
+            let Some(Cursor(id)) = facts.and_then(|facts| facts.newest) else {
                 continue;
             };
             let value = self.value(channel, id).to_string();

@@ -63,6 +63,8 @@ pub(super) enum Parsed<'a> {
     Request(Request<'a>, usize),
     /// A request of the binary protocol. Nothing that follows can be understood.
     Binary,
+    /// A request of HTTP. The body of a request that a web page sends here could contain commands.
+    Http,
     /// The line is too long. Nothing that follows can be understood.
     TooLong,
 }
@@ -83,6 +85,9 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
         .split(|byte| *byte == b' ')
         .filter(|word| !word.is_empty());
     let command = words.next().unwrap_or_default();
+    if words.clone().any(|word| word.starts_with(b"HTTP/1")) {
+        return Parsed::Http;
+    }
     let arguments: Vec<&[u8]> = words.collect();
     let (rest, length) = (&bytes[end + 1..], end + 1);
     match command {
@@ -265,6 +270,7 @@ mod tests {
         );
         assert_eq!(parse(&[b'x'; MAX_LINE]), Parsed::TooLong);
         assert_eq!(parse(b"\x80\0"), Parsed::Binary);
+        assert_eq!(parse(b"POST / HTTP/1.1\r\n"), Parsed::Http);
         let touch = Request::Touch {
             key: b"k",
             quiet: true,

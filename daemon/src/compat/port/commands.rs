@@ -2,8 +2,6 @@
 
 use std::{io::ErrorKind, mem, rc::Rc, time::Duration};
 
-use bytes::Bytes;
-
 use super::{CommandBuffer, PortClient, Replies};
 use crate::{
     connection::{Conn, Input, Protocol, Step, Then, due_in},
@@ -34,9 +32,8 @@ pub(crate) trait Commands {
         false
     }
 
-    /// Writes new messages of the client's channels, if there are any. `feed`: during a delivery. Returns false if the connection
-    /// must end.
-    fn read_messages(&mut self, _feed: Option<&mut Feed<'_>>, _out: &mut Vec<u8>) -> bool {
+    /// Writes messages of the client's channels, if there are any. Returns false if the connection must end.
+    fn read_messages(&mut self, _read: MessageRead<'_, '_>, _out: &mut Vec<u8>) -> bool {
         true
     }
 
@@ -44,6 +41,16 @@ pub(crate) trait Commands {
     fn settings_changed(&mut self) -> bool {
         false
     }
+}
+
+/// Which messages a call of [`Commands::read_messages`] reads.
+pub(crate) enum MessageRead<'a, 'f> {
+    /// The next ones, during a delivery.
+    Delivery(&'a mut Feed<'f>),
+    /// The next ones.
+    Next,
+    /// All that were published before this call. Then the connection ends.
+    Rest,
 }
 
 /// What a call of [`Commands::run`] has done.
@@ -114,13 +121,23 @@ impl<C: Commands> CommandConnection<C> {
 
     /// Writes new messages, or waits.
     fn wait(&mut self, conn: &Rc<Conn>) -> Step {
-        let mut out = Vec::new();
-        let goes_on = self.commands.read_messages(None, &mut out);
-        match (goes_on, out.is_empty()) {
-            (false, _) => Step::Write(out.into(), Then::End),
-            (true, false) => Step::Write(out.into(), Then::Again),
-            (true, true) => Step::Wait(self.due(conn)),
+        // The daemon may have begun to stop while replies were written.
+        if conn.worker().is_stopping() {
+            return self.end();
         }
+        let mut out = Vec::new();
+        match self.commands.read_messages(MessageRead::Next, &mut out) {
+            false => Step::Write(out.into(), Then::End),
+            true if out.is_empty() => Step::Wait(self.due(conn)),
+            true => Step::Write(out.into(), Then::Again),
+        }
+    }
+
+    /// Ends the connection after the messages that are there.
+    fn end(&mut self) -> Step {
+        let mut out = Vec::new();
+        self.commands.read_messages(MessageRead::Rest, &mut out);
+        Step::Write(out.into(), Then::End)
     }
 
     /// When the connection ends if nothing comes.
@@ -146,7 +163,7 @@ impl<C: Commands> Protocol for CommandConnection<C> {
                     input.consume(read);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return self.wait(conn),
-                Ok(0) => return Step::End,
+                Ok(0) => return self.end(),
                 Err(_) => return Step::Close,
             }
         }
@@ -154,25 +171,21 @@ impl<C: Commands> Protocol for CommandConnection<C> {
     }
 
     fn news(&mut self, conn: &Rc<Conn>, feed: &mut Feed<'_>) -> Step {
-        let mut out = Vec::new();
-        let then = match self.commands.read_messages(Some(feed), &mut out) {
+        let (mut out, read) = (Vec::new(), MessageRead::Delivery(feed));
+        let then = match self.commands.read_messages(read, &mut out) {
             true => Then::Wait(self.due(conn)),
             false => Then::End,
         };
         Step::Write(out.into(), then)
     }
 
+    /// The client was silent for too long, or the settings have changed.
     fn time(&mut self, _: &Rc<Conn>) -> Step {
-        // The settings have changed, or the client was silent for too long.
-        let mut out = Vec::new();
-        self.commands.read_messages(None, &mut out);
-        Step::Write(out.into(), Then::End)
+        self.end()
     }
 
     fn farewell(&mut self, _: &Rc<Conn>) -> Step {
-        let mut out = Vec::new();
-        self.commands.read_messages(None, &mut out);
-        Step::Write(Bytes::from(out), Then::End)
+        self.end()
     }
 
     fn changed(&mut self, _: &Conn) -> Option<Due> {

@@ -11,7 +11,7 @@ use crate::{
     access::Rights, connection::Conn, http::Site, hub::subscriber::Audience, worker::Door,
 };
 pub(crate) use buffer::CommandBuffer;
-pub(crate) use commands::{CommandConnection, CommandOutcome, Commands};
+pub(crate) use commands::{CommandConnection, CommandOutcome, Commands, MessageRead};
 pub(crate) use door::{PortClient, PortDoor, PublishRefusal};
 pub(crate) use replies::Replies;
 

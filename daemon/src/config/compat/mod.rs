@@ -5,6 +5,7 @@ mod memcached;
 mod port;
 mod push_stream;
 mod realplexor;
+mod redis;
 
 use comet_proto::ChannelName;
 use serde::Deserialize;
@@ -14,6 +15,7 @@ pub use memcached::MemcachedConfig;
 pub use port::{PortAddress, PortError, PortLimits};
 pub use push_stream::PushStreamConfig;
 pub use realplexor::RealplexorConfig;
+pub use redis::RedisConfig;
 
 /// `[compat]`: the paths of the endpoints of older servers. An empty path switches an endpoint off.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,6 +34,7 @@ pub struct CompatConfig {
     pub zeitoun_channel: ChannelName,
     pub memcached: Option<MemcachedConfig>,
     pub realplexor: Option<RealplexorConfig>,
+    pub redis: Option<RedisConfig>,
     pub push_stream: Option<PushStreamConfig>,
 }
 
@@ -40,12 +43,14 @@ impl CompatConfig {
     #[must_use]
     pub fn ports(&self) -> Vec<PortAddress> {
         let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
+        let redis = self.redis.as_ref().map(RedisConfig::port);
         let realplexor = self.realplexor.iter().flat_map(RealplexorConfig::ports);
-        memcached.into_iter().chain(realplexor).collect()
+        let single = [memcached, redis].into_iter().flatten();
+        single.chain(realplexor).collect()
     }
 
     /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
-    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 3] {
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 4] {
         [
             (
                 "compat.memcached",
@@ -55,6 +60,7 @@ impl CompatConfig {
                 "compat.realplexor",
                 keep(&mut self.realplexor, &running.realplexor),
             ),
+            ("compat.redis", keep(&mut self.redis, &running.redis)),
             // Subscribers with the same templates share the bytes of a message.
             (
                 "compat.push_stream",
@@ -73,6 +79,7 @@ impl Default for CompatConfig {
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
             memcached: None,
             realplexor: None,
+            redis: None,
             push_stream: None,
         }
     }
