@@ -229,8 +229,8 @@ impl HeldSubscription {
 
     /// Reads and renders the new messages. Messages that many clients read in the same form are rendered once.
     pub(super) fn news(&mut self, http: &Http, conn: &Conn, feed: &mut Feed<'_>) -> HoldStep {
-        if feed.deleted().is_some()
-            && let Some(bytes) = self.writer(http).deleted(self.reader.cursor())
+        if let Some(channel) = feed.deleted()
+            && let Some(bytes) = self.writer(http).deleted(channel, self.reader.cursor())
         {
             return self.last(bytes);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use comet_proto::{Cursor, Message};
+use comet_proto::{ChannelName, Cursor, Message};
 use hyper::{
     StatusCode,
     header::{self, HeaderName},
@@ -76,10 +76,10 @@ impl SubscriptionWriter<'_> {
         self.last(status, end.cursor(), end.messages(), &body)
     }
 
-    /// The last bytes of a subscription to a channel that was deleted. `None`: the subscription goes on.
-    pub(crate) fn deleted(&self, cursor: Cursor) -> Option<Bytes> {
+    /// The last bytes of a subscription to `channel`, which was deleted. `None`: the subscription goes on.
+    pub(crate) fn deleted(&self, channel: &ChannelName, cursor: Cursor) -> Option<Bytes> {
         let mut body = Vec::new();
-        let status = self.format.deleted(&mut body)?;
+        let status = self.format.deleted(channel, cursor, &mut body)?;
         Some(self.last(status, cursor, &[], &body))
     }
 

@@ -214,9 +214,14 @@ pub(crate) trait Format {
     /// Appends the body of a poll's answer when its wait is over, or a stream's heartbeat.
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status;
 
-    /// Appends the last bytes of a subscription to a channel that was deleted. `None`: the protocol has no word for this,
+    /// Appends the last bytes of a subscription to `channel`, which was deleted. `None`: the protocol has no word for this,
     /// and the subscription goes on.
-    fn deleted(&self, _out: &mut Vec<u8>) -> Option<Status> {
+    fn deleted(
+        &self,
+        _channel: &ChannelName,
+        _cursor: Cursor,
+        _out: &mut Vec<u8>,
+    ) -> Option<Status> {
         None
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use comet_proto::Message;
+use comet_proto::{ChannelName, Message};
 use hyper::{Response, StatusCode, header::HeaderValue};
 use tokio::{
     sync::mpsc,
@@ -87,8 +87,8 @@ enum Wake {
     Stop,
     Expired,
     Revoked,
-    /// A channel was deleted.
-    Deleted,
+    /// The channel was deleted.
+    Deleted(ChannelName),
 }
 
 impl StreamSubscription {
@@ -117,8 +117,9 @@ impl StreamSubscription {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
         let wake = loop {
             match self.wait(deadline).await {
-                Wake::Deleted => {
-                    if let Some(status) = self.format.deleted(body) {
+                Wake::Deleted(channel) => {
+                    let cursor = self.reader.cursor();
+                    if let Some(status) = self.format.deleted(&channel, cursor, body) {
                         return (status, Vec::new());
                     }
                 }
@@ -134,7 +135,7 @@ impl StreamSubscription {
             Wake::Stop => self.farewell(self.http.drain.retry(), body),
             Wake::Revoked => self.farewell(self.http.retry_of_revoked(), body),
             Wake::Expired => self.expired(body),
-            Wake::Deleted => unreachable!("the loop has ended with another reason"),
+            Wake::Deleted(_) => unreachable!("the loop has ended with another reason"),
         };
         (status, Vec::new())
     }
@@ -161,8 +162,9 @@ impl StreamSubscription {
                 Wake::Time => {
                     self.format.nothing(self.reader.cursor(), &mut piece);
                 }
-                Wake::Deleted => {
-                    if self.format.deleted(&mut piece).is_some() {
+                Wake::Deleted(channel) => {
+                    let cursor = self.reader.cursor();
+                    if self.format.deleted(&channel, cursor, &mut piece).is_some() {
                         let _ = timeout(write_time, pieces.send(piece.into())).await;
                         return;
                     }
@@ -212,8 +214,8 @@ impl StreamSubscription {
             if self.is_revoked() {
                 return Wake::Revoked;
             }
-            if self.news.deleted.take() {
-                return Wake::Deleted;
+            if let Some(channel) = self.news.deleted.take() {
+                return Wake::Deleted(channel);
             }
             if self.has_expired() {
                 return Wake::Expired;
@@ -308,7 +310,7 @@ impl Drop for StreamSubscription {
 #[derive(Default)]
 struct News {
     state: RefCell<(bool, Option<Waker>)>,
-    deleted: Cell<bool>,
+    deleted: Cell<Option<ChannelName>>,
 }
 
 impl News {
@@ -327,8 +329,8 @@ impl News {
 
 impl Subscriber for News {
     fn deliver(self: Rc<Self>, feed: &mut Feed<'_>) -> AfterDelivery {
-        if feed.deleted().is_some() {
-            self.deleted.set(true);
+        if let Some(channel) = feed.deleted() {
+            self.deleted.set(Some(channel.clone()));
         }
         let mut state = self.state.borrow_mut();
         state.0 = true;
