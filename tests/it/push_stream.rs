@@ -523,3 +523,63 @@ fn messages_of_one_second_are_told_apart() {
         assert_eq!(texts(&messages(&last.body)), sent);
     }
 }
+
+#[test]
+fn subscribers_are_told_that_their_channel_was_deleted() {
+    let daemon = Daemon::start(&(CONFIG.to_owned() + "delete = true\n"));
+    let delete = |id: &str, body: &str| {
+        let length = body.len();
+        let request = format!(
+            "DELETE /pub?id={id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        ask(&daemon, request)
+    };
+    publish(&daemon, "ch1", "old");
+    let mut poll = parked(&daemon, get("/lp/ch1", ""));
+    let mut script = parked(&daemon, get("/lp/ch2/ch1?callback=f", ""));
+    let mut other = parked(&daemon, get("/lp/ch2", ""));
+    let [mut stream, mut events, mut socket] = [
+        get("/sub/ch1", ""),
+        get("/ev/ch1", ""),
+        get("/ws/ch1", WEBSOCKET),
+    ]
+    .map(|request| parked(&daemon, request));
+    stream.until("<body>");
+    assert_eq!(explained(&delete("ch1", "")), (200, "Channel deleted."));
+    let answer = poll.answer();
+    let notice = answer.json();
+    assert_eq!(
+        (&notice["id"], &notice["channel"]),
+        (&(-2).into(), &"ch1".into())
+    );
+    assert_eq!(notice["text"], "Channel deleted");
+    assert_eq!(notice["time"], answer.header("last-modified").unwrap());
+    let notice = script.answer().body;
+    assert!(
+        notice.starts_with("f([{\"id\":-2,\"channel\":\"ch1\","),
+        "{notice}"
+    );
+    stream.until("p(-2,'ch1','Channel deleted',");
+    stream.until("</body></html>");
+    events.until("data: {\"id\":-2,");
+    events.until("0\r\n\r\n");
+    socket.until_bytes(b"{\"id\":-2,");
+    socket.until_bytes(b"\x88\x02\x03\xe8");
+    wait_for_subscribers(&daemon, 1);
+    // Nothing is left, another channel is as before, and the channel can be used again.
+    assert_eq!(explained(&delete("ch1", "")).0, 404);
+    assert_eq!(explained(&delete("unknown/ch1", "bye")).0, 404);
+    let mut again = parked(&daemon, get("/lp/ch1.b5", &cursor(&answer)));
+    publish(&daemon, "ch1/ch2", "new");
+    assert_eq!(texts(&messages(&again.answer().body)), ["new"]);
+    assert_eq!(texts(&messages(&other.answer().body)), ["new"]);
+    assert_eq!(
+        explained(&delete("unknown/ch1", "bye")),
+        (200, "Channel deleted.")
+    );
+    let root = daemon.root();
+    drop(daemon);
+    let daemon = Daemon::start_in(root, CONFIG, &[]);
+    assert!(daemon.history("ch1").is_empty());
+    assert_eq!(daemon.history("ch2")[0].1, "new");
+}

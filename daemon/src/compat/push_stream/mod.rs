@@ -32,8 +32,9 @@ use crate::{
 use path::PathError;
 use subscriber::{Mode, Subscribers};
 
-/// The methods of the publisher's path.
+/// The methods of the publisher's path, without and with the right to delete channels.
 const PUBLISHER_METHODS: &str = "GET, POST, PUT, OPTIONS";
+const ADMIN_METHODS: &str = "GET, POST, PUT, DELETE, OPTIONS";
 
 /// The header with the reason of an error.
 const EXPLAIN: HeaderName = HeaderName::from_static("x-nginx-pushstream-explain");
@@ -41,6 +42,8 @@ const EXPLAIN: HeaderName = HeaderName::from_static("x-nginx-pushstream-explain"
 pub(super) struct PushStream {
     places: Vec<(PlacePath, Place)>,
     subscribers: Subscribers,
+    /// Whether `DELETE` at the publisher's path deletes channels.
+    may_delete: bool,
 }
 
 /// A configured path.
@@ -75,6 +78,7 @@ impl PushStream {
                 .map(|(path, place)| (PlacePath::new(path), place))
                 .collect(),
             subscribers: Subscribers::new(config),
+            may_delete: config.delete,
         }
     }
 
@@ -105,6 +109,7 @@ impl Endpoint for PushStream {
     fn methods(&self, path: &UrlPath<'_>) -> Option<&'static str> {
         let (place, _) = self.at(path)?;
         Some(match place {
+            Place::Publisher if self.may_delete => ADMIN_METHODS,
             Place::Publisher => PUBLISHER_METHODS,
             Place::Subscriber(_) | Place::Statistics => PAGE_METHODS,
         })

@@ -6,6 +6,7 @@ use comet_proto::{Attributes, ChannelName, ChannelNames, EventName};
 use hyper::{Method, StatusCode};
 
 use super::{
+    explain,
     info::{self, InfoFormat},
     path,
     render::EVENT_ID,
@@ -42,6 +43,9 @@ pub(super) fn route(
         let info = info::of_channels(hub, &channels, format);
         return info.map(Route::Answer).ok_or_else(unknown);
     }
+    if caller.request.method == Method::DELETE {
+        return delete(caller.site, content, hub, channels);
+    }
     let hashed = requested
         .iter()
         .find_map(|requested| requested.hashed.as_deref());
@@ -69,6 +73,28 @@ pub(super) fn route(
 /// The refusal when none of the channels has a message or a subscriber.
 pub(super) fn unknown() -> Refusal {
     Refusal::new(Reason::NoSuchPath, "Channel not found.")
+}
+
+/// Deletes those of the channels that exist. Their subscribers get a notice, and their subscriptions end. A body would replace
+/// the text of the notice in the original server; here it is read and ignored.
+fn delete(
+    site: &Site,
+    content: Content<'_>,
+    hub: &Hub,
+    channels: Vec<ChannelName>,
+) -> Result<Route, Refusal> {
+    if !matches!(content, Content::Empty | Content::Whole(_)) {
+        return Ok(Route::Body(Box::new(move |site, hub, _| {
+            delete(site, Content::Empty, hub, channels)
+        })));
+    }
+    let exists = |channel: &&ChannelName| hub.channel_facts(channel).is_some();
+    let receipts = channels.iter().filter(exists);
+    // When the last removal is kept, the others are kept, too.
+    let receipt = receipts.map(|channel| site.broker.delete(channel)).last();
+    let receipt = receipt.ok_or_else(unknown)?;
+    let answer = |_| explain(StatusCode::OK, "Channel deleted.");
+    Ok(Route::Published(receipt, Box::new(answer)))
 }
 
 /// A message without its data.

@@ -13,8 +13,14 @@ use crate::{
 /// The attribute with the publisher's `Event-Id`.
 pub(super) const EVENT_ID: &str = "event-id";
 
-/// The id of a heartbeat, which pushstream.js does not show to the page.
-const HEARTBEAT: i64 = -1;
+/// The ids of notices that are no messages of a publisher.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Notice {
+    /// pushstream.js does not show it to the page.
+    Heartbeat = -1,
+    /// pushstream.js calls the page's `onchanneldeleted`.
+    Deleted = -2,
+}
 
 /// The templates of the settings, parsed.
 pub(super) struct Templates {
@@ -35,6 +41,14 @@ impl Templates {
             stream_header: config.stream_header.clone(),
             stream_footer: config.stream_footer.clone(),
         }
+    }
+
+    /// The notice that a channel was deleted, for all modes but streaming.
+    pub(super) fn deleted(&self, channel: &ChannelName, cursor: Cursor) -> Vec<u8> {
+        let mut out = Vec::new();
+        let notice = Notice::Deleted;
+        write_notice(&self.message, notice, Some(channel), cursor, &mut out);
+        out
     }
 }
 
@@ -58,12 +72,23 @@ pub(super) fn write_message(
     template.write(&values, out);
 }
 
-/// Appends the template with the id of a heartbeat.
-pub(super) fn write_heartbeat(template: &Template, cursor: Cursor, out: &mut Vec<u8>) {
+/// Appends a notice in the template. A heartbeat has no channel.
+pub(super) fn write_notice(
+    template: &Template,
+    notice: Notice,
+    channel: Option<&ChannelName>,
+    cursor: Cursor,
+    out: &mut Vec<u8>,
+) {
+    let channel = channel.map_or(Cow::Borrowed(&b""[..]), names::foreign_of);
+    let text: &[u8] = match notice {
+        Notice::Heartbeat => b"",
+        Notice::Deleted => b"Channel deleted",
+    };
     let values = Values {
-        id: HEARTBEAT,
-        channel: b"",
-        text: b"",
+        id: notice as i64,
+        channel: &channel,
+        text,
         time: &http_push::date(cursor),
         tag: http_push::tag(cursor),
         event_id: "",

@@ -3,12 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use comet_proto::{Cursor, Message};
+use comet_proto::{ChannelName, Cursor, Message};
 use serde::de::IgnoredAny;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{
-    render::{EVENT_ID, Templates, write_heartbeat, write_message},
+    render::{EVENT_ID, Notice, Templates, write_message, write_notice},
     start::EachStart,
 };
 use crate::{
@@ -53,20 +53,25 @@ impl Format for Poll {
             }
             return;
         };
-        out.extend_from_slice(format!("{}([", callback.as_str()).as_bytes());
-        for (i, message) in backlog.messages.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
+        let messages = backlog.messages.iter().map(|message| {
             let mut value = Vec::new();
             write_message(template, message, readable, &mut value);
-            write_script_value(&value, out);
-        }
-        out.extend_from_slice(b"]);");
+            value
+        });
+        write_call(callback, messages, out);
     }
 
     fn nothing(&self, _: Cursor, _: &mut Vec<u8>) -> Status {
         Status::NotModified
+    }
+
+    fn deleted(&self, channel: &ChannelName, cursor: Cursor, out: &mut Vec<u8>) -> Option<Status> {
+        let notice = self.templates.deleted(channel, cursor);
+        match &self.callback {
+            Some(callback) => write_call(callback, [notice].into_iter(), out),
+            None => out.extend_from_slice(&notice),
+        }
+        Some(Status::Ok)
     }
 
     /// pushstream.js asks again 100 ms after a 304, and 3 s after a 503. It keeps the cursor of both.
@@ -83,6 +88,18 @@ impl Format for Poll {
             End::Expired { .. } => Status::Unauthorized,
         }
     }
+}
+
+/// Appends a call of the page's function with an array of the messages.
+fn write_call(callback: &Callback, messages: impl Iterator<Item = Vec<u8>>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{}([", callback.as_str()).as_bytes());
+    for (i, message) in messages.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_script_value(&message, out);
+    }
+    out.extend_from_slice(b"]);");
 }
 
 /// Appends a message as a value of JavaScript. What is no JSON becomes a string: otherwise a publisher could run a script in
@@ -163,8 +180,17 @@ impl Format for Streaming {
     }
 
     fn nothing(&self, cursor: Cursor, out: &mut Vec<u8>) -> Status {
-        write_heartbeat(&self.0.templates.stream_message, cursor, out);
+        let template = &self.0.templates.stream_message;
+        write_notice(template, Notice::Heartbeat, None, cursor, out);
         Status::Ok
+    }
+
+    fn deleted(&self, channel: &ChannelName, cursor: Cursor, out: &mut Vec<u8>) -> Option<Status> {
+        let templates = &self.0.templates;
+        let template = &templates.stream_message;
+        write_notice(template, Notice::Deleted, Some(channel), cursor, out);
+        out.extend_from_slice(templates.stream_footer.as_bytes());
+        Some(Status::Ok)
     }
 
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
@@ -220,6 +246,13 @@ impl Format for EventSource {
         Status::Ok
     }
 
+    fn deleted(&self, channel: &ChannelName, cursor: Cursor, out: &mut Vec<u8>) -> Option<Status> {
+        let id = http_push::pair(cursor);
+        out.extend_from_slice(format!("id: {id}\n").as_bytes());
+        write_data(&self.0.templates.deleted(channel, cursor), out);
+        Some(Status::Ok)
+    }
+
     fn end(&self, end: &End<'_>, out: &mut Vec<u8>) -> Status {
         match *end {
             End::Reconnect { backlog, retry } => {
@@ -270,6 +303,14 @@ impl Format for WebSocket {
     fn nothing(&self, _: Cursor, out: &mut Vec<u8>) -> Status {
         frames::write(frames::PING, b"", out);
         Status::Ok
+    }
+
+    fn deleted(&self, channel: &ChannelName, cursor: Cursor, out: &mut Vec<u8>) -> Option<Status> {
+        let notice = self.0.templates.deleted(channel, cursor);
+        let text = String::from_utf8_lossy(&notice);
+        frames::write(frames::TEXT, text.as_bytes(), out);
+        write_close(CloseCode::Normal, out);
+        Some(Status::Ok)
     }
 
     /// pushstream.js connects again 3 s after any close.

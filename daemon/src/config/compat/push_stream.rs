@@ -28,6 +28,8 @@ pub struct PushStreamConfig {
     pub websocket: String,
     #[serde(deserialize_with = "value::url_path")]
     pub statistics: String,
+    /// Whether `DELETE` at the publisher's path deletes channels.
+    pub delete: bool,
     /// The longest wait of a long-poll.
     #[serde(deserialize_with = "value::duration::<_, 1000>")]
     pub wait: Duration,
@@ -74,6 +76,7 @@ impl Default for PushStreamConfig {
             long_poll: "/lp".into(),
             websocket: "/ws".into(),
             statistics: "/channels-stats".into(),
+            delete: false,
             wait: Duration::from_secs(30),
             message: MESSAGE.into(),
             readers_decode: true,
