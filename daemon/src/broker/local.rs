@@ -48,7 +48,11 @@ impl Broker for Local {
     fn delete(&self, channel: &ChannelName) -> Receipt {
         let removal = self.hub.remove_messages(channel);
         self.hub.end_subscriptions(channel);
-        self.receipt(removal.id, Workers::default())
+        self.changed(removal.id)
+    }
+
+    fn changed(&self, id: u64) -> Receipt {
+        self.receipt(id, Workers::default())
     }
 
     fn acknowledges_at_once(&self) -> bool {

@@ -24,6 +24,9 @@ pub trait Broker: Send + Sync {
     /// messages stay removed after a restart. Never waits.
     fn delete(&self, channel: &ChannelName) -> Receipt;
 
+    /// The receipt of a change of the hub that is no message and has this id, such as a removal of one message.
+    fn changed(&self, id: u64) -> Receipt;
+
     /// Whether [`Receipt::now`] gives the outcome of a message that is published now. A caller that cannot wait asks this
     /// before it publishes. False also while the log fails, because refusing a message may take longer.
     fn acknowledges_at_once(&self) -> bool;

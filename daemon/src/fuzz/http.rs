@@ -360,6 +360,10 @@ impl Broker for Recorder {
         self.broker.delete(channel)
     }
 
+    fn changed(&self, id: u64) -> Receipt {
+        self.broker.changed(id)
+    }
+
     fn acknowledges_at_once(&self) -> bool {
         self.broker.acknowledges_at_once()
     }

@@ -43,6 +43,11 @@ impl Hub {
         state.config.limits(state.class(channel)).messages
     }
 
+    /// The length that was set for a channel. `None`: none was set.
+    pub fn own_length(&self, channel: &ChannelName) -> Option<u16> {
+        self.lock().lengths.get(channel).copied()
+    }
+
     /// The channels whose length was set.
     pub fn lengths(&self) -> Vec<(ChannelName, u16)> {
         let state = self.lock();

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, TcpStream},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use comet_proto::ChannelName;
@@ -44,6 +44,30 @@ impl<F: Fn(PortClient) -> Box<dyn Protocol>> PortDoor<F> {
         refusal: fn(&str) -> Vec<u8>,
         start: F,
     ) -> Self {
+        Self::starting(name, context, limits, refusal, start)
+    }
+}
+
+impl PortDoor<()> {
+    /// A door for a protocol in which the server speaks first. Its owner calls [`PortDoor::admit`].
+    pub(crate) fn for_greeting(
+        name: &'static str,
+        context: &Rc<PortContext>,
+        limits: PortLimits,
+        refusal: fn(&str) -> Vec<u8>,
+    ) -> Self {
+        Self::starting(name, context, limits, refusal, ())
+    }
+}
+
+impl<F> PortDoor<F> {
+    fn starting(
+        name: &'static str,
+        context: &Rc<PortContext>,
+        limits: PortLimits,
+        refusal: fn(&str) -> Vec<u8>,
+        start: F,
+    ) -> Self {
         Self {
             name,
             context: context.clone(),
@@ -53,6 +77,30 @@ impl<F: Fn(PortClient) -> Box<dyn Protocol>> PortDoor<F> {
             start,
             lines: RefCell::default(),
         }
+    }
+
+    /// Adds the client, or refuses it if there is no room. The client must send something within `time`. `start` makes the
+    /// protocol, and can write to the client before.
+    ///
+    /// # Errors
+    /// When the machine has no resources left for the connection.
+    pub(crate) fn admit(
+        &self,
+        stream: TcpStream,
+        worker: &Rc<Worker>,
+        time: Duration,
+        start: impl FnOnce(PortClient, &TcpStream) -> Box<dyn Protocol>,
+    ) -> io::Result<()> {
+        if let Some(reason) = self.is_full() {
+            self.refuse(&stream, &reason);
+            return Ok(());
+        }
+        let client = PortClient::new(&self.context, self.limits, &self.metrics);
+        worker.add(stream, None, |stream, place| {
+            let protocol = start(client, &stream);
+            let due = worker.timers.after(time);
+            Conn::new(worker, stream, place, true, protocol, due)
+        })
     }
 
     /// Why there is no room for one more connection.
@@ -85,16 +133,8 @@ impl<F: Fn(PortClient) -> Box<dyn Protocol>> PortDoor<F> {
 
 impl<F: Fn(PortClient) -> Box<dyn Protocol>> Door<Conn> for PortDoor<F> {
     fn open(&self, stream: TcpStream, _: IpAddr, worker: &Rc<Worker>) -> io::Result<()> {
-        if let Some(reason) = self.is_full() {
-            self.refuse(&stream, &reason);
-            return Ok(());
-        }
-        let client = PortClient::new(&self.context, self.limits, &self.metrics);
-        worker.add(stream, None, |stream, place| {
-            let protocol = (self.start)(client);
-            let due = worker.timers.after(self.limits.idle);
-            Conn::new(worker, stream, place, true, protocol, due)
-        })
+        let start = |client, _: &TcpStream| (self.start)(client);
+        self.admit(stream, worker, self.limits.idle, start)
     }
 }
 
