@@ -57,10 +57,8 @@ impl Users<'_> {
     }
 
     /// Removes the private messages that wait for a user.
-    pub(crate) fn clear_queue(&self, user: UserId) -> Option<Receipt> {
-        let last = self.queued(user).last()?.id;
-        let (seen, _) = self.last_connection(user);
-        Some(self.store_last_connection(user, seen, Cursor(last)))
+    pub(crate) fn clear_queue(&self, user: UserId) -> Receipt {
+        self.clear(&Self::inbox(user))
     }
 
     /// Ends all connections of a user.
@@ -97,8 +95,8 @@ impl Users<'_> {
     pub(crate) fn leave(&self, seat: Seat, cursor: Cursor) {
         CONNECTIONS.leave(seat, |user| {
             self.publish_status(user, "offline");
-            let seen = LastSeen::At(self.hub.last().0 / 1_000_000);
-            self.store_last_connection(user, seen, cursor);
+            let cursor = cursor.0.to_string();
+            self.publish(internal("seen", Some(user)), "", &cursor, None);
         });
     }
 
@@ -108,22 +106,13 @@ impl Users<'_> {
         self.publish(pipe.expect("a short name"), status, status, None);
     }
 
+    /// When the user's last connection ended, and up to which message it had read.
     fn last_connection(&self, user: UserId) -> (LastSeen, Cursor) {
         let stored = self.all(&internal("seen", Some(user))).pop();
-        let stored = stored.map(|message| text(&message));
-        let parsed = stored.and_then(|text| {
-            let (seen, cursor) = text.split_once(' ')?;
-            let seen = seen.parse().map_or(LastSeen::Never, LastSeen::At);
-            Some((seen, Cursor(cursor.parse().ok()?)))
+        let parsed = stored.and_then(|stored| {
+            let cursor = text(&stored).parse().ok()?;
+            Some((LastSeen::At(stored.id / 1_000_000), Cursor(cursor)))
         });
         parsed.unwrap_or((LastSeen::Never, Cursor::default()))
-    }
-
-    fn store_last_connection(&self, user: UserId, seen: LastSeen, cursor: Cursor) -> Receipt {
-        let text = match seen {
-            LastSeen::At(second) => format!("{second} {}", cursor.0),
-            LastSeen::Online | LastSeen::Never => format!("- {}", cursor.0),
-        };
-        self.publish(internal("seen", Some(user)), "", &text, None)
     }
 }

@@ -1,13 +1,16 @@
 //! Pipes: the channels that comet-server.ru's clients use. A pipe is the channel of the same name.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc, time::Duration};
 
-use comet_proto::{ChannelName, Message};
+use comet_proto::{ChannelName, Cursor, Message};
 
 use super::{SENDER, Users};
 
 /// The most messages of one answer about a pipe's history.
 pub(crate) const MOST_SAVED: usize = 99;
+
+/// How long a pipe whose name starts with `trust_` shows a saved message.
+const TRUST_AGE: Duration = Duration::from_secs(120);
 
 /// Why a name is not the name of a pipe or an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,32 @@ pub(crate) fn sender(message: &Message) -> &str {
         .map_or("0", |(_, user)| user)
 }
 
+/// The id of a message for clients. It contains the pipe, so that a client can name a message by its id alone.
+pub(crate) fn message_id(pipe: &ChannelName, id: u64) -> String {
+    format!("{id}-{pipe}")
+}
+
+/// Parses an id of [`message_id`].
+pub(crate) fn parse_message_id(text: &str) -> Option<(ChannelName, u64)> {
+    let (id, name) = text.split_once('-')?;
+    Some((pipe(name).ok()?, id.parse().ok()?))
+}
+
 impl Users<'_> {
-    /// The saved messages of a pipe, oldest first: the newest [`MOST_SAVED`].
+    /// The saved messages of a pipe, oldest first: the newest [`MOST_SAVED`]. A pipe shows what it has saved only if a length was
+    /// set for it (`pipes_settings`), or for a while if its name starts with `trust_`.
     pub(crate) fn pipe_log(&self, pipe: &ChannelName) -> Vec<Arc<Message>> {
-        let mut saved = self.all(pipe);
+        let cursor = match self.hub.own_length(pipe) {
+            Some(1..) => Cursor::default(),
+            _ if pipe.starts_with("trust_") => {
+                let old =
+                    self.hub
+                        .newest_older(slice::from_ref(pipe), Cursor::default(), TRUST_AGE);
+                old.unwrap_or_default()
+            }
+            _ => return Vec::new(),
+        };
+        let mut saved = self.all_after(pipe, cursor);
         saved.drain(..saved.len().saturating_sub(MOST_SAVED));
         saved
     }

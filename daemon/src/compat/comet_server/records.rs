@@ -11,9 +11,6 @@ use ring::{
 use super::{UserId, Users, internal, token};
 use crate::broker::Receipt;
 
-/// The event of a message that removes the record of its channel.
-const REMOVED: &str = "removed";
-
 impl Users<'_> {
     /// The key of a user (`users_auth.hash`).
     pub(crate) fn hash(&self, user: UserId) -> Option<String> {
@@ -27,7 +24,7 @@ impl Users<'_> {
     /// Removes the key of a user, and ends the user's connections.
     pub(crate) fn remove_hash(&self, user: UserId) -> Receipt {
         self.disconnect(user);
-        self.publish(internal("hash", Some(user)), REMOVED, "", None)
+        self.clear(&internal("hash", Some(user)))
     }
 
     /// The data about a user (`users_data.data`).
@@ -40,7 +37,7 @@ impl Users<'_> {
     }
 
     pub(crate) fn remove_data(&self, user: UserId) -> Receipt {
-        self.publish(internal("data", Some(user)), REMOVED, "", None)
+        self.clear(&internal("data", Some(user)))
     }
 
     /// Checks the key that a browser shows for a user: the user's stored key, or a token that was signed with `secret`, the
@@ -74,44 +71,57 @@ impl Users<'_> {
     /// The tokens that were revoked, oldest first.
     pub(crate) fn revoked(&self) -> Vec<String> {
         let messages = self.all(&internal("revoked", None));
-        let mut tokens: Vec<String> = Vec::new();
-        for message in messages {
-            let token = text(&message);
-            tokens.retain(|known| *known != token);
-            if message.name.as_str() != REMOVED {
-                tokens.push(token);
-            }
-        }
-        tokens
+        messages.iter().map(|message| text(message)).collect()
     }
 
     pub(crate) fn is_revoked(&self, token: &str) -> bool {
-        let messages = self.all(&internal("revoked", None));
-        let mut newest = messages.iter().rev();
-        let found = newest.find(|message| *message.data == *token.as_bytes());
-        found.is_some_and(|message| message.name.as_str() != REMOVED)
+        self.revocation(token).is_some()
     }
 
     /// Makes a token invalid, and ends the connections of its user.
     pub(crate) fn revoke(&self, token: &str) -> Receipt {
+        if let Some(known) = self.revocation(token) {
+            return self.broker.changed(known.id);
+        }
         if let Some(user) = token::claimed_user(token) {
             self.disconnect(user);
         }
         self.publish(internal("revoked", None), "", token, None)
     }
 
-    pub(crate) fn unrevoke(&self, token: &str) -> Receipt {
-        self.publish(internal("revoked", None), REMOVED, token, None)
+    /// Makes a revoked token valid again. `None`: the token was not revoked.
+    pub(crate) fn unrevoke(&self, token: &str) -> Option<Receipt> {
+        let revocation = self.revocation(token)?;
+        let removal = self
+            .hub
+            .remove_message(&internal("revoked", None), revocation.id);
+        Some(self.broker.changed(removal.id))
+    }
+
+    /// The message that has revoked a token.
+    fn revocation(&self, token: &str) -> Option<Arc<Message>> {
+        let mut messages = self.all(&internal("revoked", None)).into_iter();
+        messages.find(|message| *message.data == *token.as_bytes())
     }
 
     fn record(&self, channel: &ChannelName) -> Option<String> {
         let newest = self.all(channel).pop()?;
-        (newest.name.as_str() != REMOVED).then(|| text(&newest))
+        Some(text(&newest))
+    }
+
+    /// Removes all messages of a channel.
+    pub(super) fn clear(&self, channel: &ChannelName) -> Receipt {
+        let removal = self.hub.remove_messages(channel);
+        self.broker.changed(removal.id)
     }
 
     /// All messages that the channel keeps.
     pub(super) fn all(&self, channel: &ChannelName) -> Vec<Arc<Message>> {
-        let (mut messages, mut cursor) = (Vec::new(), Cursor::default());
+        self.all_after(channel, Cursor::default())
+    }
+
+    pub(super) fn all_after(&self, channel: &ChannelName, mut cursor: Cursor) -> Vec<Arc<Message>> {
+        let mut messages = Vec::new();
         loop {
             let backlog = self.hub.since(slice::from_ref(channel), cursor);
             messages.extend(backlog.messages);
