@@ -46,8 +46,9 @@ php-extension: ## builds the PHP extension, after make build; needs php-dev
 install-php-extension: ## as root: installs and enables the PHP extension
 	@$(installed) scripts/install install-php-extension
 
-test: ## runs all tests, with real PHP, nginx and Chromium
+test: ## runs all tests, with real PHP, nginx and Chromium; installs clients from npm and PyPI
 	@scripts/packages test
+	@scripts/clients
 	cargo build --workspace
 	cargo test --workspace
 

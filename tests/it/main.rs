@@ -17,6 +17,8 @@ mod cli;
 mod cli_check;
 mod cli_subscribe;
 mod clock;
+mod cometql;
+mod cometql_hostile;
 mod config;
 mod cross_site;
 mod crowded_socket;

@@ -1,7 +1,11 @@
 //! Endpoints of older comet servers, so that their pages work unmodified.
 
-#[expect(dead_code, reason = "the protocols that use it come next")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the WebSocket of the pages comes next")
+)]
 pub(crate) mod comet_server;
+pub(crate) mod cometql;
 #[allow(dead_code, reason = "nchan and push stream come next")]
 pub(crate) mod http_push;
 pub(crate) mod memcached;
@@ -37,6 +41,9 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
 /// A file that the settings name cannot be used.
 pub(crate) fn ports(config: &CompatConfig) -> anyhow::Result<Vec<Arc<dyn Port>>> {
     let mut ports: Vec<Arc<dyn Port>> = Vec::new();
+    if let Some(port) = config.comet_server.as_ref().and_then(cometql::CometQl::new) {
+        ports.push(Arc::new(port));
+    }
     if let Some(config) = &config.memcached {
         ports.push(Arc::new(memcached::Memcached::new(config)));
     }

@@ -16,8 +16,8 @@ use serde::Deserialize;
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
 pub use compat::{
-    CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits, PushStreamConfig,
-    RealplexorConfig, RedisConfig,
+    CometServerConfig, CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits,
+    PushStreamConfig, RealplexorConfig, RedisConfig,
 };
 pub use file::ConfigError;
 pub(crate) use file::read_regular;

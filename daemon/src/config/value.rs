@@ -168,6 +168,10 @@ pub(super) fn addr<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Err
     parse_addr(&String::deserialize(d)?).map_err(de::Error::custom)
 }
 
+pub(super) fn some_addr<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    addr(d).map(Some)
+}
+
 /// Parses an address with its port.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! `[compat]`: the settings of other servers' protocols. Each new protocol has a table of its own, `[compat.NAME]`, and is
 //! off while that table is missing.
 
+mod comet_server;
 mod memcached;
 mod port;
 mod push_stream;
@@ -11,6 +12,7 @@ use comet_proto::ChannelName;
 use serde::Deserialize;
 
 use super::{keep, value};
+pub use comet_server::CometServerConfig;
 pub use memcached::MemcachedConfig;
 pub use port::{PortAddress, PortError, PortLimits};
 pub use push_stream::PushStreamConfig;
@@ -32,6 +34,7 @@ pub struct CompatConfig {
     /// The channel of the chat.
     #[serde(deserialize_with = "value::channel")]
     pub zeitoun_channel: ChannelName,
+    pub comet_server: Option<CometServerConfig>,
     pub memcached: Option<MemcachedConfig>,
     pub realplexor: Option<RealplexorConfig>,
     pub redis: Option<RedisConfig>,
@@ -42,30 +45,28 @@ impl CompatConfig {
     /// The addresses of all protocols that have a port of their own.
     #[must_use]
     pub fn ports(&self) -> Vec<PortAddress> {
-        let memcached = self.memcached.as_ref().map(MemcachedConfig::port);
-        let redis = self.redis.as_ref().map(RedisConfig::port);
-        let realplexor = self.realplexor.iter().flat_map(RealplexorConfig::ports);
-        let single = [memcached, redis].into_iter().flatten();
-        single.chain(realplexor).collect()
+        let mut ports = Vec::new();
+        ports.extend(self.comet_server.as_ref().and_then(CometServerConfig::port));
+        ports.extend(self.memcached.as_ref().map(MemcachedConfig::port));
+        ports.extend(self.realplexor.iter().flat_map(RealplexorConfig::ports));
+        ports.extend(self.redis.as_ref().map(RedisConfig::port));
+        ports
     }
 
     /// Copies from `running` the tables that need a restart. Returns each table's key, and whether the table differs.
-    pub(super) fn keep_fixed(&mut self, running: &Self) -> [(&'static str, bool); 4] {
-        [
-            (
-                "compat.memcached",
-                keep(&mut self.memcached, &running.memcached),
-            ),
-            (
-                "compat.realplexor",
-                keep(&mut self.realplexor, &running.realplexor),
-            ),
-            ("compat.redis", keep(&mut self.redis, &running.redis)),
-            // Subscribers with the same templates share the bytes of a message.
-            (
-                "compat.push_stream",
-                keep(&mut self.push_stream, &running.push_stream),
-            ),
+    pub(super) fn keep_fixed(&mut self, running: &Self) -> Vec<(&'static str, bool)> {
+        let comet_server = keep(&mut self.comet_server, &running.comet_server);
+        let memcached = keep(&mut self.memcached, &running.memcached);
+        let realplexor = keep(&mut self.realplexor, &running.realplexor);
+        let redis = keep(&mut self.redis, &running.redis);
+        // Subscribers with the same templates share the bytes of a message.
+        let push_stream = keep(&mut self.push_stream, &running.push_stream);
+        vec![
+            ("compat.comet_server", comet_server),
+            ("compat.memcached", memcached),
+            ("compat.realplexor", realplexor),
+            ("compat.redis", redis),
+            ("compat.push_stream", push_stream),
         ]
     }
 }
@@ -77,6 +78,7 @@ impl Default for CompatConfig {
             zeitoun_chat: "/chat.php".into(),
             zeitoun_clock: "/clock.php".into(),
             zeitoun_channel: ChannelName::parse("chat").expect("a channel name"),
+            comet_server: None,
             memcached: None,
             realplexor: None,
             redis: None,

@@ -48,6 +48,15 @@ pub enum PortError {
         second: &'static str,
         address: SocketAddr,
     },
+    /// The key could be guessed.
+    #[error(
+        "{setting}: a key of {bytes} bytes is too short: at least {least}, such as the 64 that `openssl rand -hex 32` prints"
+    )]
+    ShortKey {
+        setting: &'static str,
+        bytes: usize,
+        least: usize,
+    },
     /// Other machines can reach the address, and clients need no key.
     #[error(
         "{setting}: {address} is not a loopback address, so other machines could publish and read there without a \
@@ -61,11 +70,15 @@ pub enum PortError {
 }
 
 impl Config {
-    /// Checks that each protocol has a port of its own, and that other machines can reach a port only with a key.
+    /// Checks that each protocol has a port of its own, that other machines can reach a port only with a key, and that no key
+    /// is too short.
     ///
     /// # Errors
     /// Names the settings.
     pub fn check_ports(&self) -> Result<(), PortError> {
+        if let Some(comet_server) = &self.compat.comet_server {
+            comet_server.check_key()?;
+        }
         let mut known = vec![("listen", self.listen)];
         for port in self.compat.ports() {
             let PortAddress {
