@@ -64,6 +64,7 @@ mod proxies;
 mod push_stream;
 mod push_stream_client;
 mod realplexor;
+mod realplexor_browser;
 mod realplexor_commands;
 mod redis;
 mod reload;

@@ -39,7 +39,7 @@ const MODULES: [&str; 10] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Nginx,
     Apache,
     Haproxy,
@@ -116,15 +116,15 @@ impl Kind {
 }
 
 /// A running proxy. It is stopped when this value is dropped.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     _root: tempfile::TempDir,
 }
 
 impl Proxy {
     /// Starts the proxy with the manual's configuration, altered by `change`.
-    fn start(kind: Kind, daemon: &Daemon, change: impl Fn(String) -> String) -> Self {
+    pub(crate) fn start(kind: Kind, daemon: &Daemon, change: impl Fn(String) -> String) -> Self {
         let root = tempfile::Builder::new()
             .prefix("comet-proxy-")
             .tempdir()
@@ -200,7 +200,7 @@ impl Drop for Proxy {
 }
 
 /// An address on which no program listens. The proxies cannot report a port of their own choice.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }

@@ -501,9 +501,9 @@ fn a_request_for_another_host_is_refused() {
 #[test]
 fn requests_that_are_too_long_or_incomplete_are_told_so() {
     let daemon = Daemon::start(LINES);
-    let long = format!("GET /?identifier={} HTTP/1.1\r\n", "a,".repeat(3000));
+    let long = format!("GET /?identifier={} HTTP/1.1\r\n", "a,".repeat(10_000));
     let mut client = ask(&daemon, &long);
-    assert!(client.answer().body.contains("more than 5120 bytes"));
+    assert!(client.answer().body.contains("more than 16384 bytes"));
     let long = format!("\"{}\"", "x".repeat(210_000));
     sent(&daemon, "abc", &long);
     let longer = format!("\"{}\"", "x".repeat(300_000));
@@ -529,6 +529,7 @@ fn the_loader_page_and_the_script_can_be_kept_by_browsers() {
         .answer()
     };
     let loader = get("IFRAME");
+    assert_eq!(loader.header("origin-agent-cluster"), Some("?0"));
     assert_eq!(
         loader.header("content-type"),
         Some("text/html; charset=utf-8")
@@ -538,6 +539,11 @@ fn the_loader_page_and_the_script_can_be_kept_by_browsers() {
         Some("public, max-age=86400")
     );
     assert!(loader.body.contains("window.Dklab_Realplexor_Loader = {"));
+    let own = "GET /?identifier=IFRAME&HOST=localhost HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(
+        ask(&daemon, own).answer().header("origin-agent-cluster"),
+        None
+    );
     let script = get("SCRIPT");
     assert_eq!(
         script.header("content-type"),

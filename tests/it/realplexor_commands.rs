@@ -47,14 +47,6 @@ fn commands_see_a_connected_client() {
 }
 
 #[test]
-fn clients_of_other_transports_count_where_an_id_is_known() {
-    let daemon = Daemon::start(LINES);
-    let _client = listen(&daemon, "a");
-    let _poll = crate::wire::parked(&daemon, crate::wire::get("/ch/a", ""));
-    assert_eq!(command(&daemon, "", "online"), "a 2\n");
-}
-
-#[test]
 fn an_id_is_online_for_the_grace_time_after_its_last_client() {
     let daemon = Daemon::start(&format!("{LINES}offline = \"2s\"\n"));
     drop(listen(&daemon, "onl1"));

@@ -18,7 +18,6 @@
         this.map = {};
         this.loader = null; // the object in the iframe, when the iframe is loaded
         this.isLoading = false;
-        this.isWanted = false;
     }
 
     function call(callback, values) {
@@ -72,7 +71,6 @@
 
         // Listens to all ids that have callbacks.
         execute: function () {
-            this.isWanted = true;
             if (this.loader) {
                 this.loader.execute(this.map, call, this.login + this.namespace);
             } else if (!this.isLoading) {
@@ -91,14 +89,12 @@
             this.isLoading = true;
             frame.style.display = "none";
             frame.onload = function () {
-                try {
-                    self.loader = frame.contentWindow.Dklab_Realplexor_Loader;
-                } catch (error) {
-                    throw new Error("Dklab_Realplexor: the page may not use " + self.address + ": " + error);
+                // Throws if the page may not use a document of that address.
+                self.loader = frame.contentWindow.Dklab_Realplexor_Loader;
+                if (!self.loader) {
+                    throw new Error("Dklab_Realplexor: there is no loader page at " + self.address);
                 }
-                if (self.isWanted) {
-                    self.execute();
-                }
+                self.execute();
             };
             frame.src = this.address + query;
             document.body.appendChild(frame);

@@ -1,25 +1,23 @@
 //! The IN line: publishers, who send one block or one command on each connection.
 
-use std::{io::ErrorKind, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use comet_proto::ChannelNames;
 
 use super::{
-    REQUEST_TIME, Realplexor, block,
+    NO_MEMORY, REQUEST_TIME, Realplexor, block,
     command::{self, Command},
     identifier::{Item, Login},
     json,
     publish_request::{Action, PublishRequest},
+    request_buffer::{NoMemory, RequestBuffer},
 };
 use crate::{
     broker::{NotKept, Receipt},
     compat::port::{Port, PortClient, PortContext, PortDoor, PublishRefusal},
     config::PortLimits,
-    connection::{
-        Conn, Input, Protocol, Step, Then,
-        memory::{Hold, SMALL},
-    },
+    connection::{Conn, Input, Protocol, Step, Then},
     hub::{NewMessage, subscriber::Feed},
     worker::Door,
 };
@@ -60,9 +58,7 @@ impl Port for InPort {
                 Box::new(Publisher {
                     client,
                     shared: shared.clone(),
-                    bytes: Vec::new(),
-                    has_ended: false,
-                    memory: Hold::default(),
+                    request: RequestBuffer::default(),
                 })
             },
         ))
@@ -73,12 +69,7 @@ impl Port for InPort {
 struct Publisher {
     client: PortClient,
     shared: Arc<Realplexor>,
-    /// What has come so far.
-    bytes: Vec<u8>,
-    /// The publisher has closed its sending side.
-    has_ended: bool,
-    /// Counts `bytes`, if there are many.
-    memory: Hold,
+    request: RequestBuffer,
 }
 
 /// What the publisher is told. Without HTTP, success is told by closing the connection.
@@ -97,26 +88,15 @@ const BUSY: &str = "503 Service Unavailable";
 impl Protocol for Publisher {
     fn input(&mut self, conn: &Rc<Conn>, input: &mut Input<'_>) -> Step {
         loop {
-            match PublishRequest::read(&self.bytes, self.has_ended) {
+            match PublishRequest::read(&self.request.bytes, self.request.has_ended) {
                 Ok(Some(request)) => return self.serve(&request),
                 Ok(None) => {}
                 Err(error) => return Outcome::error(BAD, error).into_step(true),
             }
-            match input.read() {
-                Ok(0) => self.has_ended = true,
-                Ok(count) => {
-                    self.bytes.extend_from_slice(input.bytes());
-                    input.consume(count);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Wait(conn.due()),
-                Err(_) => return Step::Close,
-            }
-            if self.bytes.capacity() > SMALL {
-                self.memory.grow_to(self.bytes.capacity());
-                if conn.worker().context.is_full() {
-                    let text = "no memory left for requests, see http.max_memory";
-                    return Outcome::error(BUSY, text).into_step(true);
-                }
+            match self.request.read(conn, input) {
+                Ok(None) => {}
+                Ok(Some(step)) => return step,
+                Err(NoMemory) => return Outcome::error(BUSY, NO_MEMORY).into_step(true),
             }
         }
     }
@@ -177,20 +157,15 @@ impl Publisher {
     /// The answer to a command. `None`: the publisher may not use the command.
     fn run(&self, login: Option<&str>, command: &Command<'_>) -> Option<String> {
         let (online, now) = (&self.shared.online, Instant::now());
-        let hub = self.client.context.audience.hub();
         Some(match command {
-            Command::Online(prefixes) => {
-                online.list(&command::shown(login, prefixes.clone()), now, |id| {
-                    hub.channel_facts(id).map_or(0, |facts| facts.subscribers)
-                })
-            }
+            Command::Online(prefixes) => online.list(&command::shown(login, prefixes.clone()), now),
             Command::Watch { cursor, prefixes } => {
                 online.events(cursor, &command::shown(login, prefixes.clone()), now)
             }
             Command::Stats if login.is_some() => return None,
             Command::Stats => {
                 let (ids, connections, events) = online.sizes(now);
-                let hub = hub.status();
+                let hub = self.client.context.audience.hub().status();
                 format!(
                     "[wait]\nids {ids}\nconnections {connections}\nevents {events}\n\n[history]\nchannels {}\nmessages {}\nbytes {}\n",
                     hub.channels, hub.messages, hub.bytes

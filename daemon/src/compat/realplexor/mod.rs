@@ -16,6 +16,7 @@ mod online;
 mod pages;
 pub(crate) mod publish_request;
 mod request;
+mod request_buffer;
 pub(crate) mod selection;
 mod wait_port;
 pub(crate) mod wait_request;
@@ -32,6 +33,9 @@ use wait_port::WaitPort;
 
 /// A request must be complete after this time, as in the original server.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
+
+/// What a client is told when connections use all their memory.
+const NO_MEMORY: &str = "no memory left for requests, see http.max_memory";
 
 /// What both lines share.
 struct Realplexor {

@@ -118,30 +118,25 @@ impl Online {
         }
     }
 
-    /// The lines of the command ONLINE: each id with its number of connections. `subscribers`: the number of subscribers of
-    /// a channel, over all protocols.
-    pub(crate) fn list(
-        &self,
-        prefixes: &Prefixes<'_>,
-        now: Instant,
-        subscribers: impl Fn(&ChannelName) -> usize,
-    ) -> String {
+    /// The lines of the command ONLINE: each id with its number of connections.
+    pub(crate) fn list(&self, prefixes: &Prefixes<'_>, now: Instant) -> String {
         let state = self.at(now);
         let ids = state.by_id.iter().filter(|(id, _)| prefixes.has(id));
-        let line = |(id, known): (&ChannelName, &OnlineId)| {
-            format!("{id} {}\n", known.connections.max(subscribers(id)))
-        };
-        ids.map(line).collect()
+        ids.map(|(id, known)| format!("{id} {}\n", known.connections))
+            .collect()
     }
 
     /// The lines of the command WATCH: of each id the last event after this number, oldest first. If the cursor is no number
     /// or 0: the number of the next event.
     pub(crate) fn events(&self, cursor: &str, prefixes: &Prefixes<'_>, now: Instant) -> String {
         let state = self.at(now);
-        let after = Decimal::parse(cursor).filter(|after| *after > Decimal::Micros(0));
-        let Some(after) = after else {
+        let start = Decimal::Micros(0);
+        let Some(after) = Decimal::parse(cursor).filter(|after| *after > start) else {
             return format!("FAKE {}:FAKE\n", state.next);
         };
+        // A larger number comes from an earlier run of the daemon, and all events of this run are later.
+        let is_known = after <= Decimal::of_whole(state.next);
+        let after = if is_known { after } else { start };
         let mut seen = HashSet::new();
         let newest_first = state.events.iter().rev();
         let events = newest_first
@@ -232,16 +227,13 @@ mod tests {
     #[test]
     fn an_id_stays_online_for_the_grace_time_after_its_last_client() {
         let (online, start) = (Online::new(GRACE), Instant::now());
-        let list = |second| {
-            let others = |id: &ChannelName| usize::from(id.as_str() == "b") * 3;
-            online.list(&Prefixes::All, start + Duration::from_secs(second), others)
-        };
+        let list = |second| online.list(&Prefixes::All, start + Duration::from_secs(second));
         online.enter(&ids(&["a", "b"]), start);
         online.enter(&ids(&["b"]), start);
-        assert_eq!(list(0), "a 1\nb 3\n");
+        assert_eq!(list(0), "a 1\nb 2\n");
         online.leave(&ids(&["a", "b"]), start + Duration::from_secs(10));
-        assert_eq!(list(39), "a 0\nb 3\n");
-        assert_eq!(list(40), "b 3\n");
+        assert_eq!(list(39), "a 0\nb 1\n");
+        assert_eq!(list(40), "b 1\n");
     }
 
     #[test]
@@ -282,6 +274,12 @@ mod tests {
             "online 12:b_1\n"
         );
         assert_eq!(events("13", &Prefixes::All), "");
+        assert_eq!(events("14", &Prefixes::All), "");
+        assert_eq!(
+            events("15", &Prefixes::All),
+            events("1", &Prefixes::All),
+            "an earlier run"
+        );
         assert_eq!(events("1", &Prefixes::Of(vec![])), "");
         for none in ["0", "0.0", "x", "-1"] {
             assert_eq!(events(none, &Prefixes::All), "FAKE 14:FAKE\n", "{none}");

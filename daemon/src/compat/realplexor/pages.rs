@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+use super::request::Request;
+
 const LOADER: &str = include_str!("../../../../web/realplexor/loader.html");
 
 const SCRIPT: &str = include_str!("../../../../web/realplexor/script.js");
@@ -11,12 +13,26 @@ const SCRIPT: &str = include_str!("../../../../web/realplexor/script.js");
 /// browsers.
 const CACHED: &str = "Cache-Control: public, max-age=86400";
 
-/// The reply to `identifier=IFRAME`. `Origin-Agent-Cluster` lets a page of another subdomain use the loader, if that page has
-/// the header, too.
-pub(super) fn loader() -> Bytes {
-    let headers = "Origin-Agent-Cluster: ?0\r\n\
-        Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; connect-src 'self'";
-    reply("text/html", headers, LOADER)
+/// Without this header of both documents, browsers ignore `document.domain`, and a page of another host cannot use the loader.
+/// For a page of the same host the header would only cause a warning.
+const OTHER_HOST: &str = "Origin-Agent-Cluster: ?0\r\n";
+
+const POLICY: &str =
+    "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; connect-src 'self'";
+
+/// The reply to `identifier=IFRAME`. The request names the page's host with `HOST=`.
+pub(super) fn loader(request: &Request<'_>) -> Bytes {
+    let own = request.values("host").next();
+    let page = parameter(request.first_line(), b"HOST=");
+    let is_other = page.is_some_and(|page| Some(page) != own);
+    let header = if is_other { OTHER_HOST } else { "" };
+    reply("text/html", &format!("{header}{POLICY}"), LOADER)
+}
+
+/// The value of a parameter in the first line of a request.
+fn parameter<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut parameters = line.split(|byte| b"?& ".contains(byte));
+    parameters.find_map(|parameter| parameter.strip_prefix(name))
 }
 
 /// The reply to `identifier=SCRIPT`.

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use comet_proto::ChannelName;
 
 use super::{
-    REQUEST_TIME, Realplexor, block,
+    NO_MEMORY, REQUEST_TIME, Realplexor, block,
     decimal::{self, Decimal},
     identifier::Item,
     pages,
     request::Request,
+    request_buffer::{NoMemory, RequestBuffer},
     selection::Selection,
     wait_request::WaitRequest,
 };
@@ -52,7 +53,7 @@ impl Port for WaitPort {
             self.shared.clone(),
             self.listen.ip().to_canonical().is_loopback(),
         );
-        let refusal = |reason: &str| refusal("503 Service Unavailable", reason).to_vec();
+        let refusal = |reason: &str| refusal(BUSY, reason).to_vec();
         Box::new(PortDoor::new(
             NAME,
             context,
@@ -63,8 +64,7 @@ impl Port for WaitPort {
                     client: Some(client),
                     shared: shared.clone(),
                     is_local,
-                    bytes: Vec::new(),
-                    has_ended: false,
+                    request: RequestBuffer::default(),
                 })
             },
         ))
@@ -78,9 +78,7 @@ struct Asking {
     shared: Arc<Realplexor>,
     /// Whether only this machine can reach the port.
     is_local: bool,
-    /// What has come so far.
-    bytes: Vec<u8>,
-    has_ended: bool,
+    request: RequestBuffer,
 }
 
 impl Protocol for Asking {
@@ -89,14 +87,10 @@ impl Protocol for Asking {
             if let Some(step) = self.serve() {
                 return step;
             }
-            match input.read() {
-                Ok(0) => self.has_ended = true,
-                Ok(count) => {
-                    self.bytes.extend_from_slice(input.bytes());
-                    input.consume(count);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Wait(conn.due()),
-                Err(_) => return Step::Close,
+            match self.request.read(conn, input) {
+                Ok(None) => {}
+                Ok(Some(step)) => return step,
+                Err(NoMemory) => return refuse(BUSY, NO_MEMORY),
             }
         }
     }
@@ -117,16 +111,19 @@ impl Protocol for Asking {
 impl Asking {
     /// Serves the request, if it is complete.
     fn serve(&mut self) -> Option<Step> {
-        let request = match WaitRequest::read(&self.bytes, self.has_ended) {
+        let request = match WaitRequest::read(&self.request.bytes, self.request.has_ended) {
             Ok(request) => request?,
             Err(error) => return Some(refuse(BAD, &error.to_string())),
         };
         let client = self.client.take()?;
-        if let Err(step) = check_host(&Request::new(&self.bytes), &client) {
+        if let Err(step) = check_host(&Request::new(&self.request.bytes), &client) {
             return Some(step);
         }
         Some(match request {
-            WaitRequest::Iframe => Step::Write(pages::loader(), Then::End),
+            WaitRequest::Iframe => {
+                let page = pages::loader(&Request::new(&self.request.bytes));
+                Step::Write(page, Then::End)
+            }
             WaitRequest::Script => Step::Write(pages::script(), Then::End),
             WaitRequest::Listen(items) => {
                 let listening = Listening::new(client, &self.shared, self.is_local, &items);
@@ -366,6 +363,7 @@ fn head(cursor: u64) -> Vec<u8> {
 }
 
 const BAD: &str = "400 Bad Request";
+const BUSY: &str = "503 Service Unavailable";
 
 fn refuse(status: &str, text: &str) -> Step {
     Step::Write(refusal(status, text).into(), Then::End)
