@@ -12,6 +12,7 @@ mod polls;
 mod post;
 mod publish;
 mod quiet;
+mod session;
 mod several;
 mod slow;
 mod storm;
@@ -81,6 +82,11 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "several",
         about: "CPU of a delivery to subscribers of 100 channels, beside one",
         run: several::several,
+    },
+    Subject {
+        name: "session",
+        about: "Memory of an idle session, and CPU of a delivery to sessions of 100 channels",
+        run: session::session,
     },
     Subject {
         name: "storm",

@@ -87,7 +87,7 @@ impl Streams {
                     streams.connections.len() - heads
                 );
             }
-            let begun = |connection: &&StreamConnection| connection.reader.has_head();
+            let begun = |connection: &&StreamConnection| connection.has_begun();
             heads += streams.connections[heads..]
                 .iter()
                 .take_while(begun)
@@ -100,8 +100,7 @@ impl Streams {
 
     fn add(&mut self, room: Option<usize>) -> Result<()> {
         let number = self.connections.len();
-        let request = self.target.request(number);
-        let connection = StreamConnection::ask(&self.target, &request, room)
+        let connection = StreamConnection::ask(&self.target, number, room)
             .with_context(|| format!("stream {number}"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
         self.epoll.add(&connection.stream, event)?;
@@ -192,7 +191,7 @@ impl Streams {
         let goes_on = connection.receive(&mut self.buffer, &self.target, &mut self.run)?;
         if !goes_on {
             self.epoll.delete(&connection.stream)?;
-            if !connection.reader.has_head() {
+            if !connection.has_begun() {
                 bail!("closed instead of a stream");
             }
             connection.open = false;

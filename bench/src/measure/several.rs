@@ -23,6 +23,11 @@ const CHANNELS: usize = 100;
 const EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) fn several(bench: &Bench, report: &mut Report) -> Result<()> {
+    compare(bench, report, Transport::Sse)
+}
+
+/// Measures a delivery to subscribers of one channel and of [`CHANNELS`] channels.
+pub(super) fn compare(bench: &Bench, report: &mut Report, transport: Transport) -> Result<()> {
     let Some(server) = bench.server(Kind::Comet)? else {
         return Ok(());
     };
@@ -34,17 +39,18 @@ pub(crate) fn several(bench: &Bench, report: &mut Report) -> Result<()> {
         channels.rotate_left(round % 2);
         let mut measured = [0.0; 2];
         for channels in channels {
-            let cpu = delivery(&server, bench.scale.steady, count, channels)?;
+            let cpu = delivery(&server, bench.scale.steady, transport, count, channels)?;
             measured[usize::from(channels > 1)] = cpu;
         }
         one.push(Kind::Comet, measured[0]);
         many.push(Kind::Comet, measured[1]);
         ratio.push(Kind::Comet, measured[1] / measured[0]);
     }
-    let of = |channels| format!("CPU of a delivery, SSE to {count} streams of {channels}");
+    let label = transport.label();
+    let of = |channels| format!("CPU of a delivery, {label} to {count} streams of {channels}");
     report.add(Row::new(of("1 channel".into()), "us", one));
     report.add(Row::new(of(format!("{CHANNELS} channels")), "us", many));
-    let what = format!("CPU of a delivery, {CHANNELS} channels by 1 channel");
+    let what = format!("CPU of a delivery, {label}, {CHANNELS} channels by 1 channel");
     report.add(
         Row::new(what, "times", ratio)
             .alone()
@@ -54,8 +60,14 @@ pub(crate) fn several(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 /// Microseconds of CPU for a delivery of single messages to streams of so many channels.
-fn delivery(server: &Server, seconds: f64, count: usize, channels: usize) -> Result<f64> {
-    let target = Target::new(server.kind, server.addr(), CHANNEL, Transport::Sse);
+fn delivery(
+    server: &Server,
+    seconds: f64,
+    transport: Transport,
+    count: usize,
+    channels: usize,
+) -> Result<f64> {
+    let target = Target::new(server.kind, server.addr(), CHANNEL, transport);
     let mut streams = Streams::open(&target.with_own_channels(channels - 1), count)?;
     let mut pump = Pump::new(server, CHANNEL)?;
     let messages = (seconds / EVERY.as_secs_f64()).ceil() as u32;

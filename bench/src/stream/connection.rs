@@ -25,6 +25,10 @@ pub(super) struct StreamConnection {
     pub(super) reader: Reader,
     pub(super) order: Order,
     pub(super) open: bool,
+    /// What is sent when the response head has come.
+    subscribe: Option<Vec<u8>>,
+    /// A message must come before the stream has begun: the answer to `subscribe`.
+    is_subscribing: bool,
 }
 
 /// What is expected in the current run, and what has arrived.
@@ -83,7 +87,8 @@ impl Run {
 
 impl StreamConnection {
     /// Connects and sends the request. `room` limits the receive buffer. Without it the system's default applies.
-    pub(super) fn ask(target: &Target, request: &str, room: Option<usize>) -> Result<Self> {
+    pub(super) fn ask(target: &Target, number: usize, room: Option<usize>) -> Result<Self> {
+        let (request, subscribe) = (target.request(number), target.subscribe(number));
         let mut stream = connect(target.addr, room)?;
         // The write is complete, because the socket's send buffer is empty.
         if stream.write(request.as_bytes())? < request.len() {
@@ -94,7 +99,14 @@ impl StreamConnection {
             reader: Reader::default(),
             order: Order::default(),
             open: true,
+            is_subscribing: subscribe.is_some(),
+            subscribe,
         })
+    }
+
+    /// Whether messages will arrive from now on.
+    pub(super) fn has_begun(&self) -> bool {
+        self.reader.has_head() && !self.is_subscribing
     }
 
     /// Reads once and checks what has arrived. Returns false if the stream has ended.
@@ -114,8 +126,11 @@ impl StreamConnection {
         };
         let (now, before) = (message::now(), run.tally.delivered);
         let (mut pongs, mut closed) = (Vec::new(), false);
-        let order = &mut self.order;
+        let (order, is_subscribing) = (&mut self.order, &mut self.is_subscribing);
         let each = &mut |event: Event<'_>| match event {
+            Event::Message(data) if *is_subscribing && target.is_subscribed(data) => {
+                *is_subscribing = false;
+            }
             Event::Message(data) => run.take(&target.read(data), order, now),
             Event::Gap => run.take(&Content::Gap, order, now),
             Event::Ping(payload) => websocket::pong(payload, &mut pongs),
@@ -126,6 +141,11 @@ impl StreamConnection {
             .take(&mut buffer[..end], kept, target.transport, each)?;
         if run.tally.delivered > before {
             run.tally.last = Instant::now();
+        }
+        if self.reader.has_head()
+            && let Some(subscribe) = self.subscribe.take()
+        {
+            self.stream.write_all(&subscribe)?;
         }
         if !pongs.is_empty() {
             self.stream.write_all(&pongs)?;

@@ -65,7 +65,7 @@ impl Reader {
         let body = &buffer[start..end];
         let taken = match transport {
             Transport::Sse => sse::events(body, each),
-            Transport::WebSocket => websocket::frames(body, each)?,
+            Transport::WebSocket | Transport::Session => websocket::frames(body, each)?,
         };
         self.keep(&body[taken..]);
         Ok(!matches!(self.phase, Phase::Chunked(Chunked::Over)))
@@ -85,7 +85,7 @@ fn head(bytes: &[u8], transport: Transport) -> Result<Option<(usize, Phase)>> {
     let text = str::from_utf8(&bytes[..end]).context("a head that is no text")?;
     let status = match transport {
         Transport::Sse => "HTTP/1.1 200 ",
-        Transport::WebSocket => "HTTP/1.1 101 ",
+        Transport::WebSocket | Transport::Session => "HTTP/1.1 101 ",
     };
     if !text.starts_with(status) {
         bail!("no stream: {:?}", String::from_utf8_lossy(bytes));
@@ -95,7 +95,7 @@ fn head(bytes: &[u8], transport: Transport) -> Result<Option<(usize, Phase)>> {
         let field = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
         field.map_or("", |(_, value)| value.trim())
     };
-    if transport == Transport::WebSocket && header("sec-websocket-accept") != websocket::ACCEPT {
+    if transport.is_websocket() && header("sec-websocket-accept") != websocket::ACCEPT {
         bail!("a wrong Sec-WebSocket-Accept: {text:?}");
     }
     let chunked = header("transfer-encoding").eq_ignore_ascii_case("chunked");

@@ -9,6 +9,8 @@ use crate::kind::Kind;
 pub(crate) enum Transport {
     Sse,
     WebSocket,
+    /// Comet's session: a WebSocket whose client subscribes after the handshake.
+    Session,
 }
 
 impl Transport {
@@ -17,7 +19,12 @@ impl Transport {
         match self {
             Self::Sse => "SSE",
             Self::WebSocket => "WebSocket",
+            Self::Session => "session",
         }
+    }
+
+    pub(super) fn is_websocket(self) -> bool {
+        self != Self::Sse
     }
 }
 
@@ -30,9 +37,12 @@ pub(crate) struct Target {
     pub(super) at_once: usize,
     /// The path of the URL, up to the first channel.
     path: String,
+    channel: String,
     query: &'static str,
     /// The number of channels that each stream has for itself, beside the one that all streams have.
     own_channels: usize,
+    /// The number of further channels that all streams have.
+    shared_channels: usize,
     /// The beginning of the JSON object that Comet puts around the data, up to the id. `None`: the data arrives without
     /// an object.
     envelope: Option<String>,
@@ -57,6 +67,7 @@ impl Target {
         let (path, query) = match (kind, transport) {
             (Kind::Comet | Kind::Floor, Transport::Sse) => (format!("/ch/{channel}"), "?as=sse"),
             (Kind::Comet | Kind::Floor, Transport::WebSocket) => (format!("/ch/{channel}"), ""),
+            (_, Transport::Session) => ("/session".to_owned(), ""),
             (_, Transport::Sse) => (format!("/sse/{channel}"), ""),
             (_, Transport::WebSocket) => (format!("/ws/{channel}"), ""),
         };
@@ -72,8 +83,10 @@ impl Target {
                 _ => 256,
             },
             path,
+            channel: channel.to_owned(),
             query,
             own_channels: 0,
+            shared_channels: 0,
             envelope: wraps.then(|| format!("{{\"channel\":\"{channel}\",\"id\":")),
         }
     }
@@ -84,17 +97,47 @@ impl Target {
         self
     }
 
+    /// Gives all streams so many further channels. Nothing is published in them.
+    pub(crate) fn with_shared_channels(mut self, count: usize) -> Self {
+        self.shared_channels = count;
+        self
+    }
+
+    /// The channels of a stream beside the one in which messages are published.
+    fn other_channels(&self, number: usize) -> impl Iterator<Item = String> {
+        let shared = (0..self.shared_channels).map(|channel| format!("shared:{channel}"));
+        let own = (0..self.own_channels).map(move |channel| format!("stream:{number}:{channel}"));
+        shared.chain(own)
+    }
+
+    /// What the stream with this number sends when it has the response head: a session's frame that subscribes.
+    pub(super) fn subscribe(&self, number: usize) -> Option<Vec<u8>> {
+        let names: Vec<String> = std::iter::once(self.channel.clone())
+            .chain(self.other_channels(number))
+            .collect();
+        let text = serde_json::json!({"op": "subscribe", "channels": names}).to_string();
+        (self.transport == Transport::Session).then(|| websocket::text(&text))
+    }
+
+    /// Whether this is the answer to [`Target::subscribe`].
+    pub(super) fn is_subscribed(&self, data: &[u8]) -> bool {
+        self.transport == Transport::Session && data == b"{\"ok\":true}"
+    }
+
     /// The request of the stream with this number.
     pub(super) fn request(&self, number: usize) -> String {
         let special = match self.transport {
             Transport::Sse => "Accept: text/event-stream\r\nConnection: keep-alive\r\n".into(),
-            Transport::WebSocket => format!(
+            Transport::WebSocket | Transport::Session => format!(
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
                 websocket::KEY
             ),
         };
-        let own = (0..self.own_channels).map(|channel| format!(",stream:{number}:{channel}"));
-        let path = own.fold(self.path.clone(), |path, own| path + &own) + self.query;
+        let mut path = self.path.clone();
+        if self.transport != Transport::Session {
+            path.extend(self.other_channels(number).map(|name| format!(",{name}")));
+        }
+        path += self.query;
         let addr = self.addr;
         format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n{special}{HEADERS}\r\n")
     }
@@ -130,6 +173,23 @@ mod tests {
         let target = target.with_own_channels(2);
         let expected = "GET /ch/news,stream:7:0,stream:7:1?as=sse HTTP/1.1";
         assert_eq!(line(&target), expected);
+    }
+
+    #[test]
+    fn a_session_subscribes_after_its_handshake() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let target = Target::new(Kind::Comet, addr, "news", Transport::Session);
+        let target = target.with_shared_channels(1).with_own_channels(1);
+        assert!(target.request(7).starts_with("GET /session HTTP/1.1\r\n"));
+        let frame = target.subscribe(7).unwrap();
+        let text = br#"{"channels":["news","shared:0","stream:7:0"],"op":"subscribe"}"#;
+        assert!(
+            frame.ends_with(text),
+            "{:?}",
+            String::from_utf8_lossy(&frame)
+        );
+        let stream = Target::new(Kind::Comet, addr, "news", Transport::WebSocket);
+        assert_eq!(stream.subscribe(7), None);
     }
 
     #[test]

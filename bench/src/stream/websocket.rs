@@ -54,6 +54,21 @@ pub(super) fn pong(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&payload[..payload.len().min(125)]);
 }
 
+/// A text frame with a mask of 0.
+pub(super) fn text(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()).unwrap_or(u16::MAX) {
+        length @ ..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0xfe);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

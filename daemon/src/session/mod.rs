@@ -39,6 +39,8 @@ pub(crate) struct Session {
     set: ChannelSet,
     /// One for each channel, in the order of the channels.
     seats: Vec<Seat>,
+    /// When the first seat ends.
+    first_end: Option<NonZeroU32>,
     credentials: Credentials,
     /// Ids of messages that this client has published and must not get.
     withheld: Vec<u64>,
@@ -78,6 +80,7 @@ impl Session {
             http: http.clone(),
             set: ChannelSet::join(http.audience(), subscriber),
             seats: Vec::new(),
+            first_end: None,
             credentials,
             withheld: Vec::new(),
             has_pending_gap: false,
@@ -151,6 +154,7 @@ impl Session {
                 };
             }
         }
+        self.find_first_end();
         Ok(())
     }
 
@@ -164,6 +168,7 @@ impl Session {
         self.set.remove(channel);
         memory::add_channels(self.set.channels());
         self.seats.remove(place);
+        self.find_first_end();
         true
     }
 
@@ -227,6 +232,7 @@ impl Session {
         for seat in self.seats.iter_mut().filter(|seat| seat.ends.is_some()) {
             seat.ends = ends;
         }
+        self.find_first_end();
         Ok(expires)
     }
 
@@ -266,10 +272,14 @@ impl Session {
         if self.is_revoked {
             return RightEnds::Revoked;
         }
-        let ends = self.seats.iter().filter_map(|seat| seat.ends).min();
-        ends.map_or(RightEnds::Never, |second| {
+        self.first_end.map_or(RightEnds::Never, |second| {
             RightEnds::At(second.get().into())
         })
+    }
+
+    /// Must be called when the seats have changed.
+    fn find_first_end(&mut self) {
+        self.first_end = self.seats.iter().filter_map(|seat| seat.ends).min();
     }
 
     /// Whether a right has ended.

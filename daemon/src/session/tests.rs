@@ -103,6 +103,7 @@ fn the_first_right_that_ends_is_that_of_the_session() {
     for (seat, second) in session.seats.iter_mut().zip([4_000_000_000, 7]) {
         seat.ends = NonZeroU32::new(second);
     }
+    session.find_first_end();
     assert_eq!(session.ends(), RightEnds::At(7));
     assert!(session.has_ended());
     session.unsubscribe(&ChannelName::parse("b").unwrap());
