@@ -2,6 +2,7 @@
 //! run: libFuzzer searches for bytes that break a property, and a test checks the properties with all inputs that were
 //! found so far. This module is built only for these two.
 
+mod cometql;
 mod compat;
 mod config;
 mod cursor;
@@ -26,6 +27,9 @@ pub struct FuzzTarget {
 
 /// All properties.
 pub const TARGETS: &[FuzzTarget] = &[
+    target("cometql_login", cometql::login),
+    target("cometql_packets", cometql::packets),
+    target("cometql_query", cometql::query),
     target("config", config::check),
     target("cursor", cursor::check),
     target("head", http::head),

@@ -7,7 +7,7 @@ pub(crate) mod execute;
 mod failures;
 pub(crate) mod grammar;
 mod lexer;
-mod login;
+pub(crate) mod login;
 mod login_phase;
 pub(crate) mod packet;
 pub(crate) mod reply;
