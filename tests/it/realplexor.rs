@@ -151,6 +151,24 @@ fn a_body_with_its_length_is_taken_before_the_connection_ends() {
 }
 
 #[test]
+fn a_publisher_is_told_when_its_block_is_on_the_disk() {
+    let daemon = Daemon::start(&format!("[store]\ndurability = \"disk\"\n{LINES}"));
+    let mut client = listen(&daemon, "abc");
+    sent(&daemon, "abc", "1");
+    assert_eq!(blocks(&mut client)[0].1, 1);
+}
+
+#[test]
+fn a_web_page_cannot_publish() {
+    let daemon = Daemon::start(LINES);
+    let request =
+        request("abc", "1").replace("\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n");
+    let reply = talk(daemon.port("realplexor_in"), request);
+    assert!(reply.contains("web pages may not publish here"), "{reply}");
+    assert_eq!(daemon.history("abc").len(), 0);
+}
+
+#[test]
 fn one_block_of_two_ids_comes_once() {
     let daemon = Daemon::start(LINES);
     let mut both = listen(&daemon, "a,b");
@@ -403,6 +421,7 @@ fn many_clients_get_one_block() {
     for client in &mut clients {
         assert!(matches!(blocks(client).len(), 1 | 2));
     }
+    assert!(metric(&daemon, "comet_delivered_total") >= 200);
     wait_for("the end of all", || {
         (metric(&daemon, "comet_subscribers") == 0).then_some(())
     });

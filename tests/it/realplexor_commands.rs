@@ -159,6 +159,16 @@ fn a_file_that_cannot_be_used_stops_the_start() {
         "{log}"
     );
     assert!(log.contains("openssl passwd -6"), "{log}");
+    let root = directory();
+    let file = root.path().join("check.toml");
+    fs::write(&file, format!("{LINES}logins = \"/nowhere/logins\"\n")).unwrap();
+    let check = crate::cli::comet(&["check", "--config", file.to_str().unwrap()]);
+    let (exit, _, text) = crate::cli::run(check);
+    assert_eq!(exit, Some(1));
+    assert!(
+        text.contains("compat.realplexor.logins: cannot read"),
+        "{text}"
+    );
     let missing = format!("{LINES}logins = \"/nowhere/logins\"\n");
     let log = Daemon::try_start_in(directory().into(), &missing, &[])
         .map(|_| ())

@@ -151,13 +151,13 @@ fn check_block(items: &[Item<'_>], data: &str) {
         return assert!(message.channels.iter().all(all_are_zero));
     };
     let blocks: Vec<Block> =
-        serde_json::from_slice(&first).expect("the reply is an array of blocks");
+        serde_json::from_slice(&first.bytes).expect("the reply is an array of blocks");
     let [Block { ids: cursors, .. }] = &blocks[..] else {
         panic!("one block");
     };
     // A value is built only of numbers and nesting within serde_json's limits, which the data may exceed.
     if let Ok(sent) = serde_json::from_str::<Value>(data)
-        && let Ok(reply) = serde_json::from_slice::<Value>(&first)
+        && let Ok(reply) = serde_json::from_slice::<Value>(&first.bytes)
     {
         assert_eq!(reply[0]["data"], sent);
     }

@@ -41,6 +41,8 @@ pub(crate) enum RequestError {
     Short,
     #[error("there is no identifier=ID,… in the first line or in a header X-Realplexor")]
     NoIdentifier,
+    #[error("web pages may not publish here")]
+    Page,
     #[error("the request has more than {MAX_BYTES} bytes")]
     TooLong,
 }
@@ -81,6 +83,11 @@ fn action<'a>(request: &Request<'a>, has_ended: bool) -> Result<Option<Action<'a
     };
     if let Some(command) = line_command(request.head()) {
         return Ok(Some(Action::Command(command)));
+    }
+    // A browser lets every page send such a request to this machine. It adds one of these headers, which publishers do not
+    // send.
+    if request.has("origin") || request.has("sec-fetch-site") {
+        return Err(RequestError::Page);
     }
     if request.has("transfer-encoding") {
         return Err(RequestError::Encoding);
@@ -205,6 +212,11 @@ mod tests {
             ),
             ("identifier=a\nContent-Length: x\n\n1", E::Length),
             ("identifier=a\nTransfer-Encoding: chunked\n\n1", E::Encoding),
+            ("identifier=a\nOrigin: null\n\n1", E::Page),
+            (
+                "identifier=a\nSec-Fetch-Site: cross-site\n\nonline\n",
+                E::Page,
+            ),
         ] {
             assert_eq!(read(text, true), Err(error), "{text:?}");
         }

@@ -17,12 +17,20 @@ pub(crate) struct Selection<'a> {
     pub(crate) after: &'a [Decimal],
 }
 
+/// The blocks that a client gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) bytes: Vec<u8>,
+    /// The number of blocks.
+    pub(crate) count: usize,
+}
+
 impl<'a> Selection<'a> {
     /// The reply with what the client has not seen of the last [`WINDOW`] messages of each id. `None`: nothing.
     ///
     /// The messages are read anew at each poll, and not by the hub's cursor: a publisher can choose a cursor before or after
     /// the messages that are kept.
-    pub(crate) fn reply_from(self, hub: &Hub) -> Option<Vec<u8>> {
+    pub(crate) fn reply_from(self, hub: &Hub) -> Option<Reply> {
         let windows = self.ids.iter().flat_map(|id| hub.newest(id, WINDOW));
         let mut messages: Vec<Arc<Message>> = windows.collect();
         if self.ids.len() > 1 {
@@ -33,7 +41,7 @@ impl<'a> Selection<'a> {
     }
 
     /// The reply with the messages that the client should get, in the order of their cursors. `None`: there are none.
-    pub(crate) fn reply(self, messages: &[Arc<Message>]) -> Option<Vec<u8>> {
+    pub(crate) fn reply(self, messages: &[Arc<Message>]) -> Option<Reply> {
         let messages = messages.iter().map(|message| &**message);
         let blocks = messages.filter_map(|message| {
             let ids = self.visible(message);
@@ -45,16 +53,18 @@ impl<'a> Selection<'a> {
             return None;
         }
         blocks.sort_by(|(a, one, _), (b, other, _)| a.cmp(b).then(one.id.cmp(&other.id)));
-        let mut bytes = 0;
+        let mut size = 0;
         // The client asks for the others with the cursors of these.
-        let blocks = blocks.into_iter().take_while(|(_, message, _)| {
-            let fits = bytes == 0 || bytes + message.data.len() <= READ_BYTES;
-            bytes += message.data.len().max(1);
+        let fitting = blocks.iter().take_while(|(_, message, _)| {
+            let fits = size == 0 || size + message.data.len() <= READ_BYTES;
+            size += message.data.len().max(1);
             fits
         });
-        let mut reply = Vec::new();
-        block::write_all(blocks.map(|(_, message, ids)| (message, ids)), &mut reply);
-        Some(reply)
+        blocks.truncate(fitting.count());
+        let (mut bytes, count) = (Vec::new(), blocks.len());
+        let blocks = blocks.into_iter();
+        block::write_all(blocks.map(|(_, message, ids)| (message, ids)), &mut bytes);
+        Some(Reply { bytes, count })
     }
 
     /// The ids under which the client gets the message.
@@ -90,10 +100,7 @@ mod tests {
         with(identifier, |selection| selection.reply(&messages))
     }
 
-    fn with(
-        identifier: &str,
-        f: impl Fn(Selection<'_>) -> Option<Vec<u8>>,
-    ) -> Vec<(String, String)> {
+    fn with(identifier: &str, f: impl Fn(Selection<'_>) -> Option<Reply>) -> Vec<(String, String)> {
         let mut items: Vec<_> = identifier::items(identifier.as_bytes()).collect();
         items.sort_by_key(|item| item.id);
         let ids: Vec<_> = items.iter().map(|item| name(item.id)).collect();
@@ -103,7 +110,8 @@ mod tests {
         let Some(reply) = f(Selection { ids, after }) else {
             return Vec::new();
         };
-        let blocks: Vec<serde_json::Value> = serde_json::from_slice(&reply).unwrap();
+        let blocks: Vec<serde_json::Value> = serde_json::from_slice(&reply.bytes).unwrap();
+        assert_eq!(blocks.len(), reply.count);
         let pair =
             |block: &serde_json::Value| (block["ids"].to_string(), block["data"].to_string());
         blocks.iter().map(pair).collect()

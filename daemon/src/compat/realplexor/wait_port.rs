@@ -14,7 +14,7 @@ use super::{
     pages,
     request::Request,
     request_buffer::{NoMemory, RequestBuffer},
-    selection::Selection,
+    selection::{Reply, Selection},
     wait_request::WaitRequest,
 };
 use crate::{
@@ -227,27 +227,29 @@ impl Listening {
                 Some(backlog) => blocks = self.select(&backlog),
             }
         }
-        reply.extend(blocks.unwrap_or_default());
-        Step::Write(memory::keep(reply), Then::End)
+        let count = blocks.as_ref().map_or(0, |blocks| blocks.count);
+        reply.extend(blocks.map_or_else(Vec::new, |blocks| blocks.bytes));
+        self.end_with(memory::keep(reply), count)
     }
 
     /// The blocks of a backlog that the client gets.
-    fn select(&self, backlog: &Backlog) -> Option<Vec<u8>> {
+    fn select(&self, backlog: &Backlog) -> Option<Reply> {
         self.selection().reply(&backlog.messages)
     }
 
     /// Sends the blocks of a backlog, if the client gets some of them.
     fn answer(&self, conn: &Conn, backlog: &Backlog) -> Step {
         match self.select(backlog) {
-            Some(reply) => self.end_with(memory::keep(reply), backlog),
+            Some(Reply { bytes, count }) => self.end_with(memory::keep(bytes), count),
             None => Step::Wait(conn.due()),
         }
     }
 
-    fn end_with(&self, reply: Bytes, backlog: &Backlog) -> Step {
+    /// Sends the rest of the reply, with this number of blocks.
+    fn end_with(&self, bytes: Bytes, count: usize) -> Step {
         let metrics = &self.client.context.site().metrics;
-        metrics.delivered.add(backlog.messages.len() as u64);
-        Step::Write(reply, Then::End)
+        metrics.delivered.add(count as u64);
+        Step::Write(bytes, Then::End)
     }
 
     /// Whether the client may still read all its ids.
@@ -260,7 +262,7 @@ impl Listening {
     fn end(&mut self) -> Step {
         let backlog = self.reader.read_rest(self.client.context.audience.hub());
         match self.select(&backlog) {
-            Some(reply) => self.end_with(memory::keep(reply), &backlog),
+            Some(Reply { bytes, count }) => self.end_with(memory::keep(bytes), count),
             None => Step::End,
         }
     }
@@ -297,7 +299,10 @@ impl Protocol for Listening {
             messages.any(|message| block::is_special(message))
         };
         match self.is_plain && !is_special(backlog) {
-            true => self.end_with(shared.form(Form::Realplexor as u32, plain_reply), backlog),
+            true => {
+                let reply = shared.form(Form::Realplexor as u32, plain_reply);
+                self.end_with(reply, backlog.messages.len())
+            }
             false => self.answer(conn, backlog),
         }
     }
