@@ -10,6 +10,9 @@ pub const MAX_CHANNELS: usize = 100;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
+/// The beginning of the internal channels of presence messages.
+const PRESENCE: &str = ".presence.";
+
 /// Why a channel name was refused. The text fits after "invalid channel: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelNameError {
@@ -74,6 +77,18 @@ impl ChannelName {
     #[must_use]
     pub fn is_internal(&self) -> bool {
         self.0.starts_with('.')
+    }
+
+    /// The internal channel of this channel's presence messages. `None`: this channel is an internal one itself.
+    #[must_use]
+    pub fn presence(&self) -> Option<Self> {
+        (!self.is_internal()).then(|| Self(format!("{PRESENCE}{self}").into()))
+    }
+
+    /// If this is the internal channel of a channel's presence messages: the name of that channel.
+    #[must_use]
+    pub fn presence_of(&self) -> Option<&str> {
+        self.0.strip_prefix(PRESENCE)
     }
 
     /// Like [`ChannelName::parse`], for names that arrive as bytes.
@@ -279,6 +294,17 @@ mod tests {
             (&format!(".{}", "x".repeat(232)), E::TooLong(232)),
         ] {
             assert_eq!(ChannelName::internal(name), Err(error), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_channel_of_clients_has_one_for_its_presence() {
+        for name in ["news", &"x".repeat(ChannelName::MAX_LEN)] {
+            let channel = ChannelName::parse(name).unwrap();
+            let presence = channel.presence().unwrap();
+            assert_eq!(ChannelName::internal(&presence), Ok(presence.clone()));
+            assert_eq!(presence.presence_of(), Some(name));
+            assert_eq!((channel.presence_of(), presence.presence()), (None, None));
         }
     }
 

@@ -38,7 +38,12 @@ impl Message {
     /// `{"channel":"news","id":1763690000123456,"name":"","data":"…"}`. Data that is not UTF-8 is base64 and
     /// `"encoding":"base64"` follows it. `readable` has the reader's channels: see [`Message::visible`]. If several are visible,
     /// the field `channels` lists them. Attributes, if there are any, are the field `attributes`.
+    ///
+    /// A message of a channel's presence is `{"presence":{…},"id":1763690000123456}`: its data is that object.
     pub fn write_json(&self, readable: &[ChannelName], out: &mut Vec<u8>) {
+        if self.channels[0].presence_of().is_some() {
+            return self.write_presence(out);
+        }
         self.write_json_head(readable, out);
         match str::from_utf8(&self.data) {
             Ok(text) => write_json(text, out),
@@ -48,6 +53,12 @@ impl Message {
             }
         }
         out.push(b'}');
+    }
+
+    fn write_presence(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"presence\":");
+        out.extend_from_slice(&self.data);
+        out.extend_from_slice(format!(",\"id\":{}}}", self.id).as_bytes());
     }
 
     /// Appends the fields before the data.
@@ -207,6 +218,19 @@ mod tests {
         assert_eq!(
             written(&message, &["news"]),
             r#"{"channel":"news","id":1763690000123456,"name":"a\"b","attributes":{"a":"","b":"\"é\n"},"data":"x"}"#
+        );
+    }
+
+    #[test]
+    fn a_presence_message_is_written_as_an_object() {
+        let presence = ChannelName::parse("news").unwrap().presence().unwrap();
+        let message = Message {
+            channels: presence.into(),
+            ..message(&["news"], br#"{"channel":"news","count":3}"#)
+        };
+        assert_eq!(
+            written(&message, &["news"]),
+            r#"{"presence":{"channel":"news","count":3},"id":1763690000123456}"#
         );
     }
 
