@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "hub",
     "config",
     "broker",
+    "presence",
     "transport",
     "worker",
     "connection",

@@ -17,6 +17,7 @@ mod layout;
 mod log_limit;
 mod machine;
 pub mod metrics;
+pub mod presence;
 pub mod run;
 mod session;
 pub mod source;

@@ -17,12 +17,12 @@ use self::fields::Fields;
 pub use self::reference::Reference;
 pub use self::reply::{
     PublishReply, write_cursor, write_error, write_gap, write_history_end, write_history_start,
-    write_ok, write_receipt, write_retry, write_status,
+    write_members, write_ok, write_receipt, write_retry, write_status,
 };
 
 use crate::{
-    Attributes, AttributesError, ChannelNameError, ChannelNames, ChannelNamesError, Cursor,
-    CursorError, EventName, EventNameError, Since,
+    Attributes, AttributesError, ChannelName, ChannelNameError, ChannelNames, ChannelNamesError,
+    Cursor, CursorError, EventName, EventNameError, Since,
 };
 
 /// Longest idempotency key in bytes.
@@ -55,6 +55,13 @@ pub enum Request<'a> {
         channels: ChannelNames,
         /// The last id that the client has received. `None`: all messages that are kept.
         since: Since,
+    },
+    /// Answer with the members of a channel.
+    Presence {
+        /// The channel.
+        channel: ChannelName,
+        /// The id behind which the members are listed. `None`: from the first member on.
+        after: Option<Cow<'a, str>>,
     },
     /// Answer with the id of the newest message of all channels.
     Cursor,
@@ -90,7 +97,7 @@ pub enum LineError {
     Json(#[from] serde_json::Error),
     /// The operation does not exist.
     #[error(
-        "unknown op {0:?} (known: publish, subscribe, unsubscribe, history, cursor, ping, on the socket status, in a session token)"
+        "unknown op {0:?} (known: publish, subscribe, unsubscribe, history, presence, cursor, ping, on the socket status, in a session token)"
     )]
     Op(String),
     /// A required field is missing.
@@ -222,6 +229,10 @@ impl<'a> Request<'a> {
                     channels,
                     since: since.unwrap_or(Since::Id(Cursor(0))),
                 })
+            }
+            "presence" => {
+                let (channel, after) = fields.presence()?;
+                Ok(Self::Presence { channel, after })
             }
             "cursor" => fields.bare("cursor").map(|()| Self::Cursor),
             "status" => fields.bare("status").map(|()| Self::Status),

@@ -59,6 +59,7 @@ mod novcomet;
 mod origins;
 mod other_user;
 mod ports;
+mod presence;
 
 mod proxies;
 mod push_stream;

@@ -4,6 +4,7 @@
 
 mod bearer;
 pub(crate) mod hosts;
+mod member;
 mod page;
 pub(crate) mod permission;
 pub(crate) mod rules;

@@ -6,9 +6,10 @@ use comet_proto::{ChannelName, Cursor};
 
 use super::token::{Grant, KeyError, Tokens};
 use crate::{
-    config::{Access, ByPrefix, Config},
+    config::{Access, ByPrefix, Config, Identity},
     http::refusal::Refusal,
     hub::Hub,
+    presence,
     transport::Subscription,
 };
 
@@ -19,6 +20,8 @@ pub struct Rights {
     publish: ByPrefix<Access>,
     publish_else: Access,
     pub(super) tokens: Tokens,
+    identity: ByPrefix<Identity>,
+    grace: ByPrefix<Duration>,
 }
 
 /// Why the rules cannot be used.
@@ -67,10 +70,14 @@ impl Rights {
             publish: rules.publish.clone(),
             publish_else: access(publish),
             tokens,
+            identity: rules.presence.clone(),
+            grace: rules.presence_grace.clone(),
         })
     }
 
+    /// Presence messages may be read by those who may read the channel.
     pub(super) fn read(&self, channel: &ChannelName) -> Access {
+        let channel = channel.presence_of().unwrap_or(channel);
         self.read.get(channel).copied().unwrap_or(self.read_else)
     }
 
@@ -119,6 +126,17 @@ impl Rights {
             }
         }
         Ok(())
+    }
+
+    /// Who can be a member of a channel.
+    pub(super) fn identity(&self, channel: &ChannelName) -> Identity {
+        let identity = self.identity.get(channel).copied();
+        identity.unwrap_or(Identity::Token)
+    }
+
+    /// How long a member stays on a channel without a connection.
+    pub(crate) fn grace(&self, channel: &ChannelName) -> Duration {
+        self.grace.get(channel).copied().unwrap_or(presence::GRACE)
     }
 
     /// Whether everyone may read every channel.

@@ -7,7 +7,7 @@ use super::{
     entity_tag,
     media::Accepted,
     parameters::{self, seen_or_since},
-    publish,
+    presence, publish,
 };
 use crate::{
     access::Caller,
@@ -101,6 +101,7 @@ fn subscription(caller: &Caller<'_>, hub: &Hub, names: &str) -> Result<Subscript
             (seen_or_since(query, seen?)?, Box::new(format))
         }
     };
+    let (channels, format) = presence::add(caller, channels, format)?;
     let mut subscription = Subscription {
         channels,
         since: since.map(|since| hub.resolve(since)),

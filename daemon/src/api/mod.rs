@@ -10,6 +10,7 @@ mod options;
 mod pages;
 pub(crate) mod parameters;
 mod paths;
+mod presence;
 pub(crate) mod publish;
 
 use std::{any::Any, sync::Arc};
@@ -69,6 +70,10 @@ impl Api {
             }
             Resource::Endpoint(endpoint, _) => {
                 return endpoint.route(&caller(&Query::of(request)), asked.content, hub);
+            }
+            Resource::Presence(name) => {
+                let query = &parameters::query(request)?;
+                return presence::members(&caller(query), name);
             }
             Resource::Health => Answer::new(StatusCode::OK, "text/plain", "ok\n"),
             Resource::Metrics => {

@@ -90,6 +90,15 @@ pub(crate) fn last_event_id(
     Since::parse(text).map(Some).map_err(refuse)
 }
 
+/// `presence=`: whether the client wants to be a member of its channels, and to get presence messages.
+pub(crate) fn presence(query: &Query<'_>) -> Result<bool, Refusal> {
+    match query.get("presence") {
+        Some("1") => Ok(true),
+        None | Some("0") => Ok(false),
+        Some(_) => Err(Refusal::bad("presence", "presence must be 1 or 0")),
+    }
+}
+
 /// `as=`: the transport.
 pub(crate) fn transport(query: &Query<'_>) -> Result<Option<Transport>, Refusal> {
     let refuse = |name: &str| {

@@ -47,6 +47,8 @@ impl<'a> UrlPath<'a> {
 pub(super) enum Resource<'a> {
     /// `/ch/NAMES`: the names as the URL has them, not decoded.
     Channels(&'a str),
+    /// `/presence/NAME`: the name as the URL has it, not decoded.
+    Presence(&'a str),
     /// An endpoint of another server's protocol, and its methods at this path.
     Endpoint(&'a dyn Endpoint, &'static str),
     Health,
@@ -58,8 +60,11 @@ pub(super) enum Resource<'a> {
 impl<'a> Resource<'a> {
     /// Finds what is at this path. `None`: there is nothing.
     pub(super) fn at(api: &'a Api, path: &'a str) -> Option<Self> {
-        if let Some(names) = names(path) {
+        if let Some(names) = behind("ch", path) {
             return Some(Self::Channels(names));
+        }
+        if let Some(name) = behind("presence", path) {
+            return Some(Self::Presence(name));
         }
         if path.is_empty() {
             return None;
@@ -83,18 +88,15 @@ impl<'a> Resource<'a> {
         match self {
             Self::Channels(_) => CHANNEL_METHODS,
             Self::Endpoint(_, methods) => methods,
-            Self::Health | Self::Metrics | Self::Page(_) => PAGE_METHODS,
+            Self::Presence(_) | Self::Health | Self::Metrics | Self::Page(_) => PAGE_METHODS,
         }
     }
 }
 
-/// The part of a path after `/ch/`.
-fn names(path: &str) -> Option<&str> {
-    if let Some(names) = path.strip_prefix("/ch/") {
-        return Some(names);
-    }
-    let (first, names) = path.strip_prefix('/')?.split_once('/')?;
-    (decoded(first)? == "ch").then_some(names)
+/// The part of a path after its first segment, if that is `folder`.
+fn behind<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
+    let (first, rest) = path.strip_prefix('/')?.split_once('/')?;
+    (first == folder || decoded(first)? == folder).then_some(rest)
 }
 
 /// Decodes the escapes of a path. `None`: an escape is malformed or stands for a slash, or the result is not UTF-8.
@@ -178,7 +180,7 @@ mod tests {
             ("*", None),
             ("", None),
         ] {
-            assert_eq!(names(path), expected, "{path}");
+            assert_eq!(behind("ch", path), expected, "{path}");
         }
     }
 }

@@ -39,6 +39,8 @@ pub enum SourceKind {
     Client,
     /// A file that was touched. Nobody would repeat the touch after a refusal, so such a message is never refused.
     File,
+    /// The daemon itself, such as for presence. Never refused, because nobody would publish the message again.
+    Daemon,
 }
 
 /// The outcome of a publish: at once, or when the message is kept as the settings say.

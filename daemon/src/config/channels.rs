@@ -1,11 +1,11 @@
-//! `[[channel]]`: the rights for channels whose name begins with a prefix.
+//! `[[channel]]`: the rights and the presence of channels whose name begins with a prefix.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use comet_proto::{ChannelName, ChannelNameError};
 use serde::{Deserialize, Deserializer, de};
 
-use super::Config;
+use super::{Config, value::some_duration};
 use crate::users::AllowList;
 
 /// Who may read or publish by HTTP.
@@ -20,6 +20,16 @@ pub enum Access {
     Closed,
 }
 
+/// Who can be a member of a channel's presence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// The subject of a token.
+    Token,
+    /// Also any client, with an id of its choice.
+    Anyone,
+}
+
 /// The rules of all tables, for each key apart. Of the prefixes that match a channel and set a key, the longest one decides.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChannelRules {
@@ -31,6 +41,10 @@ pub struct ChannelRules {
     pub socket: ByPrefix<AllowList>,
     /// The owners whose files are published.
     pub files: ByPrefix<AllowList>,
+    /// Who can be a member.
+    pub presence: ByPrefix<Identity>,
+    /// How long a member stays without a connection.
+    pub presence_grace: ByPrefix<Duration>,
     /// Whether a table has the prefix "".
     pub has_general: bool,
 }
@@ -48,14 +62,16 @@ impl<T> Default for ByPrefix<T> {
 impl<T> ByPrefix<T> {
     /// The value of the longest matching prefix that sets this key.
     #[must_use]
-    pub fn get(&self, channel: &ChannelName) -> Option<&T> {
+    pub fn get(&self, channel: &str) -> Option<&T> {
         self.find(channel).map(|(_, value)| value)
     }
 
     /// Like [`ByPrefix::get`], and returns the prefix, too.
-    pub(crate) fn find(&self, channel: &ChannelName) -> Option<(&str, &T)> {
-        let name = channel.as_str();
-        let found = self.0.iter().find(|(prefix, _)| name.starts_with(prefix));
+    pub(crate) fn find(&self, channel: &str) -> Option<(&str, &T)> {
+        let found = self
+            .0
+            .iter()
+            .find(|(prefix, _)| channel.starts_with(prefix));
         found.map(|(prefix, value)| (&**prefix, value))
     }
 
@@ -93,6 +109,9 @@ struct ChannelTable {
     publish: Option<Access>,
     socket: Option<AllowList>,
     files: Option<AllowList>,
+    presence: Option<Identity>,
+    #[serde(default, deserialize_with = "some_duration::<_, 0>")]
+    presence_grace: Option<Duration>,
 }
 
 pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::Error> {
@@ -109,6 +128,8 @@ pub(super) fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelRules, D::
         rules.publish.add(&prefix, table.publish);
         rules.socket.add(&prefix, table.socket);
         rules.files.add(&prefix, table.files);
+        rules.presence.add(&prefix, table.presence);
+        rules.presence_grace.add(&prefix, table.presence_grace);
         rules.has_general |= prefix.is_empty();
         seen.push(prefix);
     }

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
-pub use channels::{Access, ByPrefix, ChannelRules, NoReadRule};
+pub use channels::{Access, ByPrefix, ChannelRules, Identity, NoReadRule};
 pub use compat::{
     CometServerConfig, CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits,
     PushStreamConfig, RealplexorConfig, RedisConfig,

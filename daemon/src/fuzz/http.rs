@@ -43,6 +43,7 @@ use crate::{
         route::{Asked, Content, Route},
     },
     hub::{HistoryConfig, Hub, NewMessage},
+    presence::LocalPresence,
     transport::Transport,
 };
 
@@ -398,6 +399,7 @@ pub(crate) fn site(hub: &Arc<Hub>) -> (Site, Arc<Recorder>) {
         max_connections: 1,
         ceiling: Ceiling::new(None),
         broker: recorder.clone(),
+        presence: LocalPresence::new(hub.clone(), recorder.clone(), false),
         metrics: Arc::default(),
         drain: Drain::default(),
     };

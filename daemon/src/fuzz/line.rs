@@ -84,6 +84,11 @@ fn check_request(request: &Request<'_>, json: &Value) {
             );
             "history"
         }
+        Request::Presence { channel, after } => {
+            assert_eq!(json["channel"], **channel);
+            assert_eq!(json["after"].as_str(), after.as_deref());
+            "presence"
+        }
         Request::Status => "status",
         Request::Cursor => "cursor",
         Request::Ping => "ping",

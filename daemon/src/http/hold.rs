@@ -79,6 +79,7 @@ impl HeldSubscription {
         http.metrics.subscribers.add(1);
         memory::add_channels(&subscription.channels);
         let kind = subscription.format.kind();
+        subscription.format.begin();
         // A subscription "from now on" begins at this moment, and not when it joins the audience. The client may react to the
         // stream's opening before the subscription joins.
         let hub = http.audience.hub();

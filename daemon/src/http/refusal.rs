@@ -145,6 +145,11 @@ impl Refusal {
         Self::new(Reason::Bad(part), error.to_string())
     }
 
+    /// Why the request is refused.
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(Reason::Forbidden, message)
     }

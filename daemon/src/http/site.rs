@@ -4,7 +4,8 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{cors::Origins, route::Routes};
 use crate::{
-    broker::Broker, config::HttpConfig, connection::memory::Ceiling, drain::Drain, metrics::Metrics,
+    broker::Broker, config::HttpConfig, connection::memory::Ceiling, drain::Drain,
+    metrics::Metrics, presence::Presence,
 };
 
 /// The settings and counters that all workers share. Changed settings make a new site.
@@ -17,6 +18,7 @@ pub struct Site {
     pub(crate) max_connections: u64,
     pub(crate) ceiling: Ceiling,
     pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) presence: Arc<dyn Presence>,
     pub(crate) metrics: Arc<Metrics>,
     /// How the daemon stops.
     pub(crate) drain: Drain,

@@ -27,6 +27,7 @@ use crate::{
     drain::Drain,
     hub::{Hub, LogThreads, subscriber::Audience},
     metrics::Metrics,
+    presence::LocalPresence,
     source::files::Watcher,
     worker::{Balance, MigratingHandler, SharedParts},
 };
@@ -38,6 +39,7 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 pub(super) struct Daemon {
     settings: Settings,
     hub: Arc<Hub>,
+    presence: Arc<LocalPresence>,
     metrics: Arc<Metrics>,
     drain: Drain,
     sources: Sources,
@@ -62,6 +64,8 @@ impl Daemon {
         let workers = workers::number(&config);
         let hub = open_hub(&config, workers + 1)?;
         let broker: Arc<dyn Broker> = Local::new(hub.clone());
+        let is_restart = hub.status().messages > 0;
+        let presence = LocalPresence::new(hub.clone(), broker.clone(), is_restart);
         let (metrics, drain) = (Arc::new(Metrics::default()), Drain::default());
         let watcher = Watcher::new().context("cannot watch for files")?;
         let sources = Sources::open(
@@ -86,12 +90,14 @@ impl Daemon {
             room: descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1),
             hub: hub.clone(),
             broker,
+            presence: presence.clone(),
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
         Ok(Self {
             settings: Settings::new(given, config, parts)?,
             hub,
+            presence,
             metrics,
             drain,
             sources,
@@ -132,15 +138,21 @@ impl Daemon {
         };
         let audience = Audience::new(self.hub.clone(), self.workers);
         let (configs, metrics) = (self.settings.configs(), self.metrics.clone());
-        let sources =
-            self.sources
-                .start(&configs, audience.clone(), metrics, status, &self.drain)?;
+        let sources = self.sources.start(
+            &configs,
+            audience.clone(),
+            self.presence.clone(),
+            metrics,
+            status,
+            &self.drain,
+        )?;
         Ok(Running {
             description,
             settings: Rc::new(self.settings),
             drain: self.drain,
             tick_counts,
             hub: self.hub,
+            presence: self.presence,
             metrics: self.metrics,
             keeping,
             threads,
@@ -159,6 +171,7 @@ pub(super) struct Running {
     pub(super) drain: Drain,
     pub(super) tick_counts: Arc<TickCounts>,
     hub: Arc<Hub>,
+    presence: Arc<LocalPresence>,
     metrics: Arc<Metrics>,
     keeping: LogThreads,
     threads: WorkerThreads,
@@ -177,7 +190,7 @@ impl Running {
     pub(super) async fn wait(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown => Ok(()),
-            () = expiry::run(&self.hub, &self.audience) => Ok(()),
+            () = expiry::run(&self.hub, &self.presence, &self.audience) => Ok(()),
             _ = self.sources.join_next() => bail!("a source has failed; the log lines above say why"),
             _ = &mut self.deliveries => {
                 bail!("the deliveries to the socket's subscribers have failed; the log lines above say why")

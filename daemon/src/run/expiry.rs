@@ -1,10 +1,13 @@
-//! Drops expired messages, and logs when the system's clock is set back.
+//! Drops expired messages, publishes which members of channels have left, and logs when the system's clock is set back.
 
 use std::{rc::Rc, time::Duration};
 
 use tracing::{info, warn};
 
-use crate::hub::{Hub, subscriber::Audience};
+use crate::{
+    hub::{Hub, subscriber::Audience},
+    presence::LocalPresence,
+};
 
 /// Interval in which expired messages are dropped.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -12,8 +15,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// If the system's clock is set back by less than this, nothing is logged.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
-/// Drops expired messages until the daemon ends. Logs when the clock is set back, and when it has caught up with the ids.
-pub(super) async fn run(hub: &Hub, audience: &Rc<Audience>) {
+/// Drops expired messages and members who have left until the daemon ends. Logs when the clock is set back, and when it has caught up with the ids.
+pub(super) async fn run(hub: &Hub, presence: &LocalPresence, audience: &Rc<Audience>) {
     let mut seconds = tokio::time::interval(EXPIRE_EVERY);
     let mut was_ahead = Duration::ZERO;
     loop {
@@ -32,6 +35,7 @@ pub(super) async fn run(hub: &Hub, audience: &Rc<Audience>) {
         while hub.expire_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        presence.tick();
         audience.tidy();
     }
 }

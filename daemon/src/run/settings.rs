@@ -21,6 +21,7 @@ use crate::{
     http::{Ceiling, Origins, Site},
     hub::Hub,
     metrics::Metrics,
+    presence::Presence,
     session::SessionEndpoint,
 };
 
@@ -51,6 +52,7 @@ pub(super) struct SiteParts {
     pub(super) room: u64,
     pub(super) hub: Arc<Hub>,
     pub(super) broker: Arc<dyn Broker>,
+    pub(super) presence: Arc<dyn Presence>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
 }
@@ -170,6 +172,7 @@ impl SiteParts {
             max_connections,
             ceiling: Ceiling::new(config.http.max_memory),
             broker: self.broker.clone(),
+            presence: self.presence.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
         });

@@ -15,6 +15,7 @@ use crate::{
     drain::Drain,
     hub::{Hub, subscriber::Audience},
     metrics::Metrics,
+    presence::Presence,
     source::{
         files::{Files, Watcher},
         socket::Socket,
@@ -64,6 +65,7 @@ impl Sources {
         self,
         configs: &watch::Receiver<Arc<Config>>,
         audience: Rc<Audience>,
+        presence: Arc<dyn Presence>,
         metrics: Arc<Metrics>,
         status: impl Fn() -> StatusReport + 'static,
         drain: &Drain,
@@ -72,7 +74,14 @@ impl Sources {
         socket.follow(configs.clone());
         files.follow(configs.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(socket.run(audience, self.broker, metrics, status, drain.clone()));
+        tasks.spawn_local(socket.run(
+            audience,
+            self.broker,
+            presence,
+            metrics,
+            status,
+            drain.clone(),
+        ));
         tasks.spawn_local(watch_files(files, drain.clone()));
         tasks.spawn_local(start_spool(self.spool, configs.clone(), drain)?);
         Ok(tasks)

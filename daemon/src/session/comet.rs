@@ -66,6 +66,12 @@ impl Comet {
                 let expires = session.replace_token(&token)?;
                 let _ = writeln!(reply, r#"{{"ok":true,"expires":{expires}}}"#); // a Vec takes it
             }
+            Request::Presence { channel, after } => {
+                session.may_read(channel.clone().into())?;
+                let site = session.http().site();
+                let members = site.presence.members(&channel, after.as_deref());
+                line::write_members(&members.json_fields(), reply);
+            }
             Request::Cursor => line::write_cursor(session.http().audience().hub().last(), reply),
             Request::Ping => line::write_ok(reply),
             Request::Status => {

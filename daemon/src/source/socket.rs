@@ -45,6 +45,7 @@ use crate::{
     drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
+    presence::Presence,
     users::AllowList,
 };
 
@@ -105,6 +106,7 @@ impl Socket {
         self,
         audience: Rc<Audience>,
         broker: Arc<dyn Broker>,
+        presence: Arc<dyn Presence>,
         metrics: Arc<Metrics>,
         status: impl Fn() -> S + 'static,
         drain: Drain,
@@ -121,6 +123,7 @@ impl Socket {
         let shared = Rc::new(Shared {
             audience,
             broker,
+            presence,
             metrics,
             config: RefCell::new(Rc::new(self.config)),
             rules: RefCell::new(self.rules),

@@ -201,6 +201,9 @@ pub(crate) type AddHeader<'a> = &'a mut dyn FnMut(&'static str, &[u8]);
 pub(crate) trait Format {
     fn kind(&self) -> Kind;
 
+    /// Called once, when a connection begins to hold the subscription.
+    fn begin(&self) {}
+
     /// Adds the headers that an answer of this format has, beside those of every answer. `messages` are those of a poll's answer,
     /// which has read up to `cursor`. The answer of a stream begins before its messages.
     fn headers(&self, cursor: Cursor, messages: &[Arc<Message>], add: AddHeader<'_>);

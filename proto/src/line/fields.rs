@@ -37,6 +37,8 @@ pub(super) struct Fields<'a> {
     since: Option<NumberOrText<'a>>,
     #[serde(borrow)]
     attributes: Option<Pairs<'a>>,
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
 }
 
 impl<'a> Fields<'a> {
@@ -47,6 +49,7 @@ impl<'a> Fields<'a> {
             [
                 ("since", self.since.is_some()),
                 ("token", self.token.is_some()),
+                ("after", self.after.is_some()),
             ],
         )?;
         let channels = match (self.channel, self.channels) {
@@ -92,6 +95,7 @@ impl<'a> Fields<'a> {
                 ("key", self.key.is_some()),
                 ("attributes", self.attributes.is_some()),
                 ("token", self.token.is_some()),
+                ("after", self.after.is_some()),
             ],
         )?;
         let field = "channels";
@@ -121,6 +125,15 @@ impl<'a> Fields<'a> {
             .ok_or(LineError::Missing { op, field })
     }
 
+    pub(super) fn presence(mut self) -> Result<(ChannelName, Option<Cow<'a, str>>), LineError> {
+        let op = "presence";
+        let (channel, after) = (self.channel.take(), self.after.take());
+        self.bare(op)?;
+        let field = "channel";
+        let channel = channel.ok_or(LineError::Missing { op, field })?;
+        Ok((ChannelName::parse(&channel.0)?, after.map(|after| after.0)))
+    }
+
     pub(super) fn bare(self, op: &'static str) -> Result<(), LineError> {
         self.refuse(
             op,
@@ -133,6 +146,7 @@ impl<'a> Fields<'a> {
                 ("attributes", self.attributes.is_some()),
                 ("since", self.since.is_some()),
                 ("token", self.token.is_some()),
+                ("after", self.after.is_some()),
             ],
         )
     }

@@ -65,6 +65,11 @@ pub fn write_cursor(cursor: Cursor, out: &mut Vec<u8>) {
     writeln!(out, r#"{{"ok":true,"cursor":"{cursor}"}}"#).expect("a Vec takes it");
 }
 
+/// Appends `{"ok":true,"members":[…],…}` as a line. `fields` are the fields from `members` on, as JSON.
+pub fn write_members(fields: &str, out: &mut Vec<u8>) {
+    writeln!(out, r#"{{"ok":true,{fields}}}"#).expect("a Vec takes it");
+}
+
 /// Appends `{"ok":true}` as a line.
 pub fn write_ok(out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"ok\":true}\n");

@@ -12,9 +12,13 @@ use std::time::Duration;
 
 use comet_proto::ChannelName;
 use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde_json::Value;
 
-use crate::config::{AuthConfig, TokenRight};
+use crate::{
+    config::{AuthConfig, TokenRight},
+    presence::{Member, MemberError},
+};
 use key::Key;
 pub use key::KeyError;
 use pattern::Pattern;
@@ -46,6 +50,8 @@ pub struct Grant {
     pub expires: u64,
     /// A number for the claim `sub`; 0 without one.
     pub subject: u64,
+    /// The claim `sub` as text, and the claim `comet.info`.
+    identity: Option<(String, Option<Value>)>,
 }
 
 /// Why a token is no good. The text fits after "token: ".
@@ -84,7 +90,7 @@ pub enum TokenError {
 #[derive(Deserialize)]
 struct Claims {
     exp: Option<f64>,
-    sub: Option<serde_json::Value>,
+    sub: Option<Value>,
     nbf: Option<f64>,
     comet: Option<CometClaim>,
 }
@@ -97,9 +103,8 @@ struct CometClaim {
     p: Vec<String>,
     #[serde(default)]
     h: Flag,
-    /// For others to see; not for us.
-    #[serde(default, rename = "info")]
-    _info: Option<IgnoredAny>,
+    /// What other members of a channel may know.
+    info: Option<Value>,
 }
 
 /// `true`, or `1` as PHP likes to write it.
@@ -181,8 +186,7 @@ impl Tokens {
             return Err(TokenError::NotYet);
         }
         let comet = claims.comet.ok_or_else(|| missing("comet"))?;
-        let subject = claims.sub.as_ref().map_or(0, subject);
-        grant(comet, exp as u64, subject, &key.may) // it is not negative, and cut at the largest number
+        grant(comet, exp as u64, claims.sub.and_then(text), &key.may) // it is not negative, and cut at the largest number
     }
 
     /// The key that the token names; where there is only one it need not name it.
@@ -216,23 +220,22 @@ fn refused(kind: &ErrorKind) -> TokenError {
     }
 }
 
-/// A text or a number; whatever else it is, is no subject. The number is the same on every start and every build.
-fn subject(claim: &serde_json::Value) -> u64 {
-    let text = match claim {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) => number.to_string(),
-        _ => return 0,
-    };
-    crypto::number_for(text.as_bytes())
+/// The subject: a text or a number. Other values are no subject.
+fn text(claim: Value) -> Option<String> {
+    match claim {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 fn grant(
     claim: CometClaim,
     expires: u64,
-    subject: u64,
+    subject: Option<String>,
     may: &[TokenRight],
 ) -> Result<Grant, TokenError> {
-    let CometClaim { s, p, h, .. } = claim;
+    let CometClaim { s, p, h, info } = claim;
     if s.len() + p.len() > MAX_PATTERNS {
         return Err(TokenError::TooMany);
     }
@@ -250,7 +253,11 @@ fn grant(
         publish: patterns(p, TokenRight::Publish)?,
         history: matches!(h, Flag::Word(true) | Flag::Number(1)),
         expires,
-        subject,
+        // The number is the same on every start and every build.
+        subject: subject
+            .as_ref()
+            .map_or(0, |text| crypto::number_for(text.as_bytes())),
+        identity: subject.map(|text| (text, info)),
     })
 }
 
@@ -260,6 +267,16 @@ impl Grant {
         self.subscribe
             .iter()
             .any(|pattern| pattern.matches(channel))
+    }
+
+    /// The member that the bearer is on channels. `None`: the token has no subject.
+    ///
+    /// # Errors
+    /// The subject or the info breaks a rule.
+    pub fn member(&self) -> Result<Option<Member>, MemberError> {
+        let identity = self.identity.as_ref();
+        let member = identity.map(|(id, info)| Member::new(id, info.as_ref()));
+        member.transpose()
     }
 
     #[must_use]

@@ -93,6 +93,7 @@ enum Wake {
 
 impl StreamSubscription {
     fn new(http: Rc<Http>, worker: Rc<Worker>, subscription: Subscription) -> Self {
+        subscription.format.begin();
         let hub = http.audience.hub();
         let reader = Reader::new(hub, subscription.channels, subscription.since)
             .until(subscription.expires)

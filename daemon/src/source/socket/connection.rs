@@ -269,6 +269,10 @@ impl Connection {
                 ));
                 return None;
             }
+            Ok(Request::Presence { channel, after }) => {
+                let members = self.shared.presence.members(&channel, after.as_deref());
+                line::write_members(&members.json_fields(), &mut self.output);
+            }
             Ok(Request::Cursor) => {
                 let last = self.shared.audience.hub().last();
                 line::write_cursor(last, &mut self.output);

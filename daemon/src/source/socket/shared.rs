@@ -21,6 +21,7 @@ use crate::{
     drain::Drain,
     hub::subscriber::Audience,
     metrics::Metrics,
+    presence::Presence,
     users::{AllowList, entry_of},
 };
 
@@ -41,6 +42,7 @@ pub(super) enum RefusedAction {
 pub(super) struct Shared {
     pub(super) audience: Rc<Audience>,
     pub(super) broker: Arc<dyn Broker>,
+    pub(super) presence: Arc<dyn Presence>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: RefCell<Rc<SocketConfig>>,
     /// Who may publish where.
