@@ -133,6 +133,7 @@ fn each_command_gets_its_reply_in_order() {
         "OK",
         "SERVER_ERROR",
         "CLIENT_ERROR",
+        "ERROR", // the rest of the value
         "TOUCHED",
         "CLIENT_ERROR",
         "ERROR",

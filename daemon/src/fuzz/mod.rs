@@ -10,6 +10,7 @@ pub(crate) mod http;
 mod line;
 mod log;
 mod names;
+mod ports;
 mod push_stream;
 mod realplexor;
 mod render;
@@ -35,12 +36,14 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("head", http::head),
     target("line", line::check),
     target("log", log::check),
+    target("memcached", ports::memcached),
     target("names", names::check),
     target("novcomet", compat::novcomet),
     target("push_stream", push_stream::check),
     target("query", http::query),
     target("realplexor_in", realplexor::publisher),
     target("realplexor_wait", realplexor::client),
+    target("redis", ports::redis),
     target("render", render::check),
     target("session", session::check),
     target("token", token::check),

@@ -1,7 +1,7 @@
 //! memcached's text protocol on a port of its own. PHP publishes with `set`, `touch` and `incr`, and asks with `get` for
 //! the time of a channel's last message.
 
-mod request;
+pub(crate) mod request;
 mod times;
 
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};

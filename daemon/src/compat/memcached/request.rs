@@ -9,14 +9,14 @@ const MAX_LINE: usize = 32 << 10;
 const MAX_KEY: usize = 250;
 
 /// The largest value in bytes.
-pub(super) const MAX_VALUE: usize = 1 << 20;
+pub(crate) const MAX_VALUE: usize = 1 << 20;
 
 /// The first byte of a request in the binary protocol.
 const BINARY: u8 = 0x80;
 
 /// One request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request<'a> {
+pub(crate) enum Request<'a> {
     /// `set KEY FLAGS EXPTIME BYTES`, and the data.
     Set {
         key: &'a [u8],
@@ -57,7 +57,7 @@ pub(super) enum Request<'a> {
 
 /// What is at the beginning of the bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed<'a> {
+pub(crate) enum Parsed<'a> {
     Incomplete,
     /// A request and its number of bytes. Only a refused request may have more bytes than were passed.
     Request(Request<'a>, usize),
@@ -70,7 +70,7 @@ pub(super) enum Parsed<'a> {
 }
 
 /// Parses the first request.
-pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
+pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
     if bytes.first() == Some(&BINARY) {
         return Parsed::Binary;
     }
@@ -121,11 +121,8 @@ fn store<'a>(command: &[u8], arguments: &[&'a [u8]], rest: &'a [u8], line: usize
         return Parsed::Incomplete;
     };
     let Some(data) = data.strip_suffix(b"\r\n") else {
-        let bad = refused("CLIENT_ERROR bad data chunk", quiet);
-        // Continues after the next line end, as memcached does.
-        let end = rest[size..].iter().position(|byte| *byte == b'\n');
-        let skipped = end.map_or(rest.len(), |end| size + end + 1);
-        return Parsed::Request(bad, line + skipped);
+        // What follows is read as a command. memcached does the same.
+        return Parsed::Request(refused("CLIENT_ERROR bad data chunk", quiet), length);
     };
     let set = Request::Set {
         key,
@@ -248,7 +245,7 @@ mod tests {
         assert_eq!(length, 19 + 1_048_577 + 2);
         assert_eq!(
             reply(b"set k 0 0 2\r\nabc\r\nversion\r\n"),
-            ("CLIENT_ERROR bad data chunk".into(), 18)
+            ("CLIENT_ERROR bad data chunk".into(), 17)
         );
         let long = [b"set ", &[b'k'; 251][..], b" 0 0 1\r\nx\r\n"].concat();
         assert_eq!(reply(&long), (BAD_KEY.into(), long.len()));

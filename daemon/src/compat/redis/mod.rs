@@ -2,8 +2,8 @@
 
 mod connection;
 mod publish;
-mod reply;
-mod request;
+pub(crate) mod reply;
+pub(crate) mod request;
 mod script;
 mod subscribe;
 mod subscription;

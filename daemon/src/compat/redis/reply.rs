@@ -12,7 +12,7 @@ pub(super) fn simple(text: &str, out: &mut Vec<u8>) {
 }
 
 /// An error. `text` begins with its code, such as `ERR`.
-pub(super) fn error(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn error(text: &str, out: &mut Vec<u8>) {
     line(b'-', text, out);
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 const MAX_WORDS: usize = 1024;
 
 /// The longest word in bytes, and so the largest message.
-pub(super) const MAX_WORD: usize = 1 << 20;
+pub(crate) const MAX_WORD: usize = 1 << 20;
 
 /// The longest command in bytes.
 const MAX_COMMAND: usize = MAX_WORD + (128 << 10);
@@ -16,11 +16,11 @@ const MAX_INLINE: usize = 64 << 10;
 const MAX_NUMBER: usize = 32;
 
 /// The words of a command. The first one is its name.
-pub(super) type Words<'a> = Vec<Cow<'a, [u8]>>;
+pub(crate) type Words<'a> = Vec<Cow<'a, [u8]>>;
 
 /// What is at the beginning of the bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed<'a> {
+pub(crate) enum Parsed<'a> {
     Incomplete,
     /// The words of a command, perhaps none, and its number of bytes.
     Command(Words<'a>, usize),
@@ -35,7 +35,7 @@ enum Fault {
 }
 
 /// Parses the first command.
-pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
+pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let parsed = match bytes.first() {
         None => Err(Fault::Incomplete),
         Some(b'*') => array(bytes),
@@ -43,9 +43,6 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<'_> {
     };
     match parsed {
         Ok((words, length)) => Parsed::Command(words, length),
-        Err(Fault::Incomplete) if bytes.len() > MAX_COMMAND => {
-            Parsed::Broken("command too long: at most 1 MiB")
-        }
         Err(Fault::Incomplete) => Parsed::Incomplete,
         Err(Fault::Broken(reason)) => Parsed::Broken(reason),
     }
@@ -77,6 +74,9 @@ fn array(bytes: &[u8]) -> Result<(Words<'_>, usize), Fault> {
             ));
         };
         let end = start + length;
+        if end > MAX_COMMAND {
+            return Err(Fault::Broken("command too long: at most 1 MiB"));
+        }
         let word = bytes.get(start..end + 2).ok_or(Fault::Incomplete)?;
         // Redis does not look at the line end either.
         words.push(Cow::Borrowed(&word[..length]));
