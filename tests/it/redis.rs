@@ -220,6 +220,39 @@ fn redis_py_publishes_and_subscribes() {
     assert_eq!(printed, expected);
 }
 
+/// Laravel's broadcaster as Debian has it, with both of its clients.
+#[test]
+fn laravels_broadcaster_publishes() {
+    let daemon = Daemon::start(&format!("{PORT}prefix = \"laravel_database_\"\n"));
+    let mut page = parked(&daemon, get("/ch/orders,private-user.1", ""));
+    let printed = php(
+        &daemon,
+        "require 'Illuminate/Broadcasting/autoload.php'; require 'Illuminate/Redis/autoload.php';
+        require_once 'Predis/autoload.php';
+        foreach (['phpredis', 'predis'] as $client) {
+            $server = ['host' => '127.0.0.1', 'port' => PORT, 'database' => 0];
+            $config = ['options' => ['prefix' => 'laravel_database_'], 'comet' => $server];
+            $redis = new Illuminate\\Redis\\RedisManager(null, $client, $config);
+            $broadcaster = new Illuminate\\Broadcasting\\Broadcasters\\RedisBroadcaster($redis, 'comet', 'laravel_database_');
+            $private = new Illuminate\\Broadcasting\\PrivateChannel('user.1');
+            $broadcaster->broadcast(['orders', $private], 'Shipped', ['by' => $client]);
+        }",
+    );
+    assert_eq!(printed, "");
+    let event = |client: &str| {
+        format!("{{\"event\":\"Shipped\",\"data\":{{\"by\":\"{client}\"}},\"socket\":null}}")
+    };
+    assert_eq!(data(&page.answer()), [event("phpredis")], "once");
+    for channel in ["orders", "private-user.1"] {
+        let bodies: Vec<String> = daemon
+            .history(channel)
+            .into_iter()
+            .map(|(_, data)| data)
+            .collect();
+        assert_eq!(bodies, [event("phpredis"), event("predis")]);
+    }
+}
+
 #[test]
 fn the_prefix_of_laravel_is_removed() {
     let daemon = Daemon::start(&format!("{PORT}prefix = \"laravel_database_\"\n"));
