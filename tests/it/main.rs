@@ -53,6 +53,7 @@ mod log_limits;
 mod longpoll;
 mod longpoll_connection;
 mod memcached;
+mod nchan;
 mod negotiated;
 mod no_room;
 mod novcomet;

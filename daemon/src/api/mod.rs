@@ -5,7 +5,7 @@ pub(crate) mod channel;
 pub(crate) mod endpoint;
 pub(crate) mod entity_tag;
 mod figures;
-mod media;
+pub(crate) mod media;
 mod options;
 mod pages;
 pub(crate) mod parameters;

@@ -15,7 +15,6 @@ pub(crate) const PAGE_METHODS: &str = "GET, HEAD, OPTIONS";
 /// The path of a request.
 pub(crate) struct UrlPath<'a> {
     /// As it was sent, with its escapes.
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     sent: &'a str,
     /// `None`: an escape is malformed or stands for a slash, or the path is not UTF-8.
     decoded: Option<Cow<'a, str>>,
@@ -32,7 +31,6 @@ impl<'a> UrlPath<'a> {
         self.decoded.as_deref() == Some(path)
     }
 
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     /// The part of the path after `prefix`, which begins and ends with a slash. This part is as it was sent, because an
     /// escaped slash or comma in it differs from a plain one. `None`: the path does not begin with `prefix`.
     pub(crate) fn after(&self, prefix: &str) -> Option<&'a str> {

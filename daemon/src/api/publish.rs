@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use super::parameters;
 use crate::{
     access::Caller,
-    broker::SourceKind,
+    broker::{Receipt, SourceKind},
     http::{
         answer::Answer,
         refusal::Refusal,
@@ -58,6 +58,12 @@ impl Publish {
         data: &[u8],
         answer: impl FnOnce(u64) -> Answer + 'static,
     ) -> Result<Route, Refusal> {
+        let receipt = self.send(site, data)?;
+        Ok(Route::Published(receipt, Box::new(answer)))
+    }
+
+    /// Publishes the message with its data.
+    pub(crate) fn send(self, site: &Site, data: &[u8]) -> Result<Receipt, Refusal> {
         let key = self.key.as_deref().map(|key| PublisherKey {
             publisher: self.publisher,
             key,
@@ -74,7 +80,7 @@ impl Publish {
             return Err(Refusal::not_kept(reason));
         }
         site.metrics.published_http.add(1);
-        Ok(Route::Published(receipt, Box::new(answer)))
+        Ok(receipt)
     }
 }
 

@@ -6,10 +6,10 @@
 )]
 pub(crate) mod comet_server;
 pub(crate) mod cometql;
-#[allow(dead_code, reason = "nchan and push stream come next")]
 pub(crate) mod http_push;
 pub(crate) mod memcached;
 pub(crate) mod names;
+mod nchan;
 pub(crate) mod novcomet;
 pub(crate) mod port;
 pub(crate) mod push_stream;
@@ -31,6 +31,9 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
     ];
     if let Some(config) = &config.push_stream {
         endpoints.push(Box::new(push_stream::PushStream::new(config)));
+    }
+    if let Some(config) = &config.nchan {
+        endpoints.push(Box::new(nchan::Nchan::new(config.clone())));
     }
     endpoints
 }

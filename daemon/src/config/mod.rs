@@ -16,8 +16,8 @@ use serde::Deserialize;
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, Identity, NoReadRule};
 pub use compat::{
-    CometServerConfig, CompatConfig, MemcachedConfig, PortAddress, PortError, PortLimits,
-    PushStreamConfig, RealplexorConfig, RedisConfig,
+    CometServerConfig, CompatConfig, FirstMessage, MemcachedConfig, NchanConfig, PortAddress,
+    PortError, PortLimits, PushStreamConfig, RealplexorConfig, RedisConfig,
 };
 pub use file::ConfigError;
 pub(crate) use file::read_regular;

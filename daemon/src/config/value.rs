@@ -233,6 +233,17 @@ pub(super) fn url_path<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Err
     )))
 }
 
+/// Parses the beginning of the paths of an endpoint: a path that ends with a slash. An empty text switches the endpoint off.
+pub(super) fn url_prefix<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let path = url_path(d)?;
+    if path.is_empty() || path.ends_with('/') {
+        return Ok(path);
+    }
+    Err(de::Error::custom(format!(
+        "{path:?} must end with a slash, because a channel's name follows it, such as \"/nchan/sub/\""
+    )))
+}
+
 pub(super) fn channel<'de, D: Deserializer<'de>>(d: D) -> Result<ChannelName, D::Error> {
     let name = String::deserialize(d)?;
     ChannelName::parse(&name).map_err(de::Error::custom)

@@ -21,7 +21,6 @@ pub(crate) enum ClientKind {
     Always200(&'static str),
     /// A client of another server's protocol. The function writes a refusal in the form of that protocol, from the status
     /// and the message.
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     OtherProtocol(fn(StatusCode, &str) -> Answer),
     Other,
 }

@@ -139,6 +139,10 @@ pub(crate) enum Form {
     PushStreamStreaming,
     PushStreamEventSource,
     PushStreamWebSocket,
+    NchanPoll,
+    NchanEvents,
+    NchanFrames,
+    NchanFramesWithMeta,
 }
 
 /// Why a subscription ends, and what its last bytes may contain.
@@ -180,15 +184,12 @@ impl End<'_> {
 pub(crate) enum Status {
     Ok,
     /// There is no message. The answer has no body.
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     NotModified,
     /// The client's token has expired.
     Unauthorized,
     /// The wait is over.
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     TimedOut,
     /// The channel was deleted.
-    #[allow(dead_code, reason = "nchan and push stream come next")]
     Gone,
     /// There is no message, and the protocol has no answer without one. The client should ask again soon.
     Unavailable,

@@ -3,6 +3,7 @@
 
 mod comet_server;
 mod memcached;
+mod nchan;
 mod port;
 mod push_stream;
 mod realplexor;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use super::{keep, value};
 pub use comet_server::CometServerConfig;
 pub use memcached::MemcachedConfig;
+pub use nchan::{FirstMessage, NchanConfig};
 pub use port::{PortAddress, PortError, PortLimits};
 pub use push_stream::PushStreamConfig;
 pub use realplexor::RealplexorConfig;
@@ -39,6 +41,7 @@ pub struct CompatConfig {
     pub realplexor: Option<RealplexorConfig>,
     pub redis: Option<RedisConfig>,
     pub push_stream: Option<PushStreamConfig>,
+    pub nchan: Option<NchanConfig>,
 }
 
 impl CompatConfig {
@@ -83,6 +86,7 @@ impl Default for CompatConfig {
             realplexor: None,
             redis: None,
             push_stream: None,
+            nchan: None,
         }
     }
 }
