@@ -103,6 +103,22 @@ fn a_client_that_is_silent_is_disconnected() {
 }
 
 #[test]
+fn a_client_that_never_reads_is_cut() {
+    let daemon = Daemon::start(&format!("[http]\nwrite_time = \"200ms\"\n{MEMCACHED}"));
+    let mut client = connect(daemon.port("memcached"));
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    // The daemon stops reading when the client's and its own buffers are full of replies.
+    let commands = "stats\r\n".repeat(10_000);
+    while client.write_all(commands.as_bytes()).is_ok() {}
+    wait_for("the end of the connection", || {
+        let open = metric(&daemon, "comet_port_connections{protocol=\"memcached\"}");
+        (open == 0).then_some(())
+    });
+    let others = talk(daemon.port("memcached"), "verbosity 1\r\n");
+    assert_eq!(others, "OK\r\n");
+}
+
+#[test]
 fn an_open_port_needs_a_key_and_each_protocol_its_own_port() {
     let open = refused("[compat.memcached]\nlisten = \"0.0.0.0:0\"\n");
     assert!(
