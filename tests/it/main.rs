@@ -68,6 +68,7 @@ mod push_stream_client;
 mod realplexor;
 mod realplexor_browser;
 mod realplexor_commands;
+mod realplexor_limits;
 mod redis;
 mod reload;
 mod resumed;

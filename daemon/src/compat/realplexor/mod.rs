@@ -11,6 +11,7 @@ pub(crate) mod decimal;
 pub(crate) mod identifier;
 mod in_port;
 pub(crate) mod json;
+mod listening;
 mod logins;
 mod online;
 mod pages;
