@@ -427,3 +427,54 @@ fn sends_pings_and_answers_them_and_a_close() {
     session.0.send(Message::Binary("x".into())).unwrap();
     assert_eq!(session.closed().0, u16::from(CloseCode::Unsupported));
 }
+
+#[test]
+fn a_publish_is_acknowledged_when_it_is_on_the_disk() {
+    let daemon = Daemon::start("[http]\npublish = true\n[store]\ndurability = \"disk\"\n");
+    let mut session = Session::open(&daemon);
+    session.subscribe(&["a"]);
+    for number in 0..5 {
+        session.send(&json!({"op": "publish", "channel": "a", "data": "x", "ref": number}));
+    }
+    session.send(&json!({"op": "ping", "ref": "last"}));
+    let (mut replies, mut messages) = (Vec::new(), 0);
+    while replies.last() != Some(&json!("last")) || messages < 5 {
+        let frame = session.next();
+        match frame.get("ref") {
+            Some(reference) => replies.push(reference.clone()),
+            None => messages += 1,
+        }
+    }
+    assert_eq!(json!(replies), json!([0, 1, 2, 3, 4, "last"]));
+}
+
+/// The history keeps less than the session has left unread.
+#[test]
+fn a_session_that_reads_too_late_gets_a_gap_and_goes_on() {
+    const MESSAGES: usize = 400;
+    let daemon = Daemon::start("workers = 1\n[history]\nbytes = \"256KiB\"\n");
+    let mut session = Session::open(&daemon);
+    session.subscribe(&["a"]);
+    let data = "x".repeat(60_000);
+    let mut last = 0;
+    for _ in 0..MESSAGES {
+        last = daemon.publish("a", &data);
+    }
+    let (mut gaps, mut received) = (0, 0);
+    loop {
+        let frame = session.next();
+        if frame["gap"] == true {
+            gaps += 1;
+            continue;
+        }
+        received += 1;
+        if frame["id"] == last {
+            break;
+        }
+    }
+    assert!(
+        gaps >= 1 && received < MESSAGES,
+        "{gaps} gaps, {received} messages"
+    );
+    session.done(&json!({"op": "ping"}));
+}
