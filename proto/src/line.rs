@@ -43,6 +43,8 @@ pub enum Request<'a> {
         channels: ChannelNames,
         /// The last id that the client has received. `None`: from now on.
         since: Option<Since>,
+        /// Also deliver the presence messages of the channels. In a session the client also becomes a member of them.
+        presence: Option<PresenceRequest<'a>>,
     },
     /// Answer `{"ok":true}`, and deliver no more messages of these channels.
     Unsubscribe {
@@ -71,6 +73,13 @@ pub enum Request<'a> {
     Ping,
     /// Replace the token. Only a session has a token.
     Token(Cow<'a, str>),
+}
+
+/// A client that subscribes wants to be a member of its channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceRequest<'a> {
+    /// The id that the client has chosen.
+    pub member: Option<Cow<'a, str>>,
 }
 
 /// One message to publish.
@@ -215,10 +224,7 @@ impl<'a> Request<'a> {
     fn of(fields: Fields<'a>) -> Result<Self, LineError> {
         match &*fields.op.0 {
             "publish" => fields.publish().map(Self::Publish),
-            "subscribe" => {
-                let (channels, since) = fields.subscription("subscribe")?;
-                Ok(Self::Subscribe { channels, since })
-            }
+            "subscribe" => fields.subscribe(),
             "unsubscribe" => {
                 let channels = fields.unsubscription()?;
                 Ok(Self::Unsubscribe { channels })

@@ -79,6 +79,7 @@ mod service_manager;
 mod session;
 mod session_browser;
 mod session_hostile;
+mod session_presence;
 mod several_channels;
 mod shutdown;
 mod smuggling;

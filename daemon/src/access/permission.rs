@@ -8,6 +8,7 @@ use comet_proto::{ChannelName, ChannelNames};
 
 use super::{
     Caller, Rights, check_use,
+    member::no_member,
     rules::ReadRight,
     token::{Grant, TokenError},
 };
@@ -20,6 +21,7 @@ use crate::{
         site::Site,
     },
     hub::Publisher,
+    presence::Member,
 };
 
 /// The right to read these channels.
@@ -27,6 +29,13 @@ pub(crate) struct ReadPermission {
     channels: ChannelNames,
     right: ReadRight,
     is_by_rules: bool,
+    joining: Option<Joining>,
+}
+
+/// A client gets the presence messages of its channels, and becomes a member of them if it has an identity.
+#[derive(Clone)]
+pub(crate) struct Joining {
+    pub(crate) member: Option<Member>,
 }
 
 /// The right to publish one message to these channels.
@@ -82,7 +91,35 @@ impl Credentials {
             channels,
             right,
             is_by_rules: true,
+            joining: None,
         })
+    }
+
+    /// Like [`Credentials::may_read`], for a client that also wants to be a member of the channels. `chosen`: the id that the
+    /// client has chosen.
+    pub(crate) fn may_join(
+        &self,
+        rights: &Rights,
+        channels: ChannelNames,
+        chosen: Option<&str>,
+    ) -> Result<ReadPermission, Refusal> {
+        let member = rights.member(&channels, self.member()?, chosen)?;
+        let mut permission = self.may_read(rights, channels)?;
+        permission.joining = Some(Joining { member });
+        Ok(permission)
+    }
+
+    /// The member of the client's token. `None`: the client has no token, or the token has no subject.
+    pub(crate) fn member(&self) -> Result<Option<Member>, Refusal> {
+        match &self.token {
+            Token::Valid(grant) if grant.expires <= unix_time().as_secs() => {
+                Err(refused(&TokenError::Expired))
+            }
+            Token::Valid(grant) => grant.member().map_err(no_member),
+            Token::Refused(refusal) if refusal.reason() == Reason::Forbidden => Ok(None),
+            Token::Refused(refusal) => Err((**refusal).clone()),
+            Token::None => Ok(None),
+        }
     }
 
     /// Checks that a message may be published to all of `channels`. The page was checked when the connection began.
@@ -164,7 +201,12 @@ impl ReadPermission {
             channels: channel.into(),
             right: ReadRight::default(),
             is_by_rules: false,
+            joining: None,
         }
+    }
+
+    pub(crate) fn joining(&self) -> Option<&Joining> {
+        self.joining.as_ref()
     }
 
     /// Whether the right comes from the rules of channels.

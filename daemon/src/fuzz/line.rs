@@ -66,9 +66,18 @@ fn check_request(request: &Request<'_>, json: &Value) {
             check_publish(publish, json);
             "publish"
         }
-        Request::Subscribe { channels, since } => {
+        Request::Subscribe {
+            channels,
+            since,
+            presence,
+        } => {
             check_channels(channels, json);
             assert_eq!(*since, self::since(&json["since"]));
+            assert_eq!(presence.is_some(), json["presence"] == true);
+            let member = presence
+                .as_ref()
+                .and_then(|presence| presence.member.as_deref());
+            assert_eq!(member, json["member"].as_str());
             "subscribe"
         }
         Request::Unsubscribe { channels } => {

@@ -49,8 +49,15 @@ impl Comet {
     ) -> Result<Option<Receipt>, Refused> {
         match request {
             Request::Publish(publish) => return publish_message(publish, session).map(Some),
-            Request::Subscribe { channels, since } => {
-                let permission = session.may_read(channels)?;
+            Request::Subscribe {
+                channels,
+                since,
+                presence,
+            } => {
+                let permission = match presence {
+                    None => session.may_read(channels)?,
+                    Some(presence) => session.may_join(channels, presence.member.as_deref())?,
+                };
                 let added = session.subscribe(&permission, since);
                 added.map_err(|error| Refused(ErrorCode::Channels, error.to_string()))?;
                 line::write_ok(reply);

@@ -9,7 +9,7 @@ mod endpoint;
 mod tests;
 pub(crate) mod websocket;
 
-use std::{num::NonZeroU32, rc::Rc};
+use std::{collections::HashMap, num::NonZeroU32, rc::Rc};
 
 use comet_proto::{
     Attributes, ChannelName, ChannelNames, ChannelNamesError, Cursor, EventName, MAX_CHANNELS,
@@ -21,11 +21,12 @@ use crate::{
     api,
     broker::{Receipt, SourceKind},
     connection::memory,
-    http::{Http, date::unix_time, refusal::Refusal},
+    http::{Http, Site, date::unix_time, refusal::Refusal},
     hub::{
         Backlog, ChannelSet, NewMessage, PublisherKey, RightEnds,
         subscriber::{Feed, SharedBacklog, Subscriber},
     },
+    presence::{self, Member},
 };
 pub(crate) use endpoint::SessionEndpoint;
 
@@ -51,12 +52,14 @@ pub(crate) struct Session {
 }
 
 /// A subscription to one channel.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Default)]
 struct Seat {
     /// When the right to read the channel ends, in seconds since 1970. `None`: never.
     ends: Option<NonZeroU32>,
     /// The right comes from the rules of channels, and may end with new rules.
     by_rules: bool,
+    /// Set if the client is a member of the channel.
+    presence: Option<Box<presence::Seat>>,
 }
 
 /// A message that a client publishes.
@@ -108,6 +111,18 @@ impl Session {
         self.credentials.may_read(api::rights(&site), channels)
     }
 
+    /// Like [`Session::may_read`], for a client that also wants to be a member of the channels. `chosen`: the id that the client
+    /// has chosen.
+    pub(crate) fn may_join(
+        &self,
+        channels: ChannelNames,
+        chosen: Option<&str>,
+    ) -> Result<ReadPermission, Refusal> {
+        let site = self.http.site();
+        self.credentials
+            .may_join(api::rights(&site), channels, chosen)
+    }
+
     /// Checks that the client may publish to `channels`, by the rules and its token.
     pub(crate) fn may_publish(&self, channels: ChannelNames) -> Result<PublishPermission, Refusal> {
         let site = self.http.site();
@@ -137,29 +152,61 @@ impl Session {
         let since = since.map(|since| hub.resolve(since));
         let withheld = since.and_then(|since| right.withheld(hub, channels, since));
         self.has_pending_gap |= withheld.is_some();
+        // The client enters before it subscribes, so that it does not get its own presence message.
+        let mut entered = self.enter(permission);
+        let mut channels = channels.to_vec();
+        if permission.joining().is_some() {
+            let presence: Vec<_> = channels.iter().filter_map(ChannelName::presence).collect();
+            channels.extend(presence);
+        }
         memory::sub_channels(self.set.channels());
-        self.set.add(channels, withheld.or(since));
+        self.set.add(&channels, withheld.or(since));
         memory::add_channels(self.set.channels());
         self.seats
-            .resize(self.set.channels().len(), Seat::default());
+            .resize_with(self.set.channels().len(), Seat::default);
         let ends = right.expires.map(|second| {
             let second = u32::try_from(second).unwrap_or(u32::MAX);
             NonZeroU32::new(second).unwrap_or(NonZeroU32::MIN)
         });
         for (channel, seat) in self.set.channels().iter().zip(&mut self.seats) {
             if channels.contains(channel) {
-                *seat = Seat {
-                    ends,
-                    by_rules: permission.is_by_rules(),
-                };
+                (seat.ends, seat.by_rules) = (ends, permission.is_by_rules());
+                let entered = entered.remove(channel).map(Box::new);
+                seat.presence = seat.presence.take().or(entered);
             }
         }
         self.find_first_end();
         Ok(())
     }
 
+    /// Makes the client a member of the channels of which it is none yet.
+    fn enter(&self, permission: &ReadPermission) -> HashMap<ChannelName, presence::Seat> {
+        let joining = permission.joining();
+        let Some(member) = joining.and_then(|joining| joining.member.as_ref()) else {
+            return HashMap::new();
+        };
+        let site = self.http.site();
+        let is_member = |channel: &ChannelName| {
+            let mut seats = self.set.channels().iter().zip(&self.seats);
+            seats.any(|(known, seat)| known == channel && seat.presence.is_some())
+        };
+        let channels = permission.channels().iter();
+        let new = channels.filter(|channel| !is_member(channel));
+        new.map(|channel| (channel.clone(), enter(&site, channel, member)))
+            .collect()
+    }
+
     /// Drops a channel. Returns false if the client had not subscribed to it.
     pub(crate) fn unsubscribe(&mut self, channel: &ChannelName) -> bool {
+        let removed = self.remove(channel);
+        if let Some(presence) = channel.presence() {
+            self.remove(&presence);
+        }
+        self.find_first_end();
+        removed
+    }
+
+    fn remove(&mut self, channel: &ChannelName) -> bool {
         let known = self.channels().iter().position(|name| name == channel);
         let Some(place) = known else {
             return false;
@@ -168,7 +215,6 @@ impl Session {
         self.set.remove(channel);
         memory::add_channels(self.set.channels());
         self.seats.remove(place);
-        self.find_first_end();
         true
     }
 
@@ -221,9 +267,11 @@ impl Session {
     /// Replaces the token. The new token must grant reading the channels that the client reads by a token. Returns when the new
     /// token expires, in seconds since 1970.
     pub(crate) fn replace_token(&mut self, token: &str) -> Result<u64, Refusal> {
-        let site = self.http.site();
+        let (site, before) = (self.http.site(), self.credentials.member().ok().flatten());
         let seats = self.set.channels().iter().zip(&self.seats);
-        let by_token = seats.filter(|(_, seat)| seat.ends.is_some());
+        // Who may read a channel may read its presence messages.
+        let by_token =
+            seats.filter(|(channel, seat)| seat.ends.is_some() && !channel.is_internal());
         let needed: Vec<&ChannelName> = by_token.map(|(channel, _)| channel).collect();
         let expires = self
             .credentials
@@ -233,7 +281,22 @@ impl Session {
             seat.ends = ends;
         }
         self.find_first_end();
+        let member = self.credentials.member().ok().flatten();
+        if before.is_some() && member != before {
+            self.change_member(member.as_ref());
+        }
         Ok(expires)
+    }
+
+    /// The client's token has another member now, or none.
+    fn change_member(&mut self, member: Option<&Member>) {
+        let site = self.http.site();
+        for (channel, seat) in self.set.channels().iter().zip(&mut self.seats) {
+            if seat.presence.is_some() {
+                let entered = member.map(|member| enter(&site, channel, member));
+                seat.presence = entered.map(Box::new);
+            }
+        }
     }
 
     /// Reads the new messages, at most `bytes`; a larger message comes alone. `None`: there are none, and the connection is
@@ -306,6 +369,12 @@ impl Session {
             || (by_token && !rights.accept_tokens_of(before))
             || !self.credentials.page_is_allowed(&site);
     }
+}
+
+/// Makes a client a member of a channel.
+fn enter(site: &Site, channel: &ChannelName, member: &Member) -> presence::Seat {
+    let grace = api::rights(site).grace(channel);
+    presence::Seat::enter(&site.presence, channel, member, grace)
 }
 
 impl Drop for Session {

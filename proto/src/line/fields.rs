@@ -8,7 +8,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
-use super::{LineError, Publish, Reference, parse_key};
+use super::{LineError, PresenceRequest, Publish, Reference, Request, parse_key};
 use crate::{Attributes, ChannelName, ChannelNames, Cursor, EventName, Since};
 
 /// All fields of a line, before the check which of them the operation needs.
@@ -39,6 +39,9 @@ pub(super) struct Fields<'a> {
     attributes: Option<Pairs<'a>>,
     #[serde(borrow)]
     after: Option<Text<'a>>,
+    presence: Option<bool>,
+    #[serde(borrow)]
+    member: Option<Text<'a>>,
 }
 
 impl<'a> Fields<'a> {
@@ -50,6 +53,8 @@ impl<'a> Fields<'a> {
                 ("since", self.since.is_some()),
                 ("token", self.token.is_some()),
                 ("after", self.after.is_some()),
+                ("presence", self.presence.is_some()),
+                ("member", self.member.is_some()),
             ],
         )?;
         let channels = match (self.channel, self.channels) {
@@ -96,6 +101,8 @@ impl<'a> Fields<'a> {
                 ("attributes", self.attributes.is_some()),
                 ("token", self.token.is_some()),
                 ("after", self.after.is_some()),
+                ("presence", self.presence.is_some()),
+                ("member", self.member.is_some()),
             ],
         )?;
         let field = "channels";
@@ -107,6 +114,21 @@ impl<'a> Fields<'a> {
             Some(NumberOrText::Text(text)) => Some(Since::parse(&text)?),
         };
         Ok((channels, since))
+    }
+
+    pub(super) fn subscribe(mut self) -> Result<Request<'a>, LineError> {
+        let op = "subscribe";
+        let wants_presence = self.presence.take() == Some(true);
+        if !wants_presence {
+            self.refuse(op, [("member", self.member.is_some())])?;
+        }
+        let member = self.member.take().map(|member| member.0);
+        let (channels, since) = self.subscription(op)?;
+        Ok(Request::Subscribe {
+            channels,
+            since,
+            presence: wants_presence.then_some(PresenceRequest { member }),
+        })
     }
 
     pub(super) fn unsubscription(self) -> Result<ChannelNames, LineError> {
@@ -147,6 +169,8 @@ impl<'a> Fields<'a> {
                 ("since", self.since.is_some()),
                 ("token", self.token.is_some()),
                 ("after", self.after.is_some()),
+                ("presence", self.presence.is_some()),
+                ("member", self.member.is_some()),
             ],
         )
     }

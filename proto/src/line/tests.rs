@@ -44,10 +44,26 @@ fn what_a_client_writes_is_what_the_daemon_reads() {
 #[test]
 fn subscriptions_take_numbers_and_times() {
     let line = br#"{"op":"subscribe","channels":["a","b"],"since":"1970-01-01T00:00:01Z"}"#;
-    let Request::Subscribe { channels, since } = Request::parse(line).unwrap() else {
+    let Request::Subscribe {
+        channels, since, ..
+    } = Request::parse(line).unwrap()
+    else {
         panic!("a subscribe")
     };
     assert_eq!((channels.len(), since), (2, Some(Since::Time(1_000_000))));
+    let line = br#"{"op":"subscribe","channels":["a"],"presence":true,"member":"7"}"#;
+    let Request::Subscribe {
+        presence: Some(presence),
+        ..
+    } = Request::parse(line).unwrap()
+    else {
+        panic!("a subscribe with presence")
+    };
+    assert_eq!(presence.member.as_deref(), Some("7"));
+    assert!(matches!(
+        Request::parse(br#"{"op":"subscribe","channels":["a"],"presence":false}"#),
+        Ok(Request::Subscribe { presence: None, .. })
+    ));
     assert!(matches!(
         Request::parse(br#"{"op":"unsubscribe","channels":["a","b"]}"#),
         Ok(Request::Unsubscribe { channels }) if channels.len() == 2
@@ -135,6 +151,16 @@ fn refusals_name_the_field() {
             "op subscribe has no field",
         ),
         (r#"{"op":"subscribe"}"#, "channels", "needs the field"),
+        (
+            r#"{"op":"subscribe","channels":["a"],"member":"7"}"#,
+            "member",
+            "op subscribe has no field",
+        ),
+        (
+            r#"{"op":"history","channels":["a"],"presence":true}"#,
+            "presence",
+            "op history has no field",
+        ),
         (
             r#"{"op":"unsubscribe","channels":["a"],"since":1}"#,
             "since",

@@ -14,7 +14,7 @@ use std::{
 
 use comet_proto::{
     ChannelNames, Pace, Since,
-    line::{self, ErrorCode, LineError, Publish, Reference, Request},
+    line::{self, ErrorCode, LineError, PresenceRequest, Publish, Reference, Request},
 };
 use interprocess::os::unix::uds_local_socket::tokio::Stream;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -253,7 +253,21 @@ impl Connection {
     ) -> Option<Reference> {
         match request {
             Ok(Request::Publish(publish)) => return self.publish(publish, reference),
-            Ok(Request::Subscribe { channels, since }) => self.subscribe(&channels, since),
+            Ok(Request::Subscribe {
+                presence:
+                    Some(PresenceRequest {
+                        member: Some(_), ..
+                    }),
+                ..
+            }) => {
+                let reason = "member is for sessions: a client of the socket is no member";
+                line::write_error(&ErrorCode::parse("member"), reason, &mut self.output);
+            }
+            Ok(Request::Subscribe {
+                channels,
+                since,
+                presence,
+            }) => self.subscribe(&channels, since, presence.is_some()),
             Ok(Request::Unsubscribe { channels }) => {
                 if let Some(subscription) = &mut self.subscription {
                     subscription.remove(&channels);
@@ -288,11 +302,11 @@ impl Connection {
         reference
     }
 
-    fn subscribe(&mut self, channels: &ChannelNames, since: Option<Since>) {
+    fn subscribe(&mut self, channels: &ChannelNames, since: Option<Since>, presence: bool) {
         let subscription = self
             .subscription
             .get_or_insert_with(|| SocketSubscription::new(&self.shared));
-        match subscription.add(channels, since) {
+        match subscription.add(channels, since, presence) {
             Ok(()) => line::write_ok(&mut self.output),
             Err(error) => {
                 line::write_error(&ErrorCode::Channels, &error.to_string(), &mut self.output)

@@ -2,7 +2,9 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use comet_proto::{ChannelNames, ChannelNamesError, Cursor, MAX_CHANNELS, Since, line};
+use comet_proto::{
+    ChannelName, ChannelNames, ChannelNamesError, Cursor, MAX_CHANNELS, Since, line,
+};
 use tokio::sync::Notify;
 
 use super::{
@@ -61,7 +63,8 @@ impl SocketSubscription {
         }
     }
 
-    /// Adds channels, of which messages after `since` are delivered (`None`: from now on). Others go on as before.
+    /// Adds channels, of which messages after `since` are delivered (`None`: from now on). Others go on as before. `presence`:
+    /// also adds the presence messages of the channels.
     ///
     /// # Errors
     /// There would be more than [`MAX_CHANNELS`]; none is added.
@@ -69,15 +72,21 @@ impl SocketSubscription {
         &mut self,
         channels: &ChannelNames,
         since: Option<Since>,
+        presence: bool,
     ) -> Result<(), ChannelNamesError> {
         let known = self.set.channels();
         let new = channels.iter().filter(|name| !known.contains(name));
-        let count = known.len() + new.count();
+        let all = known.iter().chain(new);
+        let count = all.filter(|name| !name.is_internal()).count();
         if count > MAX_CHANNELS {
             return Err(ChannelNamesError::TooMany(count));
         }
         let since = since.map(|since| self.shared.audience.hub().resolve(since));
         self.set.add(channels, since);
+        if presence {
+            let presence = channels.iter().filter_map(ChannelName::presence);
+            self.set.add(&presence.collect::<Vec<_>>(), since);
+        }
         self.waker.has_unread.set(true);
         Ok(())
     }
@@ -86,6 +95,8 @@ impl SocketSubscription {
     pub(super) fn remove(&mut self, channels: &ChannelNames) {
         for channel in channels.iter() {
             self.set.remove(channel);
+            let presence = channel.presence();
+            presence.map(|presence| self.set.remove(&presence));
         }
         self.unwritten.retain(self.set.channels());
     }
