@@ -24,6 +24,13 @@ const MANY: usize = 1000;
 /// makes the clients ask for the list.
 const FEW: usize = 900;
 
+/// Maximum number of bytes that the members of all channels use. A client can be one member after the other, and each of them stays
+/// for the grace time.
+const MAX_BYTES: usize = 64 << 20;
+
+/// The bytes of a member without its id and info.
+const FIXED: usize = 256;
+
 /// Number of members that leave while the members are locked once.
 const SLICE: usize = 512;
 
@@ -45,6 +52,8 @@ struct PresenceState {
     leaving: BinaryHeap<Reverse<(Instant, ChannelName, Arc<str>)>>,
     /// Channels with many members that have changed.
     changed: BTreeSet<ChannelName>,
+    /// The bytes that all members use.
+    bytes: usize,
     /// After a restart: when clients that have not come back count as gone.
     settled: Option<Instant>,
 }
@@ -160,6 +169,7 @@ impl LocalPresence {
             return;
         };
         if let Some(gone) = known.members.remove(id) {
+            state.bytes -= cost(&gone.member);
             let change = PresenceChange::Left(gone.member);
             match known.is_counted {
                 true => _ = state.changed.insert(channel.clone()),
@@ -189,13 +199,16 @@ impl LocalPresence {
 }
 
 impl Presence for LocalPresence {
-    fn enter(&self, channel: &ChannelName, member: &Member) {
+    fn enter(&self, channel: &ChannelName, member: &Member) -> bool {
         let Some(messages) = channel.presence() else {
-            return; // an internal channel has no members
+            return false; // an internal channel has no members
         };
         let mut state = self.lock();
         let PresenceState {
-            channels, changed, ..
+            channels,
+            changed,
+            bytes,
+            ..
         } = &mut *state;
         let known = channels
             .entry(channel.clone())
@@ -205,11 +218,18 @@ impl Presence for LocalPresence {
                 is_counted: false,
             });
         if let Some(known) = known.members.get_mut(member.id()) {
+            *bytes += cost(member);
+            *bytes -= cost(&known.member);
             known.member = member.clone();
             known.count += 1;
             known.leaves = None;
-            return;
+            return true;
         }
+        if *bytes + cost(member) > MAX_BYTES {
+            state.forget_if_empty(channel);
+            return false;
+        }
+        *bytes += cost(member);
         let connections = Connections {
             member: member.clone(),
             count: 1,
@@ -222,6 +242,7 @@ impl Presence for LocalPresence {
             true => _ = changed.insert(channel.clone()),
             false => self.publish(known, channel, &PresenceChange::Joined(member.clone())),
         }
+        true
     }
 
     fn leave(&self, channel: &ChannelName, id: &Arc<str>, grace: Duration) {
@@ -255,6 +276,10 @@ impl Presence for LocalPresence {
             cursor,
         }
     }
+}
+
+fn cost(member: &Member) -> usize {
+    FIXED + member.id().len() + member.info().map_or(0, str::len)
 }
 
 impl PresenceState {

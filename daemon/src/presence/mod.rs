@@ -22,10 +22,11 @@ pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Knows the members of the channels. Callers use [`Seat::enter`].
 pub trait Presence: Send + Sync {
-    /// Adds a connection of a member. The first connection of a member publishes a presence message.
-    fn enter(&self, channel: &ChannelName, member: &Member);
+    /// Adds a connection of a member. The first connection of a member publishes a presence message. Returns false if there is
+    /// no room for another member.
+    fn enter(&self, channel: &ChannelName, member: &Member) -> bool;
 
-    /// Removes a connection of the member with this id. If it was the last one, and no other one comes within `grace`, a
+    /// Removes a connection of the member with this id, which has entered. If it was the last one, and no other one comes within `grace`, a
     /// presence message is published.
     fn leave(&self, channel: &ChannelName, id: &Arc<str>, grace: Duration);
 
@@ -35,6 +36,8 @@ pub trait Presence: Send + Sync {
 
 /// A connection of a member on a channel. The connection leaves when its seat is dropped.
 pub struct Seat {
+    /// Whether there was room for the member.
+    has_entered: bool,
     presence: Arc<dyn Presence>,
     channel: ChannelName,
     member: Arc<str>,
@@ -50,8 +53,8 @@ impl Seat {
         member: &Member,
         grace: Duration,
     ) -> Self {
-        presence.enter(channel, member);
         Self {
+            has_entered: presence.enter(channel, member),
             presence: presence.clone(),
             channel: channel.clone(),
             member: member.id().clone(),
@@ -62,6 +65,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.presence.leave(&self.channel, &self.member, self.grace);
+        if self.has_entered {
+            self.presence.leave(&self.channel, &self.member, self.grace);
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Fixture {
     }
 
     fn enter(&self, id: &str) {
-        self.presence.enter(&self.channel, &member(id));
+        assert!(self.presence.enter(&self.channel, &member(id)));
     }
 
     /// A connection leaves so many seconds after the start.
@@ -142,7 +142,7 @@ fn without_a_grace_time_a_member_leaves_at_once() {
 fn a_message_says_who_it_was() {
     let f = Fixture::new(false);
     let ann = Member::new("42", Some(&json!({"name": "Ann"}))).unwrap();
-    f.presence.enter(&f.channel, &ann);
+    assert!(f.presence.enter(&f.channel, &ann));
     assert_eq!(
         f.messages(Cursor(0)),
         [json!({"channel": "news", "joined": {"id": "42", "info": {"name": "Ann"}}, "count": 1})]
@@ -197,6 +197,31 @@ fn ten_thousand_members_are_counted_once_a_second_and_listed_in_parts() {
     f.enter("new");
     assert_eq!(f.changes().last().unwrap(), "joined new 801");
     assert_eq!(f.hub.status().published, before + 3);
+}
+
+#[test]
+fn the_members_use_bounded_memory() {
+    let f = Fixture::new(false);
+    let presence: Arc<dyn Presence> = f.presence.clone();
+    let info = json!("x".repeat(2000));
+    let large = |number: usize| Member::new(&number.to_string(), Some(&info)).unwrap();
+    let mut seats: Vec<Seat> = (0..40_000)
+        .map(|number| Seat::enter(&presence, &f.channel, &large(number), Duration::ZERO))
+        .collect();
+    let count = f.presence.members(&f.channel, None).count;
+    assert!((20_000..30_000).contains(&count), "{count}");
+    let other = ChannelName::parse("other").unwrap();
+    drop(Seat::enter(&presence, &other, &large(0), Duration::ZERO));
+    assert_eq!(f.presence.members(&other, None).count, 0);
+    // A member that found no room does not take the place of one with the same id.
+    let refused = seats.pop().unwrap();
+    seats.truncate(10);
+    let same = Seat::enter(&presence, &f.channel, &large(39_999), Duration::ZERO);
+    drop(refused);
+    assert_eq!(f.presence.members(&f.channel, None).count, 11);
+    drop((same, seats));
+    assert!(f.presence.lock().channels.is_empty() || f.presence.lock().bytes == 0);
+    assert_eq!(f.presence.lock().bytes, 0);
 }
 
 #[test]
