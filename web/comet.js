@@ -57,6 +57,10 @@
   const FIRST_GAP_PAUSE = 1000;
   const LONGEST_GAP_PAUSE = 60000;
   const GAPS_FORGOTTEN = 300000;
+  /** Longest random delay in milliseconds before a page asks for the members again, so that pages do not ask all at once. */
+  const MEMBERS_SPREAD = 2000;
+  /** When only the number of members has come, the page asks for the list if there are fewer than this. */
+  const LISTED_MEMBERS = 900;
   /** Milliseconds in which several changes of subscriptions are gathered into one new request. */
   const GATHER = 10;
   /** Bounds of one connection's request: the number of channels, and bytes of their names in the URL. */
@@ -76,12 +80,33 @@
    */
 
   /**
+   * A user on a channel.
+   * @typedef {Object} Member
+   * @property {string} id  the subject of the user's token, or the id that the user's page has chosen
+   * @property {*} [info]  what the user's token says about the user. Show it as carefully as data of a message
+   * @property {number} [connections]  in a list of members: the number of the user's connections
+   */
+
+  /**
+   * A change of the members of a channel. One of `members`, `joined` and `left` is set. With many members, about 1,000,
+   * only `count` is set.
+   * @typedef {Object} Presence
+   * @property {string} channel
+   * @property {Member[]} [members]  all members, in place of what the page knows
+   * @property {Member} [joined]  a member that the page may know already
+   * @property {Member} [left]  a member that the page may not know
+   * @property {number} count  the number of members now
+   */
+
+  /**
    * The functions of a subscriber. Each is optional.
    * @typedef {Object} Handlers
    * @property {function(Message): void} [message]  called for each message, once, in the order of ids
    * @property {function(): void} [gap]  called when messages were missed and the daemon no longer has them: load the
    *   state again. Several gaps within a short time become one call, after a pause. The pause grows to one minute, and
    *   a reload of the page does not reset it
+   * @property {function(Presence): void} [presence]  with the option `presence`: called with the members of each channel
+   *   at first, and then with each change
    * @property {function(string, string=): void} [state]  called with `'connecting'` at first; with `'open'` when the
    *   daemon has answered the stream or waiting poll that brings new messages; with `'away'` when the daemon cannot be
    *   reached, or when the page's `token` function failed (the second argument is the reason), and the request will be
@@ -101,6 +126,9 @@
    *   10 s. It may set the cookie `__Host-comet` and return `''`. Subscriptions with the same function share a connection
    * @param {boolean} [options.credentials]  send cookies to a daemon of another origin. That daemon has to list this
    *   page's origin by name
+   * @param {boolean} [options.presence]  be a member of the channels, as the subject of the token, and hear of the other
+   *   members. Without a subject the page only hears of them
+   * @param {string} [options.member]  with `presence`: the id of the member, for channels whose rule lets clients choose it
    * @param {string} [options.transport]  `'sse'` (falls back to long-poll automatically) or `'longpoll'`
    * @returns {{close: function(): void, cursor: ?number}}  `cursor` can be the `since` of a later subscription. It is
    *   `null` until the daemon has told a cursor
@@ -163,6 +191,10 @@
       /** The key of this subscription's gaps in the tab's memory. */
       this.gaps = 'gaps ' + this.access.url + this.names;
       this.gapTimer = 0;
+      /** The channels whose members are asked for, with the cursor of the last list. */
+      this.listed = new Map(this.access.presence ? channels.map((channel) => [channel, 0]) : []);
+      /** The timers of requests for members, by channel. */
+      this.asking = new Map();
     }
 
     /** Polls until the daemon has told a cursor, then joins a connection. */
@@ -175,6 +207,7 @@
           this.pacer.retry = null;
           await this.poll();
           if (!this.closed && this.pacer.retry === null) {
+            this.listAll(0);
             join(this);
             return;
           }
@@ -220,6 +253,7 @@
       this.say('closed', reason);
       this.closed = true;
       clearTimeout(this.gapTimer);
+      this.asking.forEach((timer) => clearTimeout(timer));
       this.access.release();
       this.pacer.end();
       if (this.task) {
@@ -239,6 +273,9 @@
         return false;
       }
       this.cursor = message.id;
+      if (message.presence) {
+        return this.takePresence(message);
+      }
       const all = message.channels || [message.channel];
       const own = all.filter((channel) => this.channels.includes(channel));
       if (own.length === 0) {
@@ -247,6 +284,44 @@
       // The connection may have subscribed to further channels of the message, for other subscriptions of the page.
       this.call('message', all.length > 1 ? { ...message, channel: own[0], channels: own.length > 1 ? own : undefined } : message);
       return true;
+    }
+
+    /** Delivers a change of the members. A change that a list contained already is left out. */
+    takePresence({ presence, id }) {
+      const { channel, count } = presence;
+      if (!this.listed.has(channel) || id <= this.listed.get(channel)) {
+        return false;
+      }
+      if (presence.joined || presence.left || count >= LISTED_MEMBERS) {
+        this.call('presence', presence);
+      } else {
+        this.list(channel, Math.random() * MEMBERS_SPREAD);
+      }
+      return true;
+    }
+
+    listAll(spread) {
+      this.listed.forEach((_, channel) => this.list(channel, Math.random() * spread));
+    }
+
+    /** Asks for the members of a channel after `delay` milliseconds, until there is an answer or a refusal. */
+    list(channel, delay) {
+      clearTimeout(this.asking.get(channel));
+      const ask = async () => {
+        try {
+          const { members, count, cursor, next } = await this.access.members(channel);
+          if (this.closed || cursor < this.listed.get(channel)) {
+            return;
+          }
+          this.listed.set(channel, cursor);
+          this.call('presence', next === undefined ? { channel, members, count } : { channel, count });
+        } catch (error) {
+          if (!this.closed && !error.refused) {
+            this.list(channel, FIRST_PAUSE + Math.random() * LONGEST_PAUSE);
+          }
+        }
+      };
+      this.asking.set(channel, setTimeout(ask, delay));
     }
 
     /**
@@ -283,6 +358,7 @@
     tellGap(count) {
       this.gapTimer = 0;
       remember(this.gaps, count + 1);
+      this.listAll(MEMBERS_SPREAD);
       this.call('gap');
     }
 
@@ -626,10 +702,14 @@
 
   /** The URL, token and credentials of requests. Subscriptions with the same options share one object. */
   class Access {
-    constructor({ url = '/ch/', token = '', credentials = false }) {
+    constructor({ url = '/ch/', token = '', credentials = false, presence = false, member = '' }) {
       this.url = url;
       this.token = token;
       this.credentials = credentials;
+      this.presence = Boolean(presence);
+      this.member = String(member);
+      /** The end of the query of each poll and stream. */
+      this.more = this.presence ? '&presence=1' + (this.member && '&member=' + encodeURIComponent(this.member)) : '';
       /** The promise of the current token, and the last promise whose token was accepted. */
       this.asked = null;
       this.proven = null;
@@ -640,7 +720,7 @@
 
     static of(options) {
       const wanted = new Access(options);
-      const alike = (one) => ['url', 'token', 'credentials'].every((key) => one[key] === wanted[key]);
+      const alike = (one) => ['url', 'token', 'credentials', 'presence', 'member'].every((key) => one[key] === wanted[key]);
       const access = Access.all.find(alike) || wanted;
       if (!access.users) {
         Access.all.push(access);
@@ -661,7 +741,7 @@
       const from = since === null ? '' : '&since=' + encodeURIComponent(since);
       const limit = wait * 1000 + PATIENCE;
       try {
-        const head = await this.request(names + '?wait=' + wait + from, {}, task, limit);
+        const head = await this.request(names + '?wait=' + wait + from + this.more, {}, task, limit);
         task.limit(LONGEST_BODY);
         const answer = await json(head);
         answer.cursor = Number(answer.cursor);
@@ -675,15 +755,33 @@
     }
 
     async stream(names, since, task) {
-      const answer = await this.request(names + '?since=' + since, { headers: { Accept: EVENTS } }, task, PATIENCE);
+      const path = names + '?since=' + since + this.more;
+      const answer = await this.request(path, { headers: { Accept: EVENTS } }, task, PATIENCE);
       if (!(answer.headers.get('Content-Type') || '').toLowerCase().startsWith(EVENTS)) {
         throw new Error('the answer is no event stream');
       }
       return answer;
     }
 
+    /** Asks for the members of a channel. */
+    async members(channel) {
+      const task = new Task();
+      try {
+        const url = this.url.replace(/ch\/$/, 'presence/');
+        const head = await this.request(encodeURIComponent(channel), {}, task, PATIENCE, url);
+        const answer = await json(head);
+        answer.cursor = Number(answer.cursor);
+        if (answer.cursor >= 0 && Array.isArray(answer.members)) {
+          return answer;
+        }
+        throw new Error('the answer is none of the daemon');
+      } finally {
+        task.limit(0);
+      }
+    }
+
     /** Sends a request. If a token that was accepted before is refused, repeats the request once with a new token. */
-    async request(path, init, task = new Task(), limit = 0) {
+    async request(path, init, task = new Task(), limit = 0, url = this.url) {
       for (;;) {
         const asked = this.asked || (this.asked = this.ask());
         try {
@@ -692,7 +790,7 @@
           const headers = Object.assign(token ? { Authorization: 'Bearer ' + token } : {}, init.headers);
           const credentials = this.credentials ? 'include' : 'same-origin';
           const { signal } = task.controller;
-          const answer = await send(this.url + path, Object.assign({}, init, { headers, credentials, signal }));
+          const answer = await send(url + path, Object.assign({}, init, { headers, credentials, signal }));
           this.proven = asked;
           return answer;
         } catch (error) {

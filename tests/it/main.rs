@@ -9,6 +9,7 @@ mod browser_client;
 mod browser_late;
 mod browser_network;
 mod browser_pace;
+mod browser_presence;
 mod browser_restart;
 mod browser_share;
 mod browser_token;
