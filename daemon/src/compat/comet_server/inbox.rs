@@ -108,7 +108,7 @@ impl Users<'_> {
 
     /// When the user's last connection ended, and up to which message it had read.
     fn last_connection(&self, user: UserId) -> (LastSeen, Cursor) {
-        let stored = self.all(&internal("seen", Some(user))).pop();
+        let stored = self.hub.newest(&internal("seen", Some(user)), 1).pop();
         let parsed = stored.and_then(|stored| {
             let cursor = text(&stored).parse().ok()?;
             Some((LastSeen::At(stored.id / 1_000_000), Cursor(cursor)))

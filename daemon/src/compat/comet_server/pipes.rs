@@ -66,18 +66,16 @@ impl Users<'_> {
     /// The saved messages of a pipe, oldest first: the newest [`MOST_SAVED`]. A pipe shows what it has saved only if a length was
     /// set for it (`pipes_settings`), or for a while if its name starts with `trust_`.
     pub(crate) fn pipe_log(&self, pipe: &ChannelName) -> Vec<Arc<Message>> {
-        let cursor = match self.hub.own_length(pipe) {
-            Some(1..) => Cursor::default(),
-            _ if pipe.starts_with("trust_") => {
-                let old =
-                    self.hub
-                        .newest_older(slice::from_ref(pipe), Cursor::default(), TRUST_AGE);
-                old.unwrap_or_default()
-            }
-            _ => return Vec::new(),
-        };
-        let mut saved = self.all_after(pipe, cursor);
-        saved.drain(..saved.len().saturating_sub(MOST_SAVED));
+        let is_kept = self.hub.own_length(pipe).is_some_and(|length| length > 0);
+        if !is_kept && !pipe.starts_with("trust_") {
+            return Vec::new();
+        }
+        let mut saved = self.hub.newest(pipe, MOST_SAVED);
+        if !is_kept {
+            let pipes = slice::from_ref(pipe);
+            let old = self.hub.newest_older(pipes, Cursor::default(), TRUST_AGE);
+            saved.retain(|message| old.is_none_or(|old| message.id > old.0));
+        }
         saved
     }
 }

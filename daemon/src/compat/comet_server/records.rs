@@ -1,8 +1,8 @@
 //! What is kept about users until it is changed: keys, data, and the tokens that are no longer valid.
 
-use std::{slice, sync::Arc};
+use std::sync::Arc;
 
-use comet_proto::{ChannelName, Cursor, Message};
+use comet_proto::{ChannelName, Message};
 use ring::{
     digest,
     rand::{self, SystemRandom},
@@ -105,7 +105,7 @@ impl Users<'_> {
     }
 
     fn record(&self, channel: &ChannelName) -> Option<String> {
-        let newest = self.all(channel).pop()?;
+        let newest = self.hub.newest(channel, 1).pop()?;
         Some(text(&newest))
     }
 
@@ -117,19 +117,7 @@ impl Users<'_> {
 
     /// All messages that the channel keeps.
     pub(super) fn all(&self, channel: &ChannelName) -> Vec<Arc<Message>> {
-        self.all_after(channel, Cursor::default())
-    }
-
-    pub(super) fn all_after(&self, channel: &ChannelName, mut cursor: Cursor) -> Vec<Arc<Message>> {
-        let mut messages = Vec::new();
-        loop {
-            let backlog = self.hub.since(slice::from_ref(channel), cursor);
-            messages.extend(backlog.messages);
-            if !backlog.more {
-                return messages;
-            }
-            cursor = backlog.cursor;
-        }
+        self.hub.newest(channel, usize::MAX)
     }
 }
 

@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use comet_proto::{ChannelName, Cursor};
@@ -228,4 +231,36 @@ fn the_names_of_pipes_and_events_are_checked() {
     }
     assert!(pipes::check_event("").is_ok());
     assert_eq!(pipes::check_event(&"x".repeat(65)), Err(E::TooLong));
+}
+
+#[test]
+fn a_trusted_pipe_shows_two_minutes_and_a_pipe_with_a_length_all() {
+    const SECOND: u64 = 1_000_000;
+    static NOW: AtomicU64 = AtomicU64::new(1_000 * SECOND);
+    let hub = Hub::with_clock(Config::default().hub_history(), 1, || {
+        NOW.load(Ordering::Relaxed)
+    });
+    let broker = Local::new(hub.clone());
+    let users = Users::new(&hub, &*broker);
+    let (trusted, other) = (pipes::pipe("trust_a"), pipes::pipe("other"));
+    let (trusted, other) = (trusted.unwrap(), other.unwrap());
+    for text in ["old", "new"] {
+        users.publish(trusted.clone(), "", text, None);
+        users.publish(other.clone(), "", text, None);
+        NOW.fetch_add(119 * SECOND, Ordering::Relaxed);
+    }
+    let shown = |pipe: &ChannelName| -> Vec<String> {
+        users.pipe_log(pipe).iter().map(|m| text(m)).collect()
+    };
+    assert_eq!(shown(&trusted), ["new"]);
+    assert!(shown(&other).is_empty());
+    for pipe in [&trusted, &other] {
+        hub.set_length(pipe, Some(10)).unwrap();
+        assert_eq!(shown(pipe), ["old", "new"]);
+    }
+    hub.set_length(&other, Some(0)).unwrap();
+    assert!(shown(&other).is_empty());
+    NOW.fetch_add(2 * SECOND, Ordering::Relaxed);
+    hub.set_length(&trusted, None).unwrap();
+    assert!(shown(&trusted).is_empty());
 }
