@@ -103,11 +103,12 @@ impl LoginPhase {
                 self.site = Some(site);
                 Step::Write(out.into(), Then::Again)
             }
+            // Nobody has tried a key.
+            Answer::Refuse(error @ SqlError::Handshake(_)) => {
+                Step::Write(error_packet(sequence, error).into(), Then::End)
+            }
             Answer::Refuse(error) => {
-                let wait = match error {
-                    SqlError::Handshake(_) => Duration::ZERO, // nobody has tried a key
-                    _ => self.shared.failures.add(self.address, Instant::now()),
-                };
+                let wait = self.shared.failures.add(self.address, Instant::now());
                 self.refusal = Some(error_packet(sequence, error).into());
                 Step::Wait(due_in(conn, wait))
             }

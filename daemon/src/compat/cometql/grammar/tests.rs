@@ -1,4 +1,5 @@
 use super::*;
+use crate::compat::cometql::statement::{Condition, Fact, FactKind, Show};
 
 fn error(query: &str) -> (u16, String) {
     let error = parse(query.as_bytes()).unwrap_err();
