@@ -144,6 +144,27 @@ impl Credentials {
         })
     }
 
+    /// Like [`Credentials::may_publish`], but channels without a rule are open. For a protocol in which the names of channels say
+    /// who may publish: whoever configures the protocol wants these names to work.
+    pub(crate) fn may_publish_by_name(
+        &self,
+        rights: &Rights,
+        site: &Site,
+        channels: ChannelNames,
+    ) -> Result<PublishPermission, Refusal> {
+        match channels
+            .iter()
+            .any(|channel| rights.has_publish_rule(channel))
+        {
+            true => self.may_publish(rights, site, channels),
+            false if site.is_stopping() => Err(Refusal::stopping()),
+            false => Ok(PublishPermission {
+                channels,
+                publisher: Publisher::Http(0),
+            }),
+        }
+    }
+
     /// Replaces the token. The new token must grant reading `needed`: the channels that the client reads by the token so far.
     /// Returns the time at which the new token expires, in seconds since 1970.
     pub(crate) fn replace(
@@ -191,10 +212,6 @@ impl Credentials {
 
 impl ReadPermission {
     /// The right of the daemon itself to read an internal channel for a client.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for protocols that keep something for one user")
-    )]
     pub(crate) fn internal(channel: ChannelName) -> Self {
         assert!(channel.is_internal(), "{channel} is a channel of clients");
         Self {

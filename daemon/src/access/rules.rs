@@ -139,6 +139,11 @@ impl Rights {
         self.grace.get(channel).copied().unwrap_or(presence::GRACE)
     }
 
+    /// Whether a rule of `[[channel]]` says who may publish to the channel.
+    pub(super) fn has_publish_rule(&self, channel: &ChannelName) -> bool {
+        self.publish.get(channel).is_some()
+    }
+
     /// Whether everyone may read every channel.
     pub(super) fn all_is_read(&self) -> bool {
         self.read.is_empty() && self.read_else == Access::Public

@@ -154,7 +154,7 @@ impl Dialect for Comet {
     fn kind(&self) -> DialectKind {
         DialectKind {
             form: Some(SessionForm::Comet),
-            answers_close: true,
+            sends_close: true,
         }
     }
 

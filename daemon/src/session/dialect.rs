@@ -57,8 +57,9 @@ pub(crate) trait Dialect: 'static {
 pub(crate) struct DialectKind {
     /// Set if [`Dialect::tell`] depends only on the backlog. A backlog is rendered once for all sessions with the same form.
     pub(crate) form: Option<SessionForm>,
-    /// Whether the client's close frame is answered with one. Some clients reconnect only after an end without it.
-    pub(crate) answers_close: bool,
+    /// Whether close frames are sent, also as the answer to one of the client. Some clients reconnect only after an end
+    /// without one.
+    pub(crate) sends_close: bool,
 }
 
 /// The dialects whose bytes depend only on the backlog.
@@ -66,6 +67,10 @@ pub(crate) struct DialectKind {
 #[repr(u8)]
 pub(crate) enum SessionForm {
     Comet = 1,
+    /// comet-server.ru's pages.
+    CometServer,
+    /// The same, for scripts older than version 4.
+    OldCometServer,
 }
 
 impl SessionForm {
@@ -104,10 +109,6 @@ pub(crate) enum Close {
     /// With a close frame that has this code and this reason (RFC 6455, section 7.4).
     Frame(u16, Cow<'static, str>),
     /// Without a close frame. Browsers report such an end as not clean.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for protocols whose clients reconnect only then")
-    )]
     NoFrame,
 }
 

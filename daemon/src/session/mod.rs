@@ -130,6 +130,17 @@ impl Session {
             .may_publish(api::rights(&site), &site, channels)
     }
 
+    /// Like [`Session::may_publish`], for a protocol in which the names of channels say who may publish: channels without a rule
+    /// are open.
+    pub(crate) fn may_publish_by_name(
+        &self,
+        channels: ChannelNames,
+    ) -> Result<PublishPermission, Refusal> {
+        let site = self.http.site();
+        self.credentials
+            .may_publish_by_name(api::rights(&site), &site, channels)
+    }
+
     /// Adds channels, of which messages after `since` are delivered (`None`: from now on). The other channels continue as
     /// before.
     ///
@@ -243,13 +254,6 @@ impl Session {
     }
 
     /// Keeps the message with this id from this client. To be called right after the client has published the message.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for protocols whose clients do not get their own messages"
-        )
-    )]
     pub(crate) fn withhold(&mut self, id: u64) {
         self.withheld.push(id);
     }

@@ -126,7 +126,7 @@ impl Dialect for Letters {
     fn kind(&self) -> DialectKind {
         DialectKind {
             form: Some(SessionForm::Comet),
-            answers_close: false,
+            sends_close: false,
         }
     }
 

@@ -65,7 +65,7 @@ impl<D: Dialect> WebSocket<D> {
         while out.len() < MOST_ANSWERS && !input.bytes().is_empty() {
             let (used, message) = match self.messages.next(input.bytes()) {
                 Ok(read) => read,
-                Err(code) => return Some(close(&Close::code(code), out)),
+                Err(code) => return Some(self.fail(code, out)),
             };
             input.consume(used);
             match message.map(|message| self.hear(message, &mut out)) {
@@ -88,7 +88,7 @@ impl<D: Dialect> WebSocket<D> {
                 return HeardFrame::GoOn;
             }
             ClientMessage::Close(payload) => {
-                if self.dialect.kind().answers_close {
+                if self.dialect.kind().sends_close {
                     out.return_close(&payload);
                 }
                 return HeardFrame::End;
@@ -126,7 +126,16 @@ impl<D: Dialect> WebSocket<D> {
         }
         self.stored.grow_to(stored);
         let is_full = conn.worker().context.is_full();
-        is_full.then(|| close(&Close::code(CloseCode::Again), Frames::default()))
+        is_full.then(|| self.fail(CloseCode::Again, Frames::default()))
+    }
+
+    /// Ends the connection because of what the client has sent.
+    fn fail(&self, code: CloseCode, out: Frames) -> Step {
+        let end = match self.dialect.kind().sends_close {
+            true => Close::code(code),
+            false => Close::NoFrame,
+        };
+        close(&end, out)
     }
 
     /// Sends what has come for the client, or waits.
