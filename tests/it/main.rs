@@ -18,6 +18,8 @@ mod cli;
 mod cli_check;
 mod cli_subscribe;
 mod clock;
+mod comet_server;
+mod comet_server_chat;
 mod cometql;
 mod cometql_hostile;
 mod config;

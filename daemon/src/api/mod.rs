@@ -7,7 +7,7 @@ pub(crate) mod entity_tag;
 mod figures;
 pub(crate) mod media;
 mod options;
-mod pages;
+pub(crate) mod pages;
 pub(crate) mod parameters;
 mod paths;
 mod presence;

@@ -109,6 +109,11 @@ pub(super) fn page(demo: Option<&Demo>, path: &str, request: &Request<'_>) -> Op
     Some(file(request, content_type, content))
 }
 
+/// A script of another server's protocol.
+pub(crate) fn script(request: &Request<'_>, content: &'static [u8]) -> Answer {
+    file(request, SCRIPT, content)
+}
+
 /// A file, or 304 when the client has it already.
 fn file(request: &Request<'_>, content_type: &'static str, content: &'static [u8]) -> Answer {
     let tag = format!("{:08x}{:x}", crc32fast::hash(content), content.len());

@@ -1,9 +1,5 @@
 //! Endpoints of older comet servers, so that their pages work unmodified.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the WebSocket of the pages comes next")
-)]
 pub(crate) mod comet_server;
 pub(crate) mod cometql;
 pub(crate) mod http_push;
@@ -20,6 +16,7 @@ pub(crate) mod zeitoun;
 use std::sync::Arc;
 
 use crate::{api::endpoint::Endpoint, config::CompatConfig};
+use comet_server::websocket::PageEndpoint;
 use port::Port;
 
 /// The endpoints, each with its settings.
@@ -34,6 +31,10 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
     }
     if let Some(config) = &config.nchan {
         endpoints.push(Box::new(nchan::Nchan::new(config.clone())));
+    }
+    let pages = config.comet_server.as_ref().and_then(PageEndpoint::new);
+    if let Some(pages) = pages {
+        endpoints.push(Box::new(pages));
     }
     endpoints
 }

@@ -28,6 +28,11 @@ pub(crate) enum LastSeen {
     Never,
 }
 
+/// Whether this internal channel is the inbox of a user.
+pub(crate) fn is_inbox(channel: &ChannelName) -> bool {
+    channel.starts_with(".comet_server.inbox.")
+}
+
 /// Whether this message of an inbox is no private message, but tells the user's connections to end.
 pub(crate) fn is_disconnect(message: &Message) -> bool {
     let attributes = message.attributes.as_ref();

@@ -18,6 +18,7 @@ pub(crate) mod pipes;
 mod records;
 pub(crate) mod token;
 mod user_id;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod tests;

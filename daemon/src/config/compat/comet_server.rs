@@ -19,6 +19,9 @@ const MIN_KEY: usize = 32;
 pub struct CometServerConfig {
     /// The developer's key: the password of CometQL.
     pub key: Secret,
+    /// Where pages connect, on the port of HTTP. An empty path switches this half off.
+    #[serde(default = "path", deserialize_with = "value::url_path")]
+    pub path: String,
     /// The address of the port of CometQL. `None`: there is no such port.
     #[serde(default, deserialize_with = "value::some_addr")]
     pub sql: Option<SocketAddr>,
@@ -61,4 +64,9 @@ impl CometServerConfig {
             idle: self.idle,
         }
     }
+}
+
+/// The script connects to the root of its host.
+fn path() -> String {
+    "/".into()
 }
