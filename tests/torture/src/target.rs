@@ -105,6 +105,19 @@ impl Target {
         }
     }
 
+    /// Creates a target with the default paths of Comet's `[compat.nchan]`.
+    #[must_use]
+    pub fn nchan_of_comet(addr: SocketAddr) -> Self {
+        let subscribe = || "/nchan/sub/{}".to_owned();
+        Self {
+            poll: subscribe(),
+            sse: subscribe(),
+            websocket: subscribe(),
+            publish: "/nchan/pub/{}".into(),
+            ..Self::new(Kind::Nchan, addr)
+        }
+    }
+
     fn path(&self, transport: Transport) -> &str {
         match transport {
             Transport::Poll => &self.poll,

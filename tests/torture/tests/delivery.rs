@@ -36,8 +36,8 @@ fn check(target: &Target, server: &mut dyn Server, disturbance: Disturbance) -> 
     outcome
 }
 
-fn comet() -> Comet {
-    let config = "[http]\npublish = true\n";
+fn comet(more: &str) -> Comet {
+    let config = &format!("[http]\npublish = true\n{more}");
     let mut random = Random::new(SEED, "server");
     let mut comet = Comet::prepare(&built::daemon(), config, &mut random).unwrap();
     comet.start().unwrap();
@@ -47,7 +47,7 @@ fn comet() -> Comet {
 
 #[test]
 fn comet_keeps_its_word_to_clients_that_are_cut_off_slow_or_passing_and_over_restarts() {
-    let mut comet = comet();
+    let mut comet = comet("");
     let target = comet.target();
     let calm = check(&target, &mut comet, Disturbance::Calm);
     for (transport, figures) in &calm.figures {
@@ -61,6 +61,16 @@ fn comet_keeps_its_word_to_clients_that_are_cut_off_slow_or_passing_and_over_res
     assert!(restarts.restarts > 0, "{restarts:?}");
     for (transport, figures) in &restarts.figures {
         assert_eq!(figures.told, 0, "{transport}: its log has everything");
+    }
+}
+
+/// nchan's protocol does not report gaps, so the history has room for all messages.
+#[test]
+fn comet_keeps_its_word_to_clients_of_nchan() {
+    let mut comet = comet("[history]\nmessages = 10000\n[compat.nchan]\ntimeout = \"1s\"\n");
+    let target = comet.nchan_target();
+    for disturbance in [Disturbance::Cuts, Disturbance::Slow, Disturbance::Restarts] {
+        check(&target, &mut comet, disturbance);
     }
 }
 

@@ -25,12 +25,16 @@ use comet_torture::{
 Examples:
   comet-check-delivery comet                              Comet as a child, with its defaults
   comet-check-delivery nchan                              nginx with nchan (Debian's packages) as a child
+  comet-check-delivery comet --as nchan                   Comet's interface for clients of nchan
   comet-check-delivery comet --at 127.0.0.1:2061          one that runs; publishing by HTTP has to be on
   comet-check-delivery nchan --at [::1]:80 --disturb cuts,restarts --restart 'systemctl restart nginx'
   comet-check-delivery sse --at example.org:3000 --sse '/events?channel={}' --publish '/channels/{}'")]
 struct Arguments {
     /// What it speaks
     kind: Kind,
+    /// Speak to Comet in this other protocol; Comet needs the table [compat.nchan]
+    #[arg(long = "as", value_name = "KIND", value_parser = nchan_only)]
+    dialect: Option<Kind>,
     /// Where it listens (HTTP, no TLS) [default: it is started here]
     #[arg(long, value_name = "HOST:PORT")]
     at: Option<String>,
@@ -107,6 +111,9 @@ fn main() -> ExitCode {
 
 /// Runs the checks. Returns whether all of them passed.
 fn run(arguments: &Arguments) -> Result<bool> {
+    if arguments.dialect.is_some() && arguments.kind != Kind::Comet {
+        bail!("--as is for comet alone");
+    }
     let seed = match arguments.seed {
         Some(seed) => seed,
         None => std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64,
@@ -210,7 +217,19 @@ fn running(arguments: &Arguments, at: &str) -> Result<Found> {
         Box::new(Foreign { command, addr })
     };
     let server = arguments.restart.as_ref().map(foreign);
-    Ok((Target::new(arguments.kind, addr), server))
+    let target = match arguments.dialect {
+        Some(_) => Target::nchan_of_comet(addr),
+        None => Target::new(arguments.kind, addr),
+    };
+    Ok((target, server))
+}
+
+/// Parses the only dialect.
+fn nchan_only(text: &str) -> Result<Kind, String> {
+    match text {
+        "nchan" => Ok(Kind::Nchan),
+        _ => Err("only nchan is known".into()),
+    }
 }
 
 fn start(arguments: &Arguments, random: &mut Random) -> Result<Found> {
@@ -229,11 +248,19 @@ fn start(arguments: &Arguments, random: &mut Random) -> Result<Found> {
                 None => std::env::current_exe()?.with_file_name("comet"),
             };
             let (more, keep) = (&arguments.config, arguments.keep);
-            let config = format!("{more}\n[http]\npublish = true\n[history]\nmessages = {keep}\n");
+            let mut config =
+                format!("{more}\n[http]\npublish = true\n[history]\nmessages = {keep}\n");
+            if arguments.dialect.is_some() {
+                config.push_str("[compat.nchan]\ntimeout = \"5s\"\n");
+            }
             let mut comet = Comet::prepare(&program, &config, random)?;
             comet.start()?;
             comet.wait()?;
-            Ok((comet.target(), Some(Box::new(comet))))
+            let target = match arguments.dialect {
+                Some(_) => comet.nchan_target(),
+                None => comet.target(),
+            };
+            Ok((target, Some(Box::new(comet))))
         }
     }
 }

@@ -163,6 +163,12 @@ impl Comet {
         target
     }
 
+    /// The paths of `[compat.nchan]`, where the daemon speaks like nchan.
+    #[must_use]
+    pub fn nchan_target(&self) -> Target {
+        Target::nchan_of_comet(self.addr)
+    }
+
     /// Keeps the directory for an investigation. Returns its path.
     pub fn keep(&mut self) -> PathBuf {
         self.root.take().map_or(self.path.clone(), TempDir::keep)
