@@ -5,7 +5,7 @@ use httparse::Header;
 use hyper::{Method, header::HeaderValue};
 
 use super::http::{entity_tag, last_event_id};
-use crate::http::request::Request;
+use crate::{compat::http_push, http::request::Request};
 
 const MICROS: u64 = 1_000_000;
 const DAY: u64 = 86_400;
@@ -21,6 +21,35 @@ pub(super) fn check(bytes: &[u8]) {
         check_text(text);
     }
     check_headers(bytes);
+    check_http_push(bytes);
+}
+
+/// The cursor of nchan and push stream: a pair is written again as it was read, and proxies may quote or weaken its tag.
+fn check_http_push(bytes: &[u8]) {
+    let Some(cursor) = str::from_utf8(bytes).ok().and_then(http_push::parse_pair) else {
+        return;
+    };
+    assert_eq!(
+        http_push::parse_pair(&http_push::pair(cursor)),
+        Some(cursor)
+    );
+    if cursor.0 >= END_OF_TIME * MICROS {
+        return;
+    }
+    let (date, tag) = (http_push::date(cursor), http_push::tag(cursor));
+    for tag in [
+        tag.to_string(),
+        format!("\"{tag}\""),
+        format!("W/\"{tag}-gzip\""),
+    ] {
+        let line = |name, value| Header { name, value };
+        let lines = [
+            line("If-Modified-Since", date.as_bytes()),
+            line("If-None-Match", tag.as_bytes()),
+        ];
+        let seen = http_push::Seen::in_headers(&Request::new(Method::GET, "/", &lines));
+        assert_eq!(seen, http_push::Seen::Message(cursor));
+    }
 }
 
 /// Every id is parsed from its decimal digits, and from the time that it stands for.

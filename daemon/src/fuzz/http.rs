@@ -372,7 +372,7 @@ impl Broker for Recorder {
 
 /// All channels are open, except those that begin with `shut`, and those that begin with `sealed`, which need a token.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let rules = "http = { publish = true, hosts = [\"x\"] }\nauth.query = true\nchannel = [\
+    let rules = "http = { publish = true, hosts = [\"x\"] }\nauth.query = true\ncompat.nchan = {}\nchannel = [\
         { prefix = \"shut\", read = \"closed\", publish = \"closed\" },\
         { prefix = \"sealed\", read = \"token\", publish = \"token\" }]\n";
     Config::parse(&[rules, KEY].concat()).expect("a configuration")

@@ -10,6 +10,7 @@ pub(crate) mod http;
 mod line;
 mod log;
 mod names;
+mod nchan;
 mod ports;
 mod push_stream;
 mod realplexor;
@@ -38,6 +39,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("log", log::check),
     target("memcached", ports::memcached),
     target("names", names::check),
+    target("nchan", nchan::check),
     target("novcomet", compat::novcomet),
     target("push_stream", push_stream::check),
     target("query", http::query),

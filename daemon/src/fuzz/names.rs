@@ -1,4 +1,5 @@
-//! Channel names and the callback of an iframe: the parsers accept exactly what the protocol allows, and change nothing.
+//! Channel names and the callback of an iframe: the parsers accept exactly what the protocol allows, and change nothing. Names of
+//! other servers' channels become channel names and come back.
 
 use comet_proto::{ChannelName, EventName};
 
@@ -6,7 +7,7 @@ use super::{
     http::channels,
     urls::{decoded, escaped},
 };
-use crate::transport::iframe::Callback;
+use crate::{compat::names as foreign, transport::iframe::Callback};
 
 pub(super) fn check(bytes: &[u8]) {
     let name = ChannelName::parse_bytes(bytes);
@@ -18,6 +19,7 @@ pub(super) fn check(bytes: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().contains(char::is_control)),
     }
+    check_foreign(bytes);
     if let Ok(text) = str::from_utf8(bytes) {
         check_list(text);
         check_label(text);
@@ -31,6 +33,28 @@ fn is_name(bytes: &[u8]) -> bool {
     (1..=200).contains(&bytes.len())
         && bytes[0] != b'.'
         && bytes.iter().all(|byte| allowed.contains(byte))
+}
+
+/// Every name of another server is a channel. Unless its escaped form is too long, the channel has this name again.
+fn check_foreign(name: &[u8]) {
+    let Some(channel) = foreign::channel_of(name) else {
+        return assert!(name.is_empty());
+    };
+    assert!(is_name(channel.as_bytes()));
+    let plain = |byte: &u8| is_name(&[*byte]) && *byte != b'=';
+    let kept = |(at, byte): (usize, &u8)| plain(byte) || *byte == b'.' && at > 0;
+    let escaped: usize = name
+        .iter()
+        .enumerate()
+        .map(|one| if kept(one) { 1 } else { 3 })
+        .sum();
+    assert_eq!(foreign::is_hashed(&channel), escaped > 200);
+    if escaped > 200 {
+        return assert_eq!(channel.len(), 45);
+    }
+    assert_eq!(channel.len(), escaped);
+    assert_eq!(&*foreign::foreign_of(&channel), name);
+    assert_eq!(channel.as_bytes() == name, escaped == name.len());
 }
 
 /// `NAMES` of a URL's path. A plus sign stands for itself in a path.
