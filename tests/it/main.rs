@@ -57,6 +57,7 @@ mod longpoll;
 mod longpoll_connection;
 mod memcached;
 mod nchan;
+mod nchan_client;
 mod negotiated;
 mod no_room;
 mod novcomet;

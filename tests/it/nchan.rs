@@ -22,7 +22,7 @@ fn start() -> Daemon {
     Daemon::start(NCHAN)
 }
 
-fn publish(daemon: &Daemon, channel: &str, data: &str) -> Answer {
+pub(crate) fn publish(daemon: &Daemon, channel: &str, data: &str) -> Answer {
     ask(
         daemon,
         post(&format!("/nchan/pub/{channel}"), PLAIN, data.as_bytes()),
@@ -578,7 +578,7 @@ fn a_cursor_from_before_a_restart_gives_what_follows() {
     assert_eq!(publisher(&daemon, "GET", "").status, 404);
 }
 
-fn kill(daemon: Daemon) -> Arc<tempfile::TempDir> {
+pub(crate) fn kill(daemon: Daemon) -> Arc<tempfile::TempDir> {
     let root = daemon.root();
     daemon.signal("KILL");
     drop(daemon); // waits for its end

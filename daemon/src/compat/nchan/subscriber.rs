@@ -96,8 +96,8 @@ fn channels(names: &str) -> Result<ChannelNames, Refusal> {
     names.map_err(|e| Refusal::bad("channels", e))
 }
 
-/// The cursor after which the client reads. `None`: from now on. The headers of caches take precedence over
-/// `Last-Event-ID`, and this header over the parameter `last_event_id`. A malformed value counts as none.
+/// The cursor after which the client reads. `None`: from now on. The headers of caches take precedence over `Last-Event-ID`, this
+/// header over the parameter `last_event_id`, and the parameter over a header `Etag`. A malformed value counts as none.
 fn since(config: &NchanConfig, caller: &Caller<'_>) -> Result<Option<Cursor>, Refusal> {
     let request = caller.request;
     match Seen::in_headers(request) {
@@ -111,7 +111,9 @@ fn since(config: &NchanConfig, caller: &Caller<'_>) -> Result<Option<Cursor>, Re
     }
     let header = request.texts("last-event-id").find_map(parse_pair);
     let parameter = || caller.query.filled("last_event_id").and_then(parse_pair);
-    let seen = header.or_else(parameter);
+    // NchanSubscriber.js, when it is loaded again and uses long-poll.
+    let etag = || request.texts("etag").find_map(parse_pair);
+    let seen = header.or_else(parameter).or_else(etag);
     Ok(seen.or(match config.first {
         FirstMessage::Oldest => Some(Cursor(0)),
         FirstMessage::Newest => None,
