@@ -96,22 +96,22 @@ fn action<'a>(request: &Request<'a>, has_ended: bool) -> Result<Option<Action<'a
         Some(length) if length <= body.len() => &body[..length],
         Some(_) if has_ended => return Err(RequestError::Short),
         None if has_ended => body,
-        None if Command::parse(body).is_some() => {
-            let lines = Request::new(body); // an empty line ends a command, too
-            return Ok(lines
-                .body()
-                .and_then(|_| Command::parse(lines.head()))
-                .map(Action::Command));
-        }
+        // An empty line ends a command, too.
+        None if Request::new(body).body().is_some() && body_command(body).is_some() => body,
         _ => return Ok(None),
     };
-    if let Some(command) = Command::parse(body) {
+    if let Some(command) = body_command(body) {
         return Ok(Some(Action::Command(command)));
     }
     let value = request.identifier().ok_or(RequestError::NoIdentifier)?;
     let (_, list) = identifier::split_login(value);
     let items = identifier::items(list).collect();
     Ok(Some(Action::Publish { items, body }))
+}
+
+/// A command in the body, up to an empty line.
+fn body_command(body: &[u8]) -> Option<Command<'_>> {
+    Command::parse(Request::new(body).head())
 }
 
 /// A command without an HTTP request: the only line before the empty line.
@@ -192,6 +192,7 @@ mod tests {
             ),
             ("\r\nONLINE onl", Action::Nothing),
             ("ONLINE onl\r\nA: b", Action::Nothing),
+            ("A: b\n\nonline x\n\nwatch y", online(vec!["x"])),
         ] {
             assert_eq!(
                 read(text, true).unwrap().unwrap().action,

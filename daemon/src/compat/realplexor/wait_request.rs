@@ -76,6 +76,7 @@ fn value(bytes: &[u8], has_ended: bool) -> Result<Option<&[u8]>, RequestError> {
         return Err(RequestError::NoIdentifier); // the request has no body
     }
     let is_whole = has_ended || length.is_some_and(|length| length <= body.len());
+    let body = &body[..length.unwrap_or(body.len()).min(body.len())];
     match identifier::at_start(body) {
         Some(value) if is_whole || identifier::list_length(value) < value.len() => Ok(Some(value)),
         None if is_whole || !identifier::may_start(body) => Err(RequestError::NoIdentifier),
@@ -105,6 +106,10 @@ mod tests {
         let without_length = "POST / HTTP/1.1\n\nidentifier=0:abc\n";
         assert_eq!(ids(without_length), ["abc"]);
         assert_eq!(ids("identifier=abc\n"), ["abc"]);
+        assert_eq!(
+            ids("POST / HTTP/1.1\nContent-Length: 14\n\nidentifier=abcdef\n"),
+            ["abc"]
+        );
         for post in [post, without_length] {
             for length in 0..post.len() - 1 {
                 let read = WaitRequest::read(&post.as_bytes()[..length], false);
