@@ -226,6 +226,18 @@ impl ReadPermission {
         self.joining.as_ref()
     }
 
+    /// The right of a client that another server's protocol admits to the channel, by a signature of that protocol. A rule that
+    /// closes the channel takes precedence.
+    pub(crate) fn signed(rights: &Rights, channel: ChannelName) -> Result<Self, Refusal> {
+        rights.check_not_closed(&channel)?;
+        Ok(Self {
+            channels: channel.into(),
+            right: ReadRight::default(),
+            is_by_rules: false,
+            joining: None,
+        })
+    }
+
     /// Whether the right comes from the rules of channels.
     pub(crate) fn is_by_rules(&self) -> bool {
         self.is_by_rules
@@ -241,6 +253,15 @@ impl ReadPermission {
 }
 
 impl PublishPermission {
+    /// The right of the daemon itself to publish to an internal channel for a client.
+    pub(crate) fn internal(channel: ChannelName) -> Self {
+        assert!(channel.is_internal(), "{channel} is a channel of clients");
+        Self {
+            channels: channel.into(),
+            publisher: Publisher::Http(0),
+        }
+    }
+
     /// The channels, and the publisher to whom idempotency keys belong.
     pub(crate) fn into_parts(self) -> (ChannelNames, Publisher) {
         (self.channels, self.publisher)

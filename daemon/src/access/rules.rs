@@ -101,6 +101,26 @@ impl Rights {
         Ok(())
     }
 
+    /// Refuses a channel that a rule closes for reading.
+    pub(super) fn check_not_closed(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        match self.read.get(channel) {
+            Some(Access::Closed) => Err(Refusal::forbidden(format!(
+                "a rule under [[channel]] closes {channel} for reading"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses publishing to a channel that a rule closes for publishing. For protocols whose requests are signed.
+    pub(crate) fn check_publish_signed(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        match self.publish.get(channel) {
+            Some(Access::Closed) => Err(Refusal::forbidden(format!(
+                "a rule under [[channel]] closes {channel} for publishing"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that messages may be published to all of `channels`. Calls `check_token` for each channel that needs a token.
     pub(super) fn check_publish(
         &self,

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use comet_proto::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Session;
@@ -34,6 +35,11 @@ pub(crate) trait Dialect: 'static {
     /// Appends new messages of the client's channels, and a gap. The bytes may depend on the backlog and
     /// [`DialectKind::form`] only, unless the form is `None`.
     fn tell(&self, backlog: &Backlog, out: &mut Frames);
+
+    /// Whether this client must not get this message, although it reads the channel.
+    fn withholds(&self, _message: &Message) -> bool {
+        false
+    }
 
     /// Whether one of these messages ends the connection. The messages are sent before.
     fn ends_at(&self, _backlog: &Backlog) -> Option<Close> {
@@ -71,6 +77,7 @@ pub(crate) enum SessionForm {
     CometServer,
     /// The same, for scripts older than version 4.
     OldCometServer,
+    Pusher,
 }
 
 impl SessionForm {

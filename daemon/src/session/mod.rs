@@ -123,6 +123,12 @@ impl Session {
             .may_join(api::rights(&site), channels, chosen)
     }
 
+    /// The right to read a channel to which another server's protocol admits the client, by a signature of that protocol.
+    pub(crate) fn may_read_signed(&self, channel: ChannelName) -> Result<ReadPermission, Refusal> {
+        let site = self.http.site();
+        ReadPermission::signed(api::rights(&site), channel)
+    }
+
     /// Checks that the client may publish to `channels`, by the rules and its token.
     pub(crate) fn may_publish(&self, channels: ChannelNames) -> Result<PublishPermission, Refusal> {
         let site = self.http.site();

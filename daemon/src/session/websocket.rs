@@ -19,7 +19,10 @@ use crate::{
         memory::{self, Hold, SMALL},
     },
     http::{due_at, route::OpenProtocol},
-    hub::{Backlog, READ_BYTES, RightEnds, subscriber::Feed},
+    hub::{
+        Backlog, READ_BYTES, RightEnds,
+        subscriber::{Feed, SharedBacklog},
+    },
     transport::websocket::{ClientMessage, ClientMessages},
     worker::Due,
 };
@@ -147,7 +150,7 @@ impl<D: Dialect> WebSocket<D> {
             return self.say_farewell();
         }
         let mut out = Frames::default();
-        if let Some(backlog) = self.session.take_news(PIECE) {
+        if let Some(backlog) = self.take_news(PIECE) {
             self.tell(&backlog, &mut out);
             if let Some(end) = self.dialect.ends_at(&backlog) {
                 return close(&end, out);
@@ -157,6 +160,19 @@ impl<D: Dialect> WebSocket<D> {
             0 => Step::Wait(self.due(conn)),
             _ => self.write(conn, out, Then::Again),
         }
+    }
+
+    fn take_news(&mut self, bytes: usize) -> Option<Backlog> {
+        let mut backlog = self.session.take_news(bytes)?;
+        self.withhold(&mut backlog);
+        Some(backlog)
+    }
+
+    /// Removes the messages that this client must not get.
+    fn withhold(&self, backlog: &mut Backlog) {
+        backlog
+            .messages
+            .retain(|message| !self.dialect.withholds(message));
     }
 
     fn tell(&self, backlog: &Backlog, out: &mut Frames) {
@@ -210,7 +226,7 @@ impl<D: Dialect> WebSocket<D> {
     /// Sends the rest of the messages and ends the session.
     fn finish(&mut self, end: SessionEnd) -> Step {
         let mut out = Frames::default();
-        if let Some(backlog) = self.session.take_news(READ_BYTES) {
+        if let Some(backlog) = self.take_news(READ_BYTES) {
             self.tell(&backlog, &mut out);
         }
         self.last_words(end, out)
@@ -276,9 +292,15 @@ impl<D: Dialect> Protocol for WebSocket<D> {
     }
 
     fn news(&mut self, conn: &Rc<Conn>, feed: &mut Feed<'_>) -> Step {
-        let Some(shared) = self.session.take_shared_news(feed) else {
+        let Some(mut shared) = self.session.take_shared_news(feed) else {
             return Step::Wait(conn.due());
         };
+        let mut messages = shared.backlog().messages.iter();
+        if messages.any(|message| self.dialect.withholds(message)) {
+            let mut own = shared.backlog().clone();
+            self.withhold(&mut own);
+            shared = Rc::new(SharedBacklog::new(own));
+        }
         let render = |backlog: &Backlog| {
             let mut out = Frames::default();
             self.dialect.tell(backlog, &mut out);
