@@ -69,6 +69,7 @@ mod presence;
 mod proxies;
 mod push_stream;
 mod push_stream_client;
+mod pusher;
 mod realplexor;
 mod realplexor_browser;
 mod realplexor_commands;

@@ -9,6 +9,7 @@ mod nchan;
 pub(crate) mod novcomet;
 pub(crate) mod port;
 pub(crate) mod push_stream;
+pub(crate) mod pusher;
 pub(crate) mod realplexor;
 pub(crate) mod redis;
 pub(crate) mod zeitoun;
@@ -35,6 +36,9 @@ pub(crate) fn endpoints(config: &CompatConfig) -> Vec<Box<dyn Endpoint>> {
     let pages = config.comet_server.as_ref().and_then(PageEndpoint::new);
     if let Some(pages) = pages {
         endpoints.push(Box::new(pages));
+    }
+    if let Some(config) = &config.pusher {
+        endpoints.push(Box::new(pusher::Pusher::new(config)));
     }
     endpoints
 }

@@ -97,6 +97,11 @@ impl TokenRight {
 pub struct Secret(String);
 
 impl Secret {
+    /// `None`: the text is empty.
+    pub(super) fn new(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
     pub(crate) fn text(&self) -> &str {
         &self.0
     }

@@ -15,10 +15,7 @@ use serde::Deserialize;
 
 pub use auth::{Alg, AuthConfig, KeyConfig, Secret, TokenRight};
 pub use channels::{Access, ByPrefix, ChannelRules, Identity, NoReadRule};
-pub use compat::{
-    CometServerConfig, CompatConfig, FirstMessage, MemcachedConfig, NchanConfig, PortAddress,
-    PortError, PortLimits, PushStreamConfig, RealplexorConfig, RedisConfig,
-};
+pub use compat::*;
 pub use file::ConfigError;
 pub(crate) use file::read_regular;
 pub(crate) use origin::Origin;

@@ -13,6 +13,7 @@ mod names;
 mod nchan;
 mod ports;
 mod push_stream;
+mod pusher;
 mod realplexor;
 mod render;
 mod session;
@@ -42,6 +43,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     target("nchan", nchan::check),
     target("novcomet", compat::novcomet),
     target("push_stream", push_stream::check),
+    target("pusher", pusher::check),
     target("query", http::query),
     target("realplexor_in", realplexor::publisher),
     target("realplexor_wait", realplexor::client),

@@ -6,6 +6,7 @@ mod memcached;
 mod nchan;
 mod port;
 mod push_stream;
+mod pusher;
 mod realplexor;
 mod redis;
 
@@ -18,6 +19,7 @@ pub use memcached::MemcachedConfig;
 pub use nchan::{FirstMessage, NchanConfig};
 pub use port::{PortAddress, PortError, PortLimits};
 pub use push_stream::PushStreamConfig;
+pub use pusher::{PusherApp, PusherConfig};
 pub use realplexor::RealplexorConfig;
 pub use redis::RedisConfig;
 
@@ -42,6 +44,7 @@ pub struct CompatConfig {
     pub redis: Option<RedisConfig>,
     pub push_stream: Option<PushStreamConfig>,
     pub nchan: Option<NchanConfig>,
+    pub pusher: Option<PusherConfig>,
 }
 
 impl CompatConfig {
@@ -87,6 +90,7 @@ impl Default for CompatConfig {
             redis: None,
             push_stream: None,
             nchan: None,
+            pusher: None,
         }
     }
 }
