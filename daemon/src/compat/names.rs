@@ -42,10 +42,6 @@ pub(crate) fn is_hashed(channel: &ChannelName) -> bool {
 }
 
 /// The foreign name of a channel. A name that [`channel_of`] cannot have made is returned as it is.
-#[allow(
-    dead_code,
-    reason = "the first protocol that names channels comes next"
-)]
 pub(crate) fn foreign_of(channel: &ChannelName) -> Cow<'_, [u8]> {
     let name = channel.as_str();
     if !name.contains('=') {
