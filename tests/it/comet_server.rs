@@ -698,3 +698,60 @@ fn users_and_their_messages_survive_a_crash_and_a_restart() {
     );
     page.settle();
 }
+
+#[test]
+fn pages_see_who_comes_and_goes_after_a_grace_time() {
+    let daemon = Daemon::start(&format!(
+        "{}\n[[channel]]\nprefix = \"track_\"\npresence_grace = \"0s\"\n\
+         [[channel]]\nprefix = \"user_status_\"\npresence_grace = \"0s\"\n",
+        settings("")
+    ));
+    set_hash(&daemon, 5);
+    let mut page = Page::anonymous(&daemon);
+    page.subscribe("track_x\nuser_status_5");
+    let mut user = Page::user(&daemon, 5);
+    assert_eq!(
+        page.next(),
+        r#"{"data":"online","event":"online","message_send_time":0,"pipe":"user_status_5"}"#
+    );
+    user.subscribe("track_x"); // it does not see itself
+    assert_eq!(
+        page.next(),
+        r#"{"data":{"user_id":5,"uuid":"u5"},"event":"subscription","message_send_time":0,"pipe":"track_x"}"#
+    );
+    assert_eq!(
+        page.ask("track_pipe_users\ntrack_x\n77"),
+        r#"{"data":[{"user_id":0,"uuid":"uundefined"},{"user_id":5,"uuid":"u5"}],"event":"answer","marker":"77","message_send_time":0,"pipe":"_answer"}"#
+    );
+    user.subscribe("");
+    assert_eq!(
+        page.next(),
+        r#"{"data":{"user_id":5,"uuid":"u5"},"event":"unsubscription","message_send_time":0,"pipe":"track_x"}"#
+    );
+    drop(user);
+    assert_eq!(page.json()["event"], "offline");
+    // A message of the channel itself is one of the pipe, too.
+    daemon.publish("track_x", "hi");
+    assert_eq!(page.data(), "hi");
+}
+
+/// With the grace time of channels without a rule, which is 10 seconds.
+#[test]
+fn a_page_that_is_loaded_again_neither_leaves_nor_comes() {
+    let daemon = start();
+    set_hash(&daemon, 5);
+    let mut page = Page::anonymous(&daemon);
+    page.subscribe("track_x\nuser_status_5");
+    for _ in 0..3 {
+        let mut user = Page::user(&daemon, 5);
+        user.subscribe("track_x");
+    }
+    assert_eq!(page.json()["event"], "online");
+    assert_eq!(page.json()["event"], "subscription");
+    page.settle();
+    let ip = sql(
+        &daemon,
+        "SELECT ip FROM users_in_pipes WHERE name = 'track_x'",
+    );
+    assert!(ip.starts_with("127.0.0.1\n"), "{ip}");
+}

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::Shutdown,
+    net::{IpAddr, Shutdown},
     task::{Context, Poll, ready},
 };
 
@@ -41,6 +41,12 @@ impl Conn {
         let read = uninterrupted(|| self.stream.peek(chunk));
         self.unread.set(matches!(read, Ok(1..)));
         read
+    }
+
+    /// The address of the client, or of a proxy in between.
+    pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
+        let peer = self.stream.peer_addr().ok()?;
+        Some(peer.ip().to_canonical())
     }
 
     /// Whether the client has closed its sending side.

@@ -2,6 +2,7 @@
 //! run: libFuzzer searches for bytes that break a property, and a test checks the properties with all inputs that were
 //! found so far. This module is built only for these two.
 
+mod comet_server;
 mod cometql;
 mod compat;
 mod config;
@@ -30,6 +31,7 @@ pub struct FuzzTarget {
 
 /// All properties.
 pub const TARGETS: &[FuzzTarget] = &[
+    target("comet_server", comet_server::check),
     target("cometql_login", cometql::login),
     target("cometql_packets", cometql::packets),
     target("cometql_query", cometql::query),

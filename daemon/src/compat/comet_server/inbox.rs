@@ -91,7 +91,6 @@ impl Users<'_> {
             let Some(user) = user.filter(|_| is_first) else {
                 return self.hub.last();
             };
-            self.publish_status(user, "online");
             self.last_connection(user).1
         })
     }
@@ -99,16 +98,9 @@ impl Users<'_> {
     /// Removes a connection that has read the user's inbox up to `cursor`. Must be called once for each seat.
     pub(crate) fn leave(&self, seat: Seat, cursor: Cursor) {
         CONNECTIONS.leave(seat, |user| {
-            self.publish_status(user, "offline");
             let cursor = cursor.0.to_string();
             self.publish(internal("seen", Some(user)), "", &cursor, None);
         });
-    }
-
-    /// Tells the subscribers of the pipe `user_status_N`.
-    fn publish_status(&self, user: UserId, status: &str) {
-        let pipe = ChannelName::parse(&format!("user_status_{user}"));
-        self.publish(pipe.expect("a short name"), status, status, None);
     }
 
     /// When the user's last connection ended, and up to which message it had read.

@@ -4,7 +4,7 @@ use std::sync::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use comet_proto::{ChannelName, Cursor};
+use comet_proto::Cursor;
 use ring::hmac;
 
 use super::{
@@ -186,19 +186,6 @@ fn a_disconnect_reaches_the_connections_and_is_no_message() {
         assert!(inbox.len() == 1 && is_disconnect(&inbox[0]));
         users.leave(seat, Cursor(0));
         assert!(queued(users, 1006).is_empty());
-    });
-}
-
-#[test]
-fn the_first_and_the_last_connection_are_announced() {
-    with_users(|users| {
-        let (first, _) = users.enter(visitor(user(1007)));
-        let (second, _) = users.enter(visitor(user(1007)));
-        users.leave(first, Cursor(0));
-        users.leave(second, Cursor(0));
-        let pipe = ChannelName::parse("user_status_1007").unwrap();
-        let told = users.all(&pipe).iter().map(|m| text(m)).collect::<Vec<_>>();
-        assert_eq!(told, ["online", "offline"]);
     });
 }
 

@@ -4,15 +4,11 @@ use comet_proto::{ChannelName, Message};
 use serde_json::{Value, json};
 
 use super::{
-    super::{
-        UserId, Users,
-        connections::{CONNECTIONS, Visitor},
-        inbox::LastSeen,
-    },
+    super::{UserId, Users, inbox::LastSeen},
     OpeningError, PageDialect,
     command::{Command, CommandError},
     envelope::{Data, Envelope, Form, SYSTEM},
-    may_read,
+    may_read, members,
 };
 use crate::{
     http::date::unix_time,
@@ -21,9 +17,6 @@ use crate::{
         dialect::{Acknowledge, Frames},
     },
 };
-
-/// Most members of a pipe in one answer.
-const MOST_MEMBERS: usize = 1000;
 
 /// Most bytes of saved messages in one answer: the newest that fit.
 const MOST_SAVED_BYTES: usize = 256 * 1024;
@@ -67,9 +60,7 @@ impl PageDialect {
             }
             Command::Members { pipe, marker } => {
                 self.check_visible(&pipe, session)?;
-                let visitors = CONNECTIONS.in_pipe(&pipe, MOST_MEMBERS).into_iter();
-                let member = |visitor: Visitor| json!({"user_id": visitor.user.map_or(0, number), "uuid": visitor.uuid});
-                let data = visitors.map(member).collect();
+                let data = members::list(&pipe, &site);
                 self.write_answer("_answer", "answer", Some(marker), data, out);
             }
             Command::Subscribe(_) | Command::Publish(_) | Command::Statistics => {}
@@ -187,7 +178,7 @@ fn write_error_data(form: Form, data: Value, out: &mut Frames) {
     form.write(message, out);
 }
 
-fn number(user: UserId) -> u32 {
+pub(super) fn number(user: UserId) -> u32 {
     user.to_string().parse().unwrap_or_default()
 }
 

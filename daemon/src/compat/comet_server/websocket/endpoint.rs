@@ -18,7 +18,7 @@ use crate::{
         answer::Answer,
         refusal::Refusal,
         request::Request,
-        route::{Content, Route, Upgrade},
+        route::{Content, OpenProtocol, Route, Upgrade},
         upgrade,
     },
     hub::Hub,
@@ -81,8 +81,10 @@ impl PageEndpoint {
             (Err(missing), _) => Err(missing.into()),
             (Ok(url), None) => Ok(Box::new(self.opening(&url, request))),
         };
-        let dialect = PageDialect::new(form, opening);
-        let open = open_session(credentials, dialect);
+        let open: OpenProtocol = Box::new(move |http, conn| {
+            let dialect = PageDialect::new(form, opening.map(|page| page.from(conn.peer_ip())));
+            open_session(credentials, dialect)(http, conn)
+        });
         Ok(Route::Upgrade(Upgrade { handshake, open }))
     }
 

@@ -15,40 +15,40 @@ pub(crate) enum Form {
 
 /// A message to a page. The keys are in alphabetical order, as those of the original server.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) api_data: Option<&'static str>,
+    pub(crate) api_data: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) authorized: Option<Flag>,
-    pub(super) data: Data<'a>,
-    pub(super) event: &'a str,
+    pub(crate) authorized: Option<Flag>,
+    pub(crate) data: Data<'a>,
+    pub(crate) event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) event_name: Option<&'a str>,
+    pub(crate) event_name: Option<&'a str>,
     /// The message was published before the page asked for it.
     #[serde(rename = "fromQueue", skip_serializing_if = "Option::is_none")]
-    pub(super) from_queue: Option<bool>,
+    pub(crate) from_queue: Option<bool>,
     /// The message is from the history of a pipe.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) history: Option<bool>,
+    pub(crate) history: Option<bool>,
     /// The marker of the command that this message answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) marker: Option<&'a str>,
+    pub(crate) marker: Option<&'a str>,
     /// In seconds since 1970.
-    pub(super) message_send_time: u64,
-    pub(super) pipe: &'a str,
+    pub(crate) message_send_time: u64,
+    pub(crate) pipe: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server: Option<&'static str>,
+    pub(crate) server: Option<&'static str>,
     /// The user who has sent the message from a browser; 0: another sender.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user_id: Option<u32>,
+    pub(crate) user_id: Option<u32>,
     /// The script drops a second message with the same text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) uuid: Option<String>,
+    pub(crate) uuid: Option<String>,
 }
 
 /// The payload of a message.
 #[derive(Debug)]
-pub(super) enum Data<'a> {
+pub(crate) enum Data<'a> {
     Text(&'a str),
     /// What the daemon says.
     Json(Value),
@@ -56,27 +56,27 @@ pub(super) enum Data<'a> {
 
 /// A truth value. Old scripts take no other value than the text `true` for true.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Flag {
+pub(crate) enum Flag {
     Bool(bool),
     Text(bool),
 }
 
 /// The pipe of private messages.
-pub(super) const PRIVATE: &str = "msg";
+pub(crate) const PRIVATE: &str = "msg";
 
 /// The pipe of what the server says about the connection.
-pub(super) const SYSTEM: &str = "sys";
+pub(crate) const SYSTEM: &str = "sys";
 
 impl Form {
     /// Under this number the bytes of a message are found that are the same for all pages of this form.
-    pub(super) fn session_form(self) -> SessionForm {
+    pub(crate) fn session_form(self) -> SessionForm {
         match self {
             Self::Old => SessionForm::OldCometServer,
             Self::Current => SessionForm::CometServer,
         }
     }
 
-    pub(super) fn flag(self, value: bool) -> Flag {
+    pub(crate) fn flag(self, value: bool) -> Flag {
         match self {
             Self::Old => Flag::Text(value),
             Self::Current => Flag::Bool(value),
@@ -84,7 +84,7 @@ impl Form {
     }
 
     /// Appends a message as one frame.
-    pub(super) fn write(self, mut message: Envelope<'_>, out: &mut Frames) {
+    pub(crate) fn write(self, mut message: Envelope<'_>, out: &mut Frames) {
         if self == Self::Old {
             message.event_name = Some(message.event);
             message.api_data = Some("for scripts older than version 4");

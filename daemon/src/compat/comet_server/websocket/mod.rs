@@ -10,7 +10,10 @@ mod answers;
 pub(crate) mod command;
 mod endpoint;
 pub(crate) mod envelope;
+mod members;
 pub(crate) mod url;
+
+use std::net::IpAddr;
 
 use comet_proto::{Attributes, ChannelName, Cursor, EventName, Message, Since};
 
@@ -25,6 +28,7 @@ use crate::{
     config::Secret,
     http::date::unix_time,
     hub::Backlog,
+    presence,
     session::{
         Publication, Session,
         dialect::{Close, Dialect, DialectKind, Frames, Heard, SessionEnd},
@@ -47,6 +51,11 @@ struct PageDialect {
     /// `None`: the page is anonymous.
     user: Option<UserId>,
     seat: Option<Seat>,
+    /// The membership in each of the page's pipes that tell who comes and goes.
+    tracked: Vec<(ChannelName, presence::Seat)>,
+    /// The user's membership in the pipe that tells whether the user is online.
+    online: Option<presence::Seat>,
+    uuid: String,
 }
 
 /// A page that connects.
@@ -56,6 +65,14 @@ struct Opening {
     secret: Secret,
     /// With the user that the page claims to be.
     visitor: Visitor,
+}
+
+impl Opening {
+    /// With the address from which the page connects: that of a proxy, if there is one.
+    fn from(mut self: Box<Self>, address: Option<IpAddr>) -> Box<Self> {
+        self.visitor.ip = address.map(|ip| ip.to_string()).unwrap_or_default();
+        self
+    }
 }
 
 /// Why a page may not connect.
@@ -88,6 +105,9 @@ impl PageDialect {
             opening: Some(opening),
             user: None,
             seat: None,
+            tracked: Vec::new(),
+            online: None,
+            uuid: String::new(),
         }
     }
 
@@ -108,6 +128,7 @@ impl PageDialect {
             .and_then(|user| users.authorize(user, &key, &number, secret.text(), now));
         visitor.user = visitor.user.filter(|_| stored.is_some());
         self.user = visitor.user;
+        self.uuid.clone_from(&visitor.uuid);
         let (seat, since) = users.enter(visitor);
         self.seat = Some(seat);
         let message = Envelope {
@@ -122,6 +143,7 @@ impl PageDialect {
         self.form.write(message, out);
         if let Some(user) = self.user {
             self.open_inbox(user, since, session, out);
+            self.online = Some(members::go_online(user, session));
         }
     }
 
@@ -183,7 +205,7 @@ impl PageDialect {
     }
 
     /// Makes the list of pipes the new one. Pipes that stay in the list lose no message.
-    fn subscribe(&self, list: &PipeList, session: &mut Session, out: &mut Frames) {
+    fn subscribe(&mut self, list: &PipeList, session: &mut Session, out: &mut Frames) {
         if list.is_cut {
             answers::write_too_many(self.form, out);
         }
@@ -194,6 +216,7 @@ impl PageDialect {
         let dropped = pipes.filter(|pipe| !list.pipes.contains(*pipe));
         for pipe in dropped.cloned().collect::<Vec<_>>() {
             session.unsubscribe(&pipe);
+            self.unfollow(&pipe, session);
         }
         for pipe in &list.pipes {
             if !session.channels().contains(pipe)
@@ -208,13 +231,15 @@ impl PageDialect {
         }
     }
 
-    fn add_pipe(&self, pipe: &ChannelName, session: &mut Session) -> Result<(), CommandError> {
+    fn add_pipe(&mut self, pipe: &ChannelName, session: &mut Session) -> Result<(), CommandError> {
         if self.is_hidden(pipe) {
             return Ok(()); // the original server says nothing either
         }
         let permission = may_read(pipe, session)?;
         let added = session.subscribe(&permission, None);
-        added.map_err(|error| CommandError::Refused(error.to_string()))
+        added.map_err(|error| CommandError::Refused(error.to_string()))?;
+        self.follow(pipe, session);
+        Ok(())
     }
 
     /// Whether only pages of a user may read the pipe, and this page is anonymous.
@@ -257,7 +282,7 @@ impl PageDialect {
     }
 
     fn serve(
-        &self,
+        &mut self,
         command: Command<'_>,
         session: &mut Session,
         out: &mut Frames,
@@ -323,7 +348,7 @@ impl Dialect for PageDialect {
             for channel in message.visible(&backlog.readable) {
                 match channel.is_internal() {
                     true if is_inbox(channel) => self.write_private(message, None, out),
-                    true => {}
+                    true => self.write_change(channel, message, out),
                     false => self.write_message(message, channel, None, out),
                 }
             }
