@@ -42,7 +42,11 @@ pub(super) fn publisher(bytes: &[u8]) {
     };
     if let Action::Publish { items, body } = request.action {
         check_items(&items);
-        if let Ok(data) = json::check(body) {
+        // No client can listen to an id that is too long for a channel.
+        let is_listenable = |item: &Item<'_>| item.id.len() <= ChannelName::MAX_LEN;
+        if let Ok(data) = json::check(body)
+            && items.iter().all(is_listenable)
+        {
             check_block(&items, data);
         }
     }

@@ -65,8 +65,13 @@ fn value(bytes: &[u8], has_ended: bool) -> Result<Option<&[u8]>, RequestError> {
     }
     let is_http = request.is_http();
     let Some(body) = request.body() else {
-        // The headers say whether an HTTP request may be served, so its head must be complete.
-        return Ok(request.identifier().filter(|_| !is_http || has_ended));
+        return Ok(match (is_http, has_ended) {
+            (_, true) => request.identifier(),
+            // The headers say whether an HTTP request may be served, so its head must be complete.
+            (true, false) => None,
+            // Only the first line is known to be complete.
+            (false, false) => identifier::find(request.first_line()),
+        });
     };
     if let Some(value) = request.identifier() {
         return Ok(Some(value));
@@ -106,6 +111,8 @@ mod tests {
         let without_length = "POST / HTTP/1.1\n\nidentifier=0:abc\n";
         assert_eq!(ids(without_length), ["abc"]);
         assert_eq!(ids("identifier=abc\n"), ["abc"]);
+        let header = "A: b\nX-Realplexor: identifier=a";
+        assert_eq!(WaitRequest::read(header.as_bytes(), false), Ok(None));
         assert_eq!(
             ids("POST / HTTP/1.1\nContent-Length: 14\n\nidentifier=abcdef\n"),
             ["abc"]
