@@ -92,7 +92,7 @@ fn long_polls_with_the_cursor_in_headers() {
             Some(answer) => cursor(answer),
         };
         let mut client = Http::connect(daemon.addr());
-        client.send(get(&format!("/lp/ch1?{NOTHING}&_={NOW}"), &headers));
+        client.send(get(&format!("/lp/ch1?&{NOTHING}&_={NOW}"), &headers));
         start(daemon, last);
         let new = client.answer();
         let got = messages(&new.body);
@@ -106,7 +106,7 @@ fn long_polls_with_the_cursor_in_arguments() {
     every_message_arrives_once(|daemon, last, _| {
         let arguments = last.map_or(NOTHING.to_owned(), arguments);
         let mut client = Http::connect(daemon.addr());
-        client.send(get(&format!("/lp/ch1?{arguments}&_={NOW}"), ""));
+        client.send(get(&format!("/lp/ch1?&{arguments}&_={NOW}"), ""));
         start(daemon, last);
         messages(&client.answer().body)
     });
@@ -119,7 +119,7 @@ fn jsonp_with_the_cursor_in_arguments() {
         let callback = format!("PushStreamManager_0_onmessage_{NOW}");
         let mut client = Http::connect(daemon.addr());
         client.send(get(
-            &format!("/lp/ch1?{arguments}&callback={callback}&_={NOW}"),
+            &format!("/lp/ch1?&{arguments}&callback={callback}&_={NOW}"),
             "",
         ));
         start(daemon, last);
@@ -229,11 +229,53 @@ fn channels_and_a_time_in_arguments() {
     let answer = ask(&daemon, get(&format!("{path}&{NOTHING}&_={NOW}"), ""));
     assert_eq!(texts(&messages(&answer.body)), ["old"]);
     let since = "tag=&time=Sat%2C%2028%20Nov%202020%2003%3A21%3A56%20GMT&eventid=";
-    let answer = ask(&daemon, get(&format!("/lp/ch1/ch2?{since}&_={NOW}"), ""));
+    let answer = ask(&daemon, get(&format!("/lp/ch1/ch2?&{since}&_={NOW}"), ""));
     assert_eq!(texts(&messages(&answer.body)), ["old"]);
     // The clock of the page may be ahead.
     let since = since.replace("2020", "2099");
-    let mut client = parked(&daemon, get(&format!("/lp/ch1/ch2?{since}&_={NOW}"), ""));
+    let mut client = parked(&daemon, get(&format!("/lp/ch1/ch2?&{since}&_={NOW}"), ""));
     send_message(&daemon, "ch2", "new");
     assert_eq!(texts(&messages(&client.answer().body)), ["new"]);
+}
+
+/// `sendMessage` of a page that is connected by WebSocket: a text frame.
+#[test]
+fn a_websocket_publishes_where_the_settings_allow_it() {
+    let allowed = Daemon::start(&(CONFIG.to_owned() + "websocket_publish = true\n"));
+    let frame = |text: &str| {
+        let length = u8::try_from(text.len()).unwrap();
+        [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+    };
+    for channel in ["ch1", "ch1", "ch2"] {
+        send_message(&allowed, channel, "before");
+    }
+    let mut client = parked(&allowed, get("/ws/ch1.b1/ch2", WEBSOCKET));
+    client.until("\r\n\r\n");
+    client.until_bytes(b"\"text\":\"before\"");
+    client.send(frame(""));
+    client.send(frame("it%27s"));
+    // No other old message comes before it.
+    let between = client.until_bytes(b"\"text\":\"it%27s\"");
+    let between = String::from_utf8_lossy(&between);
+    assert!(!between.contains("before"), "{between}");
+    assert_eq!(allowed.history("ch1")[2].1, "it%27s");
+    assert_eq!(allowed.history("ch2")[1].1, "it%27s");
+    send_message(&allowed, "ch2", "last");
+    client.until_bytes(b"\"text\":\"last\"");
+    drop(allowed);
+
+    // Otherwise the texts are ignored.
+    let daemon = Daemon::start(CONFIG);
+    let mut client = parked(&daemon, get("/ws/ch1", WEBSOCKET));
+    client.until("\r\n\r\n");
+    client.send(frame("ignored"));
+    client.send([0x89, 0x80, 0, 0, 0, 0]);
+    client.until_bytes(b"\x8a\x00");
+    assert!(daemon.history("ch1").is_empty());
+
+    let closed = Daemon::start("[compat.push_stream]\nwebsocket_publish = true\n");
+    let mut client = parked(&closed, get("/ws/ch1", WEBSOCKET));
+    client.until("\r\n\r\n");
+    client.send(frame("refused"));
+    client.until_bytes(b"\x03\xf0{\"http_status\": 403, \"explain\":\"publishing over HTTP is off");
 }

@@ -78,6 +78,7 @@ pub(crate) enum SessionForm {
     /// The same, for scripts older than version 4.
     OldCometServer,
     Pusher,
+    PushStream,
 }
 
 impl SessionForm {

@@ -6,6 +6,7 @@
 mod info;
 pub(crate) mod path;
 mod publisher;
+mod publishing;
 mod render;
 mod start;
 mod subscriber;

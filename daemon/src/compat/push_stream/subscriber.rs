@@ -7,16 +7,24 @@ use hyper::StatusCode;
 
 use super::{
     path,
+    publishing::PublishingWebSocket,
     render::Templates,
     start::{self, EachStart, Start},
     transports::{EventSource, Poll, StreamParts, Streaming, WebSocket},
 };
 use crate::{
-    access::Caller,
+    access::{Caller, permission::Credentials},
     api::channel::hold,
     config::PushStreamConfig,
-    http::{answer::Answer, refusal::Refusal, request::Request, route::Route, upgrade},
+    http::{
+        answer::Answer,
+        refusal::Refusal,
+        request::Request,
+        route::{Route, Upgrade},
+        upgrade,
+    },
     hub::{Hub, READ_BYTES},
+    session::websocket::open_session,
     transport::{
         Format, Subscription,
         iframe::Callback,
@@ -39,6 +47,8 @@ pub(super) struct Subscribers {
     templates: Arc<Templates>,
     /// The longest wait of a long-poll.
     wait: Duration,
+    /// Whether the clients of WebSockets publish.
+    websocket_publish: bool,
 }
 
 impl Subscribers {
@@ -46,6 +56,7 @@ impl Subscribers {
         Self {
             templates: Arc::new(Templates::new(config)),
             wait: config.wait,
+            websocket_publish: config.websocket_publish,
         }
     }
 
@@ -64,6 +75,9 @@ impl Subscribers {
         let right = caller.may_read(&channels)?;
         let start = start::of(request, caller.query, hub, &requested, &channels);
         let mode = mode_of(caller, mode);
+        if mode == Mode::WebSocket && self.websocket_publish {
+            return self.publishing_websocket(caller, start, channels);
+        }
         let handshake = match mode {
             Mode::WebSocket => Some(handshake(caller)?),
             _ => None,
@@ -87,6 +101,25 @@ impl Subscribers {
             (true, Some(starts)) => poll_from_each(hub, request, subscription, &starts),
             _ => hold(hub, request, subscription),
         })
+    }
+
+    fn publishing_websocket(
+        &self,
+        caller: &Caller<'_>,
+        start: Start,
+        channels: Vec<ChannelName>,
+    ) -> Result<Route, Refusal> {
+        let handshake = handshake(caller)?;
+        let starts = match start.each {
+            Some(each) => each.cursors(),
+            None => vec![start.since; channels.len()],
+        };
+        let dialect = PublishingWebSocket {
+            templates: self.templates.clone(),
+            channels: channels.into_iter().zip(starts).collect(),
+        };
+        let open = open_session(Credentials::of(caller)?, dialect);
+        Ok(Route::Upgrade(Upgrade { handshake, open }))
     }
 
     fn format(

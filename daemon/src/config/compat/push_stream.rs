@@ -30,6 +30,8 @@ pub struct PushStreamConfig {
     pub statistics: String,
     /// Whether `DELETE` at the publisher's path deletes channels.
     pub delete: bool,
+    /// Whether the clients of WebSockets publish what they send.
+    pub websocket_publish: bool,
     /// The longest wait of a long-poll.
     #[serde(deserialize_with = "value::duration::<_, 1000>")]
     pub wait: Duration,
@@ -77,6 +79,7 @@ impl Default for PushStreamConfig {
             websocket: "/ws".into(),
             statistics: "/channels-stats".into(),
             delete: false,
+            websocket_publish: false,
             wait: Duration::from_secs(30),
             message: MESSAGE.into(),
             readers_decode: true,
