@@ -1,6 +1,6 @@
 //! The facts of channels, as the publisher's path and the statistics give them.
 
-use std::{fs, process, sync::OnceLock, time::Instant};
+use std::{collections::BTreeMap, fs, process, sync::OnceLock, time::Instant};
 
 use comet_proto::{ChannelName, Cursor};
 use hyper::StatusCode;
@@ -77,7 +77,6 @@ pub(super) fn statistics(
     channels: &[u8],
 ) -> Result<Route, Refusal> {
     let format = InfoFormat::of(caller.request);
-    let may_read = |channel: &ChannelName| caller.may_read(std::slice::from_ref(channel)).is_ok();
     let answer = match path::statistics(channels)? {
         StatisticsOf::Summary => format.answer(summary(caller, hub, format)),
         StatisticsOf::Channels(channels) => {
@@ -85,10 +84,12 @@ pub(super) fn statistics(
             of_channels(hub, &channels, format).ok_or_else(unknown)?
         }
         StatisticsOf::Prefix(prefix) => {
-            let is_asked_for = |channel: &ChannelName| {
-                names::foreign_of(channel).starts_with(&prefix) && may_read(channel)
-            };
-            let facts = hub.facts_of_channels(MAX_LISTED, is_asked_for);
+            let facts = hub.facts_of_channels(MAX_LISTED, |channel| {
+                !channel.is_internal() && names::foreign_of(channel).starts_with(&prefix)
+            });
+            let mut facts: BTreeMap<_, _> = facts.into_iter().collect();
+            caller.keep_readable(&mut facts);
+            let facts: Vec<_> = facts.into_iter().collect();
             format.answer(list(hub, &facts, format))
         }
     };

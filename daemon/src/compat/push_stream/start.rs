@@ -1,7 +1,7 @@
 //! Where a subscription begins: after the last message that the client has seen, with the last messages of some channels, or
 //! now.
 
-use std::cell::Cell;
+use std::{cell::Cell, sync::Arc};
 
 use comet_proto::{ChannelName, Cursor, Message, Since};
 
@@ -11,6 +11,9 @@ use crate::{
     http::{query::Query, request::Request},
     hub::Hub,
 };
+
+/// The most messages that one request searches for an `Event-Id`, and the most that it gets of a channel by `.bN`.
+const MOST_SEARCHED: usize = 10_000;
 
 /// Where a subscription begins.
 pub(super) struct Start {
@@ -66,7 +69,7 @@ pub(super) fn of(
     }
     let now = hub.last();
     let start = |requested: &RequestedChannel| {
-        let messages = hub.newest(&requested.channel, requested.backtrack);
+        let messages = hub.newest(&requested.channel, requested.backtrack.min(MOST_SEARCHED));
         let first = messages.first().map(|first| Cursor(first.id - 1));
         first.map_or(now, |start| start.min(now))
     };
@@ -106,21 +109,11 @@ fn seen(
         .or_else(|| pair(Seen::in_headers(request)))
 }
 
-/// The first message with this `Event-Id` that the channels keep. An empty id is none.
+/// The first message with this `Event-Id` among the newest messages of the channels. An empty id is none.
 fn after_event(hub: &Hub, channels: &[ChannelName], id: &str) -> Option<Cursor> {
-    let mut cursor = Cursor(0);
-    while !id.is_empty() {
-        let backlog = hub.since(channels, cursor);
-        let mut messages = backlog.messages.iter();
-        if let Some(found) =
-            messages.find(|message| http_push::attribute(message, EVENT_ID) == Some(id))
-        {
-            return Some(Cursor(found.id));
-        }
-        if !backlog.more {
-            break;
-        }
-        cursor = backlog.cursor;
-    }
-    None
+    let count = MOST_SEARCHED / channels.len().max(1);
+    let is_it = |message: &Arc<Message>| http_push::attribute(message, EVENT_ID) == Some(id);
+    let first = |channel: &ChannelName| hub.newest(channel, count).into_iter().find(is_it);
+    let found = channels.iter().filter(|_| !id.is_empty()).filter_map(first);
+    found.map(|message| Cursor(message.id)).min()
 }
