@@ -58,6 +58,7 @@ mod longpoll_connection;
 mod memcached;
 mod nchan;
 mod nchan_client;
+mod nchan_publisher;
 mod negotiated;
 mod no_room;
 mod novcomet;
