@@ -147,6 +147,15 @@ const scenarios = {
     show(await left, pushers[1].channel('presence-room').members.count);
   },
 
+  async too_many() {
+    const pusher = page();
+    const names = Array.from({ length: 100 }, (_, n) => `c${n}`);
+    await Promise.all(names.map((name) => subscribe(pusher, name)));
+    const room = pusher.subscribe('presence-room');
+    show((await next(room, 'pusher:subscription_error'))[0].error);
+    show(await (await server.get({ path: '/channels/presence-room/users' })).json());
+  },
+
   async cached() {
     const fresh = page().subscribe('cache-x');
     show((await next(fresh, 'pusher:cache_miss'))[0]);

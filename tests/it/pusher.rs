@@ -118,6 +118,15 @@ fn pages_of_a_presence_channel_know_each_other() {
 }
 
 #[test]
+fn a_page_that_is_refused_is_no_member() {
+    let expected = [
+        json!("101 channels are over the limit of 100"),
+        json!({"users": []}),
+    ];
+    assert_eq!(run("too_many"), expected);
+}
+
+#[test]
 fn a_cache_channel_begins_with_its_last_event() {
     let later = json!([
         ["pusher:subscription_succeeded", {}],

@@ -82,6 +82,7 @@ impl Page {
         let last = (channel.is_cache && is_new).then(|| last_event(&permission, session, is_new));
         let since = last.as_ref().map(|(since, _)| *since);
         if let Err(error) = session.subscribe(&permission, since) {
+            self.seats.retain(|(known, ..)| *known != channel.channel);
             return refuse(403, &error, out);
         }
         if is_new && channel.kind != ChannelKind::Public {
