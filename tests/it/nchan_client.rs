@@ -12,7 +12,7 @@ use crate::{
 
 const CONFIG: &str = "[http]\npublish = true\n[compat.nchan]\ntimeout = \"1s\"\n";
 
-/// Loads the client into a page of the daemon.
+/// Loads NchanSubscriber.js into a page that the daemon serves.
 fn load(browser: &Browser, daemon: &Daemon) {
     let client = concat!(
         env!("CARGO_MANIFEST_DIR"),

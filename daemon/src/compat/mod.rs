@@ -1,4 +1,5 @@
-//! Endpoints of older comet servers, so that their pages work unmodified.
+//! The protocols of other servers, so that their clients work unmodified: endpoints at paths of the HTTP port, and ports of
+//! their own.
 
 pub(crate) mod comet_server;
 pub(crate) mod cometql;

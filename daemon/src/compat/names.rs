@@ -32,7 +32,7 @@ pub(crate) fn attributes_of(channel: &ChannelName, foreign: &[u8]) -> Option<Box
         return None;
     }
     let foreign = String::from_utf8_lossy(foreign);
-    // A name that is too long for an attribute is left out.
+    // Without an attribute if the name is longer than an attribute can be: then only the hash is known.
     Attributes::parse(&[(FOREIGN_NAME, foreign)]).ok().flatten()
 }
 

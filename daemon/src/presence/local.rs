@@ -54,7 +54,7 @@ struct PresenceState {
     changed: BTreeSet<ChannelName>,
     /// The bytes that all members use.
     bytes: usize,
-    /// After a restart: when clients that have not come back count as gone.
+    /// Set after a restart: the moment at which members whose clients have not come back count as gone.
     settled: Option<Instant>,
 }
 

@@ -98,7 +98,8 @@ async fn follow(
     while served.changed().await.is_ok() {
         let ServedSettings { site, rights } = served.borrow_and_update().clone();
         worker.context.set(site.config.write_time, site.ceiling);
-        // Before the connections are told of the change, because they check their rights then.
+        // The ports get the new settings first: `replace_site` makes each connection check its rights, and connections of ports
+        // read their settings from `context`.
         context.replace(site.clone(), rights);
         http.replace_site(&worker, site);
     }

@@ -23,7 +23,7 @@ const DISCONNECT: &str = "comet-server-disconnect";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LastSeen {
     Online,
-    /// The second since 1970 when the last connection ended.
+    /// The time at which the user's last connection ended, in seconds since 1970.
     At(u64),
     Never,
 }

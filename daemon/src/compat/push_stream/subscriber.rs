@@ -146,7 +146,8 @@ impl Subscribers {
     }
 }
 
-/// The mode of a request. A header can choose two of them at every path but that of WebSockets.
+/// The mode of a request. The path decides, and `mode` is the mode of the path. At every path but that of WebSockets, the header
+/// `X-Nginx-PushStream-Mode` can choose polling or long-polling instead.
 fn mode_of(caller: &Caller<'_>, mode: Mode) -> Mode {
     let asked = caller.request.texts("x-nginx-pushstream-mode").next();
     match asked.map(str::to_ascii_lowercase).as_deref() {

@@ -343,7 +343,8 @@ impl Dialect for Page {
         attribute(message, EXCLUDED) == Some(&*self.socket_id)
     }
 
-    /// Pusher has no word for a gap. The page comes back at once and loads its state, because its library connects anew.
+    /// Ends the connection at a gap, because Pusher's protocol cannot report one. pusher-js then connects again at once, and the page
+    /// can load its state when it is connected.
     fn ends_at(&self, backlog: &Backlog) -> Option<Close> {
         if backlog.gap {
             return Some(Close::Frame(RELOAD, "messages are missing".into()));
